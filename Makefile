@@ -1,0 +1,31 @@
+# Each target installs what it misses: on a fresh machine `make quickstart` and `make test` work as they are.
+#   make quickstart [DATA=folder]   train the baseline and POSO, print the table per cohort (simulator, or KuaiRand at DATA)
+#   make test                       the whole test suite
+#   make check                      format, lint, types and the fast tests
+#   DEVICE=cpu|cuda                 the build of fbgemm; default: cuda where nvidia-smi answers
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+DEVICE ?= $(shell nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
+BIN := .venv/bin
+FBGEMM := $(if $(filter cuda,$(DEVICE)),fbgemm-gpu==1.8.0,./packaging/fbgemm-gpu-on-cpu)
+STAMP := .venv/installed-$(DEVICE)
+DATA ?=
+OUT ?= runs/quickstart
+
+.PHONY: install test check quickstart clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml packaging/fbgemm-gpu-on-cpu/pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --progress-bar off torch==2.13.0 $(FBGEMM) -e '.[dev]'
+	$(BIN)/python -c "import torchrec, coldrank.train.main"
+	rm -f .venv/installed-* && touch $@
+
+test: install
+	$(BIN)/python -m pytest -n auto
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n auto -m "not slow"
