@@ -1,0 +1,23 @@
+"""Building blocks, each usable alone in another model. Plain and personalized (POSO) versions take the same call."""
+
+from coldrank.modules.attention import MultiheadAttention, PosoMultiheadAttention
+from coldrank.modules.gate import PersonalizedGate
+from coldrank.modules.heads import PosoTowers, Towers
+from coldrank.modules.linear import GroupedLinear, Linear, PosoLinear
+from coldrank.modules.mlp import MLP, PosoMLP
+from coldrank.modules.mmoe import MMoE, PosoMMoE
+
+__all__ = [
+    "MLP",
+    "GroupedLinear",
+    "Linear",
+    "MMoE",
+    "MultiheadAttention",
+    "PersonalizedGate",
+    "PosoLinear",
+    "PosoMLP",
+    "PosoMMoE",
+    "PosoMultiheadAttention",
+    "PosoTowers",
+    "Towers",
+]

@@ -1,0 +1,144 @@
+"""Multi-head attention of one query per sample over its sequence (POSO, Eq. 12), plain and personalized (Eq. 14 and Table 7).
+
+B batch, L sequence length, D width, H heads, N folds, R rows of attention weights (heads, or folds x heads).
+
+Neither form projects the sequence. Both maps are linear in it, so W^K is moved to the query, q . (W^K x) = (W^K^T q) . x, and W^V behind
+the softmax, sum_l a_l W^V x_l = W^V (sum_l a_l x_l): N value projections cost no pass over the sequence more than one.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from coldrank.modules.checks import check_sizes, check_width
+from coldrank.modules.gate import PersonalizedGate, separate_draws
+from coldrank.modules.linear import uniform_weight
+
+Fold = Literal["qkv", "kv", "v", "none"]
+
+
+class MultiheadAttention(nn.Module):
+    """softmax(Q K^T / sqrt(head_dim)) V per head, concatenated (Eq. 12), with Q = W^Q x_non, K = W^K X, V = W^V X (section 3)."""
+
+    def __init__(self, query_dim: int, sequence_dim: int, heads: int, head_dim: int) -> None:
+        super().__init__()
+        check_sizes(query_dim=query_dim, sequence_dim=sequence_dim, heads=heads, head_dim=head_dim)
+        self.query_dim, self.sequence_dim = query_dim, sequence_dim
+        self.heads, self.head_dim = heads, head_dim
+        self.query = nn.Linear(query_dim, heads * head_dim, bias=False)
+        self.key = uniform_weight(heads, head_dim, sequence_dim, fan_in=sequence_dim)
+        self.value = uniform_weight(heads, sequence_dim, head_dim, fan_in=sequence_dim)
+
+    def forward(self, query: Tensor, sequence: Tensor, lengths: Tensor, pc: Tensor | None = None) -> Tensor:
+        """query: float [B, query_dim], sequence: float [B, L, sequence_dim], finite, lengths: int64 [B] -> [B, H * head_dim].
+
+        Only positions 0 .. lengths - 1 are seen; an empty sequence yields zeros. pc is ignored.
+        """
+        check_width("query", query, self.query_dim)
+        check_width("sequence", sequence, self.sequence_dim)
+        q: Tensor = self.query(query)
+        probes = _project(q.view(query.shape[0], self.heads, self.head_dim), self.key)
+        context = attend(probes / math.sqrt(self.head_dim), sequence, lengths)
+        return _project(context, self.value).flatten(1)
+
+
+class PosoMultiheadAttention(nn.Module):
+    """C * softmax(Q (G^k(pc) * K)^T / sqrt(head_dim)) sum_i g(pc)_i V^(i) per head, concatenated: Eq. 14, with C inside each gate.
+
+    fold: how far Q, K and V are personalized (the rows of Table 7, in its order):
+        "qkv": N-fold Q, K and V; each fold attends on its own (Eq. 13). "kv": one Q, N-fold K and V. "v": one Q, K gated
+        element-wise, N-fold V (Eq. 14, the paper's choice). "none": one Q, K and V gated element-wise.
+    The gate of the folds is one number per fold and head; an element-wise gate has width H * head_dim and is the same at every position.
+
+    After one seed it starts from the plain module's weights: each fold of Q and K is a copy, the folds of V are random matrices of
+    1/N the variance, given that they sum to the plain W^V. So with gates of 1 it equals the plain module up to rounding, while the
+    folds of V differ (equal folds would get equal gates and equal gradients for ever).
+    """
+
+    def __init__(
+        self,
+        query_dim: int,
+        sequence_dim: int,
+        heads: int,
+        head_dim: int,
+        pc_dim: int,
+        gate_hidden: int = 32,
+        scale: float = 2.0,
+        folds: int = 4,
+        fold: Fold = "v",
+    ) -> None:
+        super().__init__()
+        check_sizes(folds=folds)
+        if fold not in ("qkv", "kv", "v", "none"):
+            raise ValueError(f"fold is {fold!r}: it must be 'qkv', 'kv', 'v' or 'none'")
+        plain = MultiheadAttention(query_dim, sequence_dim, heads, head_dim)
+        query_folds = folds if fold == "qkv" else 1
+        key_folds = folds if fold in ("qkv", "kv") else 1
+        value_folds = folds if fold == "v" else 1  # per row of attention weights
+        self.query_dim, self.sequence_dim, self.head_dim = query_dim, sequence_dim, head_dim
+        self.query_folds, self.key_folds, self.value_folds = query_folds, key_folds, value_folds
+        self.heads, self.gate_width = heads, head_dim if fold == "none" else 1
+        self.query = plain.query
+        self.query.weight = nn.Parameter(plain.query.weight.detach().repeat(query_folds, 1))
+        self.query.out_features = query_folds * heads * head_dim
+        self.key = nn.Parameter(plain.key.detach().repeat(key_folds, 1, 1))
+        with separate_draws():
+            self.value = nn.Parameter(_split(plain.value.detach(), key_folds, value_folds))
+            self.value_gate = PersonalizedGate(
+                pc_dim, key_folds * heads * value_folds * self.gate_width, gate_hidden, scale
+            )
+            self.key_gate = (
+                PersonalizedGate(pc_dim, heads * head_dim, gate_hidden, scale) if fold in ("v", "none") else None
+            )
+
+    def forward(self, query: Tensor, sequence: Tensor, lengths: Tensor, pc: Tensor | None = None) -> Tensor:
+        """Arguments and result of `MultiheadAttention.forward`; pc: float [B, pc_dim] is required."""
+        check_width("query", query, self.query_dim)
+        check_width("sequence", sequence, self.sequence_dim)
+        batch = query.shape[0]
+        q: Tensor = self.query(query)
+        if self.key_gate is not None:
+            q = q * self.key_gate(pc)  # Q . (G^k * K) = (Q * G^k) . K
+        q = q.view(batch, self.query_folds, self.heads, self.head_dim).expand(-1, self.key_folds, -1, -1)
+        probes = _project(q.flatten(1, 2), self.key)
+        context = attend(probes / math.sqrt(self.head_dim), sequence, lengths)
+        gates: Tensor = self.value_gate(pc)
+        gates = gates.view(batch, self.key_folds, self.heads, self.value_folds, self.gate_width)
+        values = _project(context, self.value)
+        values = values.reshape(batch, self.key_folds, self.heads, self.value_folds, self.head_dim)
+        return (gates * values).sum((1, 3)).flatten(1)
+
+
+def attend(probes: Tensor, sequence: Tensor, lengths: Tensor) -> Tensor:
+    """sum_l softmax(probes . x)_l x_l over the valid positions l < lengths.
+
+    probes: float [B, R, D], sequence: float [B, L, D], lengths: int64 [B] -> [B, R, D]; zeros, with zero gradients of any
+    order, where lengths is 0.
+    """
+    scores = probes @ sequence.transpose(1, 2)
+    positions = torch.arange(sequence.shape[1], device=sequence.device)
+    # An empty row keeps its first position through the softmax, which is then finite, and is set to zero after it.
+    padded = positions >= lengths.clamp(min=1).unsqueeze(1)
+    weights = torch.softmax(scores.masked_fill(padded.unsqueeze(1), -math.inf), -1)
+    return (weights @ sequence) * (lengths > 0).to(sequence.dtype)[:, None, None]
+
+
+def _project(x: Tensor, weight: Tensor) -> Tensor:
+    """x: [B, R, D], one matrix per row, weight: [R, D, out] -> [B, R, out]."""
+    return torch.bmm(x.transpose(0, 1), weight).transpose(0, 1)
+
+
+def _split(weight: Tensor, key_folds: int, value_folds: int) -> Tensor:
+    """N = key_folds * value_folds (one of them is 1) matrices that sum to `weight` [H, D, out], each of 1 / N its variance.
+
+    Independent draws d_i of variance 1 / N, given their sum W, are W / N + d_i - mean(d).
+    Returns [key_folds * H, D, value_folds * out], the layout that needs one product per row of attention weights.
+    """
+    folds = key_folds * value_folds
+    draws = torch.empty(folds, *weight.shape).uniform_(-1, 1) / math.sqrt(weight.shape[1])
+    parts = weight / folds + (draws - draws.mean(0)) / math.sqrt(folds)
+    if key_folds > 1:
+        return parts.flatten(0, 1)
+    return parts.permute(1, 2, 0, 3).flatten(2)

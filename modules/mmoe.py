@@ -1,0 +1,92 @@
+"""Multi-gate mixture of experts, plain (POSO, Eq. 1-2) and personalized (Eq. 17-18).
+
+B batch, D width, E experts, T tasks.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from coldrank.modules.checks import check_hidden, check_sizes, check_width
+from coldrank.modules.gate import PersonalizedGate, separate_draws
+from coldrank.modules.linear import GroupedLinear
+
+
+class Experts(nn.Module):
+    """E MLPs of equal shape over one input: the first layers as one matrix product, deeper ones batched over experts."""
+
+    def __init__(self, in_dim: int, experts: int, hidden: Sequence[int], dropout: float = 0.0) -> None:
+        super().__init__()
+        widths = tuple(hidden)
+        check_sizes(in_dim=in_dim, experts=experts)
+        check_hidden(widths)
+        self.shape = [experts, widths[0]]
+        self.first = nn.Linear(in_dim, experts * widths[0])
+        self.deeper = nn.ModuleList(GroupedLinear(experts, a, b) for a, b in pairwise(widths))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: float [B, in_dim] -> [B, E, hidden[-1]]."""
+        x = self.dropout(torch.relu(self.first(x))).unflatten(1, self.shape)
+        for layer in self.deeper:
+            x = self.dropout(torch.relu(layer(x)))
+        return x
+
+
+class MMoE(nn.Module):
+    """For each task t: sum over experts i of softmax(W^t x)_i e^(i)(x), Eq. 1-2."""
+
+    def __init__(self, in_dim: int, experts: int, hidden: Sequence[int], tasks: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.in_dim = in_dim
+        self.experts = Experts(in_dim, experts, hidden, dropout)
+        self.task_gate = _task_gate(in_dim, experts, tasks)
+        self.shape = [tasks, experts]
+
+    def forward(self, x: Tensor, pc: Tensor | None = None) -> Tensor:
+        """x: float [B, in_dim] -> [B, T, hidden[-1]]; pc is ignored."""
+        check_width("x", x, self.in_dim)
+        weights = torch.softmax(self.task_gate(x).unflatten(1, self.shape), -1)
+        experts: Tensor = self.experts(x)
+        return weights @ experts
+
+
+class PosoMMoE(nn.Module):
+    """For each task t: sum over experts i of C g(pc)_i softmax(W^t x)_i e^(i)(x), Eq. 17-18.
+
+    One scalar gate per expert, shared by the tasks. The products are not renormalised: C keeps their scale.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        experts: int,
+        hidden: Sequence[int],
+        tasks: int,
+        pc_dim: int,
+        gate_hidden: int = 32,
+        scale: float = 2.0,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.in_dim = in_dim
+        self.experts = Experts(in_dim, experts, hidden, dropout)
+        self.task_gate = _task_gate(in_dim, experts, tasks)
+        self.shape = [tasks, experts]
+        with separate_draws():
+            self.gate = PersonalizedGate(pc_dim, experts, gate_hidden, scale)
+
+    def forward(self, x: Tensor, pc: Tensor | None = None) -> Tensor:
+        """x: float [B, in_dim], pc: float [B, pc_dim] (required) -> [B, T, hidden[-1]]."""
+        check_width("x", x, self.in_dim)
+        weights = torch.softmax(self.task_gate(x).unflatten(1, self.shape), -1)
+        gates: Tensor = self.gate(pc)
+        experts: Tensor = self.experts(x)
+        return (weights * gates.unsqueeze(1)) @ experts
+
+
+def _task_gate(in_dim: int, experts: int, tasks: int) -> nn.Linear:
+    check_sizes(tasks=tasks)
+    return nn.Linear(in_dim, tasks * experts, bias=False)
