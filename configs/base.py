@@ -1,0 +1,70 @@
+"""Pieces that the arms of every data set are made of. An arm is a function: call the base, change a few fields, return."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from coldrank.models.features import Feature
+from coldrank.train.config import RunConfig
+
+# Log2-spaced edges of the personalization code, two per octave up to 4,096 views: 0 | 1 | 2 | 3 | 4-5 | 6-7 | ...
+AVC_EDGES = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512, 724, 1024, 1448, 2048, 2896, 4096)
+
+Arm = Callable[[], RunConfig]
+
+
+def rates(groups: Sequence[str], signals: Sequence[str], *, buckets: int = 0, dim: int = 4) -> list[Feature]:
+    """Smoothed rates as log-odds in dense slots, and also as embedded quantile buckets if `buckets` is given."""
+    names = [f"rate_{group}_{signal}" for group in groups for signal in signals]
+    features = [Feature(name=n, role="context", kind="number", transform="logit") for n in names]
+    if buckets:
+        features += [
+            Feature(name=f"{n}_bucket", column=n, role="context", kind="bucket", buckets=buckets, dim=dim) for n in names
+        ]
+    return features
+
+
+def counts(columns: Sequence[str], *, dim: int = 0) -> list[Feature]:
+    """Counts as log(1 + n) in dense slots, and also embedded in log2-spaced buckets if `dim` is given."""
+    features = [Feature(name=c, role="context", kind="number", transform="log1p") for c in columns]
+    if dim:
+        features += [
+            Feature(name=f"{c}_bucket", column=c, role="context", kind="bucket", edges=AVC_EDGES, dim=dim) for c in columns
+        ]
+    return features
+
+
+def personalization_code(column: str, *, dim: int, edges: Sequence[float] = AVC_EDGES) -> Feature:
+    """The feature that feeds POSO's gates: a bucketized count or age."""
+    return Feature(name="pc", column=column, role="pc", kind="bucket", edges=tuple(edges), dim=dim)
+
+
+def poso_mha(base: RunConfig) -> RunConfig:
+    """POSO(MHA), Eq. 14."""
+    return replace(base, name="poso_mha", model=replace(base.model, poso_mha=True))
+
+
+def poso_mmoe(base: RunConfig) -> RunConfig:
+    """POSO(MMoE), Eq. 17-18."""
+    return replace(base, name="poso_mmoe", model=replace(base.model, poso_mmoe=True))
+
+
+def poso_mlp(base: RunConfig) -> RunConfig:
+    """POSO(MLP) towers, Eq. 11."""
+    return replace(base, name="poso_mlp", model=replace(base.model, poso_mlp=True))
+
+
+def poso(base: RunConfig) -> RunConfig:
+    """All POSO parts together."""
+    model = replace(base.model, poso_mha=True, poso_mmoe=True, poso_mlp=True)
+    return replace(base, name="poso", model=model)
+
+
+def without_avc(base: RunConfig) -> RunConfig:
+    """Drops the AVC from the ordinary inputs; the gates, where there are any, still take it."""
+    kept = tuple(f for f in base.features if f.role == "pc" or f.raw_columns != ("user_views",))
+    return replace(base, name=f"{base.name}_without_avc", features=kept)
+
+
+def constant_pc(base: RunConfig) -> RunConfig:
+    """Gates with a constant input: POSO's parameters without its personalization."""
+    return replace(base, name=f"{base.name}_constant_pc", model=replace(base.model, pc="constant"))

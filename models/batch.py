@@ -1,0 +1,48 @@
+"""A batch as the model takes it."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchrec import KeyedJaggedTensor
+from torchrec.streamable import Pipelineable
+
+
+@dataclass(slots=True)
+class Batch(Pipelineable):
+    """B samples.
+
+    sparse: rows of tables, keys as `FeatureEncoder.keys`. dense: float32 [B, F]. sequence_lengths: int64 [S, B].
+    labels: float32 [B, T], NaN where unknown. keys: what identifies a sample and places it in a cohort, int64 [B] each
+    (`user_id`, `item_id`, `time`, `user_views`, `item_views`), and float32 `true_<task>` where the data has them.
+    """
+
+    sparse: KeyedJaggedTensor
+    dense: Tensor
+    sequence_lengths: Tensor
+    labels: Tensor
+    keys: dict[str, Tensor]
+
+    def __len__(self) -> int:
+        return self.labels.shape[0]
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
+        """The batch on a device; the keys stay where they are."""
+        move = lambda t: t.to(device=device, non_blocking=non_blocking)  # noqa: E731
+        return Batch(move(self.sparse), move(self.dense), move(self.sequence_lengths), move(self.labels), self.keys)
+
+    def pin_memory(self) -> "Batch":
+        """The batch in page-locked memory."""
+        return Batch(
+            self.sparse.pin_memory(),
+            self.dense.pin_memory(),
+            self.sequence_lengths.pin_memory(),
+            self.labels.pin_memory(),
+            self.keys,
+        )
+
+    def record_stream(self, stream: torch.Stream) -> None:
+        """Keeps the memory until the stream has used it."""
+        self.sparse.record_stream(stream)
+        for t in (self.dense, self.sequence_lengths, self.labels):
+            t.record_stream(stream)

@@ -1,0 +1,173 @@
+"""Raw values -> rows of tables and dense slots: the one piece of code for this, in training and in serving.
+
+B: batch size, L: sequence length, N: number of values in a list column.
+Raw input: Dict[str, Tensor]; a list column `c` comes as `c` (values, [N]) and `c.lengths` ([B], int64).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from coldrank.models.features import Feature, FeatureSet, Table, Transform
+
+# The two multipliers and three shifts of the splitmix64 finaliser (Steele, Lea and Flood 2014), as signed 64-bit numbers.
+_MIX1, _MIX2, _STEP = -4658895280553007687, -7723592293110705685, -7046029254386353131
+
+
+def mix64(ids: Tensor) -> Tensor:
+    """Mixes int64 [..] into int64 [..], one to one (splitmix64): near ids end far apart."""
+    x = ids + _STEP
+    x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * _MIX1
+    x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * _MIX2
+    return x ^ ((x >> 31) & 0x1FFFFFFFF)
+
+
+class HashMap(nn.Module):
+    """id int64 [N] -> row int64 [N] in 0..rows-1. Ids that collide share a row."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.rows = rows
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return torch.remainder(mix64(ids), self.rows)
+
+
+class VocabularyMap(nn.Module):
+    """id int64 [N] -> row int64 [N]: 1.. for the ids of the vocabulary, 0 for every other."""
+
+    ids: Tensor
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.rows = rows
+        # Padded to the table's size, so that checkpoints of any vocabulary fit: the largest id fills the tail, and a search
+        # from the left finds the first of equal ids.
+        self.register_buffer("ids", torch.full((rows - 1,), torch.iinfo(torch.int64).max))
+
+    def set(self, ids: Tensor) -> None:
+        """Takes the distinct ids [V], V <= rows - 1."""
+        self.ids.fill_(torch.iinfo(torch.int64).max)
+        self.ids[: len(ids)] = ids.sort().values
+
+    def forward(self, ids: Tensor) -> Tensor:
+        at = torch.searchsorted(self.ids, ids).clamp(max=self.ids.shape[0] - 1)
+        return torch.where(self.ids[at] == ids, at + 1, torch.zeros_like(at))
+
+
+class IdentityMap(nn.Module):
+    """id int64 [N] -> the same; ids are checked when data is read (a table reads row 0 for an id out of range)."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return ids
+
+
+class Bucketize(nn.Module):
+    """number [B] -> bucket int64 [B]: 0 missing (NaN), else 1 + the number of edges <= the value."""
+
+    edges: Tensor
+
+    def __init__(self, edges: tuple[float, ...], buckets: int) -> None:
+        super().__init__()
+        inner = list(edges) if edges else [float("inf")] * (buckets - 1)
+        self.register_buffer("edges", torch.tensor(inner, dtype=torch.float64))
+
+    def forward(self, values: Tensor) -> Tensor:
+        values = values.to(torch.float64)
+        bucket = torch.bucketize(values, self.edges, right=True) + 1
+        return torch.where(torch.isnan(values), torch.zeros_like(bucket), bucket)
+
+
+class Standardize(nn.Module):
+    """number [B] -> float32 [B]: (t(x) - mean) / std, clipped to +-8 standard deviations; missing (NaN) -> 0."""
+
+    moments: Tensor
+
+    def __init__(self, transform: Transform) -> None:
+        super().__init__()
+        self.transform_name: str = transform
+        self.register_buffer("moments", torch.tensor([0.0, 1.0], dtype=torch.float64))
+
+    def transform(self, values: Tensor) -> Tensor:
+        """t(x) in float64: log(1 + x), log(x / (1 - x)) with x kept 1e-4 from 0 and 1, or x."""
+        values = values.to(torch.float64)
+        if self.transform_name == "log1p":
+            return torch.log1p(values.clamp(min=0.0))
+        if self.transform_name == "logit":
+            return torch.logit(values, eps=1e-4)
+        return values
+
+    def forward(self, values: Tensor) -> Tensor:
+        z = (self.transform(values) - self.moments[0]) / self.moments[1]
+        return torch.nan_to_num(z, nan=0.0).clamp(-8.0, 8.0).to(torch.float32)
+
+
+class FeatureEncoder(nn.Module):
+    """Raw columns -> (values int64 [V], lengths int32 [K * B], dense float32 [B, F], sequence lengths int64 [S, B]).
+
+    values and lengths are those of a KeyedJaggedTensor with the keys of `keys`. Position i of a sequence is key `name.i`, a bag
+    of at most one: an EmbeddingBagCollection then serves candidate and history from one table without pooling the history.
+    What is fitted to the training data (vocabularies, quantiles, moments) lies in buffers and travels with the checkpoint.
+    """
+
+    def __init__(self, features: FeatureSet) -> None:
+        super().__init__()
+        self.features = features
+        self.keys = [key for f in features.sparse for key in f.keys]
+        self.maps = nn.ModuleDict({t.name: _map(t) for t in features.tables if not _own(features, t)})
+        self.buckets = nn.ModuleDict({f.name: Bucketize(f.edges, f.buckets) for f in features.sparse if f.kind == "bucket"})
+        self.numbers = nn.ModuleDict({f.name: Standardize(f.transform) for f in features.numbers})
+
+    def forward(self, raw: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        values: list[Tensor] = []
+        lengths: list[Tensor] = []
+        for f in self.features.sparse:
+            if f.role == "sequence":
+                v, n = self._sequence(f, raw)
+            elif f.many:
+                v, n = self._rows(f, raw), raw[f"{f.raw_columns[0]}.lengths"].to(torch.int32)
+            else:
+                v = self._rows(f, raw)
+                n = torch.ones_like(v, dtype=torch.int32)
+            values.append(v)
+            lengths.append(n)
+        dense = [m(raw[f.raw_columns[0]]) for f, m in zip(self.features.numbers, self.numbers.values(), strict=True)]
+        batch = lengths[0].shape[0] if lengths else dense[0].shape[0]
+        seq = [raw[f"{fs[0].raw_columns[0]}.lengths"].clamp(max=fs[0].length) for fs in self.features.sequences.values()]
+        return (
+            torch.cat(values),
+            torch.cat(lengths),
+            torch.stack(dense, 1) if dense else torch.zeros(batch, 0),
+            torch.stack(seq).to(torch.int64) if seq else torch.zeros(0, batch, dtype=torch.int64),
+        )
+
+    def _rows(self, f: Feature, raw: dict[str, Tensor]) -> Tensor:
+        if f.kind == "bucket":
+            return self.buckets[f.name](raw[f.raw_columns[0]])
+        if f.kind == "signals":
+            code = torch.zeros_like(raw[f.columns[0]], dtype=torch.int64)
+            for column in f.columns:
+                code = code * 3 + raw[column].to(torch.int64) + 1
+            return code
+        return self.maps[f.table](raw[f.raw_columns[0]])
+
+    def _sequence(self, f: Feature, raw: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Jagged [N] -> position-major values and lengths of `length` bags of at most one per sample."""
+        lengths = raw[f"{f.raw_columns[0]}.lengths"]
+        batch, rows = lengths.shape[0], self._rows(f, raw)
+        row = torch.repeat_interleave(torch.arange(batch), lengths)
+        position = torch.arange(rows.shape[0]) - torch.repeat_interleave(lengths.cumsum(0) - lengths, lengths)
+        kept = position < f.length
+        padded = torch.full((f.length, batch), -1, dtype=torch.int64)
+        padded[position[kept], row[kept]] = rows[kept]
+        present = padded >= 0
+        return padded[present], present.flatten().to(torch.int32)
+
+
+def _own(features: FeatureSet, table: Table) -> bool:
+    return features.by_table[table.name][0].kind != "id"
+
+
+def _map(table: Table) -> nn.Module:
+    if table.mapping == "hash":
+        return HashMap(table.rows)
+    return VocabularyMap(table.rows) if table.mapping == "vocabulary" else IdentityMap()

@@ -1,0 +1,173 @@
+"""Features are declared once. From the declaration come the embedding tables, the keys of the KeyedJaggedTensor, the dense
+slots, the check of incoming data and the serving signature; training and serving read the same declaration.
+
+A raw value is a 64-bit id or a number. What becomes of it:
+
+    id      int64            -> row of `table`, by the table's mapping                  one or many values per sample
+    signals int8 x columns   -> one row for the joint state, 3 ** len(columns) rows     sequences only
+    bucket  float            -> bucket of the edges (0: missing) -> row of `table`      one value per sample
+    number  float            -> transformed, standardised -> one dense slot             one value per sample
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+Kind = Literal["id", "signals", "bucket", "number"]
+Role = Literal["user", "item", "context", "sequence", "pc"]
+Mapping = Literal["hash", "vocabulary", "identity"]
+Transform = Literal["none", "log1p", "logit"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """An embedding table of `rows` x `dim` float32.
+
+    mapping: how a raw id becomes a row. `hash`: mixed and reduced modulo rows. `vocabulary`: ids seen at least `min_count`
+    times in the training data get a row of their own (the most frequent first when there are too many), all others share
+    row 0. `identity`: the id is the row; ids outside 0..rows-1 are refused when data is read.
+    """
+
+    name: str
+    rows: int
+    dim: int
+    mapping: Mapping = "hash"
+    min_count: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Feature:
+    """One input of the model. `column` (default: the name) is the raw column; `signals` reads `columns` instead.
+
+    table: the table of an `id` (several features may share one). Buckets and signals own a table of the feature's name.
+    edges: bucket edges, ascending; empty means `buckets` quantiles taken from the training data.
+    default: the value of a missing id. A missing number or bucket has a place of its own (0 after standardising, bucket 0).
+    many: an id feature with any number of values per sample, averaged.
+    length, sequence: for role `sequence`, the longest sequence and the name of the group of aligned columns.
+    """
+
+    name: str
+    role: Role
+    kind: Kind
+    column: str = ""
+    columns: tuple[str, ...] = ()
+    table: str = ""
+    dim: int = 0
+    edges: tuple[float, ...] = ()
+    buckets: int = 0
+    transform: Transform = "none"
+    default: int = 0
+    many: bool = False
+    sequence: str = ""
+    length: int = 0
+
+    @property
+    def raw_columns(self) -> tuple[str, ...]:
+        """The raw columns that the feature reads."""
+        return self.columns or (self.column or self.name,)
+
+    @property
+    def is_list(self) -> bool:
+        """Whether the raw column holds a list per sample."""
+        return self.many or self.role == "sequence"
+
+    @property
+    def table_name(self) -> str:
+        """The table that holds the feature's embeddings ('' for numbers)."""
+        return "" if self.kind == "number" else self.table or self.name
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys in the KeyedJaggedTensor: one per position for a sequence, so that every position is a bag of at most one."""
+        if self.kind == "number":
+            return ()
+        return tuple(f"{self.name}.{i}" for i in range(self.length)) if self.role == "sequence" else (self.name,)
+
+
+class FeatureSet:
+    """The checked declaration of a model's inputs.
+
+    Raises ValueError, naming the feature and the field, for a declaration that cannot work.
+    """
+
+    def __init__(self, features: Iterable[Feature], tables: Iterable[Table] = ()) -> None:
+        self.features = tuple(features)
+        declared = tuple(tables)
+        _unique("feature", [f.name for f in self.features])
+        _unique("table", [t.name for t in declared])
+        shared = {t.name: t for t in declared}
+        for feature in self.features:
+            _check(feature, shared)
+        own = {f.name: _own_table(f) for f in self.features if f.kind in ("bucket", "signals")}
+        _unique("table", [*shared, *own])
+        for name in (*shared, *(f.name for f in self.features)):
+            if hasattr(nn.ModuleDict, name):
+                raise ValueError(f"name {name!r} is taken by torch.nn.ModuleDict; choose another")
+        used = {f.table_name for f in self.features}
+        self.tables = tuple(t for t in (*declared, *own.values()) if t.name in used)
+        self.by_table = {t.name: tuple(f for f in self.features if f.table_name == t.name) for t in self.tables}
+
+    @property
+    def sparse(self) -> tuple[Feature, ...]:
+        """Features with an embedding, in the order of their keys."""
+        return tuple(f for f in self.features if f.kind != "number")
+
+    @property
+    def numbers(self) -> tuple[Feature, ...]:
+        """Features with a dense slot, in the order of the slots."""
+        return tuple(f for f in self.features if f.kind == "number")
+
+    @property
+    def sequences(self) -> dict[str, tuple[Feature, ...]]:
+        """Sequence name -> its aligned features."""
+        names = dict.fromkeys(f.sequence for f in self.features if f.role == "sequence")
+        return {name: tuple(f for f in self.features if f.sequence == name) for name in names}
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every raw column that is read, once each."""
+        return tuple(dict.fromkeys(c for f in self.features for c in f.raw_columns))
+
+    def table(self, name: str) -> Table:
+        """The table of this name."""
+        return next(t for t in self.tables if t.name == name)
+
+    def dim(self, feature: Feature) -> int:
+        """Width of a feature's embedding."""
+        return self.table(feature.table_name).dim
+
+
+def _own_table(feature: Feature) -> Table:
+    if feature.kind == "signals":
+        return Table(name=feature.name, rows=3 ** len(feature.columns), dim=feature.dim, mapping="identity")
+    rows = (len(feature.edges) or feature.buckets - 1) + 2
+    return Table(name=feature.name, rows=rows, dim=feature.dim, mapping="identity")
+
+
+def _unique(what: str, names: list[str]) -> None:
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise ValueError(f"{what} declared twice: {', '.join(twice)}")
+
+
+def _check(f: Feature, tables: dict[str, Table]) -> None:
+    rules = [
+        (not f.name.isidentifier(), "the name must be letters, digits and _, it names tables and serving inputs"),
+        (f.kind == "id" and f.table not in tables, f"table={f.table!r} is not declared; have {sorted(tables)}"),
+        (f.kind != "id" and f.table != "", f"table={f.table!r}: only kind 'id' names a table"),
+        (f.kind in ("bucket", "signals") and f.dim < 1, f"dim={f.dim}: a {f.kind} feature needs the width of its table"),
+        (f.kind == "bucket" and not f.edges and f.buckets < 2, "a bucket feature needs edges, or buckets >= 2"),
+        (list(f.edges) != sorted(set(f.edges)), f"edges={f.edges}: must ascend"),
+        (f.kind == "signals" and (f.role != "sequence" or not f.columns), "signals need role 'sequence' and columns"),
+        (f.kind != "signals" and bool(f.columns), "columns are for kind 'signals'; others read one column"),
+        (f.role == "sequence" and (f.length < 1 or not f.sequence), "a sequence feature needs length >= 1 and sequence"),
+        (f.role == "sequence" and f.kind not in ("id", "signals"), f"kind={f.kind!r}: a sequence holds ids or signals"),
+        (f.role != "sequence" and bool(f.sequence or f.length), "sequence and length are for role 'sequence'"),
+        (f.many and (f.kind != "id" or f.role in ("sequence", "pc")), "many is for ids outside sequences"),
+        (f.role == "pc" and f.kind == "number", "a personalization code is embedded: use kind 'bucket' or 'id'"),
+    ]
+    for broken, message in rules:
+        if broken:
+            raise ValueError(f"feature {f.name!r}: {message}")

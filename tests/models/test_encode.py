@@ -1,0 +1,86 @@
+import pytest
+import torch
+
+from coldrank.models.encode import Bucketize, FeatureEncoder, HashMap, Standardize, VocabularyMap, mix64
+from coldrank.models.features import Feature, FeatureSet, Table
+
+MASK = (1 << 64) - 1
+
+
+def splitmix64(x: int) -> int:
+    """The published algorithm, in Python integers."""
+    x = (x + 0x9E3779B97F4A7C15) & MASK
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & MASK
+    x ^= x >> 31
+    return x - (1 << 64) if x >> 63 else x
+
+
+def test_mix64_is_splitmix64():
+    ids = [0, 1, -1, 7583, 2**63 - 1, -(2**63), 123456789012345]
+    assert mix64(torch.tensor(ids)).tolist() == [splitmix64(i & MASK) for i in ids]
+
+
+def test_hash_spreads_near_ids_and_stays_in_range():
+    rows = HashMap(1000)(torch.arange(-50_000, 50_000))
+    counts = torch.bincount(rows, minlength=1000)
+    assert int(rows.min()) >= 0 and int(rows.max()) < 1000
+    assert counts.float().std() == pytest.approx(10.0, rel=0.15)  # Poisson: 100 per row
+
+
+def test_vocabulary_gives_own_rows_and_zero_for_others():
+    vocabulary = VocabularyMap(5)
+    vocabulary.set(torch.tensor([70, -3, 20]))
+    ids = torch.tensor([-3, 20, 70, 21, 0, 2**63 - 1, -(2**63)])
+    rows = vocabulary(ids).tolist()
+    assert rows[:5] == [1, 2, 3, 0, 0] and rows[6] == 0
+    full = VocabularyMap(3)
+    full.set(torch.tensor([1, 2]))
+    assert full(torch.tensor([1, 2, 3])).tolist() == [1, 2, 0]
+
+
+def test_buckets_of_edges_missing_and_infinite_tail():
+    bucketize = Bucketize((1.0, 2.0, 4.0), 0)
+    values = torch.tensor([float("nan"), -5.0, 0.99, 1.0, 3.0, 4.0, 1e9])
+    assert bucketize(values).tolist() == [0, 1, 1, 2, 3, 4, 4]
+
+
+def test_standardize_transforms_clips_and_keeps_missing_at_zero():
+    module = Standardize("log1p")
+    module.moments.copy_(torch.tensor([1.0, 0.5]))
+    out = module(torch.tensor([float("nan"), 0.0, torch.e - 1, 1e30]))
+    torch.testing.assert_close(out, torch.tensor([0.0, -2.0, 0.0, 8.0]))
+    assert Standardize("logit")(torch.tensor([0.0, 0.5, 1.0])).tolist()[1] == 0.0
+
+
+def test_encoder_lays_a_history_out_position_by_position():
+    features = FeatureSet(
+        [
+            Feature(name="item", role="item", kind="id", table="film"),
+            Feature(name="tags", role="item", kind="id", table="film", many=True),
+            Feature(name="hist", role="sequence", kind="id", table="film", sequence="h", length=2),
+            Feature(name="sig", role="sequence", kind="signals", columns=("a", "b"), dim=2, sequence="h", length=2),
+            Feature(name="x", role="context", kind="number"),
+        ],
+        [Table(name="film", rows=100, dim=4, mapping="identity")],
+    )
+    raw = {
+        "item": torch.tensor([5, 6, 7]),
+        "tags": torch.tensor([1, 2]),
+        "tags.lengths": torch.tensor([2, 0, 0]),
+        "hist": torch.tensor([11, 12, 13, 21]),  # three of sample 0 (one too many), none of 1, one of 2
+        "hist.lengths": torch.tensor([3, 0, 1]),
+        "a": torch.tensor([1, 0, 0, -1]),
+        "a.lengths": torch.tensor([3, 0, 1]),
+        "b": torch.tensor([0, 1, 0, -1]),
+        "b.lengths": torch.tensor([3, 0, 1]),
+        "x": torch.tensor([1.0, 2.0, float("nan")]),
+    }
+    encoder = FeatureEncoder(features)
+    values, lengths, dense, sequence_lengths = encoder(raw)
+    assert encoder.keys == ["item", "tags", "hist.0", "hist.1", "sig.0", "sig.1"]
+    assert lengths.view(6, 3).tolist() == [[1, 1, 1], [2, 0, 0], [1, 0, 1], [1, 0, 0], [1, 0, 1], [1, 0, 0]]
+    # signals (1, 0) -> 2*3+1 = 7, (-1, -1) -> 0, (0, 1) -> 1*3+2 = 5
+    assert values.tolist() == [5, 6, 7, 1, 2, 11, 21, 12, 7, 0, 5]
+    assert sequence_lengths.tolist() == [[2, 0, 1]]
+    assert dense.tolist() == [[1.0], [2.0], [0.0]]

@@ -1,0 +1,53 @@
+"""Small configs for tests: a whole base of its own features, and `tiny`, which shrinks any arm."""
+
+from dataclasses import replace
+
+from coldrank.configs.base import AVC_EDGES, counts, personalization_code
+from coldrank.models.features import Feature, Table
+from coldrank.train.config import RunConfig
+
+
+def tiny(config: RunConfig) -> RunConfig:
+    """The same arm with small widths and batches."""
+    model = replace(config.model, heads=2, head_dim=4, experts=2, expert_hidden=(8, 8), tower_hidden=(4,), gate_hidden=4)
+    data = replace(config.data, batch_size=64, eval_batch_size=64, shuffle_rows=256, prefetch=2)
+    return replace(config, model=model, data=data, train=replace(config.train, log_every=5, threads=1))
+
+
+def sample_features(length: int = 6) -> tuple[Feature, ...]:
+    """Features over the columns of `samples.write_samples`."""
+    return (
+        Feature(name="user_id", role="user", kind="id", table="user"),
+        Feature(name="item_id", role="item", kind="id", table="item"),
+        Feature(name="item_tags", role="item", kind="id", table="tag", many=True),
+        *counts(["user_views", "item_views"], dim=4),
+        Feature(name="rate_user_long_view", role="user", kind="number", transform="logit"),
+        Feature(name="user_gap_h", role="context", kind="bucket", buckets=4, dim=4),
+        Feature(name="hist_item_id", role="sequence", kind="id", table="item", sequence="history", length=length),
+        Feature(
+            name="hist_signals",
+            role="sequence",
+            kind="signals",
+            columns=("hist_long_view", "hist_like"),
+            dim=4,
+            sequence="history",
+            length=length,
+        ),
+        personalization_code("user_views", dim=4, edges=AVC_EDGES[:6]),
+    )
+
+
+def sample_base() -> RunConfig:
+    """A tiny base over the columns of `samples.write_samples`."""
+    return tiny(
+        RunConfig(
+            name="base",
+            tasks={"long_view": 1.0, "like": 1.0},
+            features=sample_features(),
+            tables=(
+                Table(name="user", rows=64, dim=4, mapping="vocabulary", min_count=2),
+                Table(name="item", rows=64, dim=8, mapping="identity"),
+                Table(name="tag", rows=32, dim=4),
+            ),
+        )
+    )

@@ -1,0 +1,115 @@
+import threading
+
+import numpy as np
+import polars as pl
+import pytest
+
+from coldrank.train.data.check import ColumnSpec
+from coldrank.train.data.read import Prefetcher, SampleReader, take
+from coldrank.train.errors import UserError
+
+COLUMNS = [ColumnSpec("id", "int", default=-1), ColumnSpec("x", "float"), ColumnSpec("list", "int", is_list=True)]
+
+
+def write(folder, name="a.parquet", n=100, start=0, group=7, **extra):
+    ids = np.arange(start, start + n)
+    frame = pl.DataFrame({"id": ids, "x": ids / 2, "list": [list(range(i % 4)) for i in ids]})
+    frame.with_columns(**extra).write_parquet(folder / name, row_group_size=group)
+    return folder / name
+
+
+def ids(batches):
+    return [b["id"].tolist() for b in batches]
+
+
+def test_every_row_once_and_lists_stay_with_their_row(tmp_path):
+    paths = [write(tmp_path), write(tmp_path, "b.parquet", 50, 100)]
+    reader = SampleReader(paths, COLUMNS, 16, shuffle_rows=40, seed=3)
+    seen = []
+    for batch in reader.epoch(0):
+        values, offsets = batch["list"]
+        for i, row in enumerate(batch["id"]):
+            assert values[offsets[i] : offsets[i + 1]].tolist() == list(range(row % 4))
+            assert batch["x"][i] == row / 2
+        seen += batch["id"].tolist()
+    assert sorted(seen) == list(range(150)) and seen != list(range(150))
+    assert reader.batches == len(ids(reader.epoch(0))) == 10
+
+
+def test_order_is_of_time_without_shuffling_and_of_seed_and_epoch_with(tmp_path):
+    path = write(tmp_path)
+    assert sum(ids(SampleReader([path], COLUMNS, 16).epoch(5)), []) == list(range(100))
+    shuffled = SampleReader([path], COLUMNS, 16, shuffle_rows=64, seed=1)
+    assert ids(shuffled.epoch(0)) == ids(shuffled.epoch(0))
+    assert ids(shuffled.epoch(0)) != ids(shuffled.epoch(1))
+    assert ids(shuffled.epoch(0)) != ids(SampleReader([path], COLUMNS, 16, shuffle_rows=64, seed=2).epoch(0))
+
+
+@pytest.mark.parametrize("shuffle_rows", [0, 48])
+def test_resumes_at_any_batch(tmp_path, shuffle_rows):
+    reader = SampleReader([write(tmp_path)], COLUMNS, 16, shuffle_rows=shuffle_rows, seed=1)
+    whole = ids(reader.epoch(2))
+    for start in range(reader.batches + 1):
+        assert ids(reader.epoch(2, start)) == whole[start:]
+
+
+def test_ranks_share_the_rows_and_step_equally_often(tmp_path):
+    path = write(tmp_path)
+    readers = [SampleReader([path], COLUMNS, 8, rank=r, world_size=3, shuffle_rows=16) for r in range(3)]
+    shares = [sum(ids(r.epoch(0)), []) for r in readers]
+    assert sorted(sum(shares, [])) == list(range(100))
+    assert {r.common_batches for r in readers} == {min(r.batches for r in readers)}
+
+
+def test_nulls_become_the_default_and_nan(tmp_path):
+    path = tmp_path / "n.parquet"
+    pl.DataFrame({"id": [4, None], "x": [None, 1.0], "list": [[1], []]}).write_parquet(path)
+    (batch,) = SampleReader([path], COLUMNS, 4).epoch(0)
+    assert batch["id"].tolist() == [4, -1] and np.isnan(batch["x"][0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": pl.when(pl.col.id == 23).then(float("nan")).otherwise(1.0)}, "column 'x', row 23: nan is not a finite"),
+        ({"id": pl.when(pl.col.id == 31).then(77).otherwise(1)}, "column 'id', row 31: 77 is outside 0..50"),
+        ({"id": pl.col.x}, "column 'id' is double, should be an integer"),
+        ({"list": pl.col.id}, "column 'list' is int64, should be a list of integers"),
+        ({"x": pl.col.id.cast(pl.String)}, "column 'x' is .*string, should be a number"),
+        ({"list": pl.when(pl.col.id == 9).then(None).otherwise(pl.col.list)}, "column 'list', row 9: null"),
+    ],
+)
+def test_bad_values_are_named(tmp_path, change, message):
+    path = write(tmp_path, n=50, **change)
+    columns = [ColumnSpec("id", "int", low=0, high=50), *COLUMNS[1:]]
+    with pytest.raises(UserError, match=rf"a\.parquet: {message}"):
+        list(SampleReader([path], columns, 16).epoch(0))
+
+
+def test_bad_value_in_a_list_names_the_row(tmp_path):
+    lists = [[1], [], [2, 3], [4, 99]]
+    pl.DataFrame({"list": lists}).write_parquet(tmp_path / "l.parquet")
+    with pytest.raises(UserError, match="column 'list', row 3: 99 is outside 0..9"):
+        list(SampleReader([tmp_path / "l.parquet"], [ColumnSpec("list", "int", True, low=0, high=9)], 2).epoch(0))
+
+
+def test_missing_column_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"a\.parquet: no column 'y'; it has id, x, list"):
+        SampleReader([write(tmp_path)], [ColumnSpec("y", "float")], 4)
+
+
+def test_take_reorders_lists():
+    values, offsets = take((np.array([1, 2, 3, 4]), np.array([0, 2, 2, 4])), np.array([2, 0, 1, 2]))
+    assert values.tolist() == [3, 4, 1, 2, 3, 4] and offsets.tolist() == [0, 2, 4, 4, 6]
+
+
+def test_prefetcher_hands_errors_on_and_leaves_no_thread():
+    def broken():
+        yield 1
+        raise UserError("row 7")
+
+    with Prefetcher(broken, 1) as source, pytest.raises(UserError, match="row 7"):
+        list(source)
+    with Prefetcher(lambda: iter(range(1000)), 2) as source:
+        assert next(iter(source)) == 0
+    assert not any(t.name == "coldrank-prefetch" for t in threading.enumerate())

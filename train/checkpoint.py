@@ -1,0 +1,71 @@
+"""Checkpoints by torch.distributed.checkpoint: written beside, renamed, the last few kept.
+
+`checkpoints/step-N/` holds the model, the optimizers and the encoder (DCP files, sharded) and `progress.json`.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
+
+from coldrank.train.distributed import Ranks
+from coldrank.train.errors import UserError
+
+
+@dataclass(kw_only=True, slots=True)
+class Progress:
+    """Where a run stands: steps done, epoch, batches taken from the epoch, and the evaluations and seconds so far."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    seconds: float = 0.0
+
+
+def steps(folder: Path) -> list[int]:
+    """Steps of the whole checkpoints in a run's `checkpoints` folder, ascending."""
+    found = folder.glob("step-*/progress.json") if folder.is_dir() else []
+    return sorted(int(p.parent.name.removeprefix("step-")) for p in found if p.parent.name[5:].isdigit())
+
+
+def save(folder: Path, state: dict[str, Any], progress: Progress, ranks: Ranks, keep: int) -> Path:
+    """Writes `step-N`; a folder of that name is a whole checkpoint, because it is renamed when all ranks have written."""
+    final = folder / f"step-{progress.step}"
+    partial = folder / f"step-{progress.step}.partial"
+    if ranks.is_first:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    dist.barrier()
+    dcp.save(state | {f"random.{ranks.rank}": torch.get_rng_state()}, checkpoint_id=partial)
+    if ranks.is_first:
+        (partial / "progress.json").write_text(json.dumps(asdict(progress)))
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(partial, final)
+        for old in steps(folder)[:-keep]:
+            shutil.rmtree(folder / f"step-{old}")
+    dist.barrier()
+    return final
+
+
+def load(folder: Path, state: dict[str, Any], ranks: Ranks) -> Progress:
+    """Loads the last checkpoint into the state, in place. Raises UserError if it does not fit the model."""
+    path = folder / f"step-{steps(folder)[-1]}"
+    stored = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
+    name = f"random.{ranks.rank}"
+    random = {name: torch.get_rng_state()} if name in stored else {}
+    both = state | random
+    try:
+        dcp.load(both, checkpoint_id=path)
+    except CheckpointException as error:  # what went wrong on any rank; not an Exception
+        reason = str(error).strip().splitlines()[-1]
+        raise UserError(f"{path}: the checkpoint does not fit this model ({reason}); --fresh starts over") from error
+    if random:
+        torch.set_rng_state(random[name])
+    return Progress(**json.loads((path / "progress.json").read_text()))

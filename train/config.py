@@ -1,0 +1,213 @@
+"""The configuration of a run: what an arm returns, what `config.json` holds, what `--set a.b=c` changes."""
+
+import dataclasses
+import difflib
+import importlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from coldrank.models.features import Feature, FeatureSet, Table
+from coldrank.models.ranker import RankerConfig
+from coldrank.train.errors import UserError
+from coldrank.train.metrics import CohortConfig
+
+
+@dataclass(kw_only=True, slots=True)
+class DataConfig:
+    """Which samples are read, and how.
+
+    fit: splits that are trained on. evaluate: the split that the run reports at its end.
+    batch_size: samples per step and rank. shuffle_rows: rows per shuffle buffer (0: in the order of time).
+    prefetch: batches built ahead by a background thread.
+    """
+
+    fit: tuple[str, ...] = ("train", "valid")
+    evaluate: str = "test"
+    batch_size: int = 1024
+    eval_batch_size: int = 4096
+    shuffle_rows: int = 524_288
+    prefetch: int = 4
+
+
+@dataclass(kw_only=True, slots=True)
+class OptimConfig:
+    """Row-wise Adagrad, fused with the backward pass, for the tables; Adam for everything else.
+
+    decay: shape of the learning rates of both over the run: constant, or linear to a tenth.
+    """
+
+    sparse_lr: float = 0.05
+    sparse_eps: float = 1e-8
+    dense_lr: float = 1e-3
+    gate_lr_scale: float = 1.0
+    weight_decay: float = 0.0
+    warmup_steps: int = 0
+    decay: Literal["constant", "linear"] = "constant"
+    table_init: float = 0.01
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainConfig:
+    """Length and bookkeeping of the training. steps: stops after so many steps (0: after `epochs` passes)."""
+
+    epochs: int = 1
+    steps: int = 0
+    log_every: int = 50
+    checkpoint_every: int = 0
+    keep_checkpoints: int = 2
+    threads: int = 0
+
+
+@dataclass(kw_only=True, slots=True)
+class RunConfig:
+    """A whole run. tasks: name -> weight in the loss."""
+
+    name: str
+    seed: int = 1
+    tasks: dict[str, float]
+    features: tuple[Feature, ...]
+    tables: tuple[Table, ...] = ()
+    model: RankerConfig = field(default_factory=RankerConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    cohorts: CohortConfig = field(default_factory=CohortConfig)
+
+
+for _class in (RunConfig, DataConfig, OptimConfig, TrainConfig, RankerConfig, CohortConfig, Feature, Table):
+    _class.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[union-attr]
+_ADAPTER = TypeAdapter(RunConfig)
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    """The config as plain JSON values."""
+    result: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return result
+
+
+def from_dict(values: dict[str, Any], source: str = "config") -> RunConfig:
+    """Builds and validates a config. Raises UserError that names the field, the value and what would be right."""
+    try:
+        config = _ADAPTER.validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{source}: {where}={first['input']!r}: {first['msg'].lower()}") from None
+    validate(config)
+    return config
+
+
+def load(source: str, overrides: list[str] | None = None) -> RunConfig:
+    """Loads `package.module:function` or a `config.json`, then applies `a.b=c` overrides, then validates."""
+    if source.endswith(".json"):
+        try:
+            values = json.loads(Path(source).read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise UserError(f"--config {source}: {error}") from None
+    else:
+        values = to_dict(_arm(source))
+    for override in overrides or []:
+        _override(values, override)
+    return from_dict(values, source)
+
+
+def _arm(source: str) -> RunConfig:
+    module_name, _, function = source.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise UserError(f"--config {source}: no module {error.name!r}; write package.module:function, or a .json") from None
+    arms = sorted(n for n, v in vars(module).items() if callable(v) and getattr(v, "__module__", "") == module_name)
+    if function not in arms or function.startswith("_"):
+        have = ", ".join(n for n in arms if not n.startswith("_"))
+        raise UserError(f"--config {source}: {module_name} has no arm {function!r}; it has {have}")
+    config: RunConfig = getattr(module, function)()
+    return config
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    if not equals:
+        raise UserError(f"--set {override}: write field=value, for example --set train.steps=200")
+    *parents, last = path.split(".")
+    node: Any = values
+    for depth, part in enumerate([*parents, last]):
+        if not isinstance(node, dict) or part not in node:
+            have = sorted(node) if isinstance(node, dict) else []
+            near = difflib.get_close_matches(part, have, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(have)}" if have else "it has no fields"
+            raise UserError(f"--set {override}: no field {'.'.join(path.split('.')[: depth + 1])!r}; {hint}")
+        if depth < len(parents):
+            node = node[part]
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        value = text
+    if isinstance(node[last], list) and not isinstance(value, list):
+        value = [part for part in str(value).split(",") if part]
+    node[last] = value
+
+
+def validate(config: RunConfig) -> FeatureSet:
+    """Checks what no single field can. Raises UserError naming the field, the value and what would be right."""
+    try:
+        features = FeatureSet(config.features, config.tables)
+    except ValueError as error:
+        raise UserError(f"{config.name}: {error}") from None
+    m, d, o, t = config.model, config.data, config.optim, config.train
+    positive = {
+        "model.heads": m.heads,
+        "model.head_dim": m.head_dim,
+        "model.experts": m.experts,
+        "model.mha_folds": m.mha_folds,
+        "model.gate_hidden": m.gate_hidden,
+        "model.gate_scale": m.gate_scale,
+        "data.batch_size": d.batch_size,
+        "data.eval_batch_size": d.eval_batch_size,
+        "data.prefetch": d.prefetch,
+        "optim.sparse_lr": o.sparse_lr,
+        "optim.dense_lr": o.dense_lr,
+        "optim.gate_lr_scale": o.gate_lr_scale,
+        "train.epochs": t.epochs,
+        "train.log_every": t.log_every,
+        "train.keep_checkpoints": t.keep_checkpoints,
+    }
+    for name, value in positive.items():
+        if value <= 0:
+            raise UserError(f"{config.name}: {name}={value}: must be above 0")
+    sizes = [("model.expert_hidden", m.expert_hidden), ("model.tower_hidden", m.tower_hidden)]
+    for name, widths in sizes:
+        if not widths or min(widths) < 1:
+            raise UserError(f"{config.name}: {name}={list(widths)}: give at least one width above 0")
+    if not 0 <= m.dropout < 1:
+        raise UserError(f"{config.name}: model.dropout={m.dropout}: must be in [0, 1)")
+    if not config.tasks or min(config.tasks.values()) < 0 or max(config.tasks.values()) == 0:
+        raise UserError(f"{config.name}: tasks={config.tasks}: give at least one task, weights not below 0, not all 0")
+    if m.personalized and m.pc == "feature" and not any(f.role == "pc" for f in config.features):
+        raise UserError(f"{config.name}: model.pc='feature', but no feature has role 'pc'; declare one, or model.pc=constant")
+    if d.evaluate in d.fit:
+        raise UserError(f"{config.name}: data.evaluate={d.evaluate!r} is also in data.fit={list(d.fit)}: it would be trained on")
+    return features
+
+
+def difference(config: RunConfig, base: RunConfig) -> str:
+    """The fields in which two configs differ, a line each: `field: base -> config`; features and tables by name."""
+    ours, theirs = _flat(to_dict(config)), _flat(to_dict(base))
+    keys = [k for k in dict.fromkeys([*theirs, *ours]) if ours.get(k) != theirs.get(k)]
+    return "".join(f"{k}: {theirs.get(k, '(none)')} -> {ours.get(k, '(none)')}\n" for k in keys)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            value = {v["name"]: v for v in value}
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

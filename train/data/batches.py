@@ -1,0 +1,106 @@
+"""Raw columns -> Batch, and the prepared data folder as a run sees it."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchrec import KeyedJaggedTensor
+
+from coldrank.models.batch import Batch
+from coldrank.models.encode import FeatureEncoder
+from coldrank.train.data.check import ColumnSpec, feature_columns
+from coldrank.train.data.read import Column, Prefetcher, Raw, SampleReader
+from coldrank.train.errors import UserError
+
+KEYS = ("user_id", "item_id", "time", "user_views", "item_views")
+
+
+@dataclass(slots=True)
+class DataFolder:
+    """A folder written by `coldrank prepare`."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: Path) -> "DataFolder":
+        """Reads the manifest. Raises UserError if there is none."""
+        try:
+            return cls(path, json.loads((path / "manifest.json").read_text()))
+        except (OSError, json.JSONDecodeError) as error:
+            raise UserError(f"{path}: not a prepared data folder ({error}); make one with `coldrank prepare`") from None
+
+    def files(self, splits: tuple[str, ...]) -> list[Path]:
+        """Parquet files of the splits, in order of time. Raises UserError for a split that the data does not have."""
+        have = {p["split"] for p in self.manifest["partitions"]}
+        for split in splits:
+            if split not in have:
+                raise UserError(f"{self.path}: no split {split!r}; it has {', '.join(sorted(have))}")
+        parts = [p for p in self.manifest["partitions"] if p["split"] in splits]
+        return [self.path / p["path"] for p in sorted(parts, key=lambda p: (p["time_min"], p["path"]))]
+
+    def columns(self) -> set[str]:
+        """Names of the sample columns."""
+        return {c["name"] for c in self.manifest["columns"]}
+
+    def truths(self, tasks: list[str]) -> list[str]:
+        """`true_<task>` columns that the data has: simulated logs know their probabilities."""
+        return [f"true_{t}" for t in tasks if f"true_{t}" in self.columns()]
+
+
+class BatchMaker:
+    """Raw columns of B samples -> Batch, by the encoder of the model."""
+
+    def __init__(self, encoder: FeatureEncoder, tasks: list[str], truths: list[str] | None = None) -> None:
+        self.encoder = encoder
+        self.tasks = tasks
+        self.truths = truths or []
+
+    def columns(self) -> list[ColumnSpec]:
+        """Every column to read: features, labels, keys and truths."""
+        specs = {c.name: c for c in feature_columns(self.encoder.features)}
+        labels = [ColumnSpec(f"label_{t}", "float") for t in self.tasks]
+        for extra in [*labels, *(ColumnSpec(k, "int") for k in KEYS), *(ColumnSpec(t, "float") for t in self.truths)]:
+            # A key may be a feature as well, as a number or as a checked id: read it as the feature wants it.
+            specs.setdefault(extra.name, extra)
+        return list(specs.values())
+
+    @torch.no_grad()
+    def __call__(self, raw: Raw) -> Batch:
+        tensors = as_tensors(raw)
+        values, lengths, dense, sequence_lengths = self.encoder(tensors)
+        labels = torch.stack([tensors[f"label_{t}"] for t in self.tasks], 1)
+        keys = {k: tensors[k].to(torch.int64) for k in KEYS} | {t: tensors[t] for t in self.truths}
+        sparse = KeyedJaggedTensor(keys=self.encoder.keys, values=values, lengths=lengths)
+        return Batch(sparse, dense, sequence_lengths, labels, keys)
+
+
+def as_tensors(raw: Raw) -> dict[str, Tensor]:
+    """NumPy columns as tensors without a copy; a list column gives `c` and `c.lengths`."""
+    tensors = {}
+    for name, column in raw.items():
+        if isinstance(column, tuple):
+            tensors[name] = torch.from_numpy(column[0])
+            tensors[f"{name}.lengths"] = torch.from_numpy(np.diff(column[1]))
+        else:
+            tensors[name] = torch.from_numpy(_writable(column))
+    return tensors
+
+
+def _writable(column: Column) -> np.ndarray:
+    assert isinstance(column, np.ndarray)
+    return column if column.flags.writeable else column.copy()
+
+
+def batches(reader: SampleReader, make: BatchMaker, depth: int, epoch: int = 0, start: int = 0) -> Prefetcher:
+    """Batches of an epoch from batch `start` on, read, checked and encoded `depth` ahead in a thread."""
+
+    def produce() -> Iterator[Batch]:
+        return (make(raw) for raw in reader.epoch(epoch, start))
+
+    return Prefetcher(produce, depth)

@@ -1,0 +1,191 @@
+"""Prepared Parquet -> raw columns -> batches: one share of the row groups per rank, shuffled within a buffer, resumable.
+
+The rows of a rank are one long line: its row groups in an order drawn from (seed, epoch), end to end. The line is cut into
+buffers of whole batches; each buffer is shuffled by itself. Which rows make batch n therefore follows from n alone, and a
+reader that stopped after batch n goes on with batch n + 1 without decoding what lies before its buffer.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from coldrank.train.data.check import ColumnSpec, check_schema, to_numpy
+
+# A scalar column: values [N]. A list column: (values [V], offsets [N + 1]).
+Column = np.ndarray | tuple[np.ndarray, np.ndarray]
+Raw = dict[str, Column]
+
+
+@dataclass(frozen=True, slots=True)
+class RowGroup:
+    """A Parquet row group: file, index in the file, rows, and the file's row at which it starts."""
+
+    path: Path
+    index: int
+    rows: int
+    start: int
+
+
+def list_row_groups(paths: list[Path]) -> list[RowGroup]:
+    """All row groups of the files, in order."""
+    groups = []
+    for path in paths:
+        metadata, start = pq.ParquetFile(path).metadata, 0
+        for index in range(metadata.num_row_groups):
+            rows = metadata.row_group(index).num_rows
+            groups.append(RowGroup(path, index, rows, start))
+            start += rows
+    return groups
+
+
+class SampleReader:
+    """Iterates the raw columns of batches.
+
+    columns: what to read and how to check it. shuffle_rows: rows per buffer (0: file order). Raises UserError for a missing
+    column, a wrong type, NaN or an id out of range, with file, column and row.
+    """
+
+    def __init__(
+        self,
+        paths: list[Path],
+        columns: list[ColumnSpec],
+        batch_size: int,
+        *,
+        shuffle_rows: int = 0,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        for path in paths:
+            check_schema(path, pq.read_schema(path), columns)
+        self.columns = columns
+        self.batch_size = batch_size
+        self.shuffle = shuffle_rows > 0
+        # Without shuffling, a buffer only bounds the memory.
+        self.buffer_rows = max(1, (shuffle_rows or 65_536) // batch_size) * batch_size
+        self.seed = seed
+        groups = list_row_groups(paths)
+        self.groups = groups[rank::world_size]
+        self.rows = sum(g.rows for g in self.groups)
+        self.batches = -(-self.rows // batch_size)
+        # Every rank steps equally often: as often as the rank with the fewest rows can.
+        self.common_batches = min(-(-sum(g.rows for g in groups[r::world_size]) // batch_size) for r in range(world_size))
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Raw]:
+        """The batches of an epoch from batch `start` on; the last may be short."""
+        order = self._rng(epoch, 0).permutation(len(self.groups)) if self.shuffle else range(len(self.groups))
+        line = _Line([self.groups[i] for i in order], self.columns)
+        per_buffer = self.buffer_rows // self.batch_size
+        for buffer in range(start // per_buffer, -(-self.rows // self.buffer_rows)):
+            first = buffer * self.buffer_rows
+            count = min(self.buffer_rows, self.rows - first)
+            raw = line.read(first, count)
+            index = self._rng(epoch, 1 + buffer).permutation(count) if self.shuffle else np.arange(count)
+            skip = max(0, start - buffer * per_buffer) * self.batch_size
+            for at in range(skip, count, self.batch_size):
+                yield {name: take(column, index[at : at + self.batch_size]) for name, column in raw.items()}
+
+    def _rng(self, epoch: int, stream: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, epoch, stream])
+
+
+class _Line:
+    """Row groups end to end, read by position; keeps the last row group decoded, for the buffer that ends inside it."""
+
+    def __init__(self, groups: list[RowGroup], columns: list[ColumnSpec]) -> None:
+        self.groups = groups
+        self.columns = columns
+        self.starts = np.concatenate([[0], np.cumsum([g.rows for g in groups])]).astype(np.int64)
+        self.last: tuple[RowGroup, pa.Table] | None = None
+
+    def read(self, first: int, count: int) -> Raw:
+        pieces: list[tuple[RowGroup, int, pa.Table]] = []
+        for i in range(int(np.searchsorted(self.starts, first, side="right")) - 1, len(self.groups)):
+            group, start = self.groups[i], int(self.starts[i])
+            if start >= first + count:
+                break
+            low, high = max(first - start, 0), min(first + count - start, group.rows)
+            pieces.append((group, low, self._decode(group).slice(low, high - low)))
+        return {c.name: _column(c, pieces) for c in self.columns}
+
+    def _decode(self, group: RowGroup) -> pa.Table:
+        if self.last is None or self.last[0] != group:
+            names = [c.name for c in self.columns]
+            with pq.ParquetFile(group.path) as file:
+                self.last = (group, file.read_row_group(group.index, columns=names))
+        return self.last[1]
+
+
+def _column(spec: ColumnSpec, pieces: list[tuple[RowGroup, int, pa.Table]]) -> Column:
+    parts = [
+        to_numpy(spec, table[spec.name].combine_chunks(), group.path, group.start + low) for group, low, table in pieces
+    ]
+    if not spec.is_list:
+        return np.concatenate(parts)
+    values = np.concatenate([v for v, _ in parts])
+    lengths = np.concatenate([np.diff(o) for _, o in parts])
+    return values, np.concatenate([[0], np.cumsum(lengths)])
+
+
+def take(column: Column, index: np.ndarray) -> Column:
+    """Rows of a column, in the order of the index."""
+    if not isinstance(column, tuple):
+        return column[index]
+    values, offsets = column
+    starts, lengths = offsets[index], np.diff(offsets)[index]
+    new = np.concatenate([[0], np.cumsum(lengths)])
+    return values[np.repeat(starts - new[:-1], lengths) + np.arange(new[-1])], new
+
+
+class Prefetcher:
+    """Runs an iterator in a background thread, up to `depth` results ahead; errors surface where the results are taken."""
+
+    _END = object()
+
+    def __init__(self, make: Callable[[], Iterator[Any]], depth: int) -> None:
+        self.queue: queue.Queue[Any] = queue.Queue(maxsize=depth)
+        self.stopped = threading.Event()
+        self.thread = threading.Thread(target=self._run, args=(make,), daemon=True, name="coldrank-prefetch")
+        self.thread.start()
+
+    def _run(self, make: Callable[[], Iterator[Any]]) -> None:
+        try:
+            for item in make():
+                if not self._put(item):
+                    return
+            self._put(self._END)
+        except BaseException as error:  # noqa: BLE001 - handed to the consumer, who raises it
+            self._put(error)
+
+    def _put(self, item: Any) -> bool:
+        while not self.stopped.is_set():
+            try:
+                self.queue.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def __iter__(self) -> Iterator[Any]:
+        while (item := self.queue.get()) is not self._END:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def close(self) -> None:
+        """Stops the thread and waits for it."""
+        self.stopped.set()
+        self.thread.join()
+
+    def __enter__(self) -> "Prefetcher":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

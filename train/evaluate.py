@@ -1,0 +1,93 @@
+"""Scores a split and computes its metrics."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+import torch.distributed as dist
+from torch import nn
+from tqdm import tqdm
+
+from coldrank.train.config import RunConfig
+from coldrank.train.data.batches import BatchMaker, DataFolder, batches
+from coldrank.train.data.read import SampleReader
+from coldrank.train.distributed import Ranks
+from coldrank.train.errors import UserError
+from coldrank.train.metrics import evaluate_predictions
+from coldrank.train.run_folder import MetricRow
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module, make: BatchMaker, data: DataFolder, split: str, config: RunConfig, ranks: Ranks
+) -> pl.DataFrame | None:
+    """Scores every sample of a split, sorted by time, user and item; on the first rank, None on the others.
+
+    Columns: user_id, item_id, time (ms), user_views, item_views, label_<task> (null: unknown), prob_<task>, true_<task>.
+    """
+    reader = SampleReader(
+        data.files((split,)),
+        make.columns(),
+        config.data.eval_batch_size,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+    )
+    if reader.batches == 0:
+        raise UserError(f"{data.path}: split {split!r} has too few row groups for {ranks.world_size} ranks")
+    rounds = torch.tensor(reader.batches, device=ranks.device)
+    dist.all_reduce(rounds, op=dist.ReduceOp.MAX)
+    model.eval()
+    parts: list[dict[str, np.ndarray]] = []
+    with batches(reader, make, config.data.prefetch) as source:
+        bar = tqdm(source, total=reader.batches, desc=f"score {split}", unit="batch", disable=not ranks.is_first)
+        for batch in bar:
+            probabilities = torch.sigmoid(model(batch.to(ranks.device)).logits).cpu().numpy()
+            columns = {name: t.numpy() for name, t in batch.keys.items()}
+            for i, task in enumerate(config.tasks):
+                columns[f"label_{task}"] = batch.labels[:, i].numpy()
+                columns[f"prob_{task}"] = probabilities[:, i]
+            parts.append(columns)
+        # The lookup is collective: a rank with fewer batches joins in, and throws the result away.
+        for _ in range(int(rounds) - reader.batches):
+            model(batch.to(ranks.device))
+    model.train()
+    merged = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+    gathered: list[Any] | None = [None] * ranks.world_size if ranks.is_first else None
+    dist.gather_object(merged, gathered)
+    if gathered is None:
+        return None
+    frame = pl.concat([pl.DataFrame(columns) for columns in gathered])
+    labels = [pl.col(f"label_{t}").fill_nan(None).cast(pl.Int8) for t in config.tasks]
+    views = [pl.col("user_views", "item_views").cast(pl.Int32)]
+    return frame.with_columns(*labels, *views).sort("time", "user_id", "item_id", maintain_order=True)
+
+
+def metric_rows(frame: pl.DataFrame, config: RunConfig, step: int, split: str) -> list[MetricRow]:
+    """The metrics of a scored split, as the rows of metrics.jsonl."""
+    rows = evaluate_predictions(frame, list(config.tasks), config.cohorts)
+    return [{"step": step, "period": None, "split": split, **row} for row in rows]
+
+
+def write_predictions(frame: pl.DataFrame, path: Path) -> None:
+    """Writes the scored samples as Parquet, beside and then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    frame.write_parquet(partial)
+    os.replace(partial, path)
+
+
+def summary_table(rows: list[MetricRow], metric: str = "auc") -> str:
+    """One metric per task (down) and cohort (across), in percent."""
+    from tabulate import tabulate
+
+    tasks = list(dict.fromkeys(r["task"] for r in rows))
+    cohorts = list(dict.fromkeys(r["cohort"] for r in rows))
+    value = {(r["task"], r["cohort"]): r["value"] for r in rows if r["metric"] == metric}
+    show = lambda v: "-" if v is None else f"{100 * v:.2f}"  # noqa: E731
+    body = [[task, *(show(value.get((task, c))) for c in cohorts)] for task in tasks]
+    return tabulate(body, headers=[f"{metric} %", *cohorts], stralign="right")
+
+

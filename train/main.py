@@ -1,0 +1,43 @@
+"""The command `coldrank`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from coldrank.train.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; 0 only on success. A mistake of the caller is one line on standard error and exit code 2."""
+    args = _parser().parse_args(argv)
+    try:
+        args.run(args)
+    except UserError as error:
+        print(f"coldrank {args.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"coldrank {args.command}: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    from coldrank.train import compare_cli, train_cli
+    from coldrank.train.data import cli as data_cli
+    from coldrank.train.data import simulate_cli
+
+    parser = argparse.ArgumentParser(
+        prog="coldrank", description="Rank for the users and items that a system knows least about."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    data_cli.add_prepare(commands)
+    simulate_cli.add_simulate(commands)
+    train_cli.add_train(commands)
+    train_cli.add_evaluate(commands)
+    compare_cli.add_compare(commands)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""What one training step computes: embeddings, then everything dense."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from coldrank.models.batch import Batch
+from coldrank.models.embeddings import Embedded, EmbeddingStage
+from coldrank.models.features import FeatureSet
+from coldrank.models.ranker import Ranker, RankerConfig
+from coldrank.modules.losses import masked_bce
+
+
+class Outputs(NamedTuple):
+    """loss: scalar. logits: float32 [B, T]. task_losses: float32 [T], mean over the known labels, detached."""
+
+    loss: Tensor
+    logits: Tensor
+    task_losses: Tensor
+
+
+class RankingTask(nn.Module):
+    """Ranker and loss. `forward` is the embedding lookup and one call of `dense`, so that TorchRec's pipelines trace the
+    lookup alone and whatever the dense part does stays inside one untraced call."""
+
+    def __init__(
+        self,
+        features: FeatureSet,
+        config: RankerConfig,
+        loss_weights: dict[str, float],
+        device: torch.device | None = None,
+    ) -> None:
+        super().__init__()
+        self.embeddings = EmbeddingStage(features, device=device)
+        self.ranker = Ranker(config, self.embeddings, len(features.numbers), len(loss_weights))
+        self.register_buffer("loss_weights", torch.tensor(list(loss_weights.values())), persistent=False)
+
+    def forward(self, batch: Batch) -> Outputs:
+        embedded = self.embeddings(batch)
+        return self.dense(batch, embedded)
+
+    def dense(self, batch: Batch, embedded: Embedded) -> Outputs:
+        logits = self.ranker(embedded, batch.dense, batch.sequence_lengths)
+        total, per_task = masked_bce(logits, batch.labels, self.loss_weights)
+        return Outputs(total, logits, per_task)

@@ -1,0 +1,195 @@
+"""A run: data, model, steps, checkpoints, evaluation."""
+
+import random
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torchrec.distributed.model_parallel import DistributedModelParallel
+from tqdm import tqdm
+
+from coldrank.models.encode import FeatureEncoder
+from coldrank.train import checkpoint
+from coldrank.train.checkpoint import Progress
+from coldrank.train.config import RunConfig, validate
+from coldrank.train.data.batches import BatchMaker, DataFolder, batches
+from coldrank.train.data.fit import fit_encoder
+from coldrank.train.data.read import SampleReader
+from coldrank.train.distributed import Ranks, shard
+from coldrank.train.errors import UserError
+from coldrank.train.evaluate import metric_rows, predict, write_predictions
+from coldrank.train.optimizers import Optimizers
+from coldrank.train.run_folder import MetricRow, RunFolder
+from coldrank.train.task import RankingTask
+
+
+@dataclass(slots=True)
+class Run:
+    """A run's parts, on one rank."""
+
+    config: RunConfig
+    data: DataFolder
+    ranks: Ranks
+    encoder: FeatureEncoder
+    model: DistributedModelParallel
+    optimizers: Optimizers
+    make: BatchMaker
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds; loading writes into it."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizers": self.optimizers.all.state_dict(),
+            "encoder": self.encoder.state_dict(),
+        }
+
+
+def build(config: RunConfig, data: DataFolder, ranks: Ranks) -> Run:
+    """The parts of a run before its first step, a function of config and seed alone. The encoder is not fitted yet."""
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    random.seed(config.seed)
+    np.random.seed(config.seed)
+    torch.manual_seed(config.seed)
+    features = validate(config)
+    encoder = FeatureEncoder(features)
+    # The tables are made by the sharder, on their device, not here.
+    task = RankingTask(features, config.model, config.tasks)
+    model = shard(task, ranks, config.optim, config.seed)
+    make = BatchMaker(encoder, list(config.tasks), data.truths(list(config.tasks)))
+    return Run(config, data, ranks, encoder, model, Optimizers(model, config.optim), make)
+
+
+def train(config: RunConfig, data: DataFolder, out: Path, ranks: Ranks, *, fresh: bool, diff: str) -> list[MetricRow]:
+    """Trains to the end and evaluates; resumes from the last checkpoint in `out` unless `fresh`."""
+    if ranks.is_first and fresh and out.exists():
+        shutil.rmtree(out)
+    dist.barrier()
+    folder = RunFolder(out)
+    run = build(config, data, ranks)
+    progress = Progress()
+    if checkpoint.steps(folder.checkpoints):
+        progress = checkpoint.load(folder.checkpoints, run.state, ranks)
+        if ranks.is_first:
+            tqdm.write(f"{out}: goes on from step {progress.step} (--fresh starts over)")
+            folder.forget_after(progress.step)
+    else:
+        fit_encoder(run.encoder, data.files(config.data.fit))
+        if ranks.is_first:
+            folder.metrics.unlink(missing_ok=True)
+    if ranks.is_first:
+        folder.start(config, diff)
+    _steps(run, folder, progress)
+    rows = evaluate(run, config.data.evaluate, progress.step, out / f"predictions-{config.data.evaluate}.parquet")
+    if ranks.is_first:
+        folder.log(rows)
+        folder.summarize(rows)
+    folder.close()
+    return rows
+
+
+def evaluate(run: Run, split: str, step: int, predictions: Path | None) -> list[MetricRow]:
+    """Scores a split; writes the predictions if a path is given. No rows on ranks other than the first."""
+    frame = predict(run.model, run.make, run.data, split, run.config, run.ranks)
+    if frame is None:
+        return []
+    if predictions is not None:
+        write_predictions(frame, predictions)
+    return metric_rows(frame, run.config, step, split)
+
+
+def _steps(run: Run, folder: RunFolder, progress: Progress) -> None:
+    config, ranks = run.config, run.ranks
+    reader = SampleReader(
+        run.data.files(config.data.fit),
+        run.make.columns(),
+        config.data.batch_size,
+        shuffle_rows=config.data.shuffle_rows,
+        seed=config.seed,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+    )
+    per_epoch = reader.common_batches
+    if per_epoch == 0:
+        raise UserError(f"{run.data.path}: fewer row groups than the {ranks.world_size} ranks; prepare smaller ones")
+    total = config.train.steps or per_epoch * config.train.epochs
+    recent = _Recent(list(config.tasks), ranks)
+    begun = time.perf_counter() - progress.seconds
+    with tqdm(total=total, initial=progress.step, desc=config.name, unit="step", disable=not ranks.is_first) as bar:
+        while progress.step < total:
+            with batches(reader, run.make, config.data.prefetch, progress.epoch, progress.batch) as source:
+                for batch in source:
+                    loss = _step(run, batch, progress.step, total, recent)
+                    progress.step, progress.batch = progress.step + 1, progress.batch + 1
+                    progress.seconds = time.perf_counter() - begun
+                    bar.update()
+                    if progress.step % config.train.log_every == 0 or progress.step == total:
+                        rows = recent.rows(progress.step, loss)
+                        if ranks.is_first:
+                            folder.log(rows)
+                            bar.set_postfix_str(f"loss {rows[0]['value']:.4f}, {recent.rate:,.0f} samples/s")
+                    every = config.train.checkpoint_every
+                    if progress.step == total or (every and progress.step % every == 0):
+                        checkpoint.save(folder.checkpoints, run.state, progress, ranks, config.train.keep_checkpoints)
+                    if progress.step == total or progress.batch == per_epoch:
+                        break
+            if progress.batch >= per_epoch:
+                progress.epoch, progress.batch = progress.epoch + 1, 0
+
+
+def _step(run: Run, batch: Any, step: int, total: int, recent: "_Recent") -> torch.Tensor:
+    run.optimizers.begin_step(step, total)
+    outputs = run.model(batch.to(run.ranks.device))
+    outputs.loss.backward()
+    run.optimizers.end_step()
+    recent.add(outputs.loss.detach(), outputs.task_losses, len(batch))
+    return outputs.loss.detach()
+
+
+class _Recent:
+    """Losses and speed since they were last written. Sums stay on the device, so that no step waits for a number."""
+
+    def __init__(self, tasks: list[str], ranks: Ranks) -> None:
+        self.tasks, self.ranks, self.rate = tasks, ranks, 0.0
+        self._clear()
+
+    def _clear(self) -> None:
+        self.losses: list[torch.Tensor] = []
+        self.task_losses: list[torch.Tensor] = []
+        self.samples, self.since = 0, time.perf_counter()
+
+    def add(self, loss: torch.Tensor, task_losses: torch.Tensor, samples: int) -> None:
+        self.losses.append(loss)
+        self.task_losses.append(task_losses)
+        self.samples += samples
+
+    def rows(self, step: int, last: torch.Tensor) -> list[MetricRow]:
+        """Mean loss, task losses and samples per second of all ranks; raises UserError when the loss is not finite."""
+        if not torch.isfinite(last):
+            raise UserError(f"step {step}: the loss is {last.item()}; try a lower optim.dense_lr or optim.sparse_lr")
+        self.rate = self.samples * self.ranks.world_size / (time.perf_counter() - self.since)
+        per_task = torch.nanmean(torch.stack(self.task_losses), 0).tolist()
+        values = [("all", "loss", torch.stack(self.losses).mean().item())]
+        values += [(task, "logloss", v) for task, v in zip(self.tasks, per_task, strict=True)]
+        values += [("all", "samples_per_second", self.rate)]
+        rows = [
+            {
+                "step": step,
+                "period": None,
+                "split": "fit",
+                "cohort": "all",
+                "task": task,
+                "metric": metric,
+                "value": None if value != value else value,
+                "n": self.samples,
+            }
+            for task, metric, value in values
+        ]
+        self._clear()
+        return rows
