@@ -1,0 +1,143 @@
+"""AUC as a Mann-Whitney count, for many groups of rows and many weightings after a single sort.
+
+AUC of a group = (sum over its positives of the negatives scored lower + half of those scored equal) / (positives * negatives).
+Legend: N rows, P positives, M negatives, G groups.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.integer[Any]]
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankedPairs:
+    """The positives and negatives of the groups that have both, in the order of (group, score).
+
+    `positives` [P] and `negatives` [M] index the weights; `below` and `upto` [P] count the negatives that sort before a
+    positive with a smaller score, and with a smaller or equal one; `*_starts` [G + 1] bound each group's rows;
+    `groups` [G] are the groups' numbers.
+    """
+
+    groups: IntArray
+    positives: IntArray
+    negatives: IntArray
+    below: IntArray
+    upto: IntArray
+    positive_starts: IntArray
+    negative_starts: IntArray
+
+    def of_units(self, units: IntArray) -> "RankedPairs":
+        """The same pairs with weights given per unit, `units` [N] being the unit (say the user) of each row."""
+        return replace(self, positives=units[self.positives], negatives=units[self.negatives])
+
+    def auc(self, weights: FloatArray | None = None) -> FloatArray:
+        """AUC per group, float64 [G], each row counted `weights` times (default once); nan where a class weighs nothing."""
+        if len(self.groups) == 0:
+            return np.empty(0)
+        if weights is None:
+            positive = np.ones(len(self.positives))
+            lower = np.arange(len(self.negatives) + 1, dtype=np.float64)
+        else:
+            positive = weights[self.positives]
+            lower = _running_total(weights[self.negatives])
+        wins = positive * (lower[self.below] + lower[self.upto])
+        starts = self.positive_starts[:-1]
+        positive_total = np.add.reduceat(positive, starts)
+        before, after = lower[self.negative_starts[:-1]], lower[self.negative_starts[1:]]
+        pairs = positive_total * (after - before)
+        won = 0.5 * np.add.reduceat(wins, starts) - positive_total * before
+        return np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SortedRows:
+    """The labelled rows in the order of (group, score): their row numbers, labels, scores and groups, each [N].
+
+    The order among equal pairs is of no consequence. `groups` is None where all rows are one group.
+    """
+
+    rows: IntArray
+    labels: Numbers
+    scores: Numbers
+    groups: IntArray | None
+
+    @classmethod
+    def of(cls, labels: Numbers, scores: Numbers, known: BoolArray | None = None) -> "SortedRows":
+        """Sort by score the rows that `known` [N] allows (default: all), whose labels must be 0 or 1."""
+        order = np.argsort(scores)
+        if known is not None and not known.all():
+            order = order[known[order]]
+        return cls(rows=order, labels=labels[order], scores=scores[order], groups=None)
+
+    def grouped(self, groups: IntArray) -> "SortedRows":
+        """Sorted by (group, score); `groups` [N of the table] are numbers from 0."""
+        group = groups[self.rows]
+        order = np.argsort(group, kind="stable")
+        return SortedRows(
+            rows=self.rows[order], labels=self.labels[order], scores=self.scores[order], groups=group[order]
+        )
+
+    def where(self, mask: BoolArray) -> "SortedRows":
+        """Only the rows of the table that `mask` [N of the table] allows."""
+        return self._take(mask[self.rows])
+
+    def _take(self, keep: BoolArray) -> "SortedRows":
+        if keep.all():
+            return self
+        groups = None if self.groups is None else self.groups[keep]
+        return SortedRows(rows=self.rows[keep], labels=self.labels[keep], scores=self.scores[keep], groups=groups)
+
+    def pairs(self) -> RankedPairs:
+        """Count for every positive the negatives below it, within its group; groups with one class only are left out."""
+        group_rows, present = self._with_both_classes()
+        positive = group_rows.labels == 1
+        starts = group_rows._block_starts()
+        block = np.repeat(np.arange(len(starts) - 1), np.diff(starts))[positive]
+        negatives_before = np.zeros(len(positive) + 1, dtype=np.int64)
+        np.cumsum(~positive, out=negatives_before[1:])
+        at_starts = negatives_before[starts]
+        group = np.zeros(len(positive), dtype=np.int8) if group_rows.groups is None else group_rows.groups
+        return RankedPairs(
+            groups=present,
+            positives=group_rows.rows[positive],
+            negatives=group_rows.rows[~positive],
+            below=at_starts[block],
+            upto=at_starts[block + 1],
+            positive_starts=_bounds(group[positive], present),
+            negative_starts=_bounds(group[~positive], present),
+        )
+
+    def _with_both_classes(self) -> tuple["SortedRows", IntArray]:
+        """The rows in groups with both classes, and these groups [G]."""
+        if self.groups is None:
+            both = 0 < np.count_nonzero(self.labels == 1) < len(self.labels)
+            return self._take(np.full(len(self.labels), both)), np.arange(int(both))
+        rows = np.bincount(self.groups)
+        positives = np.bincount(self.groups[self.labels == 1], minlength=len(rows))
+        both_classes = (positives > 0) & (positives < rows)
+        return self._take(both_classes[self.groups]), np.flatnonzero(both_classes)
+
+    def _block_starts(self) -> IntArray:
+        """Where each run of equal (group, score) starts, and the number of rows as the last element."""
+        first = self.scores[1:] != self.scores[:-1]
+        if self.groups is not None:
+            first |= self.groups[1:] != self.groups[:-1]
+        inner = np.flatnonzero(first) + 1
+        return np.concatenate([[0], inner, [len(self.scores)]]) if len(self.scores) else np.zeros(1, dtype=np.int64)
+
+
+def _bounds(sorted_groups: IntArray, present: IntArray) -> IntArray:
+    return np.append(np.searchsorted(sorted_groups, present), len(sorted_groups))
+
+
+def _running_total(values: FloatArray) -> FloatArray:
+    total = np.zeros(len(values) + 1)
+    np.cumsum(values, out=total[1:])
+    return total
