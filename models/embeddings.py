@@ -46,33 +46,47 @@ class EmbeddingStage(nn.Module):
             ],
             device=device,
         )
-        self.key_index = {key: i for i, key in enumerate(k for f in features.sparse for k in f.keys)}
         fixed = [f for f in features.sparse if f.role not in ("sequence", "pc")]
-        self.single = [f.name for f in fixed if not f.many]
-        self.many = [f.name for f in fixed if f.many]
+        self.fixed = {f.name: f.many for f in fixed}
         self.pc = [f.name for f in features.sparse if f.role == "pc"]
-        self.sequences = {name: _by_position(fs) for name, fs in features.sequences.items()}
-        self.lengths = {name: fs[0].length for name, fs in features.sequences.items()}
+        self.sequences = {name: [f.name for f in _aligned(fs)] for name, fs in features.sequences.items()}
+        self.sequence_keys = {f.name: f.keys for fs in features.sequences.values() for f in fs}
+        self.key_index = {key: i for i, key in enumerate(k for f in features.sparse for k in f.keys)}
         self.static_dim = sum(features.dim(f) for f in fixed)
         self.pc_dim = sum(features.dim(f) for f in features.sparse if f.role == "pc")
         self.sequence_dims = {name: sum(features.dim(f) for f in fs) for name, fs in features.sequences.items()}
 
     def forward(self, batch: Batch) -> Embedded:
-        pooled = self.ebc(batch.sparse)
-        groups = [g for g in (self.single, *([m] for m in self.many), self.pc, *self.sequences.values()) if g]
-        parts = iter(KeyedTensor.regroup([pooled], groups))
+        parts = self._split(self.ebc(batch.sparse))
         lengths = batch.sparse.lengths().view(len(self.key_index), -1)
-        static = [next(parts)] if self.single else []
-        for name in self.many:
-            static.append(next(parts) / lengths[self.key_index[name]].clamp(min=1).unsqueeze(1))
-        pc = next(parts) if self.pc else lengths.new_zeros(lengths.shape[1], 0, dtype=torch.float32)
-        sequences = {n: next(parts).view(lengths.shape[1], self.lengths[n], self.sequence_dims[n]) for n in self.sequences}
+        static = [
+            parts[name] / lengths[self.key_index[name]].clamp(min=1).unsqueeze(1) if many else parts[name]
+            for name, many in self.fixed.items()
+        ]
+        sequences = {name: torch.cat([parts[f] for f in fs], 2) for name, fs in self.sequences.items()}
+        pc = torch.cat([parts[name] for name in self.pc] or [parts[next(iter(self.fixed))][:, :0]], 1)
         return Embedded(torch.cat(static, 1), sequences, pc)
 
+    def _split(self, pooled: KeyedTensor) -> dict[str, Tensor]:
+        """Feature -> [B, D], or [B, L, D] for a sequence. One split of the values, whose backward is one concatenation; the
+        order of the keys is the sharding plan's, and positions that it has left side by side are taken as one piece."""
+        keys, widths = pooled.keys(), pooled.length_per_key()
+        runs: list[tuple[str, int, int]] = []
+        for key, width in zip(keys, widths, strict=True):
+            name, _, position = key.partition(".")
+            if runs and runs[-1][0] == name and int(position) == runs[-1][1]:
+                runs[-1] = (name, runs[-1][1] + 1, runs[-1][2] + width)
+            else:
+                runs.append((name if position in ("", "0") else key, 1, width))
+        pieces = dict(zip([r[0] for r in runs], pooled.values().split([r[2] for r in runs], 1), strict=True))
+        if len(runs) != len(self.fixed) + len(self.pc) + sum(len(fs) for fs in self.sequences.values()):
+            by_key = dict(zip(keys, pooled.values().split(widths, 1), strict=True))
+            pieces |= {f: torch.cat([by_key[k] for k in ks], 1) for f, ks in self.sequence_keys.items()}
+        return pieces | {f: pieces[f].unflatten(1, (len(ks), -1)) for f, ks in self.sequence_keys.items()}
 
-def _by_position(features: tuple[Feature, ...]) -> list[str]:
-    """Keys ordered so that a row of the regrouped [B, L * D] is L vectors, each the concatenation of the features."""
+
+def _aligned(features: tuple[Feature, ...]) -> tuple[Feature, ...]:
     lengths = {f.length for f in features}
     if len(lengths) > 1:
         raise ValueError(f"features of sequence {features[0].sequence!r} differ in length: {sorted(lengths)}")
-    return [f.keys[i] for i in range(lengths.pop()) for f in features]
+    return features

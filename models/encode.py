@@ -4,6 +4,8 @@ B: batch size, L: sequence length, N: number of values in a list column.
 Raw input: Dict[str, Tensor]; a list column `c` comes as `c` (values, [N]) and `c.lengths` ([B], int64).
 """
 
+import hashlib
+
 import torch
 from torch import Tensor, nn
 
@@ -148,7 +150,8 @@ class FeatureEncoder(nn.Module):
             for column in f.columns:
                 code = code * 3 + raw[column].to(torch.int64) + 1
             return code
-        return self.maps[f.table](raw[f.raw_columns[0]])
+        ids = raw[f.raw_columns[0]]
+        return self.maps[f.table](ids ^ _salt(f.name) if f.salted else ids)
 
     def _sequence(self, f: Feature, raw: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Jagged [N] -> position-major values and lengths of `length` bags of at most one per sample."""
@@ -161,6 +164,10 @@ class FeatureEncoder(nn.Module):
         padded[position[kept], row[kept]] = rows[kept]
         present = padded >= 0
         return padded[present], present.flatten().to(torch.int32)
+
+
+def _salt(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little", signed=True)
 
 
 def _own(features: FeatureSet, table: Table) -> bool:

@@ -44,6 +44,7 @@ class Feature:
     table: the table of an `id` (several features may share one). Buckets and signals own a table of the feature's name.
     edges: bucket edges, ascending; empty means `buckets` quantiles taken from the training data.
     default: the value of a missing id. A missing number or bucket has a place of its own (0 after standardising, bucket 0).
+    salted: an id of one feature is not that of another, though they share the table: the name enters the hash.
     many: an id feature with any number of values per sample, averaged.
     length, sequence: for role `sequence`, the longest sequence and the name of the group of aligned columns.
     """
@@ -59,6 +60,7 @@ class Feature:
     buckets: int = 0
     transform: Transform = "none"
     default: int = 0
+    salted: bool = False
     many: bool = False
     sequence: str = ""
     length: int = 0
@@ -156,6 +158,7 @@ def _check(f: Feature, tables: dict[str, Table]) -> None:
     rules = [
         (not f.name.isidentifier(), "the name must be letters, digits and _, it names tables and serving inputs"),
         (f.kind == "id" and f.table not in tables, f"table={f.table!r} is not declared; have {sorted(tables)}"),
+        (f.salted and (f.kind != "id" or tables[f.table].mapping != "hash"), "salted is for ids of a hashed table"),
         (f.kind != "id" and f.table != "", f"table={f.table!r}: only kind 'id' names a table"),
         (f.kind in ("bucket", "signals") and f.dim < 1, f"dim={f.dim}: a {f.kind} feature needs the width of its table"),
         (f.kind == "bucket" and not f.edges and f.buckets < 2, "a bucket feature needs edges, or buckets >= 2"),

@@ -3,9 +3,12 @@
 import dataclasses
 import difflib
 import importlib
+import inspect
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -121,12 +124,17 @@ def _arm(source: str) -> RunConfig:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise UserError(f"--config {source}: no module {error.name!r}; write package.module:function, or a .json") from None
-    arms = sorted(n for n, v in vars(module).items() if callable(v) and getattr(v, "__module__", "") == module_name)
-    if function not in arms or function.startswith("_"):
-        have = ", ".join(n for n in arms if not n.startswith("_"))
-        raise UserError(f"--config {source}: {module_name} has no arm {function!r}; it has {have}")
-    config: RunConfig = getattr(module, function)()
-    return config
+    found = arms(module)
+    if function not in found:
+        raise UserError(f"--config {source}: {module_name} has no arm {function!r}; it has {', '.join(found)}")
+    return found[function]()
+
+
+def arms(module: ModuleType) -> dict[str, Callable[[], RunConfig]]:
+    """The arms of a config module: its functions without arguments that are declared to return a RunConfig."""
+    functions = {n: f for n, f in inspect.getmembers(module, inspect.isfunction) if f.__module__ == module.__name__}
+    signatures = {n: inspect.signature(f, eval_str=True) for n, f in functions.items()}
+    return {n: f for n, f in functions.items() if signatures[n].return_annotation is RunConfig and not signatures[n].parameters}
 
 
 def _override(values: dict[str, Any], override: str) -> None:
@@ -196,18 +204,23 @@ def validate(config: RunConfig) -> FeatureSet:
 
 def difference(config: RunConfig, base: RunConfig) -> str:
     """The fields in which two configs differ, a line each: `field: base -> config`; features and tables by name."""
-    ours, theirs = _flat(to_dict(config)), _flat(to_dict(base))
-    keys = [k for k in dict.fromkeys([*theirs, *ours]) if ours.get(k) != theirs.get(k)]
-    return "".join(f"{k}: {theirs.get(k, '(none)')} -> {ours.get(k, '(none)')}\n" for k in keys)
+    ours, theirs = to_dict(config), to_dict(base)
+    lines = []
+    for name in ("features", "tables"):
+        a, b = ({entry["name"]: entry for entry in side.pop(name)} for side in (theirs, ours))
+        lines += [f"{name}.{key}: removed" for key in a if key not in b]
+        lines += [f"{name}.{key}: added {b[key]}" for key in b if key not in a]
+        both = [key for key in a if key in b]
+        ours |= {f"{name}.{key}": b[key] for key in both}
+        theirs |= {f"{name}.{key}": a[key] for key in both}
+    flat_ours, flat_theirs = _flat(ours), _flat(theirs)
+    keys = [k for k in dict.fromkeys([*flat_theirs, *flat_ours]) if flat_ours.get(k) != flat_theirs.get(k)]
+    changed = [f"{k}: {flat_theirs.get(k, '(none)')} -> {flat_ours.get(k, '(none)')}" for k in keys]
+    return "".join(line + "\n" for line in [*changed, *lines])
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            value = {v["name"]: v for v in value}
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat

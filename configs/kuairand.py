@@ -1,0 +1,144 @@
+"""Arms on KuaiRand, and on the simulator, which writes the same layout: `coldrank train --config coldrank.configs.kuairand:poso`.
+
+AVC is an ordinary input of every arm, so that a gain of POSO's is not the feature's. The controls at the end say what else a
+gain could be.
+"""
+
+from dataclasses import replace
+
+from coldrank.configs import base as parts
+from coldrank.models.features import Feature, Table
+from coldrank.models.ranker import RankerConfig
+from coldrank.train.config import DataConfig, OptimConfig, RunConfig, TrainConfig
+
+HISTORY = 50
+TASKS = ("long_view", "finish_view", "like", "follow", "click")
+GROUPS = (
+    "user",
+    "item",
+    "author",
+    "tag",
+    "music",
+    "user_x_author",
+    "user_x_tag",
+    "user_x_duration",
+    "user_x_item",
+)
+USER_CATEGORIES = (
+    "user_active_degree",
+    "is_live_streamer",
+    "is_video_author",
+    "follow_user_num_range",
+    "fans_user_num_range",
+    "friend_user_num_range",
+    "register_days_range",
+    *(f"onehot_feat{i}" for i in range(18)),
+)
+USER_COUNTS = ("follow_user_num", "fans_user_num", "friend_user_num", "register_days")
+
+
+def features(history: int = HISTORY) -> tuple[Feature, ...]:
+    """Every input of the base: ids, categories, counts, as-of-time rates, and the history with its signals."""
+    categories = [f"user_{c}" for c in USER_CATEGORIES]
+    return (
+        Feature(name="user_id", role="user", kind="id", table="user"),
+        *(Feature(name=c, role="user", kind="id", table="user_category", salted=True) for c in categories),
+        *(Feature(name=f"user_{c}", role="user", kind="number", transform="log1p") for c in USER_COUNTS),
+        Feature(name="item_id", role="item", kind="id", table="item"),
+        Feature(name="item_author_id", role="item", kind="id", table="author"),
+        Feature(name="item_music_id", role="item", kind="id", table="music"),
+        Feature(name="item_tags", role="item", kind="id", table="tag", many=True),
+        Feature(name="item_upload_type", role="item", kind="id", table="item_category", salted=True),
+        Feature(name="item_music_type", role="item", kind="id", table="item_category", salted=True),
+        Feature(name="item_duration_s", role="item", kind="number", transform="log1p"),
+        Feature(name="item_duration_bucket", column="item_duration_s", role="item", kind="bucket", buckets=32, dim=8),
+        Feature(name="item_age_h", role="item", kind="bucket", buckets=16, dim=4),
+        Feature(name="tab", role="context", kind="id", table="context", salted=True, default=-1),
+        Feature(name="hour", role="context", kind="id", table="context", salted=True, default=-1),
+        Feature(name="user_gap_h", role="context", kind="bucket", buckets=32, dim=4),
+        *parts.counts(["user_views", "item_views"], dim=8),
+        *parts.counts([f"views_{g}" for g in GROUPS if g not in ("user", "item")]),
+        *parts.rates(GROUPS, TASKS),
+        *_history(history),
+        parts.personalization_code("user_views", dim=8),
+    )
+
+
+def _history(length: int) -> list[Feature]:
+    sequence = {"role": "sequence", "sequence": "history", "length": length}
+    return [
+        Feature(name="hist_item_id", kind="id", table="item", **sequence),
+        Feature(name="hist_tag", kind="id", table="tag", **sequence),
+        Feature(
+            name="hist_signals", kind="signals", columns=("hist_long_view", "hist_like", "hist_click"), dim=8, **sequence
+        ),
+    ]
+
+
+def tables() -> tuple[Table, ...]:
+    """Users, items and authors have rows of their own when seen twice in training; small categories are hashed together."""
+    return (
+        Table(name="user", rows=32_768, dim=16, mapping="vocabulary", min_count=2),
+        Table(name="item", rows=16_384, dim=32, mapping="vocabulary", min_count=2),
+        Table(name="author", rows=8_192, dim=16, mapping="vocabulary", min_count=2),
+        Table(name="music", rows=8_192, dim=8, mapping="vocabulary", min_count=2),
+        Table(name="tag", rows=1_024, dim=16),
+        Table(name="user_category", rows=8_192, dim=4),
+        Table(name="item_category", rows=256, dim=4),
+        Table(name="context", rows=256, dim=4),
+    )
+
+
+def base() -> RunConfig:
+    """The plain ranker: MHA over the history, MMoE, towers."""
+    return RunConfig(
+        name="base",
+        tasks=dict.fromkeys(TASKS, 1.0),
+        features=features(),
+        tables=tables(),
+        model=RankerConfig(heads=4, head_dim=16, experts=4, expert_hidden=(256, 128), tower_hidden=(64,)),
+        data=DataConfig(batch_size=1024),
+        optim=OptimConfig(sparse_lr=0.05, dense_lr=1e-3),
+        train=TrainConfig(epochs=1),
+    )
+
+
+def poso_mha() -> RunConfig:
+    """POSO(MHA) alone."""
+    return parts.poso_mha(base())
+
+
+def poso_mmoe() -> RunConfig:
+    """POSO(MMoE) alone."""
+    return parts.poso_mmoe(base())
+
+
+def poso_mlp() -> RunConfig:
+    """POSO(MLP) towers alone."""
+    return parts.poso_mlp(base())
+
+
+def poso() -> RunConfig:
+    """All POSO parts."""
+    return parts.poso(base())
+
+
+def base_without_avc() -> RunConfig:
+    """Control: what the AVC feature itself is worth."""
+    return parts.without_avc(base())
+
+
+def poso_avc_in_gates_only() -> RunConfig:
+    """Control: the AVC feeds the gates and nothing else."""
+    return replace(parts.without_avc(poso()), name="poso_avc_in_gates_only")
+
+
+def poso_constant_pc() -> RunConfig:
+    """Control: POSO's parameters without its personalization."""
+    return parts.constant_pc(poso())
+
+
+def base_wider() -> RunConfig:
+    """Control: a plain base of as many dense parameters as `poso`."""
+    config = base()
+    return replace(config, name="base_wider", model=replace(config.model, expert_hidden=(288, 128)))

@@ -1,0 +1,79 @@
+"""The sharded embedding stage against plain indexing, and against itself under another order of keys."""
+
+import numpy as np
+import pytest
+import torch
+from samples import write_samples
+from tiny import sample_base
+from torchrec import KeyedTensor
+
+from coldrank.models.embeddings import EmbeddingStage
+from coldrank.models.encode import FeatureEncoder
+from coldrank.models.features import FeatureSet
+from coldrank.train.data.batches import BatchMaker, DataFolder, as_tensors
+from coldrank.train.data.fit import fit_encoder
+from coldrank.train.data.read import SampleReader
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    config = sample_base()
+    features = FeatureSet(config.features, config.tables)
+    data = DataFolder.open(write_samples(tmp_path_factory.mktemp("data")))
+    encoder = FeatureEncoder(features)
+    fit_encoder(encoder, data.files(("train",)))
+    make = BatchMaker(encoder, list(config.tasks))
+    raw = next(SampleReader(data.files(("train",)), make.columns(), 37).epoch(0))
+    torch.manual_seed(0)
+    return features, encoder, EmbeddingStage(features), make(raw), raw
+
+
+def rows(encoder, table, ids):
+    return encoder.maps[table](torch.as_tensor(ids))
+
+
+def test_embeddings_equal_plain_indexing(case):
+    features, encoder, stage, batch, raw = case
+    weight = {n: b.weight for n, b in stage.ebc.embedding_bags.items()}
+    embedded = stage(batch)
+    assert embedded.static.shape == (37, stage.static_dim) and embedded.pc.shape == (37, 4)
+    assert embedded.sequences["history"].shape == (37, 6, 8 + 4)
+    tensors = as_tensors(raw)
+    for b in range(37):
+        values, offsets = raw["item_tags"]
+        tags = weight["tag"][rows(encoder, "tag", values[offsets[b] : offsets[b + 1]])]
+        expected = [
+            weight["user"][rows(encoder, "user", raw["user_id"][b : b + 1])[0]],
+            weight["item"][raw["item_id"][b]],
+            tags.mean(0) if len(tags) else torch.zeros(4),
+            *(weight[f"{c}_views_bucket"][encoder.buckets[f"{c}_views_bucket"](tensors[f"{c}_views"])[b]] for c in ("user", "item")),
+            weight["user_gap_h"][encoder.buckets["user_gap_h"](tensors["user_gap_h"])[b]],
+        ]
+        torch.testing.assert_close(embedded.static[b], torch.cat(expected))
+        items, offsets = raw["hist_item_id"]
+        low, high = offsets[b], offsets[b + 1]
+        assert batch.sequence_lengths[0, b] == high - low
+        history = embedded.sequences["history"][b]
+        torch.testing.assert_close(history[: high - low, :8], weight["item"][items[low:high]])
+        codes = 3 * (raw["hist_long_view"][0][low:high] + 1) + raw["hist_like"][0][low:high] + 1
+        torch.testing.assert_close(history[: high - low, 8:], weight["hist_signals"][codes])
+        assert not history[high - low :].any()
+
+
+def test_any_order_of_keys_gives_the_same(case):
+    _, _, stage, batch, _ = case
+    pooled = stage.ebc(batch.sparse)
+    expected = stage(batch)
+    order = np.random.default_rng(0).permutation(len(pooled.keys()))
+    keys = [pooled.keys()[i] for i in order]
+    shuffled = KeyedTensor(keys, [pooled.length_per_key()[i] for i in order], torch.cat([pooled[k] for k in keys], 1))
+    parts, whole = stage._split(shuffled), stage._split(pooled)
+    assert parts.keys() >= set(stage.fixed) and all(torch.equal(parts[k], whole[k]) for k in [*stage.fixed, "hist_item_id", "pc"])
+    torch.testing.assert_close(torch.cat([parts["hist_item_id"], parts["hist_signals"]], 2), expected.sequences["history"])
+
+
+def test_vocabulary_is_of_the_training_split_alone(case):
+    _, encoder, _, _, _ = case
+    known = encoder.maps["user"].ids
+    known = known[known < torch.iinfo(torch.int64).max]
+    assert 30 < len(known) <= 40 and rows(encoder, "user", [1_000_000]).item() == 0

@@ -1,0 +1,48 @@
+"""The shape of the project: import direction, one import name, files that read."""
+
+import ast
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LAYERS = ["modules", "models", "train", "configs"]
+FILES = [p for layer in LAYERS for p in sorted((ROOT / layer).rglob("*.py"))]
+
+
+def imports(path: Path) -> list[str]:
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [a.name for a in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names.append(node.module or "")
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_run_one_way(path):
+    layer = path.relative_to(ROOT).parts[0]
+    for name in imports(path):
+        first, _, rest = name.partition(".")
+        assert first not in LAYERS, f"{name}: import it as coldrank.{name}"
+        if first == "coldrank" and rest:
+            assert LAYERS.index(rest.split(".")[0]) <= LAYERS.index(layer), f"{layer} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_and_functions_stay_short(path):
+    text = path.read_text()
+    assert text.count("\n") <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 80, node.name
+
+
+def test_packages_are_those_on_disk():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {p.parent for layer in LAYERS for p in (ROOT / layer).rglob("__init__.py")}
+    assert sorted(listed) == sorted(["coldrank", *(f"coldrank.{'.'.join(f.relative_to(ROOT).parts)}" for f in folders)])
+    for layer in LAYERS:
+        assert (ROOT / "src/coldrank" / layer).resolve() == ROOT / layer

@@ -1,0 +1,83 @@
+import json
+from dataclasses import replace
+
+import pytest
+from tiny import sample_base
+
+from coldrank.configs import base as parts
+from coldrank.train.config import difference, from_dict, load, to_dict, validate
+from coldrank.train.errors import UserError
+
+POSO = "coldrank.configs.kuairand:poso"
+
+
+def test_round_trip_through_json(tmp_path):
+    config = load(POSO, ["seed=7", "model.gate_hidden=8"])
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(to_dict(config)))
+    assert load(str(path)) == config and config.seed == 7 and config.model.gate_hidden == 8
+
+
+def test_set_takes_lists_numbers_names_and_tasks():
+    config = load(POSO, ["data.fit=train", "model.expert_hidden=[64,32]", "optim.decay=linear", "tasks.like=0.5"])
+    assert config.data.fit == ("train",) and config.model.expert_hidden == (64, 32)
+    assert config.optim.decay == "linear" and config.tasks["like"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("modle.heads=2", "no field 'modle'; did you mean 'model'"),
+        ("model.head=2", "no field 'model.head'; did you mean 'heads'"),
+        ("model.heads.x=2", "no field 'model.heads.x'; it has no fields"),
+        ("model.heads", "write field=value"),
+        ("model.heads=two", "model.heads='two': input should be a valid integer"),
+        ("model.heads=0", "model.heads=0: must be above 0"),
+        ("model.dropout=1.5", "model.dropout=1.5: must be in"),
+        ("model.pc=age", "model.pc='age': input should be 'feature' or 'constant'"),
+        ("model.expert_hidden=[]", r"model.expert_hidden=\[\]: give at least one width"),
+        ("data.evaluate=train", "data.evaluate='train' is also in data.fit"),
+        ("tasks.like=-1", "weights not below 0"),
+    ],
+)
+def test_mistakes_are_named(override, message):
+    with pytest.raises(UserError, match=message):
+        load(POSO, [override])
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("coldrank.configs.kuairand:pos", "has no arm 'pos'; it has base, "),
+        ("coldrank.configs.nowhere:base", "no module 'coldrank.configs.nowhere'"),
+        ("missing.json", "missing.json: .*No such file"),
+    ],
+)
+def test_sources_that_are_not_there_are_named(source, message):
+    with pytest.raises(UserError, match=message):
+        load(source)
+
+
+def test_unknown_field_in_a_file_is_refused():
+    with pytest.raises(UserError, match="model.depth=3: unexpected keyword argument"):
+        from_dict(to_dict(sample_base()) | {"model": to_dict(sample_base())["model"] | {"depth": 3}})
+
+
+def test_gates_need_a_personalization_code():
+    config = parts.poso(sample_base())
+    config = replace(config, features=tuple(f for f in config.features if f.role != "pc"))
+    with pytest.raises(UserError, match="no feature has role 'pc'"):
+        validate(config)
+    validate(parts.constant_pc(config))
+
+
+def test_difference_reads_as_a_list_of_changes():
+    base = sample_base()
+    assert difference(base, base) == ""
+    arm = parts.without_avc(replace(base, seed=2))
+    assert difference(arm, base).splitlines() == [
+        "name: base -> base_without_avc",
+        "seed: 1 -> 2",
+        "features.user_views: removed",
+        "features.user_views_bucket: removed",
+    ]
