@@ -1,0 +1,195 @@
+"""Run folders to compare: their predictions, and that they are of the same rows.
+
+A run is any folder with a `config.json` that holds `name` (the arm) and `seed`, and a `predictions-<split>.parquet`; another
+tool's run (say LightGBM's) is compared by writing these two files. The cohorts' thresholds are those of `cohorts` in
+config.json, where it is given.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from coldrank.train.errors import UserError
+from coldrank.train.mann_whitney import IntArray, Numbers
+from coldrank.train.metrics import CohortConfig
+from coldrank.train.prediction_columns import int_column, label_column, require_columns, score_column
+
+KEYS = ("user_id", "item_id", "time")
+VIEWS = ("user_views", "item_views")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """One run folder: its arm, its seed, and the tasks it predicts."""
+
+    folder: Path
+    arm: str
+    seed: int
+    split: str
+    tasks: tuple[str, ...]
+    cohorts: CohortConfig | None
+
+    @property
+    def predictions(self) -> Path:
+        return self.folder / f"predictions-{self.split}.parquet"
+
+    def scores(self, task: str) -> Numbers:
+        """`prob_<task>` [N]."""
+        return score_column(_read(self.predictions, [f"prob_{task}"]), f"prob_{task}", str(self.predictions))
+
+
+def read_run(folder: Path, split: str) -> Run:
+    """Read `name`, `seed` and the schema of the predictions; UserError names what is missing or of the wrong type."""
+    config = folder / "config.json"
+    fields = _read_config(config)
+    name, seed = fields.get("name"), fields.get("seed")
+    if not isinstance(name, str) or not name:
+        raise UserError(f"{config}: name is {name!r}; expected the arm's name")
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise UserError(f"{config}: seed is {seed!r}; expected an integer")
+    cohorts = _cohorts(config, fields["cohorts"]) if "cohorts" in fields else None
+    path = folder / f"predictions-{split}.parquet"
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such file; write it with `coldrank evaluate --run {folder} --split {split} --predictions {path}`"
+        )
+    columns = _columns(path)
+    require_columns(columns, [*KEYS, *VIEWS], str(path))
+    tasks = tuple(c.removeprefix("prob_") for c in columns if c.startswith("prob_"))
+    if not tasks:
+        raise UserError(f"{path}: no column prob_<task>")
+    require_columns(columns, [f"label_{task}" for task in tasks], str(path))
+    return Run(folder=folder, arm=name, seed=seed, split=split, tasks=tasks, cohorts=cohorts)
+
+
+def group_by_arm(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Arm -> its runs by seed, arms in the order given; two runs of one arm and seed raise UserError."""
+    arms: dict[str, list[Run]] = {}
+    for run in runs:
+        same = [other for other in arms.get(run.arm, []) if other.seed == run.seed]
+        if same:
+            raise UserError(
+                f"{same[0].folder} and {run.folder} are both arm {run.arm}, seed {run.seed}; give one of them"
+            )
+        arms.setdefault(run.arm, []).append(run)
+    return {arm: sorted(members, key=lambda run: run.seed) for arm, members in arms.items()}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SharedRows:
+    """What all runs must agree on: int64 `users` and views [N], and per task labels int8 [N] (-1: unknown)."""
+
+    users: IntArray
+    user_views: IntArray
+    item_views: IntArray
+    labels: dict[str, IntArray]
+
+
+def read_shared_rows(runs: Sequence[Run]) -> SharedRows:
+    """Rows of the first run, after checking that every other run has the same ones in the same order.
+
+    Compared are the keys, the views and the labels of the tasks that all runs predict; UserError names the first difference.
+    """
+    tasks = common_tasks(runs)
+    reference = _shared(runs[0], tasks)
+    for run in runs[1:]:
+        other = _shared(run, tasks)
+        for name, expected in reference.items():
+            _require_equal(name, runs[0].predictions, expected, run.predictions, other[name])
+    return SharedRows(
+        users=reference["user_id"],
+        user_views=reference["user_views"],
+        item_views=reference["item_views"],
+        labels={task: reference[f"label_{task}"] for task in tasks},
+    )
+
+
+def common_tasks(runs: Sequence[Run]) -> list[str]:
+    """The tasks that every run predicts, in the first run's order; UserError if there are none."""
+    tasks = [task for task in runs[0].tasks if all(task in run.tasks for run in runs)]
+    if not tasks:
+        listed = "; ".join(f"{run.folder}: {', '.join(run.tasks)}" for run in runs)
+        raise UserError(f"no task is predicted by every run ({listed})")
+    return tasks
+
+
+def common_cohorts(runs: Sequence[Run]) -> CohortConfig:
+    """The thresholds that the runs' configs give, which must agree; the default where none gives any."""
+    given = [(run, run.cohorts) for run in runs if run.cohorts is not None]
+    for run, cohorts in given[1:]:
+        if cohorts != given[0][1]:
+            raise UserError(
+                f"{run.folder / 'config.json'}: cohorts is {cohorts}, but {given[0][1]} in {given[0][0].folder};"
+                " compare runs with the same cohorts"
+            )
+    return given[0][1] if given else CohortConfig()
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; a run folder holds config.json with name and seed") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise UserError(f"{path}: expected an object with name and seed")
+    return fields
+
+
+def _cohorts(path: Path, values: Any) -> CohortConfig:
+    try:
+        cohorts = CohortConfig(**values)
+        if not all(isinstance(value, int) for value in dataclasses.astuple(cohorts)):
+            raise TypeError
+        return cohorts
+    except TypeError:
+        names = ", ".join(field.name for field in dataclasses.fields(CohortConfig))
+        raise UserError(f"{path}: cohorts is {values!r}; expected whole numbers for {names}") from None
+
+
+def _shared(run: Run, tasks: Sequence[str]) -> dict[str, IntArray]:
+    where = str(run.predictions)
+    frame = _read(run.predictions, [*KEYS, *VIEWS, *(f"label_{task}" for task in tasks)])
+    if frame.height == 0:
+        raise UserError(f"{where}: no rows")
+    columns = {name: int_column(frame, name, where).astype(np.int64) for name in (*KEYS, *VIEWS)}
+    return columns | {f"label_{task}": label_column(frame, task, where) for task in tasks}
+
+
+def _require_equal(name: str, path: Path, values: IntArray, other_path: Path, other: IntArray) -> None:
+    if len(values) != len(other):
+        raise UserError(
+            f"{path} has {len(values):,} rows, {other_path} {len(other):,}; compare runs scored on the same rows"
+        )
+    different = values != other
+    if different.any():
+        row = int(np.argmax(different))
+        raise UserError(
+            f"row {row}: {name} is {values[row]} in {path} but {other[row]} in {other_path}"
+            f" ({int(different.sum()):,} rows differ); compare runs scored on the same rows in the same order"
+        )
+
+
+def _columns(path: Path) -> list[str]:
+    try:
+        return list(pl.read_parquet_schema(path))
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise UserError(f"{path}: cannot be read as Parquet: {_first_line(error)}") from None
+
+
+def _read(path: Path, columns: Sequence[str]) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(path, columns=list(columns))
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise UserError(f"{path}: cannot be read as Parquet: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

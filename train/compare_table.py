@@ -1,0 +1,86 @@
+"""The comparison as text: one table per cohort, the verdicts in words, and every figure in full."""
+
+from collections.abc import Sequence
+from textwrap import fill
+
+from tabulate import tabulate
+
+from coldrank.train.compare import METRICS, Row
+
+TITLES = {"auc": "AUC", "auc_fixed_avc": "AUC fixed AVC", "ne": "NE", "gauc": "GAUC"}
+MARKS = {"better": " ▲", "worse": " ▼"}
+LEGEND = (
+    "In percent. First arm of a task: mean over its seeds. Others: difference to it in percentage points ± half of the\n"
+    "95% interval; ▲ better, ▼ worse, no mark: not distinguishable. NE: lower is better. (seeds); n: labelled rows.\n"
+    "New users and items: judge by AUC and NE; their GAUC misleads where past labels are among the features."
+)
+WIDTH = 100
+
+
+def format_table(rows: Sequence[Row], tablefmt: str = "simple") -> str:
+    """One table per cohort, a line per task and arm, a column per metric; `tablefmt` as in tabulate ("github" for Markdown)."""
+    cells = {(row.cohort, row.task, row.arm, row.metric): row for row in rows}
+    metrics = [metric for metric in METRICS if any(row.metric == metric for row in rows)]
+    heading = "### {}" if tablefmt == "github" else "{}"
+    tables = []
+    for cohort in dict.fromkeys(row.cohort for row in rows):
+        body = []
+        for task in dict.fromkeys(row.task for row in rows if row.cohort == cohort):
+            arms = dict.fromkeys(row.arm for row in rows if row.cohort == cohort and row.task == task)
+            for line, arm in enumerate(arms):
+                row = cells[cohort, task, arm, metrics[0]]
+                lead = (task, f"n={row.n:,}")[line] if line < 2 else ""
+                figures = [_figure(cells[cohort, task, arm, metric]) for metric in metrics]
+                body.append([lead, f"{arm} ({row.seeds})", *figures])
+        align = ("left", "left", *["right"] * len(metrics))
+        headers = ["task", "arm (seeds)", *(TITLES[metric] for metric in metrics)]
+        table = tabulate(body, headers=headers, colalign=align, tablefmt=tablefmt, disable_numparse=True)
+        tables.append(f"{heading.format(cohort)}\n\n{table}")
+    return "\n\n".join(tables)
+
+
+def format_verdicts(rows: Sequence[Row], metric: str = "auc") -> str:
+    """A line per arm: in which cohorts and tasks it is better or worse than the baseline by `metric`."""
+    lines = []
+    baseline = next(row.arm for row in rows if row.verdict == "baseline")
+    for arm in dict.fromkeys(row.arm for row in rows if row.arm != baseline):
+        own = [row for row in rows if row.arm == arm and row.metric == metric]
+        parts = []
+        for verdict in ("better", "worse"):
+            where = [f"{row.cohort}/{row.task}" for row in own if row.verdict == verdict]
+            parts.append(f"{verdict} in {', '.join(where) if where else 'none'}")
+        open_cells = sum(row.verdict not in ("better", "worse") for row in own)
+        parts.append(f"not distinguishable in {open_cells} of {len(own)}")
+        lines.append(
+            fill(f"{arm} against {baseline}, {TITLES[metric]}: {'; '.join(parts)}.", WIDTH, subsequent_indent="  ")
+        )
+    lines.append("Of comparisons between equal arms, one in twenty is marked by chance.")
+    return "\n".join(lines)
+
+
+def format_details(rows: Sequence[Row]) -> str:
+    """Every row in Markdown: mean, difference, interval, the spread from users and from seeds, and the verdict."""
+    headers = ["cohort", "task", "metric", "arm", "seeds", "rows", "users", "mean", "difference", "95% interval"]
+    headers += ["user spread", "seed spread", "verdict"]
+    body = [
+        [
+            *(row.cohort, row.task, row.metric, row.arm, row.seeds, f"{row.n:,}", f"{row.users:,}", _number(row.mean)),
+            _number(row.difference, "+"),
+            "" if row.low is None else f"{_number(row.low, '+')} to {_number(row.high, '+')}",
+            *(_number(row.user_spread), _number(row.seed_spread), row.verdict),
+        ]
+        for row in rows
+    ]
+    return str(tabulate(body, headers=headers, tablefmt="github", disable_numparse=True))
+
+
+def _figure(row: Row) -> str:
+    if row.verdict == "baseline":
+        return _number(row.mean) or "-"
+    if row.difference is None or row.high is None:
+        return "-"
+    return f"{_number(row.difference, '+')} ±{_number(row.high - row.difference)}{MARKS.get(row.verdict, '  ')}"
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    return "" if value is None else f"{value:{sign}.2f}"
