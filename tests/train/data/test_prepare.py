@@ -1,0 +1,241 @@
+"""What `coldrank prepare` writes and refuses, on small logs of one's own."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from event_logs import SPEC, START, prepare_frame, random_log, read_samples
+
+from coldrank.train.data.ids import hash_strings, string_id
+from coldrank.train.data.log import Group, LogSpec
+from coldrank.train.errors import UserError
+from coldrank.train.main import main
+
+SPEC_FILE = """
+import polars as pl
+from coldrank.train.data.log import Group, LogSpec
+
+spec = LogSpec(
+    user="who", item="what", time="at", time_unit="s",
+    tasks={"click": "clicked", "stay": pl.col("seconds") > 10},
+    user_table="users.csv", user_table_id="who", user_features={"city": "city"},
+    item_table="items.parquet", item_table_id="what", item_features={"author": "author", "tags": "tags"},
+    keys={"author": "item_author", "city": "user_city"},
+    groups=(Group(keys=("author",)), Group(keys=("city", "author"), parent="author")),
+    history={"author": "item_author"},
+    truth={"click": "p"},
+)
+"""
+
+
+def write_own_log(folder: Path) -> Path:
+    """String ids, seconds, two files of events in a sub-folder, a CSV and a Parquet table."""
+    (folder / "events").mkdir(parents=True)
+    (folder / "spec.py").write_text(SPEC_FILE)
+    days = [START // 1000 + 86_400 * d for d in (0, 0, 1, 2, 3, 4)]
+    log = pl.DataFrame(
+        {
+            "who": ["ann", "bob", "ann", "ann", "zoe", "bob"],
+            "what": ["x", "x", "y", "x", "y", "z"],
+            "at": days,
+            "clicked": [1, None, 0, 1, 1, 0],
+            "seconds": [20.0, 3.0, None, 11.0, 1.0, 10.0],
+            "p": [0.9, 0.5, 0.1, 0.8, 0.7, 0.2],
+        }
+    )
+    log[:4].write_parquet(folder / "events" / "a.parquet")
+    pl.concat([log[4:], log[5:]]).write_parquet(folder / "events" / "b.parquet")
+    (folder / "users.csv").write_text("who,city\nann,Oslo\nbob,\n")
+    items = {"what": ["y", "x"], "author": ["A", "B"], "tags": [["t", "u"], None]}
+    pl.DataFrame(items).write_parquet(folder / "items.parquet")
+    return folder
+
+
+def run(folder: Path, *more: str) -> int:
+    fixed = ["prepare", "log", "--data", str(folder), "--spec", str(folder / "spec.py"), "--out", str(folder / "out")]
+    return main([*fixed, "--valid-days", "1", *more])
+
+
+def test_a_spec_file_prepares_a_log_of_strings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(write_own_log(tmp_path)) == 0
+    assert "1 of 7 rows were exact duplicates" in capsys.readouterr().out
+    samples = read_samples(tmp_path).sort("time", "user_id").drop("path").with_row_index().to_dicts()
+    ann = [s for s in samples if s["user_id"] == string_id("ann")]
+    assert [s["user_views"] for s in ann] == [0, 1, 2]
+    assert [s["label_stay"] for s in ann] == [1, None, 1]
+    assert ann[2]["hist_item_id"] == [string_id("y"), string_id("x")]
+    assert ann[2]["hist_author"] == [string_id("A"), string_id("B")]
+    assert ann[2]["hist_stay"] == [-1, 1] and ann[2]["true_click"] == pytest.approx(0.8)
+    assert ann[1]["item_tags"] == [string_id("t"), string_id("u")] and ann[0]["item_tags"] == []
+    zoe, last = (next(s for s in samples if s["time"] == START + 86_400_000 * d) for d in (3, 4))
+    assert zoe["user_city"] is None and zoe["views_author"] == 1 and zoe["views_city_x_author"] == 0
+    assert last["item_author"] is None and last["item_tags"] == [] and last["views_author"] == 0
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["counts"]["users_without_features"] == manifest["counts"]["items_without_features"] == 1
+
+
+def test_the_manifest_tells_what_the_files_hold(tmp_path: Path) -> None:
+    manifest = prepare_frame(random_log(0), tmp_path)
+    assert manifest == json.loads((tmp_path / "out" / "manifest.json").read_text())
+    for part in manifest["partitions"]:
+        frame = pl.read_parquet(tmp_path / "out" / part["path"], hive_partitioning=False)
+        assert frame.select("time", "user_id", "item_id").rows() == sorted(
+            frame.select("time", "user_id", "item_id").rows()
+        )
+        assert (part["rows"], part["time_min"], part["time_max"]) == (
+            len(frame),
+            frame["time"].min(),
+            frame["time"].max(),
+        )
+        schema = pq.read_schema(tmp_path / "out" / part["path"])
+        assert [c["name"] for c in manifest["columns"]] == schema.names
+        assert [c["nullable"] for c in manifest["columns"]] == [f.nullable for f in schema]
+        for column in manifest["columns"]:
+            assert column["nullable"] or frame[column["name"]].null_count() == 0, column
+    kinds = {c["name"]: c["type"] for c in manifest["columns"]}
+    assert kinds["label_click"] == "int8" and kinds["user_views"] == kinds["views_author"] == "int32"
+    assert kinds["rate_user_click"] == "float32" and kinds["hist_like"] == "list<int8>" and kinds["time"] == "int64"
+    train = read_samples(tmp_path).filter(pl.col("path").str.contains("split=train"))["label_click"].drop_nulls()
+    assert manifest["label_rates"]["train"]["click"] == {"known": len(train), "rate": train.mean()}
+    assert sum(s["rows"] for s in manifest["splits"].values()) == len(read_samples(tmp_path))
+
+
+def test_exact_duplicates_are_one_event_and_near_ones_are_two(tmp_path: Path) -> None:
+    log = random_log(3).unique(maintain_order=True)
+    twice = pl.concat([log, log[10:30], log[10:12], log[5:6].with_columns(click=1 - pl.col("click").fill_null(0))])
+    manifest = prepare_frame(twice.sample(fraction=1, shuffle=True, seed=1), tmp_path)
+    assert manifest["counts"]["events_read"] == len(twice)
+    assert manifest["counts"]["duplicates_dropped"] == 22
+    assert len(read_samples(tmp_path)) == len(log) + 1
+
+
+def test_the_same_log_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in "ab":
+        prepare_frame(random_log(0), tmp_path / name)
+    written = {name: sorted((tmp_path / name / "out").rglob("*.*")) for name in "ab"}
+    assert len(written["a"]) > 4
+    for a, b in zip(written["a"], written["b"], strict=True):
+        assert a.read_bytes() == b.read_bytes()
+
+
+def test_out_is_replaced_if_it_is_prepared_data_and_else_refused(tmp_path: Path) -> None:
+    prepare_frame(random_log(0), tmp_path)
+    (tmp_path / "out" / "samples" / "old").touch()
+    prepare_frame(random_log(1), tmp_path)
+    assert not (tmp_path / "out" / "samples" / "old").exists()
+    (tmp_path / "out" / "manifest.json").write_text("{}")
+    with pytest.raises(UserError, match="holds something else than prepared data"):
+        prepare_frame(random_log(1), tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["log", "out"]
+
+
+def test_a_failed_preparation_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", fail)
+    with pytest.raises(OSError, match="disk full"):
+        prepare_frame(random_log(0), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["log"]
+
+
+ERRORS = [
+    (
+        pl.col("click").fill_null(0) + 2,
+        r"events.parquet: column click \(label_click\), row 1: \d is neither 0, 1 nor empty",
+    ),
+    (pl.col("tag").alias("click"), r"column click \(label_click\): type String; should be 0, 1 or empty"),
+    (pl.lit(None, pl.Int64).alias("user"), r"column user \(user_id\), row 1: None should not be empty"),
+    (pl.col("user") / 2, r"column user \(user_id\): type Float64; should be an integer or a string"),
+    (pl.col("time") * 1000, r"column time \(time\), row 1: \d+ is outside 1970..2100; is the time unit really ms\?"),
+    (pl.col("time").cast(pl.String), r"column time \(time\): type String; should be a datetime or a number of ms"),
+    (pl.col("tag").alias("birth"), r"column birth \(birth\): type String"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), ERRORS)
+def test_wrong_values_are_named(change: pl.Expr, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        prepare_frame(random_log(0).with_columns(change), tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_column_is_named_with_those_that_there_are(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"events.parquet: no column 'like'; it has user, item, time, click, author"):
+        prepare_frame(random_log(0).drop("like"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"tasks": {}}, "tasks is empty"),
+        ({"groups": (Group(keys=("autor",)),)}, "group 'autor': key 'autor' is not in keys"),
+        ({"groups": (Group(keys=("author",), parent="tag"),)}, "group 'author': parent 'tag' is no group"),
+        ({"groups": (Group(keys=("author",), smoothing=0.0),)}, "smoothing=0.0; should be above 0"),
+        ({"context": {"Place": "tag"}}, "context: name 'Place'"),
+        ({"context": {"user_views": "tag"}}, "two columns are named 'user_views'"),
+        ({"truth": {"buy": "tag"}}, "truth: 'buy' is no task"),
+        ({"history": {"click": "author"}}, "history: 'click' is taken"),
+    ],
+)
+def test_a_wrong_spec_is_named(spec: dict[str, object], message: str, tmp_path: Path) -> None:
+    fields = {"user": "user", "item": "item", "time": "time", "tasks": {"click": "click"}, "keys": {"author": "author"}}
+    with pytest.raises(UserError, match=message):
+        prepare_frame(random_log(0), tmp_path, LogSpec(**(fields | spec)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\nspec = LogSpec()", "spec.py, line 2: name 'LogSpec' is not defined"),
+        ("spec = (", "spec.py, line 1: '(' was never closed"),
+        ("spec = 3", "spec is int; should be a LogSpec"),
+    ],
+)
+def test_a_wrong_spec_file_is_one_line(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (write_own_log(tmp_path) / "spec.py").write_text(text)
+    assert run(tmp_path) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_a_table_with_two_rows_of_an_id_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (write_own_log(tmp_path) / "users.csv").write_text("who,city\nann,Oslo\nbob,\nann,Rome\n")
+    assert run(tmp_path) == 2
+    assert "users.csv: user_id, row 1: ann stands twice" in capsys.readouterr().err
+
+
+def test_datetimes_and_unsigned_ids(tmp_path: Path) -> None:
+    log = random_log(0).with_columns(
+        time=pl.from_epoch("time", time_unit="ms")
+        .dt.replace_time_zone("Europe/Oslo")
+        .cast(pl.Datetime("us", "Europe/Oslo")),
+        item=pl.col("item").cast(pl.UInt64) + 2**63,
+    )
+    prepare_frame(log, tmp_path)
+    samples = read_samples(tmp_path)
+    assert samples["time"].min() == START - 7_200_000  # midnight in Oslo in April is 22:00 UTC
+    assert samples["item_id"].max() < 0
+
+
+def test_hash_strings_keeps_null_and_hashes_each_distinct_value_alike() -> None:
+    hashed = hash_strings(pl.Series(["b", None, "a", "b", ""])).to_list()
+    assert hashed == [string_id("b"), None, string_id("a"), string_id("b"), string_id("")]
+
+
+def test_row_groups_stay_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coldrank.train.data.prepare.ROW_GROUP", 16)
+    manifest = prepare_frame(random_log(0), tmp_path)
+    for part in manifest["partitions"]:
+        metadata = pq.ParquetFile(tmp_path / "out" / part["path"]).metadata
+        sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+        assert sum(sizes) == part["rows"] and max(sizes) <= 16
+    assert pa.types.is_list(pq.read_schema(tmp_path / "out" / part["path"]).field("hist_item_id").type)
+    assert SPEC.period == "day" and {p["period"] for p in manifest["partitions"]} == {
+        f"2022-04-1{d}" for d in range(5, 10)
+    }

@@ -1,0 +1,142 @@
+"""As-of-time statistics: what was known of an event's user, item and groups strictly before its time.
+
+Events come as arrays of equal length N, sorted by time. "Before" means a strictly smaller time: events at the same time
+see neither each other nor themselves. Everything is one stable sort per group and segmented sums, without a loop over
+events. An outcome counts as known at any later time, as the logs don't tell when it became known.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.integer[Any]]
+Int8s = NDArray[np.int8]
+Int32s = NDArray[np.int32]
+Int64s = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+# The rate of the whole log starts from one half, with the weight of one event.
+LOG_PRIOR, LOG_SMOOTHING = 0.5, 1.0
+
+
+def stable_order(codes: Ints) -> Int64s:
+    """Stable argsort of non-negative integers [N], by 16-bit digits (NumPy sorts those by radix)."""
+    order = np.argsort((codes & 0xFFFF).astype(np.uint16), kind="stable")
+    top = int(codes.max(initial=0))
+    for shift in range(16, top.bit_length(), 16):
+        digit = ((codes >> shift) & 0xFFFF).astype(np.uint16)
+        order = order[np.argsort(digit[order], kind="stable")]
+    return order
+
+
+def combine(codes: list[Ints]) -> Int64s:
+    """One code per event [N] from several; -1 (unknown) in any makes -1."""
+    total = codes[0].astype(np.int64)
+    for other in codes[1:]:
+        size = int(other.max(initial=0)) + 1
+        if int(total.max(initial=0)) >= np.iinfo(np.int64).max // size:
+            known = total >= 0
+            total[known] = np.unique(total[known], return_inverse=True)[1]
+        total = np.where((total < 0) | (other < 0), -1, total * size + other)
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """The events of a grouping, group after group, each by time. M events: those whose group is known.
+
+    order: int64 [M], event at each position. start, before: int32 [M], by position. start: where the event's group
+    begins. before: the first event of its group at its own time, so that the events before it are order[start:before].
+    """
+
+    size: int
+    order: Int64s
+    start: Int32s
+    before: Int32s
+
+    @classmethod
+    def of(cls, codes: Ints, time: Int64s) -> "Timeline":
+        """codes: [N], equal for events of a group, -1 for events of none. time: int64 [N], ascending."""
+        known = np.flatnonzero(codes >= 0)
+        order = stable_order(codes) if len(known) == len(codes) else known[stable_order(codes[known])]
+        code, when = codes[order], time[order]
+        new_group = np.ones(len(order), bool)
+        new_group[1:] = code[1:] != code[:-1]
+        new_time = new_group.copy()
+        new_time[1:] |= when[1:] != when[:-1]
+        return cls(len(codes), order, _last_true(new_group), _last_true(new_time))
+
+    def views(self) -> Int32s:
+        """Events of the group before: int32 [N]; 0 where the group is unknown."""
+        return self.spread(self.before - self.start, 0)
+
+    def rate(self, signal: Int8s, prior: Floats | float, smoothing: float) -> Floats:
+        """Smoothed rate of a signal before the event: (positives + a * prior) / (known + a), float32 [N].
+
+        signal: int8 [N], 1, 0 or -1 (unknown: counts nowhere). prior: float32 [N] or a number; the rate of events of no
+        group.
+        """
+        values = signal[self.order]
+        positives, known = (self._sum_before(part) for part in (values == 1, values >= 0))
+        full = np.broadcast_to(np.asarray(prior, np.float32), self.size)
+        result = full.copy()
+        result[self.order] = (positives + smoothing * full[self.order].astype(np.float64)) / (known + smoothing)
+        return result
+
+    def hours_since_last(self, time: Int64s) -> Floats:
+        """Hours since the group's last event before: float32 [N]; NaN where there is none."""
+        return self._hours_since(self.before - 1, time)
+
+    def hours_since_first(self, time: Int64s) -> Floats:
+        """Hours since the group's first event before: float32 [N]; NaN where there is none."""
+        return self._hours_since(self.start, time)
+
+    def spread(self, by_position: NDArray[Any], default: float) -> NDArray[Any]:
+        """Values by position [M] as values by event [N]."""
+        if self.size == len(self.order):
+            result = np.empty(self.size, by_position.dtype)
+        else:
+            result = np.full(self.size, default, by_position.dtype)
+        result[self.order] = by_position
+        return result
+
+    def _hours_since(self, position: Int32s, time: Int64s) -> Floats:
+        when = time[self.order]
+        hours = (when - when[position]) / 3_600_000
+        return self.spread(np.where(self.before > self.start, hours, np.nan).astype(np.float32), np.nan)
+
+    def _sum_before(self, flags: NDArray[np.bool_]) -> Int32s:
+        total = np.zeros(len(flags) + 1, np.int32)
+        np.cumsum(flags, out=total[1:])
+        return np.asarray(total[self.before] - total[self.start])
+
+
+def _last_true(flags: NDArray[np.bool_]) -> Int32s:
+    """Position of the last True at or before each position; flags[0] is True."""
+    return np.maximum.accumulate(np.where(flags, np.arange(len(flags), dtype=np.int32), 0)).astype(np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class Histories:
+    """Past events of each event's user. order: int64 [N], users' events; first, end: int32 [N] by event: history is
+    order[first:end], of at most `length` events."""
+
+    order: Int64s
+    first: Int32s
+    end: Int32s
+
+    @classmethod
+    def of(cls, users: Timeline, length: int) -> "Histories":
+        first = np.maximum(users.start, users.before - np.int32(length))
+        return cls(users.order, users.spread(first, 0), users.spread(users.before, 0))
+
+    def gather(self, rows: Int64s) -> tuple[Int32s, Int64s]:
+        """Offsets int32 [R + 1] and events int64 [V] of the histories of some events [R], most recent first."""
+        end = self.end[rows]
+        lengths = end - self.first[rows]
+        offsets = np.zeros(len(rows) + 1, np.int32)
+        np.cumsum(lengths, out=offsets[1:])
+        back = np.arange(offsets[-1], dtype=np.int64) - np.repeat(offsets[:-1], lengths)
+        return offsets, self.order[np.repeat(end, lengths) - 1 - back]

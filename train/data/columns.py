@@ -1,0 +1,93 @@
+"""The columns that are computed from the rows of a log, and the checks of their values."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+
+from coldrank.train.data.ids import as_column
+from coldrank.train.data.log import Column
+from coldrank.train.errors import UserError
+
+Kind = Literal["id", "time", "flag", "feature", "probability", "code", "birth", "day"]
+_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+_YEAR_2100_MS = 4_102_444_800_000
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnPlan:
+    """name: column of the samples (with a colon: for the computation only). source: column or expression of the log."""
+
+    name: str
+    kind: Kind
+    source: Column
+    unit: str = "ms"
+
+    def inputs(self) -> list[str]:
+        """The columns that the source reads."""
+        return [self.source] if isinstance(self.source, str) else list(dict.fromkeys(self.source.meta.root_names()))
+
+    def where(self, path: Path) -> str:
+        """File and column, as errors name them."""
+        role = self.name.replace(":", " ").strip()
+        return f"{path}: column {' and '.join(self.inputs()) or role} ({role})"
+
+
+def convert(plan: ColumnPlan, values: pl.Series, path: Path) -> pl.Series:
+    """The column in its final type. Raises UserError with file, column, row (the first is 1) and value.
+
+    id and code: int64 (strings by `ids.string_id`); ids are never empty. time and birth: int64 ms since the epoch.
+    flag: int8, 0, 1 or null. probability: float32 in 0..1. day: int32 days since the epoch. feature: `ids.as_column`.
+    """
+    where = plan.where(path)
+    if plan.kind == "flag":
+        return _flag(values, where)
+    if plan.kind in ("time", "birth"):
+        result = _milliseconds(values, plan.unit, where)
+        if plan.kind == "time":
+            _refuse(values, result.is_null(), where, "should not be empty")
+            outside = (result < 0) | (result > _YEAR_2100_MS)
+            _refuse(values, outside, where, f"is outside 1970..2100; is the time unit really {plan.unit}?")
+        return result
+    if plan.kind == "day":
+        if values.dtype not in (pl.Date, pl.Null):
+            raise UserError(f"{where}: type {values.dtype}; should be a date")
+        return values.cast(pl.Date).to_physical()
+    result = as_column(values, where)
+    if plan.kind in ("id", "code") and result.dtype != pl.Int64:
+        raise UserError(f"{where}: type {values.dtype}; should be an integer or a string")
+    if plan.kind == "id":
+        _refuse(values, result.is_null(), where, "should not be empty")
+    if plan.kind == "probability":
+        result = result.cast(pl.Float32)
+        _refuse(values, ~result.is_between(0, 1), where, "should be a probability, 0 to 1")
+    return result
+
+
+def _flag(values: pl.Series, where: str) -> pl.Series:
+    if values.dtype == pl.Boolean or values.dtype == pl.Null:
+        return values.cast(pl.Int8)
+    if not values.dtype.is_numeric():
+        raise UserError(f"{where}: type {values.dtype}; should be 0, 1 or empty (unknown)")
+    _refuse(values, ~values.is_in([0, 1]), where, "is neither 0, 1 nor empty (unknown)")
+    return values.cast(pl.Int8)
+
+
+def _milliseconds(values: pl.Series, unit: str, where: str) -> pl.Series:
+    if values.dtype == pl.Date:
+        values = values.cast(pl.Datetime("ms"))
+    if isinstance(values.dtype, pl.Datetime):
+        return values.dt.epoch("ms")
+    if not (values.dtype.is_numeric() or values.dtype == pl.Null):
+        raise UserError(f"{where}: type {values.dtype}; should be a datetime or a number of {unit}")
+    per_ms = _PER_SECOND[unit] // 1000
+    values = values.cast(pl.Int64)
+    return values // per_ms if per_ms else values * 1000
+
+
+def _refuse(values: pl.Series, bad: pl.Series, where: str, what: str) -> None:
+    bad = bad.fill_null(False)
+    if bad.any():
+        row = bad.arg_max() or 0
+        raise UserError(f"{where}, row {row + 1}: {values[row]!r} {what}")

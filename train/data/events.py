@@ -1,0 +1,161 @@
+"""The events of a log in one canonical form: checked, without exact duplicates, sorted by (time, user_id, item_id)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from coldrank.train.data.columns import ColumnPlan, convert
+from coldrank.train.data.files import check_columns
+from coldrank.train.data.ids import as_column
+from coldrank.train.data.log import EventLog, LogFile, expression
+from coldrank.train.errors import UserError
+
+_DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Events:
+    """N events in order.
+
+    frame: user_id, item_id, time, label_<task>, context columns and true_<task>, as they are written.
+    day: int32, days since the epoch in the log's own calendar. birth: int64 ms; null where unknown.
+    codes: key -> int32, -1 unknown. signals: name -> int8, -1 unknown. attributes: name -> int64, -1 unknown.
+    """
+
+    frame: pl.DataFrame
+    time: NDArray[np.int64]
+    day: NDArray[np.int32]
+    birth: pl.Series
+    codes: dict[str, NDArray[np.int32]]
+    signals: dict[str, NDArray[np.int8]]
+    attributes: dict[str, NDArray[np.int64]]
+    events_read: int
+
+
+def load_events(log: EventLog) -> Events:
+    """Reads, checks, sorts and deduplicates all files of a log. Raises UserError with file, column and row.
+
+    Rows that are equal in all columns of the log are one event, written more than once. Events of the same time, user
+    and item that differ elsewhere all stay, in the order of the files and their rows.
+    """
+    spec, plan = log.spec, plan_columns(log)
+    files = tqdm(log.files, desc="reading", unit="file", disable=None)
+    frame = _concat(log, [_load_file(file, log, plan) for file in files])
+    read = len(frame)
+    if not read:
+        raise UserError(f"{log.files[0].path}: no events")
+    frame = _drop_duplicates(frame.sort("time", "user_id", "item_id", maintain_order=True))
+    keys = {"user": "user_id", "item": "item_id"} | {name: f"key:{name}" for name in spec.keys}
+    local = ((frame["time"] + int(spec.utc_offset_h * 3_600_000)) // _DAY_MS).cast(pl.Int32)
+    return Events(
+        frame=frame.select(c.name for c in plan if ":" not in c.name),
+        time=frame["time"].to_numpy(),
+        day=frame.select(pl.col("day:").fill_null(local)).to_series().to_numpy(),
+        birth=frame["birth:"],
+        codes={key: _dense(frame[column]) for key, column in keys.items()},
+        signals={s: frame[f"signal:{s}"].fill_null(-1).to_numpy() for s in spec.all_signals()},
+        attributes={a: frame[f"history:{a}"].fill_null(-1).to_numpy() for a in spec.history},
+        events_read=read,
+    )
+
+
+def plan_columns(log: EventLog) -> list[ColumnPlan]:
+    """What is computed from the rows of the log. Names with a colon are not written to the samples."""
+    spec = log.spec
+    plan = [ColumnPlan("user_id", "id", spec.user), ColumnPlan("item_id", "id", spec.item)]
+    plan += [ColumnPlan("time", "time", spec.time, spec.time_unit)]
+    plan += [ColumnPlan(f"label_{n}", "flag", c) for n, c in spec.tasks.items()]
+    if log.users is None:
+        plan += [ColumnPlan(f"user_{n}", "feature", c) for n, c in spec.user_features.items()]
+    if log.items is None:
+        plan += [ColumnPlan(f"item_{n}", "feature", c) for n, c in spec.item_features.items()]
+    plan += [ColumnPlan(n, "feature", c) for n, c in spec.context.items()]
+    plan += [ColumnPlan(f"true_{n}", "probability", c) for n, c in spec.truth.items()]
+    plan += [ColumnPlan(f"signal:{n}", "flag", c) for n, c in spec.all_signals().items()]
+    plan += [ColumnPlan(f"key:{n}", "code", c) for n, c in spec.keys.items()]
+    plan += [ColumnPlan(f"history:{n}", "code", c) for n, c in spec.history.items()]
+    missing = pl.lit(None, pl.Int64)
+    plan += [ColumnPlan("birth:", "birth", missing if spec.item_birth is None else spec.item_birth)]
+    return [*plan, ColumnPlan("day:", "day", pl.lit(None, pl.Date) if spec.day is None else spec.day)]
+
+
+def _load_file(file: LogFile, log: EventLog, plan: list[ColumnPlan]) -> pl.DataFrame:
+    """The planned columns of a file, one row per row of the file, with a hash of the whole row (`row:`)."""
+    frame = file.frame.with_columns(pl.struct(pl.all()).hash(seed=0).alias("row:"))
+    found = file.frame.collect_schema().names()
+    tables = {n for t in (log.users, log.items) if t is not None for n in t.columns}
+    for column in plan:
+        check_columns(file.path, found, [n for n in column.inputs() if n not in tables])
+    try:
+        frame = _join(file, frame, log.users, "user_id", log.spec.user)
+        frame = _join(file, frame, log.items, "item_id", log.spec.item)
+        values = frame.select("row:", *(expression(c.source).alias(c.name) for c in plan)).collect()
+    except pl.exceptions.PolarsError as error:
+        raise file.explain(error) from None
+    return values.with_columns(convert(c, values[c.name], file.path) for c in plan)
+
+
+def _join(
+    file: LogFile, frame: pl.LazyFrame, table: pl.DataFrame | None, key: str, source: str | pl.Expr
+) -> pl.LazyFrame:
+    if table is None:
+        return frame
+    if clash := set(frame.collect_schema().names()) & (set(table.columns) - {key}):
+        raise UserError(f"{file.path}: column {sorted(clash)[0]} is also a column of the features by {key}; rename one")
+    kind = frame.select(expression(source)).collect_schema().dtypes()[0]
+    if (kind == pl.String) != (table[key].dtype == pl.String):
+        raise UserError(f"{file.path}: {key} is {kind}, but {table[key].dtype} in its table; should be the same")
+    joint = pl.String if kind == pl.String else pl.Int64
+    right = table.lazy().rename({key: f"{key}:"}).with_columns(pl.col(f"{key}:").cast(joint))
+    return frame.join(
+        right, left_on=expression(source).cast(joint), right_on=f"{key}:", how="left", maintain_order="left"
+    )
+
+
+def _concat(log: EventLog, parts: list[pl.DataFrame]) -> pl.DataFrame:
+    first = parts[0].schema
+    for file, part in zip(log.files, parts, strict=True):
+        for name, kind in part.schema.items():
+            if kind != first[name]:
+                raise UserError(f"{file.path}: {name} is {kind}, but {first[name]} in {log.files[0].path}")
+    return pl.concat(parts)
+
+
+def _drop_duplicates(frame: pl.DataFrame) -> pl.DataFrame:
+    """All but the first of exactly equal rows (in a frame sorted by time, user_id, item_id they lie in one run)."""
+    same = pl.all_horizontal(pl.col(n) == pl.col(n).shift(1) for n in ("time", "user_id", "item_id")).fill_null(False)
+    in_run = frame.select(same | same.shift(-1, fill_value=False)).to_series()
+    rows = in_run.arg_true()
+    repeated = (
+        frame.select(pl.struct("time", "user_id", "item_id", "row:").gather(rows))
+        .to_series()
+        .is_first_distinct()
+        .not_()
+    )
+    keep = np.ones(len(frame), bool)
+    keep[rows.filter(repeated).to_numpy()] = False
+    return frame if keep.all() else frame.filter(pl.Series(keep))
+
+
+def _dense(values: pl.Series) -> NDArray[np.int32]:
+    """Codes 0, 1, ... by value; -1 where null."""
+    return (values.rank("dense").cast(pl.Int32) - 1).fill_null(-1).to_numpy()
+
+
+def static_table(table: pl.DataFrame, key: str, where: str) -> pl.DataFrame:
+    """A user or item table as it is written: int64 ids in ascending order, and the columns `user_<x>` (`item_<x>`)."""
+    prefix = key.removesuffix("id")
+    columns = [as_column(table[n], f"{where}: column {n}") for n in table.columns if n.startswith(prefix)]
+    return pl.DataFrame(columns).sort(key)
+
+
+def check_table(table: pl.DataFrame, key: str, where: str) -> pl.DataFrame:
+    """Raises UserError if an id of a user or item table is empty or stands twice."""
+    for what, bad in (("is empty", table[key].is_null()), ("stands twice", table[key].is_duplicated())):
+        if bad.any():
+            row = bad.arg_max() or 0
+            raise UserError(f"{where}: {key}, row {row + 1}: {table[key][row]} {what}; should be one row per id")
+    return table

@@ -1,0 +1,58 @@
+"""Strings and other column types as the three types that samples hold: int64, float32, list<int64>."""
+
+import hashlib
+
+import numpy as np
+import polars as pl
+
+from coldrank.train.errors import UserError
+
+_STRINGS = (pl.String, pl.Categorical, pl.Enum)
+
+
+def string_id(text: str) -> int:
+    """The 64-bit id of a string: the first 8 bytes of BLAKE2b of its UTF-8 text, as a little-endian signed int64.
+
+    A caller in serving does the same, without a table.
+    """
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=64).digest()[:8], "little", signed=True)
+
+
+def hash_strings(strings: pl.Series) -> pl.Series:
+    """`string_id` of every value; null stays null. Only distinct values are hashed."""
+    strings = strings.cast(pl.String)
+    distinct = strings.unique().drop_nulls()
+    ids = pl.Series(np.fromiter((string_id(s) for s in distinct), np.int64, len(distinct)))
+    return strings.replace_strict(distinct, ids, default=None, return_dtype=pl.Int64)
+
+
+def as_column(values: pl.Series, where: str) -> pl.Series:
+    """A column as samples hold it. Integers, booleans and strings become int64, other numbers float32 (NaN: null),
+    lists of integers or strings list<int64> (null becomes the empty list, null elements are dropped).
+
+    Raises UserError, which begins with `where`, for any other type.
+    """
+    kind = values.dtype
+    if isinstance(kind, pl.List):
+        return _list_column(values, where)
+    if kind in _STRINGS:
+        return hash_strings(values)
+    if kind == pl.UInt64:
+        return values.reinterpret(signed=True)
+    if kind.is_integer() or kind in (pl.Boolean, pl.Null):
+        return values.cast(pl.Int64)
+    if kind.is_float() or kind.is_decimal():
+        return values.cast(pl.Float32).fill_nan(None)
+    raise UserError(f"{where}: type {kind}; should be an integer, a number, a string or a list of integers or strings")
+
+
+def _list_column(values: pl.Series, where: str) -> pl.Series:
+    flat = as_column(values.explode(empty_as_null=False, keep_nulls=False), where)
+    if flat.dtype != pl.Int64:
+        raise UserError(f"{where}: type {values.dtype}; should be a list of integers or strings")
+    lengths = values.list.len().fill_null(0).to_numpy()
+    rows = np.repeat(np.arange(len(values)), lengths)
+    kept = flat.is_not_null()
+    filled = pl.DataFrame({"row": rows, "value": flat}).filter(kept).group_by("row", maintain_order=True).agg("value")
+    every = pl.DataFrame({"row": np.arange(len(values))}).join(filled, on="row", how="left", maintain_order="left")
+    return every["value"].fill_null(pl.lit([], dtype=pl.List(pl.Int64))).alias(values.name)

@@ -1,0 +1,65 @@
+"""A team's own event log, described by a Python file that defines `spec = LogSpec(...)`."""
+
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+
+import polars as pl
+
+from coldrank.train.data.events import check_table
+from coldrank.train.data.files import check_columns, first_line, parquet_file
+from coldrank.train.data.log import Column, EventLog, LogSpec, expression
+from coldrank.train.errors import UserError
+
+
+def load_spec(path: Path) -> LogSpec:
+    """Runs the file and returns its `spec`. Raises UserError, with the line, if it fails or defines none."""
+    try:
+        source = path.read_text()
+    except OSError as error:
+        raise UserError(f"--spec {path}: {error.strerror}") from None
+    names: dict[str, object] = {"__file__": str(path), "__name__": path.stem}
+    try:
+        exec(compile(source, str(path), "exec"), names)
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else 0
+        raise UserError(f"--spec {path}, line {line}: {first_line(error)}") from None
+    spec = names.get("spec")
+    if not isinstance(spec, LogSpec):
+        raise UserError(
+            f"--spec {path}: spec is {type(spec).__name__}; should be a LogSpec: spec = LogSpec(user=..., ...)"
+        )
+    return spec
+
+
+def open_log(data: Path, spec: LogSpec) -> EventLog:
+    """data: a Parquet file, or a folder of them (searched through its sub-folders, in the order of their names), which
+    may also hold the user and item tables. Raises UserError for missing files and columns."""
+    root = data if data.is_dir() else data.parent
+    tables = {root / name for name in (spec.user_table, spec.item_table) if name}
+    paths = [data] if data.is_file() else sorted(p for p in data.rglob("*.parquet") if p not in tables)
+    if not paths:
+        raise UserError(f"--data {data}: no Parquet file there")
+    return EventLog(
+        source="log",
+        spec=spec,
+        files=tuple(parquet_file(p) for p in paths),
+        users=_table(root, spec.user_table, spec.user_table_id, "user", spec.user_features),
+        items=_table(root, spec.item_table, spec.item_table_id, "item", spec.item_features),
+    )
+
+
+def _table(root: Path, name: str | None, key: str, prefix: str, features: Mapping[str, Column]) -> pl.DataFrame | None:
+    """The features of a table, named `<prefix>_<x>`, beside `<prefix>_id`."""
+    if name is None:
+        return None
+    path = root / name
+    try:
+        frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema_length=None)
+        check_columns(path, frame.columns, [key])
+        columns = [expression(c).alias(f"{prefix}_{n}") for n, c in features.items()]
+        frame = frame.select(pl.col(key).alias(f"{prefix}_id"), *columns)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise UserError(f"{path}: {first_line(error)}") from None
+    return check_table(frame, f"{prefix}_id", str(path))

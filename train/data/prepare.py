@@ -1,0 +1,119 @@
+"""An event log -> samples as of the time of each event: Parquet, sorted by time, one partition per split and period."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from coldrank.train.data.events import Events, load_events, static_table
+from coldrank.train.data.log import EventLog, check_spec
+from coldrank.train.data.manifest import Partition, manifest
+from coldrank.train.data.samples import Samples
+from coldrank.train.data.split import SPLITS, as_date
+from coldrank.train.data.statistics import compute_statistics
+from coldrank.train.errors import UserError
+
+ROW_GROUP = 65_536
+
+# Index into SPLITS for each event, int8 [N].
+Split = Callable[[Events], NDArray[np.int8]]
+# Split, period and events of a partition.
+_Job = tuple[str, str, NDArray[np.int64]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrepareOptions:
+    """history: longest history, in events. arguments: what the caller asked for, noted in the manifest."""
+
+    history: int
+    arguments: dict[str, Any]
+
+
+def prepare(log: EventLog, out: Path, split: Split, options: PrepareOptions) -> dict[str, Any]:
+    """Writes the samples of a log to `out`, in full or not at all; returns the manifest.
+
+    Raises UserError for a wrong spec or wrong data, and if `out` holds something else than prepared data.
+    """
+    check_spec(log.spec)
+    check_out(out)
+    events = load_events(log)
+    splits = split(events)
+    statistics = compute_statistics(events, log.spec, options.history)
+    users = None if log.users is None else static_table(log.users, "user_id", "user features")
+    items = None if log.items is None else static_table(log.items, "item_id", "item features")
+    samples = Samples.of(log.spec, events, statistics, users, items)
+    new = out.with_name(f"{out.name}.tmp-{os.getpid()}")
+    try:
+        partitions = _write(samples, splits, new)
+        content = manifest(log.source, options.arguments, samples, splits, partitions, options.history)
+        (new / "manifest.json").write_text(json.dumps(content, indent=1) + "\n")
+        _put_in_place(new, out)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return content
+
+
+def check_out(out: Path) -> None:
+    """Raises UserError unless `out` is absent, an empty folder, or an older prepared data folder, which is replaced."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    try:
+        held = json.loads((out / "manifest.json").read_text())
+        prepared = isinstance(held, dict) and "partitions" in held
+    except (OSError, ValueError):
+        prepared = False
+    if not prepared:
+        raise UserError(f"--out {out}: holds something else than prepared data; choose a new folder")
+
+
+def _put_in_place(new: Path, out: Path) -> None:
+    old = out.with_name(f"{out.name}.old-{os.getpid()}")
+    if out.exists():
+        out.rename(old)
+    new.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(samples: Samples, splits: NDArray[np.int8], folder: Path) -> list[Partition]:
+    jobs = list(_partition_rows(samples, splits))
+    bar = tqdm(total=len(splits), desc="writing", unit="row", unit_scale=True, disable=None)
+    # Two at a time: each holds one row group, and compression leaves the interpreter's lock.
+    with bar, ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
+        return list(pool.map(lambda job: _write_partition(samples, folder, job, bar.update), jobs))
+
+
+def _partition_rows(samples: Samples, splits: NDArray[np.int8]) -> list[_Job]:
+    """Split, period and rows of each partition, in the order of splits and time."""
+    days, day_code = np.unique(samples.events.day, return_inverse=True)
+    digits = 10 if samples.spec.period == "day" else 7
+    labels, period_of_day = np.unique([as_date(d).isoformat()[:digits] for d in days], return_inverse=True)
+    code = splits.astype(np.int64) * len(labels) + period_of_day[day_code]
+    order = np.argsort(code, kind="stable")
+    bounds = np.flatnonzero(np.diff(code[order], prepend=-1, append=-1))
+    parts = []
+    for first, end in zip(bounds[:-1], bounds[1:], strict=True):
+        split, period = divmod(int(code[order[first]]), len(labels))
+        parts.append((SPLITS[split], str(labels[period]), order[first:end]))
+    return parts
+
+
+def _write_partition(samples: Samples, folder: Path, job: _Job, wrote: Callable[[int], object]) -> Partition:
+    split, period, rows = job
+    path = Path("samples", f"split={split}", f"period={period}", "part-0.parquet")
+    (folder / path).parent.mkdir(parents=True)
+    with pq.ParquetWriter(folder / path, samples.schema, compression="zstd") as writer:
+        for first in range(0, len(rows), ROW_GROUP):
+            chunk = rows[first : first + ROW_GROUP]
+            writer.write_table(samples.table(chunk), row_group_size=ROW_GROUP)
+            wrote(len(chunk))
+    time = samples.events.time
+    return Partition(str(path), split, period, len(rows), int(time[rows[0]]), int(time[rows[-1]]))
