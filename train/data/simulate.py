@@ -35,7 +35,7 @@ class Simulation:
     """events: rows of the log. days: length of the log. gate_strength: 0 (new users react like all others) to 1.
 
     block_users: users drawn at once, about 150 events each; the log's rows don't depend on it, only how they are cut
-    into files. Raises UserError for a value out of range.
+    into files. format: of the log; the feature files are always CSV. Raises UserError for a value out of range.
     """
 
     events: int
@@ -98,14 +98,14 @@ def blocks(config: Simulation, world: World) -> Iterator[tuple[Users, pl.DataFra
 
 def _write(config: Simulation, folder: Path, progress: Callable[[int], object]) -> None:
     world = build_world(config.seed, config.events, config.days, config.gate_strength)
-    with _Parts(folder / f"user_features_sim.{config.format}") as user_file:
+    with _Parts(folder / "user_features_sim.csv") as user_file:
         for number, (users, log) in enumerate(blocks(config, world)):
             with _Parts(folder / f"log_standard_sim-{number:05}.{config.format}") as log_file:
                 log_file.write(log)
             table = user_table(users, config.days)
             user_file.write(table.join(log.select("user_id"), on="user_id", how="semi", maintain_order="left"))
             progress(len(log))
-    with _Parts(folder / f"video_features_basic_sim.{config.format}") as video_file:
+    with _Parts(folder / "video_features_basic_sim.csv") as video_file:
         for start in range(0, world.videos, VIDEO_BLOCK):
             ids = np.arange(start, min(start + VIDEO_BLOCK, world.videos))
             video_file.write(video_table(draw_videos(world, ids), config.first_day))

@@ -22,7 +22,12 @@ def add_simulate(commands: Any) -> None:
     p.add_argument(
         "--days", type=int, default=30, help="days of the log; shorter logs hold more new users (default: 30)"
     )
-    p.add_argument("--format", choices=("csv", "parquet"), default="csv", help="file format (default: csv)")
+    p.add_argument(
+        "--format",
+        choices=("csv", "parquet"),
+        default="csv",
+        help="format of the log; feature files are always CSV (default: csv)",
+    )
     p.add_argument(
         "--gate-strength",
         type=float,
