@@ -25,7 +25,7 @@ GROUPS = (
     "user_x_item",
 )
 USER_CATEGORIES = (
-    "user_active_degree",
+    "active_degree",
     "is_live_streamer",
     "is_video_author",
     "follow_user_num_range",
@@ -79,10 +79,10 @@ def tables() -> tuple[Table, ...]:
     """Users, items and authors have rows of their own when seen twice in training; small categories are hashed together."""
     return (
         Table(name="user", rows=32_768, dim=16, mapping="vocabulary", min_count=2),
-        Table(name="item", rows=16_384, dim=32, mapping="vocabulary", min_count=2),
-        Table(name="author", rows=8_192, dim=16, mapping="vocabulary", min_count=2),
+        Table(name="item", rows=16_384, dim=16, mapping="vocabulary", min_count=2),
+        Table(name="author", rows=8_192, dim=8, mapping="vocabulary", min_count=2),
         Table(name="music", rows=8_192, dim=8, mapping="vocabulary", min_count=2),
-        Table(name="tag", rows=1_024, dim=16),
+        Table(name="tag", rows=1_024, dim=8),
         Table(name="user_category", rows=8_192, dim=4),
         Table(name="item_category", rows=256, dim=4),
         Table(name="context", rows=256, dim=4),
@@ -96,9 +96,9 @@ def base() -> RunConfig:
         tasks=dict.fromkeys(TASKS, 1.0),
         features=features(),
         tables=tables(),
-        model=RankerConfig(heads=4, head_dim=16, experts=4, expert_hidden=(256, 128), tower_hidden=(64,)),
+        model=RankerConfig(heads=4, head_dim=8, experts=4, expert_hidden=(128, 64), tower_hidden=(32,)),
         data=DataConfig(batch_size=1024),
-        optim=OptimConfig(sparse_lr=0.05, dense_lr=1e-3),
+        optim=OptimConfig(sparse_lr=0.05, dense_lr=1e-3, decay="linear"),
         train=TrainConfig(epochs=1),
     )
 
@@ -141,4 +141,4 @@ def poso_constant_pc() -> RunConfig:
 def base_wider() -> RunConfig:
     """Control: a plain base of as many dense parameters as `poso`."""
     config = base()
-    return replace(config, name="base_wider", model=replace(config.model, expert_hidden=(288, 128)))
+    return replace(config, name="base_wider", model=replace(config.model, expert_hidden=(144, 64)))

@@ -1,4 +1,4 @@
-"""Arms on MovieLens, after POSO's section 5.3: tasks Favorite (5 stars) and Satisfied (>= 4), histories of 30, PC is AVC."""
+"""Arms on MovieLens, after POSO's section 5.3: tasks Favorite (5 stars) and Satisfied (>= 4), histories of 30, the PC is AVC."""
 
 from dataclasses import replace
 
@@ -9,3 +9,94 @@ from coldrank.train.config import DataConfig, OptimConfig, RunConfig, TrainConfi
 
 HISTORY = 30
 TASKS = ("favorite", "satisfied")
+
+
+def features(*, ratings: bool = True) -> tuple[Feature, ...]:
+    """The paper's two lists, past films and their genres, beside the ids and counts; `ratings`: also what the user thought
+    of the past films, and the as-of-time rates."""
+    sequence = {"role": "sequence", "sequence": "history", "length": HISTORY}
+    signals = Feature(
+        name="hist_signals", kind="signals", columns=("hist_favorite", "hist_satisfied"), dim=8, **sequence
+    )
+    history = [
+        Feature(name="hist_item_id", kind="id", table="item", **sequence),
+        Feature(name="hist_tag", kind="id", table="tag", **sequence),
+    ]
+    return (
+        *(Feature(name=f"user_{c}", role="user", kind="id", table="user_category", salted=True) for c in ("gender", "age", "occupation")),
+        Feature(name="item_id", role="item", kind="id", table="item"),
+        Feature(name="item_tags", role="item", kind="id", table="tag", many=True),
+        *parts.counts(["user_views", "item_views"], dim=8),
+        *history,
+        *([signals, *parts.rates(("user", "item"), TASKS)] if ratings else []),
+        parts.personalization_code("user_views", dim=8),
+    )
+
+
+def base() -> RunConfig:
+    """The plain ranker. Users are held out, so a user's id would be unknown in test: it is not a feature."""
+    return RunConfig(
+        name="base",
+        tasks=dict.fromkeys(TASKS, 1.0),
+        features=features(),
+        tables=(
+            Table(name="item", rows=32_768, dim=16, mapping="vocabulary", min_count=2),
+            Table(name="tag", rows=64, dim=8),
+            Table(name="user_category", rows=256, dim=4),
+        ),
+        model=RankerConfig(heads=4, head_dim=8, experts=4, expert_hidden=(128, 64), tower_hidden=(32,)),
+        data=DataConfig(batch_size=1024),
+        optim=OptimConfig(sparse_lr=0.05, dense_lr=1e-3, decay="linear"),
+        train=TrainConfig(epochs=1),
+    )
+
+
+def poso_mha() -> RunConfig:
+    """POSO(MHA) alone."""
+    return parts.poso_mha(base())
+
+
+def poso_mmoe() -> RunConfig:
+    """POSO(MMoE) alone."""
+    return parts.poso_mmoe(base())
+
+
+def poso_mlp() -> RunConfig:
+    """POSO(MLP) towers alone."""
+    return parts.poso_mlp(base())
+
+
+def poso() -> RunConfig:
+    """All POSO parts."""
+    return parts.poso(base())
+
+
+def base_without_ratings() -> RunConfig:
+    """The paper's inputs: the past films, not what the user thought of them."""
+    return replace(base(), name="base_without_ratings", features=features(ratings=False))
+
+
+def poso_without_ratings() -> RunConfig:
+    """All POSO parts on the paper's inputs."""
+    return replace(poso(), name="poso_without_ratings", features=features(ratings=False))
+
+
+def base_without_avc() -> RunConfig:
+    """Control: what the AVC feature itself is worth."""
+    return parts.without_avc(base())
+
+
+def poso_avc_in_gates_only() -> RunConfig:
+    """Control: the AVC feeds the gates and nothing else."""
+    return replace(parts.without_avc(poso()), name="poso_avc_in_gates_only")
+
+
+def poso_constant_pc() -> RunConfig:
+    """Control: POSO's parameters without its personalization."""
+    return parts.constant_pc(poso())
+
+
+def base_wider() -> RunConfig:
+    """Control: a plain base of as many dense parameters as `poso`."""
+    config = base()
+    return replace(config, name="base_wider", model=replace(config.model, expert_hidden=(144, 64)))

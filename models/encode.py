@@ -80,26 +80,32 @@ class Bucketize(nn.Module):
 
 
 class Standardize(nn.Module):
-    """number [B] -> float32 [B]: (t(x) - mean) / std, clipped to +-8 standard deviations; missing (NaN) -> 0."""
+    """numbers [B, F] -> float32 [B, F]: (t(x) - mean) / std, clipped to +-8 standard deviations; missing (NaN) -> 0.
+
+    transforms: t of each slot; slots of one transform lie together.
+    """
 
     moments: Tensor
 
-    def __init__(self, transform: Transform) -> None:
+    def __init__(self, transforms: list[Transform]) -> None:
         super().__init__()
-        self.transform_name: str = transform
-        self.register_buffer("moments", torch.tensor([0.0, 1.0], dtype=torch.float64))
+        self.log1p = [i for i, t in enumerate(transforms) if t == "log1p"]
+        self.logit = [i for i, t in enumerate(transforms) if t == "logit"]
+        self.register_buffer("moments", torch.tensor([0.0, 1.0], dtype=torch.float64).repeat(len(transforms), 1))
 
     def transform(self, values: Tensor) -> Tensor:
-        """t(x) in float64: log(1 + x), log(x / (1 - x)) with x kept 1e-4 from 0 and 1, or x."""
+        """t(x) in float64 [B, F]: log(1 + x), log(x / (1 - x)) with x kept 1e-4 from 0 and 1, or x."""
         values = values.to(torch.float64)
-        if self.transform_name == "log1p":
-            return torch.log1p(values.clamp(min=0.0))
-        if self.transform_name == "logit":
-            return torch.logit(values, eps=1e-4)
+        if self.log1p:
+            slots = slice(self.log1p[0], self.log1p[-1] + 1)
+            values[:, slots] = torch.log1p(values[:, slots].clamp(min=0.0))
+        if self.logit:
+            slots = slice(self.logit[0], self.logit[-1] + 1)
+            values[:, slots] = torch.logit(values[:, slots], eps=1e-4)
         return values
 
     def forward(self, values: Tensor) -> Tensor:
-        z = (self.transform(values) - self.moments[0]) / self.moments[1]
+        z = (self.transform(values) - self.moments[:, 0]) / self.moments[:, 1]
         return torch.nan_to_num(z, nan=0.0).clamp(-8.0, 8.0).to(torch.float32)
 
 
@@ -117,30 +123,28 @@ class FeatureEncoder(nn.Module):
         self.keys = [key for f in features.sparse for key in f.keys]
         self.maps = nn.ModuleDict({t.name: _map(t) for t in features.tables if not _own(features, t)})
         self.buckets = nn.ModuleDict({f.name: Bucketize(f.edges, f.buckets) for f in features.sparse if f.kind == "bucket"})
-        self.numbers = nn.ModuleDict({f.name: Standardize(f.transform) for f in features.numbers})
+        self.numbers = Standardize([f.transform for f in features.numbers])
 
     def forward(self, raw: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         values: list[Tensor] = []
         lengths: list[Tensor] = []
+        slots = {name: _slots(raw[f"{fs[0].raw_columns[0]}.lengths"], fs) for name, fs in self.features.sequences.items()}
         for f in self.features.sparse:
+            rows = self._rows(f, raw)
             if f.role == "sequence":
-                v, n = self._sequence(f, raw)
-            elif f.many:
-                v, n = self._rows(f, raw), raw[f"{f.raw_columns[0]}.lengths"].to(torch.int32)
+                order, present = slots[f.sequence]
+                values.append(rows[order])
+                lengths.append(present)
             else:
-                v = self._rows(f, raw)
-                n = torch.ones_like(v, dtype=torch.int32)
-            values.append(v)
-            lengths.append(n)
-        dense = [m(raw[f.raw_columns[0]]) for f, m in zip(self.features.numbers, self.numbers.values(), strict=True)]
-        batch = lengths[0].shape[0] if lengths else dense[0].shape[0]
-        seq = [raw[f"{fs[0].raw_columns[0]}.lengths"].clamp(max=fs[0].length) for fs in self.features.sequences.values()]
-        return (
-            torch.cat(values),
-            torch.cat(lengths),
-            torch.stack(dense, 1) if dense else torch.zeros(batch, 0),
-            torch.stack(seq).to(torch.int64) if seq else torch.zeros(0, batch, dtype=torch.int64),
-        )
+                values.append(rows)
+                many = raw[f"{f.raw_columns[0]}.lengths"].to(torch.int32) if f.many else None
+                lengths.append(torch.ones_like(rows, dtype=torch.int32) if many is None else many)
+        numbers = [raw[f.raw_columns[0]] for f in self.features.numbers]
+        batch = lengths[0].shape[0] // max(1, len(self.features.sparse[0].keys))
+        dense = self.numbers(torch.stack(numbers, 1)) if numbers else torch.zeros(batch, 0)
+        ends = [present.view(-1, batch).sum(0, dtype=torch.int64) for _, present in slots.values()]
+        sequence_lengths = torch.stack(ends) if ends else torch.zeros(0, batch, dtype=torch.int64)
+        return torch.cat(values), torch.cat(lengths), dense, sequence_lengths
 
     def _rows(self, f: Feature, raw: dict[str, Tensor]) -> Tensor:
         if f.kind == "bucket":
@@ -153,17 +157,14 @@ class FeatureEncoder(nn.Module):
         ids = raw[f.raw_columns[0]]
         return self.maps[f.table](ids ^ _salt(f.name) if f.salted else ids)
 
-    def _sequence(self, f: Feature, raw: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Jagged [N] -> position-major values and lengths of `length` bags of at most one per sample."""
-        lengths = raw[f"{f.raw_columns[0]}.lengths"]
-        batch, rows = lengths.shape[0], self._rows(f, raw)
-        row = torch.repeat_interleave(torch.arange(batch), lengths)
-        position = torch.arange(rows.shape[0]) - torch.repeat_interleave(lengths.cumsum(0) - lengths, lengths)
-        kept = position < f.length
-        padded = torch.full((f.length, batch), -1, dtype=torch.int64)
-        padded[position[kept], row[kept]] = rows[kept]
-        present = padded >= 0
-        return padded[present], present.flatten().to(torch.int32)
+
+def _slots(lengths: Tensor, features: tuple[Feature, ...]) -> tuple[Tensor, Tensor]:
+    """Jagged lengths [B] -> the order in which the N values stand position by position, and int32 [L * B]: 1 where a sample
+    has a value at a position. Values past the longest sequence are left out."""
+    positions, starts = features[0].length, lengths.cumsum(0) - lengths
+    position = torch.arange(positions).unsqueeze(1)
+    present = position < lengths
+    return (position + starts)[present], present.flatten().to(torch.int32)
 
 
 def _salt(name: str) -> int:

@@ -118,8 +118,8 @@ class FeatureSet:
 
     @property
     def numbers(self) -> tuple[Feature, ...]:
-        """Features with a dense slot, in the order of the slots."""
-        return tuple(f for f in self.features if f.kind == "number")
+        """Features with a dense slot, in the order of the slots: those of one transform together."""
+        return tuple(sorted((f for f in self.features if f.kind == "number"), key=lambda f: f.transform))
 
     @property
     def sequences(self) -> dict[str, tuple[Feature, ...]]:

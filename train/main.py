@@ -1,9 +1,9 @@
 """The command `coldrank`."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from coldrank.train.errors import UserError
 
@@ -11,6 +11,8 @@ from coldrank.train.errors import UserError
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; 0 only on success. A mistake of the caller is one line on standard error and exit code 2."""
     args = _parser().parse_args(argv)
+    # Says once per process that a function of torch.fx has a new name; TorchRec's to mend, and noise before the progress bar.
+    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
     try:
         args.run(args)
     except UserError as error:

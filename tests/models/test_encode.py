@@ -46,11 +46,12 @@ def test_buckets_of_edges_missing_and_infinite_tail():
 
 
 def test_standardize_transforms_clips_and_keeps_missing_at_zero():
-    module = Standardize("log1p")
-    module.moments.copy_(torch.tensor([1.0, 0.5]))
-    out = module(torch.tensor([float("nan"), 0.0, torch.e - 1, 1e30]))
-    torch.testing.assert_close(out, torch.tensor([0.0, -2.0, 0.0, 8.0]))
-    assert Standardize("logit")(torch.tensor([0.0, 0.5, 1.0])).tolist()[1] == 0.0
+    module = Standardize(["log1p", "logit", "none"])
+    module.moments[0] = torch.tensor([1.0, 0.5])
+    nan = float("nan")
+    out = module(torch.tensor([[nan, nan, nan], [0.0, 0.5, 3.0], [torch.e - 1, 0.0, -9.0], [1e30, 0.9, 0.25]]))
+    expected = [[0, 0, 0], [-2, 0, 3], [0, -8, -8], [8, torch.log(torch.tensor(9.0)), 0.25]]
+    torch.testing.assert_close(out, torch.tensor(expected))
 
 
 def test_encoder_lays_a_history_out_position_by_position():

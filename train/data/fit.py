@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 import torch
 
-from coldrank.models.encode import Bucketize, FeatureEncoder, Standardize, VocabularyMap
-from coldrank.models.features import FeatureSet, Table
+from coldrank.models.encode import Bucketize, FeatureEncoder, VocabularyMap
+from coldrank.models.features import Feature, FeatureSet, Table
 from coldrank.train.errors import UserError
 
 # Quantiles and moments are taken over about this many rows, evenly spaced: their error is far below a bucket's width.
@@ -31,12 +31,14 @@ def fit_encoder(encoder: FeatureEncoder, paths: list[Path]) -> None:
     numbers = [f for f in encoder.features.features if f.kind in ("number", "bucket")]
     columns = sorted({f.raw_columns[0] for f in numbers})
     sample = frame.select(columns).gather_every(max(1, rows // SAMPLE_ROWS)).collect()
-    for f in numbers:
-        values = sample[f.raw_columns[0]].drop_nulls().to_numpy().astype(np.float64)
-        if f.kind == "number":
-            _fit_moments(encoder.numbers[f.name], values)
-        elif not f.edges:
-            _fit_edges(encoder.buckets[f.name], values, f.buckets)
+    for f in encoder.features.sparse:
+        if f.kind == "bucket" and not f.edges:
+            _fit_edges(encoder.buckets[f.name], _known(sample, f), f.buckets)
+    _fit_moments(encoder, sample)
+
+
+def _known(sample: pl.DataFrame, f: Feature) -> np.ndarray:
+    return sample[f.raw_columns[0]].drop_nulls().to_numpy().astype(np.float64)
 
 
 def _vocabulary(frame: pl.LazyFrame, features: FeatureSet, table: Table) -> np.ndarray:
@@ -51,11 +53,17 @@ def _vocabulary(frame: pl.LazyFrame, features: FeatureSet, table: Table) -> np.n
     return kept["id"].to_numpy().copy()
 
 
-def _fit_moments(module: torch.nn.Module, values: np.ndarray) -> None:
-    assert isinstance(module, Standardize)
-    t = module.transform(torch.from_numpy(values))
-    if len(t):
-        module.moments.copy_(torch.stack([t.mean(), t.std(correction=0).clamp(min=1e-6)]))
+def _fit_moments(encoder: FeatureEncoder, sample: pl.DataFrame) -> None:
+    """Mean and deviation of each transformed number over the rows that have it."""
+    numbers = encoder.features.numbers
+    if not numbers:
+        return
+    columns = [pl.col(f.raw_columns[0]).cast(pl.Float64).fill_null(float("nan")).alias(f.name) for f in numbers]
+    t = encoder.numbers.transform(torch.from_numpy(sample.select(columns).to_numpy(writable=True)))
+    mean = torch.nanmean(t, 0)
+    deviation = torch.nanmean((t - mean) ** 2, 0).sqrt().clamp(min=1e-6)
+    # A column without a single value is 0 wherever it stands.
+    encoder.numbers.moments.copy_(torch.nan_to_num(torch.stack([mean, deviation], 1), nan=1.0))
 
 
 def _fit_edges(module: torch.nn.Module, values: np.ndarray, buckets: int) -> None:

@@ -1,0 +1,131 @@
+"""LightGBM on the samples of a ranker: the rival beside every table.
+
+    python benchmarks/lightgbm_ranker.py --config coldrank.configs.kuairand:base --data DATA --out RUN [--set seed=2]
+
+Takes the scalar columns of the arm's features: numbers and counts as they are, categories of at most 255 values as categories;
+ids with more values and histories it cannot take. One model per task; the number of trees is found by early stopping on the
+data's `valid` split, then the model is trained again on all of `data.fit`. Writes a run folder that `coldrank compare` reads.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import lightgbm as lgb
+import numpy as np
+import polars as pl
+from tqdm import tqdm
+
+from coldrank.models.features import FeatureSet
+from coldrank.train.config import RunConfig, load, to_dict, validate
+from coldrank.train.data.batches import KEYS, DataFolder
+from coldrank.train.evaluate import metric_rows, summary_table, write_predictions
+from coldrank.train.run_folder import RunFolder
+
+MOST_CATEGORIES = 255
+PARAMETERS = {
+    "objective": "binary",
+    "learning_rate": 0.05,
+    "num_leaves": 63,
+    "min_data_in_leaf": 100,
+    "feature_fraction": 0.6,
+    "bagging_fraction": 0.8,
+    "bagging_freq": 1,
+    "lambda_l2": 5.0,
+    "verbosity": -1,
+    "deterministic": True,
+    "force_row_wise": True,
+}
+
+
+def main() -> None:
+    """Trains, scores, writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--data", required=True, type=Path)
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--threads", type=int, default=0)
+    args = parser.parse_args()
+    config = load(args.config, args.set)
+    config.name = "lightgbm"
+    data = DataFolder.open(args.data)
+    numbers, categories = columns(validate(config))
+    frames = {split: read(data, split, config, numbers + categories) for split in (*config.data.fit, config.data.evaluate)}
+    categories = [c for c in categories if frames[config.data.fit[0]][c].n_unique() <= MOST_CATEGORIES]
+    test = frames.pop(config.data.evaluate)
+    predictions = test.select(
+        *KEYS, *(f"label_{t}" for t in config.tasks), *data.truths(list(config.tasks))
+    )
+    for task in tqdm(config.tasks, desc="lightgbm", unit="task"):
+        model = fit(frames, test, task, numbers, categories, config.seed, args.threads)
+        scores = model.predict(matrix(test, numbers, categories))
+        predictions = predictions.with_columns(pl.Series(f"prob_{task}", np.asarray(scores), dtype=pl.Float32))
+    finish(config, predictions, args.out)
+
+
+def columns(features: FeatureSet) -> tuple[list[str], list[str]]:
+    """Number columns and id columns of the scalar features."""
+    scalar = [f for f in features.features if not f.is_list]
+    numbers = dict.fromkeys(f.raw_columns[0] for f in scalar if f.kind != "id")
+    return list(numbers), list(dict.fromkeys(f.raw_columns[0] for f in scalar if f.kind == "id"))
+
+
+def read(data: DataFolder, split: str, config: RunConfig, names: list[str]) -> pl.DataFrame:
+    """A split's rows, in order of time."""
+    wanted = [*names, *KEYS, *(f"label_{t}" for t in config.tasks), *data.truths(list(config.tasks))]
+    return pl.read_parquet(data.files((split,)), columns=list(dict.fromkeys(wanted)), hive_partitioning=False)
+
+
+def matrix(frame: pl.DataFrame, numbers: list[str], categories: list[str]) -> np.ndarray:
+    """float32 [N, F]; a category is its id modulo 2**15 (ids of small categories are small, or hashes of strings)."""
+    exprs = [pl.col(n).cast(pl.Float32).fill_null(float("nan")) for n in numbers]
+    exprs += [((pl.col(c) % 2**15 + 2**15) % 2**15).cast(pl.Float32).fill_null(float("nan")) for c in categories]
+    return frame.select(exprs).to_numpy()
+
+
+def fit(
+    frames: dict[str, pl.DataFrame],
+    test: pl.DataFrame,
+    task: str,
+    numbers: list[str],
+    categories: list[str],
+    seed: int,
+    threads: int,
+) -> lgb.Booster:
+    """One task's model, on the rows whose label is known."""
+    label = f"label_{task}"
+    sets = {}
+    held = test if "valid" not in frames else frames["valid"]
+    whole = pl.concat(frames.values())
+    for name, frame in (("fit", pl.concat([f for s, f in frames.items() if s != "valid"])), ("held", held), ("all", whole)):
+        known = frame.filter(pl.col(label).is_not_null())
+        sets[name] = lgb.Dataset(
+            matrix(known, numbers, categories),
+            known[label].to_numpy(),
+            feature_name=numbers + categories,
+            categorical_feature=categories,
+        )
+    parameters = PARAMETERS | {"seed": seed, "num_threads": threads}
+    stop = lgb.early_stopping(30, verbose=False)
+    searched = lgb.train(parameters | {"metric": "auc"}, sets["fit"], 1000, valid_sets=[sets["held"]], callbacks=[stop])
+    if "valid" not in frames:
+        return searched
+    return lgb.train(parameters, sets["all"], max(1, int(searched.best_iteration * 1.05)))
+
+
+def finish(config: RunConfig, predictions: pl.DataFrame, out: Path) -> None:
+    """Writes the run folder and prints the AUCs."""
+    folder = RunFolder(out)
+    folder.start(config, "LightGBM on the same samples\n")
+    write_predictions(
+        predictions.sort("time", "user_id", "item_id", maintain_order=True),
+        out / f"predictions-{config.data.evaluate}.parquet",
+    )
+    rows = metric_rows(predictions, config, 0, config.data.evaluate)
+    folder.summarize(rows)
+    print(summary_table(rows))
+
+
+if __name__ == "__main__":
+    main()
