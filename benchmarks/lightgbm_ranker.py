@@ -2,13 +2,12 @@
 
     python benchmarks/lightgbm_ranker.py --config coldrank.configs.kuairand:base --data DATA --out RUN [--set seed=2]
 
-Takes the scalar columns of the arm's features: numbers and counts as they are, categories of at most 255 values as categories;
+Takes the scalar columns of the arm's features: numbers and counts as they are, categories of at most 32 values as categories;
 ids with more values and histories it cannot take. One model per task; the number of trees is found by early stopping on the
 data's `valid` split, then the model is trained again on all of `data.fit`. Writes a run folder that `coldrank compare` reads.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import lightgbm as lgb
@@ -17,15 +16,15 @@ import polars as pl
 from tqdm import tqdm
 
 from coldrank.models.features import FeatureSet
-from coldrank.train.config import RunConfig, load, to_dict, validate
+from coldrank.train.config import RunConfig, load, validate
 from coldrank.train.data.batches import KEYS, DataFolder
 from coldrank.train.evaluate import metric_rows, summary_table, write_predictions
 from coldrank.train.run_folder import RunFolder
 
-MOST_CATEGORIES = 255
+MOST_CATEGORIES = 32
 PARAMETERS = {
     "objective": "binary",
-    "learning_rate": 0.05,
+    "learning_rate": 0.1,
     "num_leaves": 63,
     "min_data_in_leaf": 100,
     "feature_fraction": 0.6,
@@ -49,16 +48,18 @@ def main() -> None:
     args = parser.parse_args()
     config = load(args.config, args.set)
     config.name = "lightgbm"
+    if "valid" not in config.data.fit:
+        raise SystemExit("data.fit must hold 'valid': the number of trees is found on it")
     data = DataFolder.open(args.data)
     numbers, categories = columns(validate(config))
-    frames = {split: read(data, split, config, numbers + categories) for split in (*config.data.fit, config.data.evaluate)}
+    frames = {
+        split: read(data, split, config, numbers + categories) for split in (*config.data.fit, config.data.evaluate)
+    }
     categories = [c for c in categories if frames[config.data.fit[0]][c].n_unique() <= MOST_CATEGORIES]
     test = frames.pop(config.data.evaluate)
-    predictions = test.select(
-        *KEYS, *(f"label_{t}" for t in config.tasks), *data.truths(list(config.tasks))
-    )
+    predictions = test.select(*KEYS, *(f"label_{t}" for t in config.tasks), *data.truths(list(config.tasks)))
     for task in tqdm(config.tasks, desc="lightgbm", unit="task"):
-        model = fit(frames, test, task, numbers, categories, config.seed, args.threads)
+        model = fit(frames, task, numbers, categories, config.seed, args.threads)
         scores = model.predict(matrix(test, numbers, categories))
         predictions = predictions.with_columns(pl.Series(f"prob_{task}", np.asarray(scores), dtype=pl.Float32))
     finish(config, predictions, args.out)
@@ -85,33 +86,20 @@ def matrix(frame: pl.DataFrame, numbers: list[str], categories: list[str]) -> np
 
 
 def fit(
-    frames: dict[str, pl.DataFrame],
-    test: pl.DataFrame,
-    task: str,
-    numbers: list[str],
-    categories: list[str],
-    seed: int,
-    threads: int,
+    frames: dict[str, pl.DataFrame], task: str, numbers: list[str], categories: list[str], seed: int, threads: int
 ) -> lgb.Booster:
     """One task's model, on the rows whose label is known."""
-    label = f"label_{task}"
+    names, label = numbers + categories, f"label_{task}"
+    before = pl.concat([f for split, f in frames.items() if split != "valid"])
     sets = {}
-    held = test if "valid" not in frames else frames["valid"]
-    whole = pl.concat(frames.values())
-    for name, frame in (("fit", pl.concat([f for s, f in frames.items() if s != "valid"])), ("held", held), ("all", whole)):
+    for name, frame in (("fit", before), ("valid", frames["valid"]), ("all", pl.concat(frames.values()))):
         known = frame.filter(pl.col(label).is_not_null())
-        sets[name] = lgb.Dataset(
-            matrix(known, numbers, categories),
-            known[label].to_numpy(),
-            feature_name=numbers + categories,
-            categorical_feature=categories,
-        )
+        values = matrix(known, numbers, categories)
+        sets[name] = lgb.Dataset(values, known[label].to_numpy(), feature_name=names, categorical_feature=categories)
     parameters = PARAMETERS | {"seed": seed, "num_threads": threads}
-    stop = lgb.early_stopping(30, verbose=False)
-    searched = lgb.train(parameters | {"metric": "auc"}, sets["fit"], 1000, valid_sets=[sets["held"]], callbacks=[stop])
-    if "valid" not in frames:
-        return searched
-    return lgb.train(parameters, sets["all"], max(1, int(searched.best_iteration * 1.05)))
+    stop = lgb.early_stopping(20, verbose=False)
+    found = lgb.train(parameters | {"metric": "auc"}, sets["fit"], 1000, valid_sets=[sets["valid"]], callbacks=[stop])
+    return lgb.train(parameters, sets["all"], max(1, found.best_iteration))
 
 
 def finish(config: RunConfig, predictions: pl.DataFrame, out: Path) -> None:

@@ -18,7 +18,8 @@ def rates(groups: Sequence[str], signals: Sequence[str], *, buckets: int = 0, di
     features = [Feature(name=n, role="context", kind="number", transform="logit") for n in names]
     if buckets:
         features += [
-            Feature(name=f"{n}_bucket", column=n, role="context", kind="bucket", buckets=buckets, dim=dim) for n in names
+            Feature(name=f"{n}_bucket", column=n, role="context", kind="bucket", buckets=buckets, dim=dim)
+            for n in names
         ]
     return features
 
@@ -28,8 +29,31 @@ def counts(columns: Sequence[str], *, dim: int = 0) -> list[Feature]:
     features = [Feature(name=c, role="context", kind="number", transform="log1p") for c in columns]
     if dim:
         features += [
-            Feature(name=f"{c}_bucket", column=c, role="context", kind="bucket", edges=AVC_EDGES, dim=dim) for c in columns
+            Feature(name=f"{c}_bucket", column=c, role="context", kind="bucket", edges=AVC_EDGES, dim=dim)
+            for c in columns
         ]
+    return features
+
+
+def history(length: int, ids: dict[str, str], signals: Sequence[str] = (), *, dim: int = 8) -> list[Feature]:
+    """The last `length` events: id columns (column -> table), and the joint state of the signals as one embedding."""
+    features = [
+        Feature(name=column, role="sequence", kind="id", table=table, sequence="history", length=length)
+        for column, table in ids.items()
+    ]
+    if signals:
+        names = tuple(f"hist_{s}" for s in signals)
+        features.append(
+            Feature(
+                name="hist_signals",
+                role="sequence",
+                kind="signals",
+                columns=names,
+                dim=dim,
+                sequence="history",
+                length=length,
+            )
+        )
     return features
 
 

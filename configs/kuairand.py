@@ -59,20 +59,9 @@ def features(history: int = HISTORY) -> tuple[Feature, ...]:
         *parts.counts(["user_views", "item_views"], dim=8),
         *parts.counts([f"views_{g}" for g in GROUPS if g not in ("user", "item")]),
         *parts.rates(GROUPS, TASKS),
-        *_history(history),
+        *parts.history(history, {"hist_item_id": "item", "hist_tag": "tag"}, ("long_view", "like", "click")),
         parts.personalization_code("user_views", dim=8),
     )
-
-
-def _history(length: int) -> list[Feature]:
-    sequence = {"role": "sequence", "sequence": "history", "length": length}
-    return [
-        Feature(name="hist_item_id", kind="id", table="item", **sequence),
-        Feature(name="hist_tag", kind="id", table="tag", **sequence),
-        Feature(
-            name="hist_signals", kind="signals", columns=("hist_long_view", "hist_like", "hist_click"), dim=8, **sequence
-        ),
-    ]
 
 
 def tables() -> tuple[Table, ...]:

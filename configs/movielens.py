@@ -14,21 +14,17 @@ TASKS = ("favorite", "satisfied")
 def features(*, ratings: bool = True) -> tuple[Feature, ...]:
     """The paper's two lists, past films and their genres, beside the ids and counts; `ratings`: also what the user thought
     of the past films, and the as-of-time rates."""
-    sequence = {"role": "sequence", "sequence": "history", "length": HISTORY}
-    signals = Feature(
-        name="hist_signals", kind="signals", columns=("hist_favorite", "hist_satisfied"), dim=8, **sequence
-    )
-    history = [
-        Feature(name="hist_item_id", kind="id", table="item", **sequence),
-        Feature(name="hist_tag", kind="id", table="tag", **sequence),
-    ]
+    opinions = TASKS if ratings else ()
     return (
-        *(Feature(name=f"user_{c}", role="user", kind="id", table="user_category", salted=True) for c in ("gender", "age", "occupation")),
+        *(
+            Feature(name=f"user_{c}", role="user", kind="id", table="user_category", salted=True)
+            for c in ("gender", "age", "occupation")
+        ),
         Feature(name="item_id", role="item", kind="id", table="item"),
         Feature(name="item_tags", role="item", kind="id", table="tag", many=True),
         *parts.counts(["user_views", "item_views"], dim=8),
-        *history,
-        *([signals, *parts.rates(("user", "item"), TASKS)] if ratings else []),
+        *parts.history(HISTORY, {"hist_item_id": "item", "hist_tag": "tag"}, opinions),
+        *parts.rates(("user", "item", "user_x_tag"), opinions),
         parts.personalization_code("user_views", dim=8),
     )
 

@@ -28,8 +28,13 @@ class Batch(Pipelineable):
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
         """The batch on a device; the keys stay where they are."""
-        move = lambda t: t.to(device=device, non_blocking=non_blocking)  # noqa: E731
-        return Batch(move(self.sparse), move(self.dense), move(self.sequence_lengths), move(self.labels), self.keys)
+        return Batch(
+            self.sparse.to(device, non_blocking),
+            self.dense.to(device, non_blocking=non_blocking),
+            self.sequence_lengths.to(device, non_blocking=non_blocking),
+            self.labels.to(device, non_blocking=non_blocking),
+            self.keys,
+        )
 
     def pin_memory(self) -> "Batch":
         """The batch in page-locked memory."""

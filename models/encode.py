@@ -122,13 +122,17 @@ class FeatureEncoder(nn.Module):
         self.features = features
         self.keys = [key for f in features.sparse for key in f.keys]
         self.maps = nn.ModuleDict({t.name: _map(t) for t in features.tables if not _own(features, t)})
-        self.buckets = nn.ModuleDict({f.name: Bucketize(f.edges, f.buckets) for f in features.sparse if f.kind == "bucket"})
+        self.buckets = nn.ModuleDict(
+            {f.name: Bucketize(f.edges, f.buckets) for f in features.sparse if f.kind == "bucket"}
+        )
         self.numbers = Standardize([f.transform for f in features.numbers])
 
     def forward(self, raw: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         values: list[Tensor] = []
         lengths: list[Tensor] = []
-        slots = {name: _slots(raw[f"{fs[0].raw_columns[0]}.lengths"], fs) for name, fs in self.features.sequences.items()}
+        slots = {
+            name: _slots(raw[f"{fs[0].raw_columns[0]}.lengths"], fs) for name, fs in self.features.sequences.items()
+        }
         for f in self.features.sparse:
             rows = self._rows(f, raw)
             if f.role == "sequence":

@@ -59,16 +59,15 @@ class Ranker(nn.Module):
         self.constant_pc = config.pc == "constant"
         pc_dim = 1 if self.constant_pc else stage.pc_dim
         static_dim = stage.static_dim + dense_dim
-        gate = {"pc_dim": pc_dim, "gate_hidden": config.gate_hidden, "scale": config.gate_scale}
         self.attention = nn.ModuleDict(
-            {name: _attention(config, static_dim, dim, gate) for name, dim in stage.sequence_dims.items()}
+            {name: _attention(config, static_dim, dim, pc_dim) for name, dim in stage.sequence_dims.items()}
         )
         width = static_dim + len(self.attention) * config.heads * config.head_dim
-        shape = {"experts": config.experts, "hidden": config.expert_hidden, "tasks": tasks, "dropout": config.dropout}
-        self.mmoe = PosoMMoE(width, **shape, **gate) if config.poso_mmoe else MMoE(width, **shape)
-        towers = {"hidden": config.tower_hidden, "tasks": tasks, "dropout": config.dropout}
-        expert_dim = config.expert_hidden[-1]
-        self.towers = PosoTowers(expert_dim, **towers, **gate) if config.poso_mlp else Towers(expert_dim, **towers)
+        mmoe = (width, config.experts, config.expert_hidden, tasks)
+        towers = (config.expert_hidden[-1], config.tower_hidden, tasks)
+        gate, drop = (pc_dim, config.gate_hidden, config.gate_scale), config.dropout
+        self.mmoe = PosoMMoE(*mmoe, *gate, drop) if config.poso_mmoe else MMoE(*mmoe, drop)
+        self.towers = PosoTowers(*towers, *gate, drop) if config.poso_mlp else Towers(*towers, drop)
 
     def forward(self, embedded: Embedded, dense: Tensor, sequence_lengths: Tensor) -> Tensor:
         """dense: [B, F], sequence_lengths: int64 [S, B] in the order of the sequences -> logits [B, T]."""
@@ -77,11 +76,13 @@ class Ranker(nn.Module):
         parts = [static]
         for i, (name, attention) in enumerate(self.attention.items()):
             parts.append(attention(static, embedded.sequences[name], sequence_lengths[i], pc))
-        return self.towers(self.mmoe(torch.cat(parts, 1), pc), pc)
+        logits: Tensor = self.towers(self.mmoe(torch.cat(parts, 1), pc), pc)
+        return logits
 
 
-def _attention(config: RankerConfig, query_dim: int, sequence_dim: int, gate: dict[str, float]) -> nn.Module:
-    sizes = {"query_dim": query_dim, "sequence_dim": sequence_dim, "heads": config.heads, "head_dim": config.head_dim}
+def _attention(config: RankerConfig, query_dim: int, sequence_dim: int, pc_dim: int) -> nn.Module:
+    sizes = (query_dim, sequence_dim, config.heads, config.head_dim)
     if not config.poso_mha:
-        return MultiheadAttention(**sizes)
-    return PosoMultiheadAttention(**sizes, folds=config.mha_folds, fold=config.mha_fold, **gate)
+        return MultiheadAttention(*sizes)
+    gate = (pc_dim, config.gate_hidden, config.gate_scale)
+    return PosoMultiheadAttention(*sizes, *gate, config.mha_folds, config.mha_fold)

@@ -38,7 +38,7 @@ def write_samples(folder: Path, rows: dict[str, int] | None = None, *, seed: int
 def _frame(rng: np.random.Generator, n: int, start: int, history: int) -> pl.DataFrame:
     user, item = rng.integers(0, 40, n), rng.integers(0, 60, n)
     lengths = rng.integers(0, history + 1, n)
-    lists = lambda low, high: [rng.integers(low, high, k).tolist() for k in lengths]  # noqa: E731
+    lists = lambda low, high: [rng.integers(low, high, k).tolist() for k in lengths]
     score = np.sin(user) + np.cos(item)
     like = rng.random(n) < 0.2
     return pl.DataFrame(

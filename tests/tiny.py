@@ -2,14 +2,18 @@
 
 from dataclasses import replace
 
-from coldrank.configs.base import AVC_EDGES, counts, personalization_code
+from samples import TASKS
+
+from coldrank.configs.base import AVC_EDGES, counts, history, personalization_code
 from coldrank.models.features import Feature, Table
 from coldrank.train.config import RunConfig
 
 
 def tiny(config: RunConfig) -> RunConfig:
     """The same arm with small widths and batches."""
-    model = replace(config.model, heads=2, head_dim=4, experts=2, expert_hidden=(8, 8), tower_hidden=(4,), gate_hidden=4)
+    model = replace(
+        config.model, heads=2, head_dim=4, experts=2, expert_hidden=(8, 8), tower_hidden=(4,), gate_hidden=4
+    )
     data = replace(config.data, batch_size=64, eval_batch_size=64, shuffle_rows=256, prefetch=2)
     return replace(config, model=model, data=data, train=replace(config.train, log_every=5, threads=1))
 
@@ -23,16 +27,7 @@ def sample_features(length: int = 6) -> tuple[Feature, ...]:
         *counts(["user_views", "item_views"], dim=4),
         Feature(name="rate_user_long_view", role="user", kind="number", transform="logit"),
         Feature(name="user_gap_h", role="context", kind="bucket", buckets=4, dim=4),
-        Feature(name="hist_item_id", role="sequence", kind="id", table="item", sequence="history", length=length),
-        Feature(
-            name="hist_signals",
-            role="sequence",
-            kind="signals",
-            columns=("hist_long_view", "hist_like"),
-            dim=4,
-            sequence="history",
-            length=length,
-        ),
+        *history(length, {"hist_item_id": "item"}, TASKS, dim=4),
         personalization_code("user_views", dim=4, edges=AVC_EDGES[:6]),
     )
 

@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.state_dict_loader import load as load_state
+from torch.distributed.checkpoint.state_dict_saver import save as save_state
 
 from coldrank.train.distributed import Ranks
 from coldrank.train.errors import UserError
@@ -43,7 +45,7 @@ def save(folder: Path, state: dict[str, Any], progress: Progress, ranks: Ranks, 
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     dist.barrier()
-    dcp.save(state | {f"random.{ranks.rank}": torch.get_rng_state()}, checkpoint_id=partial)
+    save_state(state | {f"random.{ranks.rank}": torch.get_rng_state()}, checkpoint_id=partial)
     if ranks.is_first:
         (partial / "progress.json").write_text(json.dumps(asdict(progress)))
         shutil.rmtree(final, ignore_errors=True)
@@ -57,12 +59,12 @@ def save(folder: Path, state: dict[str, Any], progress: Progress, ranks: Ranks, 
 def load(folder: Path, state: dict[str, Any], ranks: Ranks) -> Progress:
     """Loads the last checkpoint into the state, in place. Raises UserError if it does not fit the model."""
     path = folder / f"step-{steps(folder)[-1]}"
-    stored = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
+    stored = FileSystemReader(path).read_metadata().state_dict_metadata
     name = f"random.{ranks.rank}"
     random = {name: torch.get_rng_state()} if name in stored else {}
     both = state | random
     try:
-        dcp.load(both, checkpoint_id=path)
+        load_state(both, checkpoint_id=path)
     except CheckpointException as error:  # what went wrong on any rank; not an Exception
         reason = str(error).strip().splitlines()[-1]
         raise UserError(f"{path}: the checkpoint does not fit this model ({reason}); --fresh starts over") from error

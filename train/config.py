@@ -123,7 +123,9 @@ def _arm(source: str) -> RunConfig:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        raise UserError(f"--config {source}: no module {error.name!r}; write package.module:function, or a .json") from None
+        raise UserError(
+            f"--config {source}: no module {error.name!r}; write package.module:function, or a .json"
+        ) from None
     found = arms(module)
     if function not in found:
         raise UserError(f"--config {source}: {module_name} has no arm {function!r}; it has {', '.join(found)}")
@@ -134,7 +136,11 @@ def arms(module: ModuleType) -> dict[str, Callable[[], RunConfig]]:
     """The arms of a config module: its functions without arguments that are declared to return a RunConfig."""
     functions = {n: f for n, f in inspect.getmembers(module, inspect.isfunction) if f.__module__ == module.__name__}
     signatures = {n: inspect.signature(f, eval_str=True) for n, f in functions.items()}
-    return {n: f for n, f in functions.items() if signatures[n].return_annotation is RunConfig and not signatures[n].parameters}
+    return {
+        n: f
+        for n, f in functions.items()
+        if signatures[n].return_annotation is RunConfig and not signatures[n].parameters
+    }
 
 
 def _override(values: dict[str, Any], override: str) -> None:
@@ -147,7 +153,9 @@ def _override(values: dict[str, Any], override: str) -> None:
         if not isinstance(node, dict) or part not in node:
             have = sorted(node) if isinstance(node, dict) else []
             near = difflib.get_close_matches(part, have, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(have)}" if have else "it has no fields"
+            hint = (
+                f"did you mean {near[0]!r}?" if near else f"there are {', '.join(have)}" if have else "it has no fields"
+            )
             raise UserError(f"--set {override}: no field {'.'.join(path.split('.')[: depth + 1])!r}; {hint}")
         if depth < len(parents):
             node = node[part]
@@ -196,9 +204,13 @@ def validate(config: RunConfig) -> FeatureSet:
     if not config.tasks or min(config.tasks.values()) < 0 or max(config.tasks.values()) == 0:
         raise UserError(f"{config.name}: tasks={config.tasks}: give at least one task, weights not below 0, not all 0")
     if m.personalized and m.pc == "feature" and not any(f.role == "pc" for f in config.features):
-        raise UserError(f"{config.name}: model.pc='feature', but no feature has role 'pc'; declare one, or model.pc=constant")
+        raise UserError(
+            f"{config.name}: model.pc='feature', but no feature has role 'pc'; declare one, or model.pc=constant"
+        )
     if d.evaluate in d.fit:
-        raise UserError(f"{config.name}: data.evaluate={d.evaluate!r} is also in data.fit={list(d.fit)}: it would be trained on")
+        raise UserError(
+            f"{config.name}: data.evaluate={d.evaluate!r} is also in data.fit={list(d.fit)}: it would be trained on"
+        )
     return features
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from fbgemm_gpu.split_embedding_configs import EmbOptimType
 from torch import nn
+from torch._C._distributed_c10d import HashStore
 from torchrec.distributed.embedding_types import EmbeddingComputeKernel
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.model_parallel import DistributedModelParallel
@@ -40,7 +41,7 @@ class Ranks:
 def process_group() -> Iterator[Ranks]:
     """Joins the job that torchrun or torchx started, or makes a group of one; leaves it at the end."""
     cuda = torch.cuda.is_available()
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
     backend = "nccl" if cuda else "gloo"
@@ -48,7 +49,7 @@ def process_group() -> Iterator[Ranks]:
         dist.init_process_group(backend)
     else:
         # A store inside the process: a single rank needs no port.
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), device)
     finally:
@@ -70,9 +71,7 @@ def shard(task: RankingTask, ranks: Ranks, optim: OptimConfig, seed: int) -> Dis
     configs = task.embeddings.ebc.embedding_bag_configs()
     by_size = sorted(configs, key=lambda c: -c.num_embeddings * c.embedding_dim)
     fused = EmbeddingComputeKernel.FUSED.value
-    placement = {
-        c.name: table_wise(rank=i % ranks.world_size, compute_kernel=fused) for i, c in enumerate(by_size)
-    }
+    placement = {c.name: table_wise(rank=i % ranks.world_size, compute_kernel=fused) for i, c in enumerate(by_size)}
     local = torch.cuda.device_count() if ranks.device.type == "cuda" else ranks.world_size
     module_plan = construct_module_sharding_plan(
         task.embeddings.ebc, placement, sharder, local, ranks.world_size, ranks.device.type

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import torch
 import torch.distributed as dist
+from tabulate import tabulate
 from torch import nn
 from tqdm import tqdm
 
@@ -81,13 +82,9 @@ def write_predictions(frame: pl.DataFrame, path: Path) -> None:
 
 def summary_table(rows: list[MetricRow], metric: str = "auc") -> str:
     """One metric per task (down) and cohort (across), in percent."""
-    from tabulate import tabulate
-
     tasks = list(dict.fromkeys(r["task"] for r in rows))
     cohorts = list(dict.fromkeys(r["cohort"] for r in rows))
     value = {(r["task"], r["cohort"]): r["value"] for r in rows if r["metric"] == metric}
-    show = lambda v: "-" if v is None else f"{100 * v:.2f}"  # noqa: E731
+    show = lambda v: "-" if v is None else f"{100 * v:.2f}"
     body = [[task, *(show(value.get((task, c))) for c in cohorts)] for task in tasks]
     return tabulate(body, headers=[f"{metric} %", *cohorts], stralign="right")
-
-

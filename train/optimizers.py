@@ -21,10 +21,12 @@ class Optimizers:
         self.parts: list[tuple[float, KeyedOptimizerWrapper]] = []
         for params, rate in ((rest, config.dense_lr), (gates, config.dense_lr * config.gate_lr_scale)):
             if params:
-                make = lambda p, rate=rate: torch.optim.Adam(p, lr=rate, weight_decay=config.weight_decay)  # noqa: E731
+                make = lambda p, rate=rate: torch.optim.Adam(p, lr=rate, weight_decay=config.weight_decay)
                 self.parts.append((rate, KeyedOptimizerWrapper(params, make)))
         self.fused = model.fused_optimizer
-        self.all = CombinedOptimizer([("tables", self.fused), *((f"dense{i}", o) for i, (_, o) in enumerate(self.parts))])
+        self.all = CombinedOptimizer(
+            [("tables", self.fused), *((f"dense{i}", o) for i, (_, o) in enumerate(self.parts))]
+        )
         for _, optimizer in self.parts:
             optimizer.init_state(set())
 

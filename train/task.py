@@ -24,6 +24,8 @@ class RankingTask(nn.Module):
     """Ranker and loss. `forward` is the embedding lookup and one call of `dense`, so that TorchRec's pipelines trace the
     lookup alone and whatever the dense part does stays inside one untraced call."""
 
+    loss_weights: Tensor
+
     def __init__(
         self,
         features: FeatureSet,

@@ -1,5 +1,6 @@
 """A run: data, model, steps, checkpoints, evaluation."""
 
+import math
 import random
 import shutil
 import time
@@ -148,8 +149,9 @@ def _step(run: Run, batch: Any, step: int, total: int, recent: "_Recent") -> tor
     outputs = run.model(batch.to(run.ranks.device))
     outputs.loss.backward()
     run.optimizers.end_step()
-    recent.add(outputs.loss.detach(), outputs.task_losses, len(batch))
-    return outputs.loss.detach()
+    loss: torch.Tensor = outputs.loss.detach()
+    recent.add(loss, outputs.task_losses, len(batch))
+    return loss
 
 
 class _Recent:
@@ -186,7 +188,7 @@ class _Recent:
                 "cohort": "all",
                 "task": task,
                 "metric": metric,
-                "value": None if value != value else value,
+                "value": None if math.isnan(value) else value,
                 "n": self.samples,
             }
             for task, metric, value in values

@@ -33,7 +33,7 @@ def rows(encoder, table, ids):
 
 
 def test_embeddings_equal_plain_indexing(case):
-    features, encoder, stage, batch, raw = case
+    _, encoder, stage, batch, raw = case
     weight = {n: b.weight for n, b in stage.ebc.embedding_bags.items()}
     embedded = stage(batch)
     assert embedded.static.shape == (37, stage.static_dim) and embedded.pc.shape == (37, 4)
@@ -46,7 +46,10 @@ def test_embeddings_equal_plain_indexing(case):
             weight["user"][rows(encoder, "user", raw["user_id"][b : b + 1])[0]],
             weight["item"][raw["item_id"][b]],
             tags.mean(0) if len(tags) else torch.zeros(4),
-            *(weight[f"{c}_views_bucket"][encoder.buckets[f"{c}_views_bucket"](tensors[f"{c}_views"])[b]] for c in ("user", "item")),
+            *(
+                weight[f"{c}_views_bucket"][encoder.buckets[f"{c}_views_bucket"](tensors[f"{c}_views"])[b]]
+                for c in ("user", "item")
+            ),
             weight["user_gap_h"][encoder.buckets["user_gap_h"](tensors["user_gap_h"])[b]],
         ]
         torch.testing.assert_close(embedded.static[b], torch.cat(expected))
@@ -68,8 +71,12 @@ def test_any_order_of_keys_gives_the_same(case):
     keys = [pooled.keys()[i] for i in order]
     shuffled = KeyedTensor(keys, [pooled.length_per_key()[i] for i in order], torch.cat([pooled[k] for k in keys], 1))
     parts, whole = stage._split(shuffled), stage._split(pooled)
-    assert parts.keys() >= set(stage.fixed) and all(torch.equal(parts[k], whole[k]) for k in [*stage.fixed, "hist_item_id", "pc"])
-    torch.testing.assert_close(torch.cat([parts["hist_item_id"], parts["hist_signals"]], 2), expected.sequences["history"])
+    assert parts.keys() >= set(stage.fixed) and all(
+        torch.equal(parts[k], whole[k]) for k in [*stage.fixed, "hist_item_id", "pc"]
+    )
+    torch.testing.assert_close(
+        torch.cat([parts["hist_item_id"], parts["hist_signals"]], 2), expected.sequences["history"]
+    )
 
 
 def test_vocabulary_is_of_the_training_split_alone(case):

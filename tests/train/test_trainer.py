@@ -90,7 +90,14 @@ def test_training_learns(data, ranks, tmp_path):
 
 def test_base_and_every_poso_arm_start_from_the_same_loss(data, ranks, tmp_path):
     first = {}
-    for arm in (lambda c: c, arms.poso_mha, arms.poso_mmoe, arms.poso_mlp, arms.poso, lambda c: arms.constant_pc(arms.poso(c))):
+    for arm in (
+        lambda c: c,
+        arms.poso_mha,
+        arms.poso_mmoe,
+        arms.poso_mlp,
+        arms.poso,
+        lambda c: arms.constant_pc(arms.poso(c)),
+    ):
         config = arm(sample_base())
         config = replace(config, train=replace(config.train, steps=1, log_every=1))
         run(config, data, tmp_path / config.name, ranks)

@@ -47,7 +47,9 @@ def _vocabulary(frame: pl.LazyFrame, features: FeatureSet, table: Table) -> np.n
     parts = []
     for f in used:
         column = pl.col(f.raw_columns[0])
-        parts.append(frame.select((column.explode() if f.many else column.fill_null(f.default)).cast(pl.Int64).alias("id")))
+        parts.append(
+            frame.select((column.explode() if f.many else column.fill_null(f.default)).cast(pl.Int64).alias("id"))
+        )
     counts = pl.concat(parts).drop_nulls().group_by("id").len().filter(pl.col("len") >= table.min_count)
     kept = counts.sort(["len", "id"], descending=[True, False]).head(table.rows - 1).collect()
     return kept["id"].to_numpy().copy()

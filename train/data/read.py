@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -76,7 +76,9 @@ class SampleReader:
         self.rows = sum(g.rows for g in self.groups)
         self.batches = -(-self.rows // batch_size)
         # Every rank steps equally often: as often as the rank with the fewest rows can.
-        self.common_batches = min(-(-sum(g.rows for g in groups[r::world_size]) // batch_size) for r in range(world_size))
+        self.common_batches = min(
+            -(-sum(g.rows for g in groups[r::world_size]) // batch_size) for r in range(world_size)
+        )
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Raw]:
         """The batches of an epoch from batch `start` on; the last may be short."""
@@ -184,7 +186,7 @@ class Prefetcher:
         self.stopped.set()
         self.thread.join()
 
-    def __enter__(self) -> "Prefetcher":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
