@@ -82,6 +82,6 @@ def video_table(videos: Videos, first_day: date) -> pl.DataFrame:
     )
 
 
-def _ranges(values: I64, ranges: tuple[tuple[str, ...], tuple[float, ...]]) -> np.ndarray:
+def _ranges(values: np.ndarray, ranges: tuple[tuple[str, ...], tuple[float, ...]]) -> np.ndarray:
     names, edges = ranges
     return np.array(names)[np.searchsorted(edges, values, side="right")]

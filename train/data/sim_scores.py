@@ -105,7 +105,7 @@ def _scores(world: World, users: Users, videos: Videos, timeline: Timeline, vide
 
 
 def _sigmoid(logit: F32) -> F32:
-    return 1 / (1 + np.exp(-logit))
+    return np.asarray(1 / (1 + np.exp(-logit)), dtype=np.float32)
 
 
 def true_probabilities(scored: Scored, intercepts: F32) -> F32:
