@@ -133,6 +133,10 @@ def _open_movielens(args: argparse.Namespace) -> tuple[EventLog, Split]:
 
 
 def _open_log(args: argparse.Namespace) -> tuple[EventLog, Split]:
+    if args.out.resolve().is_relative_to(args.data.resolve()):
+        raise UserError(
+            f"--out {args.out}: lies in --data {args.data}, where it would be read as events; choose another"
+        )
     return open_log(args.data, load_spec(args.spec)), partial(_time_split, args)
 
 

@@ -89,5 +89,5 @@ def _milliseconds(values: pl.Series, unit: str, where: str) -> pl.Series:
 def _refuse(values: pl.Series, bad: pl.Series, where: str, what: str) -> None:
     bad = bad.fill_null(False)
     if bad.any():
-        row = bad.arg_max() or 0
+        row = int(bad.arg_true()[0])
         raise UserError(f"{where}, row {row + 1}: {values[row]!r} {what}")

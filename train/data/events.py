@@ -104,7 +104,7 @@ def _join(
     if table is None:
         return frame
     if clash := set(frame.collect_schema().names()) & (set(table.columns) - {key}):
-        raise UserError(f"{file.path}: column {sorted(clash)[0]} is also a column of the features by {key}; rename one")
+        raise UserError(f"{file.path}: column {min(clash)} is also a column of the features by {key}; rename one")
     kind = frame.select(expression(source)).collect_schema().dtypes()[0]
     if (kind == pl.String) != (table[key].dtype == pl.String):
         raise UserError(f"{file.path}: {key} is {kind}, but {table[key].dtype} in its table; should be the same")
@@ -156,6 +156,6 @@ def check_table(table: pl.DataFrame, key: str, where: str) -> pl.DataFrame:
     """Raises UserError if an id of a user or item table is empty or stands twice."""
     for what, bad in (("is empty", table[key].is_null()), ("stands twice", table[key].is_duplicated())):
         if bad.any():
-            row = bad.arg_max() or 0
+            row = int(bad.arg_true()[0])
             raise UserError(f"{where}: {key}, row {row + 1}: {table[key][row]} {what}; should be one row per id")
     return table

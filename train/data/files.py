@@ -46,7 +46,8 @@ class CsvFile:
             return UserError(f"{self.path}: {first_line(error)}")
         for name in (n for n in self.schema if n in texts.columns):
             bad = texts[name].is_not_null() & texts[name].cast(self.schema[name], strict=False).is_null()
-            if (row := bad.arg_max()) is not None and bad[row]:
+            if bad.any():
+                row = int(bad.arg_true()[0])
                 kind = "an integer" if pl.Series([], dtype=self.schema[name]).dtype.is_integer() else "a number"
                 return UserError(
                     f"{self.path}: column {name}, row {row + 1}: {texts[name][row]!r}; should be {kind} of type"

@@ -47,11 +47,11 @@ def as_column(values: pl.Series, where: str) -> pl.Series:
 
 
 def _list_column(values: pl.Series, where: str) -> pl.Series:
-    flat = as_column(values.explode(empty_as_null=False, keep_nulls=False), where)
+    lengths = values.list.len().fill_null(0)
+    flat = as_column(values.filter(lengths > 0).explode(), where)
     if flat.dtype != pl.Int64:
         raise UserError(f"{where}: type {values.dtype}; should be a list of integers or strings")
-    lengths = values.list.len().fill_null(0).to_numpy()
-    rows = np.repeat(np.arange(len(values)), lengths)
+    rows = np.repeat(np.arange(len(values)), lengths.to_numpy())
     kept = flat.is_not_null()
     filled = pl.DataFrame({"row": rows, "value": flat}).filter(kept).group_by("row", maintain_order=True).agg("value")
     every = pl.DataFrame({"row": np.arange(len(values))}).join(filled, on="row", how="left", maintain_order="left")

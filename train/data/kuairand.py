@@ -80,7 +80,7 @@ def open_kuairand(
     """
     for option, names in (("--tasks", tasks), ("--signals", signals)):
         if unknown := set(names) - set(OUTCOMES):
-            raise UserError(f"{option}: {sorted(unknown)[0]!r} is unknown; choose among {', '.join(OUTCOMES)}")
+            raise UserError(f"{option}: {min(unknown)!r} is unknown; choose among {', '.join(OUTCOMES)}")
     root = folder if any(folder.glob("log_*")) else folder / "data"
     paths = sorted(p for p in root.glob("log_*") if p.suffix in (".csv", ".parquet"))
     paths = [p for p in paths if include_random or not p.name.startswith("log_random")]

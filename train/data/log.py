@@ -140,7 +140,7 @@ def check_spec(spec: LogSpec) -> None:
             raise UserError(f"spec: group {group.name!r}: smoothing={group.smoothing}; should be above 0")
     for name, allowed in (("keys", {"user", "item"}), ("history", {"item_id", *spec.all_signals()})):
         if clash := allowed & set(getattr(spec, name)):
-            raise UserError(f"spec: {name}: {sorted(clash)[0]!r} is taken; choose another name")
+            raise UserError(f"spec: {name}: {min(clash)!r} is taken; choose another name")
     for task in spec.truth:
         if task not in spec.tasks:
             raise UserError(f"spec: truth: {task!r} is no task; tasks are {', '.join(spec.tasks)}")

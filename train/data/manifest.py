@@ -96,7 +96,7 @@ def _counts(samples: Samples) -> dict[str, int]:
     }
     for table, key, name in ((samples.users, "user_id", "users"), (samples.items, "item_id", "items")):
         if table is not None:
-            counts[f"{name}_without_features"] = int((~events.frame[key].unique().is_in(table[key].implode())).sum())
+            counts[f"{name}_without_features"] = len(np.setdiff1d(events.frame[key], table[key]))
     return counts
 
 

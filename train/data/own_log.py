@@ -1,5 +1,6 @@
 """A team's own event log, described by a Python file that defines `spec = LogSpec(...)`."""
 
+import runpy
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,17 +16,13 @@ from coldrank.train.errors import UserError
 def load_spec(path: Path) -> LogSpec:
     """Runs the file and returns its `spec`. Raises UserError, with the line, if it fails or defines none."""
     try:
-        source = path.read_text()
+        spec = runpy.run_path(str(path)).get("spec")
     except OSError as error:
         raise UserError(f"--spec {path}: {error.strerror}") from None
-    names: dict[str, object] = {"__file__": str(path), "__name__": path.stem}
-    try:
-        exec(compile(source, str(path), "exec"), names)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the file is the caller's, and so is whatever it raises
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else 0
         raise UserError(f"--spec {path}, line {line}: {first_line(error)}") from None
-    spec = names.get("spec")
     if not isinstance(spec, LogSpec):
         raise UserError(
             f"--spec {path}: spec is {type(spec).__name__}; should be a LogSpec: spec = LogSpec(user=..., ...)"

@@ -1,5 +1,6 @@
 """An event log -> samples as of the time of each event: Parquet, sorted by time, one partition per split and period."""
 
+import itertools
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -100,7 +102,7 @@ def _partition_rows(samples: Samples, splits: NDArray[np.int8]) -> list[_Job]:
     order = np.argsort(code, kind="stable")
     bounds = np.flatnonzero(np.diff(code[order], prepend=-1, append=-1))
     parts = []
-    for first, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for first, end in itertools.pairwise(bounds):
         split, period = divmod(int(code[order[first]]), len(labels))
         parts.append((SPLITS[split], str(labels[period]), order[first:end]))
     return parts
@@ -110,7 +112,10 @@ def _write_partition(samples: Samples, folder: Path, job: _Job, wrote: Callable[
     split, period, rows = job
     path = Path("samples", f"split={split}", f"period={period}", "part-0.parquet")
     (folder / path).parent.mkdir(parents=True)
-    with pq.ParquetWriter(folder / path, samples.schema, compression="zstd") as writer:
+    # Numbers seldom repeat: a dictionary of them takes longer to write and more room.
+    coded = [f"{f.name}.list.element" if pa.types.is_list(f.type) else f.name for f in samples.schema]
+    coded = [n for n, f in zip(coded, samples.schema, strict=True) if not pa.types.is_floating(f.type)]
+    with pq.ParquetWriter(folder / path, samples.schema, compression="zstd", use_dictionary=coded) as writer:
         for first in range(0, len(rows), ROW_GROUP):
             chunk = rows[first : first + ROW_GROUP]
             writer.write_table(samples.table(chunk), row_group_size=ROW_GROUP)

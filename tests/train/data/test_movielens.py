@@ -95,6 +95,7 @@ def test_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--split time: needs --test-from DAY" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_real_small_log_by_users(shared_data: Path, tmp_path: Path) -> None:
     folder = shared_data / "ml-latest-small"
     assert main(["prepare", "movielens", "--data", str(folder), "--out", str(tmp_path / "out")]) == 0

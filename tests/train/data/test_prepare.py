@@ -33,7 +33,7 @@ spec = LogSpec(
 
 def write_own_log(folder: Path) -> Path:
     """String ids, seconds, two files of events in a sub-folder, a CSV and a Parquet table."""
-    (folder / "events").mkdir(parents=True)
+    (folder / "log" / "events").mkdir(parents=True)
     (folder / "spec.py").write_text(SPEC_FILE)
     days = [START // 1000 + 86_400 * d for d in (0, 0, 1, 2, 3, 4)]
     log = pl.DataFrame(
@@ -46,16 +46,26 @@ def write_own_log(folder: Path) -> Path:
             "p": [0.9, 0.5, 0.1, 0.8, 0.7, 0.2],
         }
     )
+    folder = folder / "log"
     log[:4].write_parquet(folder / "events" / "a.parquet")
     pl.concat([log[4:], log[5:]]).write_parquet(folder / "events" / "b.parquet")
     (folder / "users.csv").write_text("who,city\nann,Oslo\nbob,\n")
     items = {"what": ["y", "x"], "author": ["A", "B"], "tags": [["t", "u"], None]}
     pl.DataFrame(items).write_parquet(folder / "items.parquet")
-    return folder
+    return folder.parent
 
 
 def run(folder: Path, *more: str) -> int:
-    fixed = ["prepare", "log", "--data", str(folder), "--spec", str(folder / "spec.py"), "--out", str(folder / "out")]
+    fixed = [
+        "prepare",
+        "log",
+        "--data",
+        str(folder / "log"),
+        "--spec",
+        str(folder / "spec.py"),
+        "--out",
+        str(folder / "out"),
+    ]
     return main([*fixed, "--valid-days", "1", *more])
 
 
@@ -205,9 +215,14 @@ def test_a_wrong_spec_file_is_one_line(
 
 
 def test_a_table_with_two_rows_of_an_id_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (write_own_log(tmp_path) / "users.csv").write_text("who,city\nann,Oslo\nbob,\nann,Rome\n")
+    (write_own_log(tmp_path) / "log" / "users.csv").write_text("who,city\nann,Oslo\nbob,\nann,Rome\n")
     assert run(tmp_path) == 2
     assert "users.csv: user_id, row 1: ann stands twice" in capsys.readouterr().err
+
+
+def test_samples_are_never_read_as_events(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(write_own_log(tmp_path), "--out", str(tmp_path / "log" / "out")) == 2
+    assert "lies in --data" in capsys.readouterr().err
 
 
 def test_datetimes_and_unsigned_ids(tmp_path: Path) -> None:
