@@ -1,9 +1,10 @@
-"""Multi-head attention of one query per sample over its sequence (POSO, Eq. 12), plain and personalized (Eq. 14 and Table 7).
+"""Multi-head attention of one query per sample over its sequence, plain (POSO, Eq. 12) and personalized (Eq. 14).
 
 B batch, L sequence length, D width, H heads, N folds, R rows of attention weights (heads, or folds x heads).
 
-Neither form projects the sequence. Both maps are linear in it, so W^K is moved to the query, q . (W^K x) = (W^K^T q) . x, and W^V behind
-the softmax, sum_l a_l W^V x_l = W^V (sum_l a_l x_l): N value projections cost no pass over the sequence more than one.
+Neither form projects the sequence. Both maps are linear in it, so W^K is moved to the query, q . W^K x = (W^K^T q) . x,
+and W^V behind the softmax, sum_l a_l W^V x_l = W^V (sum_l a_l x_l): N value projections then pass over the sequence
+once.
 """
 
 import math
@@ -20,7 +21,10 @@ Fold = Literal["qkv", "kv", "v", "none"]
 
 
 class MultiheadAttention(nn.Module):
-    """softmax(Q K^T / sqrt(head_dim)) V per head, concatenated (Eq. 12), with Q = W^Q x_non, K = W^K X, V = W^V X (section 3)."""
+    """softmax(Q K^T / sqrt(head_dim)) V per head, concatenated (Eq. 12).
+
+    Q = W^Q x_non, K = W^K X, V = W^V X, without biases (section 3).
+    """
 
     def __init__(self, query_dim: int, sequence_dim: int, heads: int, head_dim: int) -> None:
         super().__init__()
@@ -32,8 +36,9 @@ class MultiheadAttention(nn.Module):
         self.value = uniform_weight(heads, sequence_dim, head_dim, fan_in=sequence_dim)
 
     def forward(self, query: Tensor, sequence: Tensor, lengths: Tensor, pc: Tensor | None = None) -> Tensor:
-        """query: float [B, query_dim], sequence: float [B, L, sequence_dim], finite, lengths: int64 [B] -> [B, H * head_dim].
+        """query: float [B, query_dim], sequence: float [B, L, sequence_dim], finite, lengths: int64 [B].
 
+        Returns [B, H * head_dim].
         Only positions 0 .. lengths - 1 are seen; an empty sequence yields zeros. pc is ignored.
         """
         check_width("query", query, self.query_dim)
@@ -45,16 +50,17 @@ class MultiheadAttention(nn.Module):
 
 
 class PosoMultiheadAttention(nn.Module):
-    """C * softmax(Q (G^k(pc) * K)^T / sqrt(head_dim)) sum_i g(pc)_i V^(i) per head, concatenated: Eq. 14, with C inside each gate.
+    """C * softmax(Q (G^k(pc) * K)^T / sqrt(head_dim)) sum_i g(pc)_i V^(i) per head, concatenated: Eq. 14.
 
-    fold: how far Q, K and V are personalized (the rows of Table 7, in its order):
-        "qkv": N-fold Q, K and V; each fold attends on its own (Eq. 13). "kv": one Q, N-fold K and V. "v": one Q, K gated
-        element-wise, N-fold V (Eq. 14, the paper's choice). "none": one Q, K and V gated element-wise.
-    The gate of the folds is one number per fold and head; an element-wise gate has width H * head_dim and is the same at every position.
+    C is inside each gate. fold: how far Q, K and V are personalized (the rows of Table 7, in its order):
+        "qkv": N-fold Q, K and V; each fold attends on its own (Eq. 13). "kv": one Q, N-fold K and V. "v": one Q, K
+        gated element-wise, N-fold V (Eq. 14, the paper's choice). "none": one Q, K and V gated element-wise.
+    The gate of the folds is one number per fold and head; an element-wise gate has width H * head_dim and is the same
+    at every position.
 
-    After one seed it starts from the plain module's weights: each fold of Q and K is a copy, the folds of V are random matrices of
-    1/N the variance, given that they sum to the plain W^V. So with gates of 1 it equals the plain module up to rounding, while the
-    folds of V differ (equal folds would get equal gates and equal gradients for ever).
+    After one seed it starts from the plain module's weights: each fold of Q and K is a copy, the folds of V are random
+    matrices of 1/N the variance, given that they sum to the plain W^V. So with gates of 1 it equals the plain module up
+    to rounding, while the folds of V differ (equal folds would get equal gates and equal gradients for ever).
     """
 
     def __init__(
@@ -114,8 +120,8 @@ class PosoMultiheadAttention(nn.Module):
 def attend(probes: Tensor, sequence: Tensor, lengths: Tensor) -> Tensor:
     """sum_l softmax(probes . x)_l x_l over the valid positions l < lengths.
 
-    probes: float [B, R, D], sequence: float [B, L, D], lengths: int64 [B] -> [B, R, D]; zeros, with zero gradients of any
-    order, where lengths is 0.
+    probes: float [B, R, D], sequence: float [B, L, D], lengths: int64 [B] -> [B, R, D]; zeros, with zero gradients of
+    any order, where lengths is 0.
     """
     scores = probes @ sequence.transpose(1, 2)
     positions = torch.arange(sequence.shape[1], device=sequence.device)
@@ -131,9 +137,10 @@ def _project(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _split(weight: Tensor, key_folds: int, value_folds: int) -> Tensor:
-    """N = key_folds * value_folds (one of them is 1) matrices that sum to `weight` [H, D, out], each of 1 / N its variance.
+    """N = key_folds * value_folds (one of them is 1) matrices that sum to `weight` [H, D, out].
 
-    Independent draws d_i of variance 1 / N, given their sum W, are W / N + d_i - mean(d).
+    Each has 1 / N the variance of `weight`: independent draws d_i of that variance, given their
+    sum W, are W / N + d_i - mean(d).
     Returns [key_folds * H, D, value_folds * out], the layout that needs one product per row of attention weights.
     """
     folds = key_folds * value_folds

@@ -13,11 +13,13 @@ from coldrank.modules.checks import check_sizes, check_width
 
 
 class PersonalizedGate(nn.Module):
-    """C * g(pc) of Eq. 6: two linear layers with a ReLU between them (end of section 4.5), a sigmoid, times `scale` = C.
+    """C * g(pc) of Eq. 6: two linear layers with a ReLU between them (end of section 4.5), a sigmoid, times
+    C = `scale`.
 
-    The last layer starts at zero and the first one as `nn.Linear` does, so a fresh gate is `scale / 2` for every PC: exactly 1 at
-    the default scale of 2. A personalized module then starts as its plain version, bit for bit; outputs still part
-    at the first update, because each gate's gradient is that of the activation it multiplies.
+    The last layer starts at zero and the first one as `nn.Linear` does, so a fresh gate is `scale / 2` for every PC:
+    exactly 1 at the default scale of 2. A personalized module then starts as its plain version, bit for bit
+    (attention: up to rounding); outputs still part at the first update, because
+    each gate's gradient is that of the activation it multiplies.
     """
 
     def __init__(self, pc_dim: int, out_dim: int, hidden: int = 32, scale: float = 2.0) -> None:
@@ -33,7 +35,7 @@ class PersonalizedGate(nn.Module):
         nn.init.zeros_(self.output.bias)
 
     def forward(self, pc: Tensor | None) -> Tensor:
-        """pc: float [B, pc_dim] -> gates in (0, scale), [B, out_dim]. ValueError when pc is None or of another width."""
+        """pc: float [B, pc_dim] -> gates [B, out_dim], each in (0, scale). ValueError when pc is None."""
         if pc is None:
             raise ValueError("pc is None: a personalized module needs the personalization code, [batch, pc_dim]")
         check_width("pc", pc, self.pc_dim)
@@ -44,8 +46,8 @@ class PersonalizedGate(nn.Module):
 def separate_draws() -> Iterator[None]:
     """Draw initial weights from a stream of their own: derived from torch's CPU generator, which is left as it was.
 
-    What only a personalized module has (gates, folds) is built inside, so that after one seed a whole personalized model has the same plain
-    weights as its base. Holds for parameters made on the CPU or the meta device.
+    What only a personalized module has (gates, folds) is built inside, so that after one seed a whole personalized
+    model has the same plain weights as its base. Holds for parameters made on the CPU or the meta device.
     """
     with torch.random.fork_rng(devices=[]):
         # Seeded anew: continuing the copied stream would repeat the very draws of the next plain layer.

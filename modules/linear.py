@@ -1,4 +1,4 @@
-"""Linear maps: plain, personalized (POSO, Eq. 10), and grouped (one matrix per expert or task in a single batched product).
+"""Linear maps: plain, personalized (POSO, Eq. 10), and grouped (one matrix per group, in one batched product).
 
 B batch, D width, G groups.
 """
@@ -47,7 +47,7 @@ class PosoLinear(nn.Module):
 
 
 class GroupedLinear(nn.Module):
-    """W_g x_g + b_g for each group g, as one batched matrix product. Each group starts as an `nn.Linear` of its own would."""
+    """W_g x_g + b_g for each group g, as one batched product. Each group starts as an `nn.Linear` of its own."""
 
     def __init__(self, groups: int, in_dim: int, out_dim: int) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from coldrank.modules.linear import GroupedLinear
 
 
 class Experts(nn.Module):
-    """E MLPs of equal shape over one input: the first layers as one matrix product, deeper ones batched over experts."""
+    """E MLPs of equal shape over one input: the first layers are one matrix product, deeper ones batched."""
 
     def __init__(self, in_dim: int, experts: int, hidden: Sequence[int], dropout: float = 0.0) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Every module of the package with a plain and a personalized version, small, with inputs: the table of the shared checks."""
+"""Every module with a plain and a personalized version, small, with inputs: the table of the shared checks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Planted teachers: samples whose true logits come from POSO's own equations, with 5% new users that the gates treat differently.
+"""Planted teachers: the true logits come from POSO's own equations, and new users have gates of their own.
 
 n samples, D width, L sequence length, H heads or hidden units, N folds, E experts, T tasks.
 """
@@ -16,7 +16,7 @@ Draw = Callable[[Tensor, Generator], tuple[tuple[Tensor, ...], Tensor]]
 
 @dataclass(kw_only=True, slots=True)
 class Samples:
-    """inputs: tensors of n rows. avc: bucket of the accumulated view count, below NEW_BUCKETS for new users. labels: [n, T]."""
+    """inputs: tensors of n rows. avc: bucket of the view count, below NEW_BUCKETS for new users. labels: [n, T]."""
 
     inputs: tuple[Tensor, ...]
     avc: Tensor
@@ -52,7 +52,7 @@ def mlp_teacher(seed: int, width: int = 32, hidden: int = 64) -> Draw:
 
 
 def attention_teacher(seed: int, width: int = 16, length: int = 5, heads: int = 4, head_dim: int = 8) -> Draw:
-    """u . softmax(Q (G^k * K)^T / sqrt(head_dim)) sum_i g_i V^(i), Eq. 14 with four folds. G^k is 1 for regular users."""
+    """u . softmax(Q (G^k * K)^T / sqrt(head_dim)) sum_i g_i V^(i), Eq. 14, four folds; G^k is 1 for regular users."""
     g = torch.Generator().manual_seed(seed)
     size = heads * head_dim
     query, key = (torch.randn(width, size, generator=g) / width**0.5 for _ in range(2))
@@ -96,6 +96,6 @@ def mmoe_teacher(seed: int, width: int = 8, hidden: int = 12, experts: int = 8, 
 
 
 def _gates(units: int, generator: Generator) -> Tensor:
-    """Gates of 0 or 2 for regular (row 0) and new users (row 1): each has half the units on, and half of those in common."""
+    """Gates of 0 or 2 for regular (row 0) and new users (row 1): half the units on, half of those in common."""
     quarters = torch.tensor([[2.0, 2.0, 0.0, 0.0], [2.0, 0.0, 2.0, 0.0]]).repeat(1, units // 4)
     return quarters[:, torch.randperm(units, generator=generator)]

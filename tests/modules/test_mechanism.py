@@ -1,14 +1,18 @@
-"""POSO's claim on planted teachers: where 5% new users follow other gates, personalized modules learn them and plain ones do not.
+"""POSO's claim on planted teachers: where 5% new users follow other gates, personalized modules learn them and plain
+ones do not.
 
-Both sides get the same samples, seeds, optimiser (Adam), batches (one pass), and the bucket of the accumulated view count (AVC) as an
-ordinary input, so a gain is not the feature's. Criteria hold for the mean over five seeds, in percentage points of AUC.
+Both sides get the same samples, seeds, optimiser (Adam), batches (one pass), and the bucket of the accumulated view
+count (AVC) as an ordinary input, so a gain is not the feature's. Criteria hold for the mean over five seeds, in
+percentage points of AUC.
 
-The bounds were set from other draws of the teachers. There, POSO minus plain, new | regular users, +- standard deviation of a seed:
-MLP, Eq. 11: +5.6 +- 1.0 | +.08 +- .14 (a constant PC +1.1, 1.75 x the width +1.4, at 300,000 rows where POSO has +4.7).
-Attention, Eq. 14: +5.7 +- 4.7 | +.03 +- .27. A linear readout of plain attention cannot switch values by a feature beside it.
-MMoE, Eq. 17-18: -.5 +- .7 | +.09 +- .05. The softmax gate W^t x of the plain MMoE reads AVC itself, so nothing is left to gain,
-and with 60,000 rows new users lose 1.4 +- 1.2 (nothing where the gates learn at a tenth of the rate). With AVC in the gates alone,
-against a plain MMoE without AVC, the gates show what they do: +6.4 +- 4.6 | +.06 +- .04; that is their test.
+The bounds were set from other draws of the teachers. POSO minus plain there, new | regular users, +- standard deviation
+of a seed:
+
+- MLP, Eq. 11: +5.6 +- 1.0 | +.08 +- .14. At 300,000 rows +4.7, a constant PC +1.1, 1.75 x the width +1.4.
+- Attention, Eq. 14: +5.7 +- 4.7 | +.03 +- .27. A linear readout of plain attention cannot switch values by a feature.
+- MMoE, Eq. 17-18: -.5 +- .7 | +.09 +- .05. The softmax gate W^t x of the plain MMoE reads AVC itself, so nothing is
+  left to gain; with 60,000 rows new users lose 1.4 +- 1.2 (nothing where the gates learn at a tenth of the rate).
+- MMoE with AVC in the gates alone, against a plain MMoE without AVC: +6.4 +- 4.6 | +.06 +- .04. That is its test.
 """
 
 from collections.abc import Callable
@@ -35,7 +39,7 @@ AVC_DIM = 8
 
 
 class Student(nn.Module):
-    """AVC embedding beside x, the module under test, a linear readout (which also sees x where the module is attention)."""
+    """AVC embedding beside x, the module under test, a linear readout (of x too where the module is attention)."""
 
     def __init__(self, module: nn.Module, readout: nn.Module, avc_as_input: bool = True) -> None:
         super().__init__()
