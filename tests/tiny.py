@@ -11,11 +11,15 @@ from coldrank.train.config import RunConfig
 
 def tiny(config: RunConfig) -> RunConfig:
     """The same arm with small widths and batches."""
-    model = replace(
-        config.model, heads=2, head_dim=4, experts=2, expert_hidden=(8, 8), tower_hidden=(4,), gate_hidden=4
-    )
+    m = config.model
+    narrow = {"expert_hidden": _narrow(m.expert_hidden), "tower_hidden": _narrow(m.tower_hidden)}
+    model = replace(m, heads=2, head_dim=4, experts=2, gate_hidden=4, **narrow)
     data = replace(config.data, batch_size=64, eval_batch_size=64, shuffle_rows=256, prefetch=2)
     return replace(config, model=model, data=data, train=replace(config.train, log_every=5, threads=1))
+
+
+def _narrow(widths: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(max(2, w // 16) for w in widths)
 
 
 def sample_features(length: int = 6) -> tuple[Feature, ...]:

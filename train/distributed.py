@@ -76,8 +76,11 @@ def shard(task: RankingTask, ranks: Ranks, optim: OptimConfig, seed: int) -> Dis
     module_plan = construct_module_sharding_plan(
         task.embeddings.ebc, placement, sharder, local, ranks.world_size, ranks.device.type
     )
+    for name, part in task.named_children():
+        if name != "embeddings":
+            part.to(ranks.device)
     model = DistributedModelParallel(
-        task.to(ranks.device),
+        task,
         device=ranks.device,
         plan=ShardingPlan({"embeddings.ebc": module_plan}),
         sharders=[sharder],

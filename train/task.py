@@ -9,7 +9,7 @@ from coldrank.models.batch import Batch
 from coldrank.models.embeddings import Embedded, EmbeddingStage
 from coldrank.models.features import FeatureSet
 from coldrank.models.ranker import Ranker, RankerConfig
-from coldrank.modules.losses import masked_bce
+from coldrank.modules.losses import MaskedBCE
 
 
 class Outputs(NamedTuple):
@@ -24,8 +24,6 @@ class RankingTask(nn.Module):
     """Ranker and loss. `forward` is the embedding lookup and one call of `dense`, so that TorchRec's pipelines trace the
     lookup alone and whatever the dense part does stays inside one untraced call."""
 
-    loss_weights: Tensor
-
     def __init__(
         self,
         features: FeatureSet,
@@ -36,7 +34,7 @@ class RankingTask(nn.Module):
         super().__init__()
         self.embeddings = EmbeddingStage(features, device=device)
         self.ranker = Ranker(config, self.embeddings, len(features.numbers), len(loss_weights))
-        self.register_buffer("loss_weights", torch.tensor(list(loss_weights.values())), persistent=False)
+        self.loss = MaskedBCE(list(loss_weights.values()))
 
     def forward(self, batch: Batch) -> Outputs:
         embedded = self.embeddings(batch)
@@ -44,5 +42,5 @@ class RankingTask(nn.Module):
 
     def dense(self, batch: Batch, embedded: Embedded) -> Outputs:
         logits = self.ranker(embedded, batch.dense, batch.sequence_lengths)
-        total, per_task = masked_bce(logits, batch.labels, self.loss_weights)
+        total, per_task = self.loss(logits, batch.labels)
         return Outputs(total, logits, per_task)

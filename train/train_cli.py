@@ -33,7 +33,7 @@ def add_evaluate(commands: Any) -> None:
         "evaluate",
         help="score a split with a trained run and print its metrics",
         description="Loads the last checkpoint of a run, scores a split and prints AUC per task and cohort; "
-        "all metrics go into RUN/evaluation-SPLIT.json.",
+        "all metrics go into RUN/summary.json and metrics.jsonl.",
     )
     p.add_argument("--run", required=True, type=Path, dest="run_folder", help="run folder written by `coldrank train`")
     p.add_argument("--data", required=True, type=Path, help="folder written by `coldrank prepare`")
@@ -72,13 +72,11 @@ def _diff(source: str, config: RunConfig) -> str:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    import json
-
     from coldrank.train import checkpoint
     from coldrank.train.data.batches import DataFolder
     from coldrank.train.distributed import process_group
     from coldrank.train.evaluate import summary_table
-    from coldrank.train.run_folder import write_atomic
+    from coldrank.train.run_folder import RunFolder
     from coldrank.train.trainer import build, evaluate
 
     config = load(str(args.run_folder / "config.json"), args.set)
@@ -92,5 +90,8 @@ def _evaluate(args: argparse.Namespace) -> None:
         progress = checkpoint.load(checkpoints, run.state, ranks)
         rows = evaluate(run, args.split, progress.step, args.predictions)
         if ranks.is_first:
-            write_atomic(args.run_folder / f"evaluation-{args.split}.json", json.dumps(rows, indent=1) + "\n")
+            folder = RunFolder(args.run_folder)
+            folder.log(rows)
+            folder.summarize(rows)
+            folder.close()
             tqdm.write(f"\n{summary_table(rows)}")

@@ -60,8 +60,8 @@ def build(config: RunConfig, data: DataFolder, ranks: Ranks) -> Run:
     torch.manual_seed(config.seed)
     features = validate(config)
     encoder = FeatureEncoder(features)
-    # The tables are made by the sharder, on their device, not here.
-    task = RankingTask(features, config.model, config.tasks)
+    # No memory for whole tables here: the sharder makes each rank's part.
+    task = RankingTask(features, config.model, config.tasks, device=torch.device("meta"))
     model = shard(task, ranks, config.optim, config.seed)
     make = BatchMaker(encoder, list(config.tasks), data.truths(list(config.tasks)))
     return Run(config, data, ranks, encoder, model, Optimizers(model, config.optim), make)
