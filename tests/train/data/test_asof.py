@@ -39,7 +39,7 @@ def test_every_column_equals_the_double_loop(seed: int, history: int, tmp_path: 
 
 
 def changed_after(log: pl.DataFrame, time: int, seed: int) -> pl.DataFrame:
-    """The log with its rows after a time deleted in part, changed in value, joined by new ones, and everything shuffled."""
+    """The log with its rows after a time deleted in part, changed in value, joined by new ones, and all shuffled."""
     rng = np.random.default_rng(seed)
     past, future = log.filter(pl.col("time") <= time), log.filter(pl.col("time") > time)
     last = START + 5 * 86_400_000
