@@ -23,7 +23,7 @@ def test_two_ranks_train_and_score_every_row(tmp_path):
     command += ["--rdzv-endpoint=localhost:0", "-m", "coldrank.train.main", "train", "--config", str(config)]
     command += ["--data", str(data), "--out", str(out), "--set", "train.epochs=2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     frame = pl.read_parquet(out / "predictions-test.parquet")
     truth = pl.read_parquet(data / "samples/split=test", hive_partitioning=False)
