@@ -10,7 +10,7 @@ Event = dict[str, Any]
 
 
 def naive_samples(events: list[Event], groups: list[Group], signals: list[str], history: int) -> list[dict[str, Any]]:
-    """events: dicts with user, item, time, the keys of the groups, the signals and birth (None: unknown), in the order of
+    """events: dicts with user, item, time, the keys of the groups, the signals, birth (None: unknown), in the order of
     (time, user, item). groups: parents first."""
     return [_sample(e, [p for p in events if p["time"] < e["time"]], groups, signals, history) for e in events]
 
