@@ -88,8 +88,8 @@ def _put_in_place(new: Path, out: Path) -> None:
 def _write(samples: Samples, splits: NDArray[np.int8], folder: Path) -> list[Partition]:
     jobs = list(_partition_rows(samples, splits))
     bar = tqdm(total=len(splits), desc="writing", unit="row", unit_scale=True, disable=None)
-    # Two at a time: each holds one row group, and compression leaves the interpreter's lock.
-    with bar, ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
+    # Each thread holds one row group; building and compressing it mostly leave the interpreter free for the others.
+    with bar, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         return list(pool.map(lambda job: _write_partition(samples, folder, job, bar.update), jobs))
 
 
