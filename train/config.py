@@ -32,7 +32,8 @@ class DataConfig:
     evaluate: str = "test"
     batch_size: int = 1024
     eval_batch_size: int = 4096
-    shuffle_rows: int = 524_288
+    shuffle_rows: int = 131_072
+    order: Literal["time", "random"] = "random"
     prefetch: int = 4
 
 

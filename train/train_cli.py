@@ -3,12 +3,15 @@
 import argparse
 import importlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from coldrank.train.config import RunConfig, difference, load, validate
 from coldrank.train.errors import UserError
+
+# Importing torch and TorchRec takes seconds: only the commands that need them do.
+if TYPE_CHECKING:
+    from coldrank.train.config import RunConfig
 
 
 def add_train(commands: Any) -> None:
@@ -50,6 +53,7 @@ def _add_set(p: argparse.ArgumentParser) -> None:
 
 
 def _train(args: argparse.Namespace) -> None:
+    from coldrank.train.config import load
     from coldrank.train.data.batches import DataFolder
     from coldrank.train.distributed import process_group
     from coldrank.train.evaluate import summary_table
@@ -63,8 +67,10 @@ def _train(args: argparse.Namespace) -> None:
             tqdm.write(f"\n{summary_table(rows)}\n\n{args.out}: run folder, all metrics in summary.json")
 
 
-def _diff(source: str, config: RunConfig) -> str:
+def _diff(source: str, config: "RunConfig") -> str:
     """Difference to the arm `base` of the same module; to nothing when a config.json is repeated."""
+    from coldrank.train.config import difference
+
     if source.endswith(".json"):
         return f"repeats {source}\n"
     base = getattr(importlib.import_module(source.partition(":")[0]), "base", None)
@@ -73,6 +79,7 @@ def _diff(source: str, config: RunConfig) -> str:
 
 def _evaluate(args: argparse.Namespace) -> None:
     from coldrank.train import checkpoint
+    from coldrank.train.config import load
     from coldrank.train.data.batches import DataFolder
     from coldrank.train.distributed import process_group
     from coldrank.train.evaluate import summary_table
@@ -80,7 +87,6 @@ def _evaluate(args: argparse.Namespace) -> None:
     from coldrank.train.trainer import build, evaluate
 
     config = load(str(args.run_folder / "config.json"), args.set)
-    validate(config)
     checkpoints = args.run_folder / "checkpoints"
     if not checkpoint.steps(checkpoints):
         raise UserError(f"{args.run_folder}: no checkpoint in it")

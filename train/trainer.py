@@ -1,9 +1,11 @@
 """A run: data, model, steps, checkpoints, evaluation."""
 
+import itertools
 import math
 import random
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import torch.distributed as dist
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from tqdm import tqdm
 
+from coldrank.models.batch import Batch
 from coldrank.models.encode import FeatureEncoder
 from coldrank.train import checkpoint
 from coldrank.train.checkpoint import Progress
@@ -74,6 +77,7 @@ def train(config: RunConfig, data: DataFolder, out: Path, ranks: Ranks, *, fresh
     dist.barrier()
     folder = RunFolder(out)
     run = build(config, data, ranks)
+    reader = _reader(run)
     progress = Progress()
     if checkpoint.steps(folder.checkpoints):
         progress = checkpoint.load(folder.checkpoints, run.state, ranks)
@@ -86,7 +90,7 @@ def train(config: RunConfig, data: DataFolder, out: Path, ranks: Ranks, *, fresh
             folder.metrics.unlink(missing_ok=True)
     if ranks.is_first:
         folder.start(config, diff)
-    _steps(run, folder, progress)
+    _steps(run, reader, folder, progress)
     rows = evaluate(run, config.data.evaluate, progress.step, out / f"predictions-{config.data.evaluate}.parquet")
     if ranks.is_first:
         folder.log(rows)
@@ -105,46 +109,56 @@ def evaluate(run: Run, split: str, step: int, predictions: Path | None) -> list[
     return metric_rows(frame, run.config, step, split)
 
 
-def _steps(run: Run, folder: RunFolder, progress: Progress) -> None:
+def _reader(run: Run) -> SampleReader:
     config, ranks = run.config, run.ranks
     reader = SampleReader(
         run.data.files(config.data.fit),
         run.make.columns(),
         config.data.batch_size,
         shuffle_rows=config.data.shuffle_rows,
+        in_time=config.data.order == "time",
         seed=config.seed,
         rank=ranks.rank,
         world_size=ranks.world_size,
     )
-    per_epoch = reader.common_batches
-    if per_epoch == 0:
+    if reader.common_batches == 0:
         raise UserError(f"{run.data.path}: fewer row groups than the {ranks.world_size} ranks; prepare smaller ones")
-    total = config.train.steps or per_epoch * config.train.epochs
+    return reader
+
+
+def _stream(run: Run, reader: SampleReader, progress: Progress) -> Iterator[Batch]:
+    """Batches from where the run stands on, epoch after epoch. Every rank takes equally many of an epoch."""
+    while True:
+        with batches(reader, run.make, run.config.data.prefetch, progress.epoch, progress.batch) as source:
+            for batch in itertools.islice(source, reader.common_batches - progress.batch):
+                progress.batch += 1
+                yield batch
+        progress.epoch, progress.batch = progress.epoch + 1, 0
+
+
+def _steps(run: Run, reader: SampleReader, folder: RunFolder, progress: Progress) -> None:
+    config, ranks = run.config, run.ranks
+    total = config.train.steps or reader.common_batches * config.train.epochs
     recent = _Recent(list(config.tasks), ranks)
     begun = time.perf_counter() - progress.seconds
-    with tqdm(total=total, initial=progress.step, desc=config.name, unit="step", disable=not ranks.is_first) as bar:
-        while progress.step < total:
-            with batches(reader, run.make, config.data.prefetch, progress.epoch, progress.batch) as source:
-                for batch in source:
-                    loss = _step(run, batch, progress.step, total, recent)
-                    progress.step, progress.batch = progress.step + 1, progress.batch + 1
-                    progress.seconds = time.perf_counter() - begun
-                    bar.update()
-                    if progress.step % config.train.log_every == 0 or progress.step == total:
-                        rows = recent.rows(progress.step, loss)
-                        if ranks.is_first:
-                            folder.log(rows)
-                            bar.set_postfix_str(f"loss {rows[0]['value']:.4f}, {recent.rate:,.0f} samples/s")
-                    every = config.train.checkpoint_every
-                    if progress.step == total or (every and progress.step % every == 0):
-                        checkpoint.save(folder.checkpoints, run.state, progress, ranks, config.train.keep_checkpoints)
-                    if progress.step == total or progress.batch == per_epoch:
-                        break
-            if progress.batch >= per_epoch:
-                progress.epoch, progress.batch = progress.epoch + 1, 0
+    remaining = itertools.islice(_stream(run, reader, progress), max(0, total - progress.step))
+    bar = tqdm(remaining, total=total, initial=progress.step, desc=config.name, unit="step", disable=not ranks.is_first)
+    for batch in bar:
+        loss = _step(run, batch, progress.step, total, recent)
+        progress.step += 1
+        progress.seconds = time.perf_counter() - begun
+        last = progress.step == total
+        if last or progress.step % config.train.log_every == 0:
+            rows = recent.rows(progress.step, loss)
+            if ranks.is_first:
+                folder.log(rows)
+                bar.set_postfix_str(f"loss {rows[0]['value']:.4f}, {recent.rate:,.0f} samples/s")
+        every = config.train.checkpoint_every
+        if last or (every and progress.step % every == 0):
+            checkpoint.save(folder.checkpoints, run.state, progress, ranks, config.train.keep_checkpoints)
 
 
-def _step(run: Run, batch: Any, step: int, total: int, recent: "_Recent") -> torch.Tensor:
+def _step(run: Run, batch: Batch, step: int, total: int, recent: "_Recent") -> torch.Tensor:
     run.optimizers.begin_step(step, total)
     outputs = run.model(batch.to(run.ranks.device))
     outputs.loss.backward()

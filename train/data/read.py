@@ -1,6 +1,6 @@
 """Prepared Parquet -> raw columns -> batches: one share of the row groups per rank, shuffled within a buffer, resumable.
 
-The rows of a rank are one long line: its row groups in an order drawn from (seed, epoch), end to end. The line is cut into
+The rows of a rank are one long line: its row groups end to end, in order of time or as drawn from (seed, epoch). The line is cut into
 buffers of whole batches; each buffer is shuffled by itself. Which rows make batch n therefore follows from n alone, and a
 reader that stopped after batch n goes on with batch n + 1 without decoding what lies before its buffer.
 """
@@ -48,7 +48,8 @@ def list_row_groups(paths: list[Path]) -> list[RowGroup]:
 class SampleReader:
     """Iterates the raw columns of batches.
 
-    columns: what to read and how to check it. shuffle_rows: rows per buffer (0: file order). Raises UserError for a missing
+    columns: what to read and how to check it. shuffle_rows: rows per buffer (0: file order). in_time: buffers follow the files'
+    order; else row groups are drawn from the whole. Raises UserError for a missing
     column, a wrong type, NaN or an id out of range, with file, column and row.
     """
 
@@ -59,6 +60,7 @@ class SampleReader:
         batch_size: int,
         *,
         shuffle_rows: int = 0,
+        in_time: bool = True,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -68,6 +70,7 @@ class SampleReader:
         self.columns = columns
         self.batch_size = batch_size
         self.shuffle = shuffle_rows > 0
+        self.in_time = in_time or not self.shuffle
         # Without shuffling, a buffer only bounds the memory.
         self.buffer_rows = max(1, (shuffle_rows or 65_536) // batch_size) * batch_size
         self.seed = seed
@@ -82,7 +85,7 @@ class SampleReader:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Raw]:
         """The batches of an epoch from batch `start` on; the last may be short."""
-        order = self._rng(epoch, 0).permutation(len(self.groups)) if self.shuffle else range(len(self.groups))
+        order = range(len(self.groups)) if self.in_time else self._rng(epoch, 0).permutation(len(self.groups))
         line = _Line([self.groups[i] for i in order], self.columns)
         per_buffer = self.buffer_rows // self.batch_size
         for buffer in range(start // per_buffer, -(-self.rows // self.buffer_rows)):

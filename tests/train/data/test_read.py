@@ -44,7 +44,10 @@ def test_every_row_once_and_lists_stay_with_their_row(tmp_path):
 def test_order_is_of_time_without_shuffling_and_of_seed_and_epoch_with(tmp_path):
     path = write(tmp_path)
     assert chained(ids(SampleReader([path], COLUMNS, 16).epoch(5))) == list(range(100))
-    shuffled = SampleReader([path], COLUMNS, 16, shuffle_rows=64, seed=1)
+    in_time = chained(ids(SampleReader([path], COLUMNS, 16, shuffle_rows=32, seed=1).epoch(0)))
+    assert sorted(in_time[:32]) == list(range(32)) and in_time[:32] != list(range(32))
+    shuffled = SampleReader([path], COLUMNS, 16, shuffle_rows=64, in_time=False, seed=1)
+    assert sorted(chained(ids(shuffled.epoch(0)))[:64]) != list(range(64))
     assert ids(shuffled.epoch(0)) == ids(shuffled.epoch(0))
     assert ids(shuffled.epoch(0)) != ids(shuffled.epoch(1))
     assert ids(shuffled.epoch(0)) != ids(SampleReader([path], COLUMNS, 16, shuffle_rows=64, seed=2).epoch(0))
