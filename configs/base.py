@@ -12,16 +12,21 @@ AVC_EDGES = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 5
 Arm = Callable[[], RunConfig]
 
 
-def rates(groups: Sequence[str], signals: Sequence[str], *, buckets: int = 0, dim: int = 4) -> list[Feature]:
-    """Smoothed rates as log-odds in dense slots, and also as embedded quantile buckets if `buckets` is given."""
-    names = [f"rate_{group}_{signal}" for group in groups for signal in signals]
-    features = [Feature(name=n, role="context", kind="number", transform="logit") for n in names]
-    if buckets:
-        features += [
-            Feature(name=f"{n}_bucket", column=n, role="context", kind="bucket", buckets=buckets, dim=dim)
-            for n in names
-        ]
-    return features
+def rates(groups: Sequence[str], signals: Sequence[str]) -> list[Feature]:
+    """Smoothed rates as log-odds in dense slots."""
+    return [Feature(name=n, role="context", kind="number", transform="logit") for n in _rate_columns(groups, signals)]
+
+
+def rate_buckets(groups: Sequence[str], signals: Sequence[str], *, buckets: int, dim: int) -> list[Feature]:
+    """Smoothed rates as embedded quantile buckets."""
+    return [
+        Feature(name=f"{n}_bucket", column=n, role="context", kind="bucket", buckets=buckets, dim=dim)
+        for n in _rate_columns(groups, signals)
+    ]
+
+
+def _rate_columns(groups: Sequence[str], signals: Sequence[str]) -> list[str]:
+    return [f"rate_{group}_{signal}" for group in groups for signal in signals]
 
 
 def counts(columns: Sequence[str], *, dim: int = 0) -> list[Feature]:

@@ -13,6 +13,8 @@ from coldrank.train.config import DataConfig, OptimConfig, RunConfig, TrainConfi
 
 HISTORY = 50
 TASKS = ("long_view", "finish_view", "like", "follow", "click")
+# Tasks with enough positives for sixteen buckets of a rate.
+DENSE_TASKS = ("long_view", "finish_view", "like", "click")
 GROUPS = (
     "user",
     "item",
@@ -59,6 +61,7 @@ def features(history: int = HISTORY) -> tuple[Feature, ...]:
         *parts.counts(["user_views", "item_views"], dim=8),
         *parts.counts([f"views_{g}" for g in GROUPS if g not in ("user", "item")]),
         *parts.rates(GROUPS, TASKS),
+        *parts.rate_buckets(GROUPS, DENSE_TASKS, buckets=16, dim=4),
         *parts.history(history, {"hist_item_id": "item", "hist_tag": "tag"}, ("long_view", "like", "click")),
         parts.personalization_code("user_views", dim=8),
     )
@@ -85,9 +88,11 @@ def base() -> RunConfig:
         tasks=dict.fromkeys(TASKS, 1.0),
         features=features(),
         tables=tables(),
-        model=RankerConfig(heads=4, head_dim=8, experts=4, expert_hidden=(128, 64), tower_hidden=(32,)),
-        data=DataConfig(batch_size=1024),
-        optim=OptimConfig(sparse_lr=0.05, dense_lr=1e-3, decay="linear"),
+        model=RankerConfig(
+            heads=4, head_dim=8, positions=True, experts=4, expert_hidden=(128, 64), tower_hidden=(32,), dropout=0.2
+        ),
+        data=DataConfig(batch_size=512),
+        optim=OptimConfig(sparse_lr=0.03, dense_lr=2e-3, decay="linear"),
         train=TrainConfig(epochs=1),
     )
 
@@ -130,4 +135,4 @@ def poso_constant_pc() -> RunConfig:
 def base_wider() -> RunConfig:
     """Control: a plain base of as many dense parameters as `poso`."""
     config = base()
-    return replace(config, name="base_wider", model=replace(config.model, expert_hidden=(136, 64)))
+    return replace(config, name="base_wider", model=replace(config.model, expert_hidden=(134, 64)))

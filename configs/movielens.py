@@ -40,9 +40,11 @@ def base() -> RunConfig:
             Table(name="tag", rows=64, dim=8),
             Table(name="user_category", rows=256, dim=4),
         ),
-        model=RankerConfig(heads=4, head_dim=8, experts=4, expert_hidden=(128, 64), tower_hidden=(32,)),
-        data=DataConfig(batch_size=1024),
-        optim=OptimConfig(sparse_lr=0.05, dense_lr=1e-3, decay="linear"),
+        model=RankerConfig(
+            heads=4, head_dim=8, positions=True, experts=4, expert_hidden=(128, 64), tower_hidden=(32,), dropout=0.2
+        ),
+        data=DataConfig(batch_size=512),
+        optim=OptimConfig(sparse_lr=0.03, dense_lr=2e-3, decay="linear"),
         train=TrainConfig(epochs=1),
     )
 

@@ -54,6 +54,7 @@ class EmbeddingStage(nn.Module):
         self.key_index = {key: i for i, key in enumerate(k for f in features.sparse for k in f.keys)}
         self.static_dim = sum(features.dim(f) for f in fixed)
         self.pc_dim = sum(features.dim(f) for f in features.sparse if f.role == "pc")
+        self.sequence_lengths = {name: fs[0].length for name, fs in features.sequences.items()}
         self.sequence_dims = {name: sum(features.dim(f) for f in fs) for name, fs in features.sequences.items()}
 
     def forward(self, batch: Batch) -> Embedded:

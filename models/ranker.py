@@ -26,10 +26,12 @@ class RankerConfig:
 
     pc: what feeds the gates: the feature of role `pc`, or a constant (the control that has POSO's parameters only).
     gate_scale: C of Eq. 6. mha_fold: the row of POSO's Table 7, `v` is the paper's choice (Eq. 14).
+    positions: adds a learned vector per position to a sequence, so that attention can tell recent from old.
     """
 
     heads: int = 4
     head_dim: int = 16
+    positions: bool = False
     experts: int = 4
     expert_hidden: tuple[int, ...] = (256, 128)
     tower_hidden: tuple[int, ...] = (64,)
@@ -62,6 +64,10 @@ class Ranker(nn.Module):
         self.attention = nn.ModuleDict(
             {name: _attention(config, static_dim, dim, pc_dim) for name, dim in stage.sequence_dims.items()}
         )
+        lengths = {name: stage.sequence_lengths[name] for name in self.attention if config.positions}
+        self.positions = nn.ParameterDict(
+            {name: nn.Parameter(torch.zeros(n, stage.sequence_dims[name])) for name, n in lengths.items()}
+        )
         width = static_dim + len(self.attention) * config.heads * config.head_dim
         mmoe = (width, config.experts, config.expert_hidden, tasks)
         towers = (config.expert_hidden[-1], config.tower_hidden, tasks)
@@ -75,7 +81,10 @@ class Ranker(nn.Module):
         pc = torch.ones_like(static[:, :1]) if self.constant_pc else embedded.pc
         parts = [static]
         for i, (name, attention) in enumerate(self.attention.items()):
-            parts.append(attention(static, embedded.sequences[name], sequence_lengths[i], pc))
+            sequence = embedded.sequences[name]
+            if name in self.positions:
+                sequence = sequence + self.positions[name]
+            parts.append(attention(static, sequence, sequence_lengths[i], pc))
         logits: Tensor = self.towers(self.mmoe(torch.cat(parts, 1), pc), pc)
         return logits
 
