@@ -89,8 +89,11 @@ def poso(base: RunConfig) -> RunConfig:
 
 
 def without_avc(base: RunConfig) -> RunConfig:
-    """Drops the AVC from the ordinary inputs; the gates, where there are any, still take it."""
-    kept = tuple(f for f in base.features if f.role == "pc" or f.raw_columns != ("user_views",))
+    """Drops the counts of the user's views, in all and by group, from the ordinary inputs; the gates, where there are any,
+    still take the AVC. What hints at it otherwise stays: the length of the history, the time since the last event."""
+    kept = tuple(
+        f for f in base.features if f.role == "pc" or not f.raw_columns[0].startswith(("user_views", "views_user_"))
+    )
     return replace(base, name=f"{base.name}_without_avc", features=kept)
 
 

@@ -44,14 +44,14 @@ def features(history: int = HISTORY) -> tuple[Feature, ...]:
     categories = [f"user_{c}" for c in USER_CATEGORIES]
     return (
         Feature(name="user_id", role="user", kind="id", table="user"),
-        *(Feature(name=c, role="user", kind="id", table="user_category", salted=True) for c in categories),
+        *(Feature(name=c, role="user", kind="id", table="user_category", salted=True, default=-1) for c in categories),
         *(Feature(name=f"user_{c}", role="user", kind="number", transform="log1p") for c in USER_COUNTS),
         Feature(name="item_id", role="item", kind="id", table="item"),
-        Feature(name="item_author_id", role="item", kind="id", table="author"),
-        Feature(name="item_music_id", role="item", kind="id", table="music"),
+        Feature(name="item_author_id", role="item", kind="id", table="author", default=-1),
+        Feature(name="item_music_id", role="item", kind="id", table="music", default=-1),
         Feature(name="item_tags", role="item", kind="id", table="tag", many=True),
-        Feature(name="item_upload_type", role="item", kind="id", table="item_category", salted=True),
-        Feature(name="item_music_type", role="item", kind="id", table="item_category", salted=True),
+        Feature(name="item_upload_type", role="item", kind="id", table="item_category", salted=True, default=-1),
+        Feature(name="item_music_type", role="item", kind="id", table="item_category", salted=True, default=-1),
         Feature(name="item_duration_s", role="item", kind="number", transform="log1p"),
         Feature(name="item_duration_bucket", column="item_duration_s", role="item", kind="bucket", buckets=32, dim=8),
         Feature(name="item_age_h", role="item", kind="bucket", buckets=16, dim=4),
@@ -118,12 +118,12 @@ def poso() -> RunConfig:
 
 
 def base_without_avc() -> RunConfig:
-    """Control: what the AVC feature itself is worth."""
+    """Control: what the AVC as an ordinary input is worth."""
     return parts.without_avc(base())
 
 
 def poso_avc_in_gates_only() -> RunConfig:
-    """Control: the AVC feeds the gates and nothing else."""
+    """Control: the AVC as the gates' input only."""
     return replace(parts.without_avc(poso()), name="poso_avc_in_gates_only")
 
 

@@ -17,7 +17,7 @@ def features(*, ratings: bool = True) -> tuple[Feature, ...]:
     opinions = TASKS if ratings else ()
     return (
         *(
-            Feature(name=f"user_{c}", role="user", kind="id", table="user_category", salted=True)
+            Feature(name=f"user_{c}", role="user", kind="id", table="user_category", salted=True, default=-1)
             for c in ("gender", "age", "occupation")
         ),
         Feature(name="item_id", role="item", kind="id", table="item"),
@@ -80,12 +80,12 @@ def poso_without_ratings() -> RunConfig:
 
 
 def base_without_avc() -> RunConfig:
-    """Control: what the AVC feature itself is worth."""
+    """Control: what the AVC as an ordinary input is worth."""
     return parts.without_avc(base())
 
 
 def poso_avc_in_gates_only() -> RunConfig:
-    """Control: the AVC feeds the gates and nothing else."""
+    """Control: the AVC as the gates' input only."""
     return replace(parts.without_avc(poso()), name="poso_avc_in_gates_only")
 
 

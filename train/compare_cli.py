@@ -22,7 +22,8 @@ def add_compare(commands: Any) -> None:
         "compare",
         help="compare runs per task and cohort, with intervals",
         description="Groups run folders by arm (`name` in config.json), compares each arm with the baseline on the same "
-        "scored rows, and prints a table per cohort with 95% intervals that cover the choice of users and of seeds. "
+        "scored rows, and prints AUC per task and cohort with 95% intervals that cover the choice of users and of seeds; AUC at fixed "
+        "AVC, NE and GAUC are in OUT/compare.md. "
         "A run folder needs config.json with name and seed, and predictions-SPLIT.parquet; other tools' runs work too.",
     )
     p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder; several seeds of an arm are averaged")
@@ -39,7 +40,7 @@ def add_compare(commands: Any) -> None:
 def _compare(args: argparse.Namespace) -> None:
     from coldrank.train.compare import compare
     from coldrank.train.compare_runs import common_cohorts
-    from coldrank.train.compare_table import LEGEND, format_table, format_verdicts
+    from coldrank.train.compare_table import LEGEND, format_overview, format_verdicts
 
     if args.out.exists():
         raise UserError(f"--out {args.out}: exists already; give a new folder")
@@ -53,8 +54,8 @@ def _compare(args: argparse.Namespace) -> None:
     notes = left_out(runs)
     settings = {"split": args.split, "baseline": baseline, "resamples": args.resamples, "seed": args.seed}
     write_comparison(args.out, rows, runs, {**settings, "cohorts": asdict(cohorts)}, notes)
-    print("\n".join(["", format_table(rows), "", LEGEND, "", format_verdicts(rows), *notes]))
-    print(f"\n{args.out}: compare.json and compare.md, with the spread from users and from seeds apart")
+    print("\n".join(["", format_overview(rows), "", LEGEND, "", format_verdicts(rows), *notes]))
+    print(f"\n{args.out}: every metric in compare.md; compare.json has the spread from users and from seeds apart")
 
 
 def choose_runs(folders: Sequence[Path], baseline: str | None, split: str) -> tuple[list["Run"], str]:
@@ -90,16 +91,17 @@ def write_comparison(
 
     compare.json: the settings, `runs` (path, arm, seed), `notes`, and `rows` with the fields of `compare.Row`.
     """
-    from coldrank.train.compare_table import LEGEND, format_details, format_table, format_verdicts
+    from coldrank.train.compare_table import LEGEND, format_cohorts, format_details, format_overview, format_verdicts
 
     listed = [{"path": str(run.folder), "arm": run.arm, "seed": run.seed} for run in runs]
     content = {"format": 1, **settings, "level": 0.95, "unit": "percent, differences in percentage points"}
     content |= {"runs": listed, "notes": list(notes), "rows": [asdict(row) for row in rows]}
     sections = [
         f"# Comparison with {settings['baseline']} on split {settings['split']}",
-        format_table(rows, tablefmt="github"),
+        format_overview(rows, tablefmt="github"),
         LEGEND,
         format_verdicts(rows) + "".join(f"\n{note}" for note in notes),
+        format_cohorts(rows),
         "## All figures\n\nSpreads are standard errors of the difference in percentage points.",
         format_details(rows),
     ]

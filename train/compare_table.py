@@ -1,6 +1,6 @@
-"""The comparison as text: one table per cohort, the verdicts in words, and every figure in full."""
+"""The comparison as text: one table over the cohorts, one per cohort, the verdicts in words, and every figure in full."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from textwrap import fill
 
 from tabulate import tabulate
@@ -8,35 +8,45 @@ from tabulate import tabulate
 from coldrank.train.compare import METRICS, Row
 
 TITLES = {"auc": "AUC", "auc_fixed_avc": "AUC fixed AVC", "ne": "NE", "gauc": "GAUC"}
-MARKS = {"better": " ▲", "worse": " ▼"}
+MARKS = {"better": "▲", "worse": "▼"}
 LEGEND = (
     "In percent. First arm of a task: mean over its seeds. Others: difference to it in percentage points ± half of the\n"
-    "95% interval; ▲ better, ▼ worse, no mark: not distinguishable. NE: lower is better. (seeds); n: labelled rows.\n"
+    "95% interval; ▲ better, ▼ worse, no mark: not distinguishable. NE: lower is better. (seeds); n: labelled rows,\nof the first column.\n"
     "New users and items: judge by AUC and NE; their GAUC misleads where past labels are among the features."
 )
 WIDTH = 100
 
 
-def format_table(rows: Sequence[Row], tablefmt: str = "simple") -> str:
-    """One table per cohort, a line per task and arm, a column per metric; `tablefmt` as in tabulate ("github" for Markdown)."""
-    cells = {(row.cohort, row.task, row.arm, row.metric): row for row in rows}
-    metrics = [metric for metric in METRICS if any(row.metric == metric for row in rows)]
-    heading = "### {}" if tablefmt == "github" else "{}"
+def format_overview(rows: Sequence[Row], metric: str = "auc", tablefmt: str = "simple") -> str:
+    """One metric in one table: a line per task and arm, a column per cohort; `tablefmt` as in tabulate."""
+    chosen = [row for row in rows if row.metric == metric]
+    cohorts = {row.cohort: row.cohort for row in chosen}
+    return f"{TITLES[metric]}\n\n{_table(chosen, lambda row: row.cohort, cohorts, tablefmt)}"
+
+
+def format_cohorts(rows: Sequence[Row]) -> str:
+    """A Markdown table per cohort: a line per task and arm, a column per metric."""
+    metrics = {metric: TITLES[metric] for metric in METRICS if any(row.metric == metric for row in rows)}
     tables = []
     for cohort in dict.fromkeys(row.cohort for row in rows):
-        body = []
-        for task in dict.fromkeys(row.task for row in rows if row.cohort == cohort):
-            arms = dict.fromkeys(row.arm for row in rows if row.cohort == cohort and row.task == task)
-            for line, arm in enumerate(arms):
-                row = cells[cohort, task, arm, metrics[0]]
-                lead = (task, f"n={row.n:,}")[line] if line < 2 else ""
-                figures = [_figure(cells[cohort, task, arm, metric]) for metric in metrics]
-                body.append([lead, f"{arm} ({row.seeds})", *figures])
-        align = ("left", "left", *["right"] * len(metrics))
-        headers = ["task", "arm (seeds)", *(TITLES[metric] for metric in metrics)]
-        table = tabulate(body, headers=headers, colalign=align, tablefmt=tablefmt, disable_numparse=True)
-        tables.append(f"{heading.format(cohort)}\n\n{table}")
+        own = [row for row in rows if row.cohort == cohort]
+        tables.append(f"### {cohort}\n\n{_table(own, lambda row: row.metric, metrics, 'github')}")
     return "\n\n".join(tables)
+
+
+def _table(rows: Sequence[Row], column_of: Callable[[Row], str], columns: dict[str, str], tablefmt: str) -> str:
+    """columns: key -> heading."""
+    body = []
+    for task in dict.fromkeys(row.task for row in rows):
+        own = [row for row in rows if row.task == task]
+        for line, arm in enumerate(dict.fromkeys(row.arm for row in own)):
+            cells = {column_of(row): row for row in own if row.arm == arm}
+            first = next(iter(cells.values()))
+            lead = (task, f"n={first.n:,}")[line] if line < 2 else ""
+            body.append([lead, f"{arm} ({first.seeds})", *(_figure(cells[c]) if c in cells else "-" for c in columns)])
+    align = ("left", "left", *["right"] * len(columns))
+    headers = ["task", "arm (seeds)", *columns.values()]
+    return str(tabulate(body, headers=headers, colalign=align, tablefmt=tablefmt, disable_numparse=True))
 
 
 def format_verdicts(rows: Sequence[Row], metric: str = "auc") -> str:
@@ -79,7 +89,7 @@ def _figure(row: Row) -> str:
         return _number(row.mean) or "-"
     if row.difference is None or row.high is None:
         return "-"
-    return f"{_number(row.difference, '+')} ±{_number(row.high - row.difference)}{MARKS.get(row.verdict, '  ')}"
+    return f"{_number(row.difference, '+')} ±{_number(row.high - row.difference)}{MARKS.get(row.verdict, ' ')}"
 
 
 def _number(value: float | None, sign: str = "") -> str:

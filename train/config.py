@@ -170,9 +170,12 @@ def _override(values: dict[str, Any], override: str) -> None:
 
 
 def validate(config: RunConfig) -> FeatureSet:
-    """Checks what no single field can. Raises UserError naming the field, the value and what would be right."""
+    """Checks what no single field can, and returns the features that the model reads: all, but for a personalization code
+    that no gate takes. Raises UserError naming the field, the value and what would be right."""
+    with_pc = config.model.personalized and config.model.pc == "feature"
     try:
-        features = FeatureSet(config.features, config.tables)
+        FeatureSet(config.features, config.tables)
+        features = FeatureSet((f for f in config.features if with_pc or f.role != "pc"), config.tables)
     except ValueError as error:
         raise UserError(f"{config.name}: {error}") from None
     m, d, o, t = config.model, config.data, config.optim, config.train

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import sys
+import warnings
 from collections.abc import Sequence
 
 from coldrank.train.errors import UserError
@@ -11,8 +12,9 @@ from coldrank.train.errors import UserError
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; 0 only on success. A mistake of the caller is one line on standard error and exit code 2."""
     args = _parser().parse_args(argv)
-    # Says once per process that a function of torch.fx has a new name; TorchRec's to mend, and noise before the progress bar.
+    # TorchRec calls by their old names a function of torch.fx and an argument of DDP: noise before the progress bar.
     logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     try:
         args.run(args)
     except UserError as error:

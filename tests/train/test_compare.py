@@ -15,7 +15,7 @@ from coldrank.train import metrics
 from coldrank.train.compare import METRICS, Row, Sample, contrast, contrast_task, make_sample, resample, t_point
 from coldrank.train.compare_cli import add_compare
 from coldrank.train.compare_runs import SharedRows
-from coldrank.train.compare_table import format_table
+from coldrank.train.compare_table import format_overview
 from coldrank.train.errors import UserError
 from coldrank.train.mann_whitney import FloatArray, IntArray, Numbers
 from coldrank.train.metrics import CohortConfig
@@ -231,7 +231,7 @@ def test_command_writes_and_prints_the_comparison(runs: Path, capsys: pytest.Cap
     assert len(content["rows"]) == 5 * len(METRICS) * 3
     poso = next(row for row in content["rows"] if row["arm"] == "poso" and row["cohort"] == "all")
     assert poso["verdict"] == "better" and poso["low"] > 0 and poso["seed_spread"] > 0
-    assert format_table([Row(**row) for row in content["rows"]]) in printed
+    assert format_overview([Row(**row) for row in content["rows"]]) in printed
     assert "| seed spread" in (runs / "new" / "out" / "compare.md").read_text()
     assert [path.name for path in (runs / "new").iterdir()] == ["out"]
 
