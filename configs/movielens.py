@@ -13,13 +13,9 @@ TASKS = ("favorite", "satisfied")
 
 def features(*, ratings: bool = True) -> tuple[Feature, ...]:
     """The paper's two lists, past films and their genres, beside the ids and counts; `ratings`: also what the user thought
-    of the past films, and the as-of-time rates."""
+    of the past films, and the as-of-time rates. Who the user is (age, occupation) only some layouts tell: left out."""
     opinions = TASKS if ratings else ()
     return (
-        *(
-            Feature(name=f"user_{c}", role="user", kind="id", table="user_category", salted=True, default=-1)
-            for c in ("gender", "age", "occupation")
-        ),
         Feature(name="item_id", role="item", kind="id", table="item"),
         Feature(name="item_tags", role="item", kind="id", table="tag", many=True),
         *parts.counts(["user_views", "item_views"], dim=8),
@@ -38,7 +34,6 @@ def base() -> RunConfig:
         tables=(
             Table(name="item", rows=32_768, dim=16, mapping="vocabulary", min_count=2),
             Table(name="tag", rows=64, dim=8),
-            Table(name="user_category", rows=256, dim=4),
         ),
         model=RankerConfig(
             heads=4, head_dim=8, positions=True, experts=4, expert_hidden=(128, 64), tower_hidden=(32,), dropout=0.2

@@ -31,8 +31,6 @@ class EmbeddingStage(nn.Module):
 
     def __init__(self, features: FeatureSet, device: torch.device | None = None) -> None:
         super().__init__()
-        if not features.tables:
-            raise ValueError("the features have no embedding table; the ranker needs at least one id or bucket feature")
         self.ebc = EmbeddingBagCollection(
             tables=[
                 EmbeddingBagConfig(

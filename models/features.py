@@ -88,6 +88,22 @@ class Feature:
         return tuple(f"{self.name}.{i}" for i in range(self.length)) if self.role == "sequence" else (self.name,)
 
 
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A raw column: what is read in training and sent in serving.
+
+    dtype: int is int64, and a missing value is `default`; float is float32, and a missing value NaN. is_list: any number of
+    values per sample, none missing. low, high: values outside low..high are refused.
+    """
+
+    name: str
+    dtype: Literal["int", "float"]
+    is_list: bool = False
+    default: int | None = None
+    low: int | None = None
+    high: int | None = None
+
+
 class FeatureSet:
     """The checked declaration of a model's inputs.
 
@@ -107,9 +123,18 @@ class FeatureSet:
         for name in (*shared, *(f.name for f in self.features)):
             if hasattr(nn.ModuleDict, name):
                 raise ValueError(f"name {name!r} is taken by torch.nn.ModuleDict; choose another")
+        fixed = [f for f in self.features if f.role not in ("sequence", "pc") and f.kind != "number"]
+        if not fixed:
+            raise ValueError("no embedded feature outside sequences; the ranker needs at least one id or bucket")
         used = {f.table_name for f in self.features}
         self.tables = tuple(t for t in (*declared, *own.values()) if t.name in used)
         self.by_table = {t.name: tuple(f for f in self.features if f.table_name == t.name) for t in self.tables}
+        for t in self.tables:
+            if t.mapping == "vocabulary" and all(f.role == "sequence" for f in self.by_table[t.name]):
+                raise ValueError(
+                    f"table {t.name!r}: its vocabulary is taken from features outside sequences; it has none"
+                )
+        _ = self.inputs
 
     @property
     def sparse(self) -> tuple[Feature, ...]:
@@ -128,9 +153,23 @@ class FeatureSet:
         return {name: tuple(f for f in self.features if f.sequence == name) for name in names}
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """Every raw column that is read, once each."""
-        return tuple(dict.fromkeys(c for f in self.features for c in f.raw_columns))
+    def inputs(self) -> tuple[Input, ...]:
+        """Every raw column, once: the check of incoming data and the serving signature."""
+        found: dict[str, Input] = {}
+        for f in self.features:
+            low = high = None
+            if f.kind == "signals":
+                low, high = -1, 1
+            elif f.kind == "id" and self.table(f.table).mapping == "identity":
+                low, high = 0, self.table(f.table).rows - 1
+            dtype: Literal["int", "float"] = "int" if f.kind in ("id", "signals") else "float"
+            for column in f.raw_columns:
+                new = Input(
+                    column, dtype, f.is_list, f.default if dtype == "int" and not f.is_list else None, low, high
+                )
+                if found.setdefault(column, new) != new:
+                    raise ValueError(f"feature {f.name!r}: column {column!r} is read in another way by another feature")
+        return tuple(found.values())
 
     def table(self, name: str) -> Table:
         """The table of this name."""
@@ -158,7 +197,10 @@ def _check(f: Feature, tables: dict[str, Table]) -> None:
     rules = [
         (not f.name.isidentifier(), "the name must be letters, digits and _, it names tables and serving inputs"),
         (f.kind == "id" and f.table not in tables, f"table={f.table!r} is not declared; have {sorted(tables)}"),
-        (f.salted and (f.kind != "id" or tables[f.table].mapping != "hash"), "salted is for ids of a hashed table"),
+        (
+            f.salted and (f.table not in tables or tables[f.table].mapping != "hash"),
+            "salted is for ids of a hashed table",
+        ),
         (f.kind != "id" and f.table != "", f"table={f.table!r}: only kind 'id' names a table"),
         (
             f.kind in ("bucket", "signals") and f.dim < 1,

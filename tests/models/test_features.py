@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 from tiny import sample_base, sample_features
 
-from coldrank.models.features import Feature, FeatureSet, Table
+from coldrank.models.features import Feature, FeatureSet, Input, Table
 
 TABLE = Table(name="item", rows=8, dim=4)
 ITEM = Feature(name="item_id", role="item", kind="id", table="item")
@@ -29,7 +29,9 @@ def test_declaration_yields_tables_keys_and_slots():
     assert [f.name for f in features.by_table["item"]] == ["item_id", "hist_item_id"]
     assert [f.name for f in features.numbers] == ["user_views", "item_views", "rate_user_long_view"]
     assert features.sequences["history"][0].keys == tuple(f"hist_item_id.{i}" for i in range(6))
-    assert features.columns.count("user_views") == 1
+    assert [c.name for c in features.inputs].count("user_views") == 1
+    assert Input("item_id", "int", default=0, low=0, high=63) in features.inputs
+    assert Input("hist_like", "int", is_list=True, low=-1, high=1) in features.inputs
 
 
 def test_tables_without_a_feature_are_left_out():
@@ -41,6 +43,7 @@ def test_tables_without_a_feature_are_left_out():
     ("changed", "message"),
     [
         (replace(ITEM, table="itm"), "feature 'item_id': table='itm' is not declared; have \\['item'\\]"),
+        (replace(ITEM, table="itm", salted=True), "is not declared"),
         (replace(ITEM, name="item.id"), "the name must be"),
         (replace(ITEM, kind="bucket", table=""), "needs the width"),
         (replace(ITEM, kind="bucket", table="", dim=2), "needs edges, or buckets"),
@@ -56,6 +59,16 @@ def test_tables_without_a_feature_are_left_out():
 def test_impossible_declarations_are_refused(changed: Feature, message: str):
     with pytest.raises(ValueError, match=message):
         FeatureSet([changed], [TABLE])
+
+
+def test_what_a_set_of_features_needs():
+    with pytest.raises(ValueError, match="no embedded feature outside sequences"):
+        FeatureSet([HISTORY], [TABLE])
+    other = replace(ITEM, name="category", table="category")
+    with pytest.raises(ValueError, match="table 'item': its vocabulary is taken from features outside sequences"):
+        FeatureSet([other, HISTORY], [replace(TABLE, mapping="vocabulary"), replace(TABLE, name="category")])
+    with pytest.raises(ValueError, match="column 'item_id' is read in another way"):
+        FeatureSet([ITEM, Feature(name="x", column="item_id", role="item", kind="number")], [TABLE])
 
 
 def test_names_are_unique():

@@ -13,7 +13,7 @@ from torchrec import KeyedJaggedTensor
 
 from coldrank.models.batch import Batch
 from coldrank.models.encode import FeatureEncoder
-from coldrank.train.data.check import ColumnSpec, feature_columns
+from coldrank.models.features import Input
 from coldrank.train.data.read import Column, Prefetcher, Raw, SampleReader
 from coldrank.train.errors import UserError
 
@@ -61,11 +61,11 @@ class BatchMaker:
         self.tasks = tasks
         self.truths = truths or []
 
-    def columns(self) -> list[ColumnSpec]:
+    def columns(self) -> list[Input]:
         """Every column to read: features, labels, keys and truths."""
-        specs = {c.name: c for c in feature_columns(self.encoder.features)}
-        labels = [ColumnSpec(f"label_{t}", "float") for t in self.tasks]
-        for extra in [*labels, *(ColumnSpec(k, "int") for k in KEYS), *(ColumnSpec(t, "float") for t in self.truths)]:
+        specs = {c.name: c for c in self.encoder.features.inputs}
+        labels = [Input(f"label_{t}", "float") for t in self.tasks]
+        for extra in [*labels, *(Input(k, "int") for k in KEYS), *(Input(t, "float") for t in self.truths)]:
             # A key may be a feature as well, as a number or as a checked id: read it as the feature wants it.
             specs.setdefault(extra.name, extra)
         return list(specs.values())

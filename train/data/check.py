@@ -1,50 +1,18 @@
 """The check of incoming data at the door: columns, types, NaN and ids, each error with file, column and row."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from coldrank.models.features import FeatureSet
+from coldrank.models.features import Input
 from coldrank.train.errors import UserError
 
 _TYPES = {"int": ("an integer", "a list of integers"), "float": ("a number", "a list of numbers")}
 
 
-@dataclass(frozen=True, slots=True)
-class ColumnSpec:
-    """A column to read. dtype: int becomes int64 and a null becomes `default`; float becomes float32 and a null NaN.
-    low, high: values outside low..high are refused."""
-
-    name: str
-    dtype: Literal["int", "float"]
-    is_list: bool = False
-    default: int | None = None
-    low: int | None = None
-    high: int | None = None
-
-
-def feature_columns(features: FeatureSet) -> list[ColumnSpec]:
-    """What the features read, with the bounds that their tables set."""
-    specs: dict[str, ColumnSpec] = {}
-    for f in features.features:
-        low = high = None
-        if f.kind == "signals":
-            low, high = -1, 1
-        elif f.kind == "id" and features.table(f.table).mapping == "identity":
-            low, high = 0, features.table(f.table).rows - 1
-        dtype: Literal["int", "float"] = "int" if f.kind in ("id", "signals") else "float"
-        for column in f.raw_columns:
-            spec = ColumnSpec(column, dtype, f.is_list, None if f.is_list else f.default, low, high)
-            if specs.setdefault(column, spec) != spec:
-                raise UserError(f"feature {f.name!r}: column {column!r} is read in another way by another feature")
-    return list(specs.values())
-
-
-def check_schema(path: Path, schema: pa.Schema, columns: list[ColumnSpec]) -> None:
+def check_schema(path: Path, schema: pa.Schema, columns: list[Input]) -> None:
     """Raises UserError for a missing column or a wrong type."""
     for c in columns:
         if c.name not in schema.names:
@@ -61,24 +29,27 @@ def check_schema(path: Path, schema: pa.Schema, columns: list[ColumnSpec]) -> No
 
 
 def to_numpy(
-    spec: ColumnSpec, array: pa.Array | pa.ChunkedArray, path: Path, first_row: int
+    spec: Input, array: pa.Array | pa.ChunkedArray, path: Path, first_row: int
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-    """An Arrow column as int64 or float32: values [N], or (values [V], offsets int64 [N + 1]) of a list column."""
+    """An Arrow column as int64 or float32: values [N], or (values [V], offsets int64 [N + 1]) of a list column.
+
+    first_row: the file's row at which the array starts; errors count rows from 1.
+    """
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
     if not spec.is_list:
-        return _values(spec, array, path, lambda i: first_row + i)
+        return _values(spec, array, path, lambda i: first_row + i + 1)
     if array.null_count:
-        row = first_row + int(np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))[0])
+        row = first_row + int(np.flatnonzero(_mask(array))[0]) + 1
         raise UserError(f"{path}: column {spec.name!r}, row {row}: null; an empty list is written []")
     offsets = np.asarray(array.offsets, dtype=np.int64)
     flat = array.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
     offsets = offsets - offsets[0]
-    values = _values(spec, flat, path, lambda i: first_row + int(np.searchsorted(offsets, i, side="right")) - 1)
+    values = _values(spec, flat, path, lambda i: first_row + int(np.searchsorted(offsets, i, side="right")))
     return values, offsets
 
 
-def _values(spec: ColumnSpec, array: pa.Array, path: Path, row_of) -> np.ndarray:  # type: ignore[no-untyped-def]
+def _values(spec: Input, array: pa.Array, path: Path, row_of) -> np.ndarray:  # type: ignore[no-untyped-def]
     if spec.dtype == "float":
         valid = np.ones(len(array), bool) if not array.null_count else ~_mask(array)
         values = np.asarray(pc.cast(array, pa.float32(), safe=False).to_numpy(zero_copy_only=False))
@@ -100,7 +71,7 @@ def _mask(array: pa.Array) -> np.ndarray:
     return np.asarray(array.is_null().to_numpy(zero_copy_only=False))
 
 
-def _refuse(spec: ColumnSpec, values: np.ndarray, bad: np.ndarray, path: Path, row_of, what: str) -> np.ndarray:  # type: ignore[no-untyped-def]
+def _refuse(spec: Input, values: np.ndarray, bad: np.ndarray, path: Path, row_of, what: str) -> np.ndarray:  # type: ignore[no-untyped-def]
     if bad.any():
         at = int(np.flatnonzero(bad)[0])
         raise UserError(f"{path}: column {spec.name!r}, row {row_of(at)}: {values[at]} {what} ({int(bad.sum())} such)")

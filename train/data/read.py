@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from coldrank.train.data.check import ColumnSpec, check_schema, to_numpy
+from coldrank.models.features import Input
+from coldrank.train.data.check import check_schema, to_numpy
 
 # A scalar column: values [N]. A list column: (values [V], offsets [N + 1]).
 Column = np.ndarray | tuple[np.ndarray, np.ndarray]
@@ -56,7 +57,7 @@ class SampleReader:
     def __init__(
         self,
         paths: list[Path],
-        columns: list[ColumnSpec],
+        columns: list[Input],
         batch_size: int,
         *,
         shuffle_rows: int = 0,
@@ -104,7 +105,7 @@ class SampleReader:
 class _Line:
     """Row groups end to end, read by position; keeps the last row group decoded, for the buffer that ends inside it."""
 
-    def __init__(self, groups: list[RowGroup], columns: list[ColumnSpec]) -> None:
+    def __init__(self, groups: list[RowGroup], columns: list[Input]) -> None:
         self.groups = groups
         self.columns = columns
         self.starts = np.concatenate([[0], np.cumsum([g.rows for g in groups])]).astype(np.int64)
@@ -128,7 +129,7 @@ class _Line:
         return self.last[1]
 
 
-def _column(spec: ColumnSpec, pieces: list[tuple[RowGroup, int, pa.Table]]) -> Column:
+def _column(spec: Input, pieces: list[tuple[RowGroup, int, pa.Table]]) -> Column:
     parts = [
         to_numpy(spec, table[spec.name].combine_chunks(), group.path, group.start + low) for group, low, table in pieces
     ]

@@ -5,11 +5,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from coldrank.train.data.check import ColumnSpec
+from coldrank.models.features import Input
 from coldrank.train.data.read import Prefetcher, SampleReader, take
 from coldrank.train.errors import UserError
 
-COLUMNS = [ColumnSpec("id", "int", default=-1), ColumnSpec("x", "float"), ColumnSpec("list", "int", is_list=True)]
+COLUMNS = [Input("id", "int", default=-1), Input("x", "float"), Input("list", "int", is_list=True)]
 
 
 def write(folder, name="a.parquet", n=100, start=0, group=7, **extra):
@@ -79,17 +79,17 @@ def test_nulls_become_the_default_and_nan(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"x": pl.when(pl.col.id == 23).then(float("nan")).otherwise(1.0)}, "column 'x', row 23: nan is not a finite"),
-        ({"id": pl.when(pl.col.id == 31).then(77).otherwise(1)}, "column 'id', row 31: 77 is outside 0..50"),
+        ({"x": pl.when(pl.col.id == 23).then(float("nan")).otherwise(1.0)}, "column 'x', row 24: nan is not a finite"),
+        ({"id": pl.when(pl.col.id == 31).then(77).otherwise(1)}, "column 'id', row 32: 77 is outside 0..50"),
         ({"id": pl.col.x}, "column 'id' is double, should be an integer"),
         ({"list": pl.col.id}, "column 'list' is int64, should be a list of integers"),
         ({"x": pl.col.id.cast(pl.String)}, "column 'x' is .*string, should be a number"),
-        ({"list": pl.when(pl.col.id == 9).then(None).otherwise(pl.col.list)}, "column 'list', row 9: null"),
+        ({"list": pl.when(pl.col.id == 9).then(None).otherwise(pl.col.list)}, "column 'list', row 10: null"),
     ],
 )
 def test_bad_values_are_named(tmp_path, change, message):
     path = write(tmp_path, n=50, **change)
-    columns = [ColumnSpec("id", "int", low=0, high=50), *COLUMNS[1:]]
+    columns = [Input("id", "int", low=0, high=50), *COLUMNS[1:]]
     with pytest.raises(UserError, match=rf"a\.parquet: {message}"):
         list(SampleReader([path], columns, 16).epoch(0))
 
@@ -97,13 +97,13 @@ def test_bad_values_are_named(tmp_path, change, message):
 def test_bad_value_in_a_list_names_the_row(tmp_path):
     lists = [[1], [], [2, 3], [4, 99]]
     pl.DataFrame({"list": lists}).write_parquet(tmp_path / "l.parquet")
-    with pytest.raises(UserError, match="column 'list', row 3: 99 is outside 0..9"):
-        list(SampleReader([tmp_path / "l.parquet"], [ColumnSpec("list", "int", True, low=0, high=9)], 2).epoch(0))
+    with pytest.raises(UserError, match="column 'list', row 4: 99 is outside 0..9"):
+        list(SampleReader([tmp_path / "l.parquet"], [Input("list", "int", True, low=0, high=9)], 2).epoch(0))
 
 
 def test_missing_column_is_named(tmp_path):
     with pytest.raises(UserError, match=r"a\.parquet: no column 'y'; it has id, x, list"):
-        SampleReader([write(tmp_path)], [ColumnSpec("y", "float")], 4)
+        SampleReader([write(tmp_path)], [Input("y", "float")], 4)
 
 
 def test_take_reorders_lists():
