@@ -37,13 +37,16 @@ class ColumnPlan:
 def convert(plan: ColumnPlan, values: pl.Series, path: Path) -> pl.Series:
     """The column in its final type. Raises UserError with file, column, row (the first is 1) and value.
 
-    id and code: int64 (strings by `ids.string_id`); ids are never empty. time and birth: int64 ms since the epoch.
+    id and code: int64 (strings by `ids.string_id`); ids are never empty. time and birth: int64 ms since the epoch
+    (fractions are rounded to the nearest ms; a birth of NaN is null).
     flag: int8, 0, 1 or null. probability: float32 in 0..1. day: int32 days since the epoch. feature: `ids.as_column`.
     """
     where = plan.where(path)
     if plan.kind == "flag":
         return _flag(values, where)
     if plan.kind in ("time", "birth"):
+        if plan.kind == "birth" and values.dtype.is_float():
+            values = values.fill_nan(None)
         result = _milliseconds(values, plan.unit, where)
         if plan.kind == "time":
             _refuse(values, result.is_null(), where, "should not be empty")
@@ -81,9 +84,15 @@ def _milliseconds(values: pl.Series, unit: str, where: str) -> pl.Series:
         return values.dt.epoch("ms")
     if not (values.dtype.is_numeric() or values.dtype == pl.Null):
         raise UserError(f"{where}: type {values.dtype}; should be a datetime or a number of {unit}")
-    per_ms = _PER_SECOND[unit] // 1000
-    values = values.cast(pl.Int64)
-    return values // per_ms if per_ms else values * 1000
+    if values.dtype.is_float() or values.dtype.is_decimal():
+        # Scaled before the cast, which drops the fraction.
+        result = (values.cast(pl.Float64) * 1000 / _PER_SECOND[unit]).round().cast(pl.Int64, strict=False)
+    else:
+        per_ms = _PER_SECOND[unit] // 1000
+        whole = values.cast(pl.Int64, strict=False)
+        result = whole // per_ms if per_ms else whole * 1000
+    _refuse(values, result.is_null() & values.is_not_null(), where, f"should be a number of {unit} since 1970")
+    return result
 
 
 def _refuse(values: pl.Series, bad: pl.Series, where: str, what: str) -> None:

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from coldrank.train.data.columns import ColumnPlan, convert
 from coldrank.train.data.files import check_columns
-from coldrank.train.data.ids import as_column
+from coldrank.train.data.ids import as_column, is_text
 from coldrank.train.data.log import EventLog, LogFile, expression
 from coldrank.train.errors import UserError
 
@@ -84,7 +85,9 @@ def plan_columns(log: EventLog) -> list[ColumnPlan]:
 
 def _load_file(file: LogFile, log: EventLog, plan: list[ColumnPlan]) -> pl.DataFrame:
     """The planned columns of a file, one row per row of the file, with a hash of the whole row (`row:`)."""
-    frame = file.frame.with_columns(pl.struct(pl.all()).hash(seed=0).alias("row:"))
+    # The code of a category may differ between files.
+    row = pl.struct(~(cs.categorical() | cs.enum()), (cs.categorical() | cs.enum()).cast(pl.String))
+    frame = file.frame.with_columns(row.hash(seed=0).alias("row:"))
     found = file.frame.collect_schema().names()
     tables = {n for t in (log.users, log.items) if t is not None for n in t.columns}
     for column in plan:
@@ -106,9 +109,9 @@ def _join(
     if clash := set(frame.collect_schema().names()) & (set(table.columns) - {key}):
         raise UserError(f"{file.path}: column {min(clash)} is also a column of the features by {key}; rename one")
     kind = frame.select(expression(source)).collect_schema().dtypes()[0]
-    if (kind == pl.String) != (table[key].dtype == pl.String):
+    if is_text(kind) != is_text(table[key].dtype):
         raise UserError(f"{file.path}: {key} is {kind}, but {table[key].dtype} in its table; should be the same")
-    joint = pl.String if kind == pl.String else pl.Int64
+    joint = pl.String if is_text(kind) else pl.Int64
     right = table.lazy().rename({key: f"{key}:"}).with_columns(pl.col(f"{key}:").cast(joint))
     return frame.join(
         right, left_on=expression(source).cast(joint), right_on=f"{key}:", how="left", maintain_order="left"

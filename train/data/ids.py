@@ -10,8 +10,13 @@ from coldrank.train.errors import UserError
 _STRINGS = (pl.String, pl.Categorical, pl.Enum)
 
 
+def is_text(kind: pl.DataType) -> bool:
+    """Whether values of the type are strings: String, Categorical or Enum."""
+    return kind in _STRINGS
+
+
 def string_id(text: str) -> int:
-    """The 64-bit id of a string: the first 8 bytes of BLAKE2b of its UTF-8 text, as a little-endian signed int64.
+    """The 64-bit id of a string: the first 8 of the 64 bytes of BLAKE2b of its UTF-8 text, a little-endian signed int64.
 
     A caller in serving does the same, without a table.
     """
@@ -35,7 +40,7 @@ def as_column(values: pl.Series, where: str) -> pl.Series:
     kind = values.dtype
     if isinstance(kind, pl.List):
         return _list_column(values, where)
-    if kind in _STRINGS:
+    if is_text(kind):
         return hash_strings(values)
     if kind == pl.UInt64:
         return values.reinterpret(signed=True)

@@ -1,5 +1,6 @@
 """What `coldrank prepare` writes and refuses, on small logs of one's own."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,9 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from event_logs import SPEC, START, prepare_frame, random_log, read_samples
+from polars.testing import assert_frame_equal
 
+from coldrank.train.data.events import load_events
 from coldrank.train.data.ids import hash_strings, string_id
 from coldrank.train.data.log import Group, LogSpec
+from coldrank.train.data.own_log import open_log
 from coldrank.train.errors import UserError
 from coldrank.train.main import main
 
@@ -163,6 +167,14 @@ ERRORS = [
     (pl.col("time") * 1000, r"column time \(time\), row 1: \d+ is outside 1970..2100; is the time unit really ms\?"),
     (pl.col("time").cast(pl.String), r"column time \(time\): type String; should be a datetime or a number of ms"),
     (pl.col("tag").alias("birth"), r"column birth \(birth\): type String"),
+    *(
+        (
+            pl.when(pl.int_range(pl.len()) == 2).then(number).otherwise(pl.col("time")).alias("time"),
+            rf"events.parquet: column time \(time\), row 3: {number} should be a number of ms since 1970",
+        )
+        for number in (float("nan"), float("inf"))
+    ),
+    (pl.lit(2**63, pl.UInt64).alias("time"), rf"row 1: {2**63} should be a number of ms since 1970"),
 ]
 
 
@@ -236,6 +248,54 @@ def test_datetimes_and_unsigned_ids(tmp_path: Path) -> None:
     samples = read_samples(tmp_path)
     assert samples["time"].min() == START - 7_200_000  # midnight in Oslo in April is 22:00 UTC
     assert samples["item_id"].max() < 0
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_fractional_times_become_the_nearest_millisecond(unit: str, tmp_path: Path) -> None:
+    log = random_log(0).with_columns(pl.col("time") + 123)
+    floats = log.with_columns(pl.col("time") * {"s": 1e-3, "ms": 1.0, "us": 1e3, "ns": 1e6}[unit])
+    assert floats["time"].dtype == pl.Float64
+    prepare_frame(floats, tmp_path, dataclasses.replace(SPEC, time_unit=unit))
+    assert sorted(read_samples(tmp_path)["time"]) == sorted(log.unique()["time"])
+
+
+def test_a_nan_birth_is_unknown(tmp_path: Path) -> None:
+    log = random_log(0)
+    prepare_frame(log, tmp_path / "null")
+    prepare_frame(log.with_columns(pl.col("birth").cast(pl.Float64).fill_null(float("nan"))), tmp_path / "nan")
+    null, nan = (read_samples(tmp_path / name).drop("path") for name in ("null", "nan"))
+    assert null["item_age_h"].null_count() > 0
+    assert_frame_equal(null, nan)
+
+
+@pytest.mark.parametrize("kind", [pl.Categorical, pl.Enum(["z", "y", "x", "zoe", "bob", "ann"])])
+@pytest.mark.parametrize("coded", [("log",), ("table",), ("log", "table")])
+def test_categories_are_joined_by_their_text(
+    kind: pl.DataType | type[pl.DataType], coded: tuple[str, ...], tmp_path: Path
+) -> None:
+    for name in ("text", "coded"):
+        log = write_own_log(tmp_path / name) / "log"
+        if name == "coded" and "log" in coded:
+            for file in (log / "events").iterdir():
+                pl.read_parquet(file).with_columns(pl.col("who", "what").cast(kind)).write_parquet(file)
+        if name == "coded" and "table" in coded:
+            items = pl.read_parquet(log / "items.parquet")
+            items.with_columns(pl.col("what").cast(kind)).write_parquet(log / "items.parquet")
+        assert run(tmp_path / name) == 0
+    text, codes = (read_samples(tmp_path / name).drop("path") for name in ("text", "coded"))
+    assert set(text["item_author"]) == {string_id("A"), string_id("B"), None}
+    assert_frame_equal(text, codes)
+
+
+def test_rows_that_differ_in_a_category_are_two_events_in_any_files(tmp_path: Path) -> None:
+    log = random_log(0, rows=1)
+    (tmp_path / "log").mkdir()
+    for name, words in (("a", ["news", "café"]), ("b", ["café", "news"]), ("c", ["news", "café"])):
+        tag = pl.Series("tag", words[:1], pl.Enum(words))
+        log.with_columns(tag).write_parquet(tmp_path / "log" / f"{name}.parquet")
+    events = load_events(open_log(tmp_path / "log", SPEC))
+    assert events.events_read == 3
+    assert events.frame["place"].to_list() == [string_id("news"), string_id("café")]
 
 
 def test_hash_strings_keeps_null_and_hashes_each_distinct_value_alike() -> None:
