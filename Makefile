@@ -8,29 +8,32 @@ DEVICE ?= $(shell nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 BIN := .venv/bin
 FBGEMM := $(if $(filter cuda,$(DEVICE)),fbgemm-gpu==1.8.0,./packaging/fbgemm-gpu-on-cpu)
 STAMP := .venv/installed-$(DEVICE)
+OTHER := .venv/installed-$(if $(filter cuda,$(DEVICE)),cpu,cuda)
 DATA ?=
 QUICK := runs/quickstart
-LOG := $(or $(DATA),$(QUICK)/log)
+LOG := $(or $(DATA),runs/simulated)
 
 .PHONY: install test check quickstart
 
 install: $(STAMP)
 
+# The two builds of fbgemm overwrite each other's files: a change of DEVICE takes out the one that is there.
 $(STAMP): pyproject.toml packaging/fbgemm-gpu-on-cpu/pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test ! -e $(OTHER) || $(BIN)/python -m pip uninstall --quiet --yes fbgemm-gpu fbgemm-gpu-cpu
 	$(BIN)/python -m pip install --quiet --progress-bar off torch==2.13.0 $(FBGEMM) -e '.[dev]'
-	$(BIN)/coldrank --help >/dev/null
+	$(BIN)/python -c "import torchrec"
 	rm -f .venv/installed-* && touch $@
 
 # The baseline and POSO train side by side, one thread each; then one table compares them.
 quickstart: install
-	rm -rf $(QUICK)
-	$(if $(DATA),,$(BIN)/coldrank simulate --events 200000 --out $(LOG))
+	rm -rf $(QUICK) && mkdir -p $(QUICK)
+	$(if $(DATA),,rm -rf $(LOG) && $(BIN)/coldrank simulate --events 200000 --out $(LOG))
 	$(BIN)/coldrank prepare kuairand --data $(LOG) --out $(QUICK)/data --test-from 2022-05-04
-	set -e; for arm in base poso; do \
-	    $(BIN)/coldrank train --config coldrank.configs.kuairand:$$arm --data $(QUICK)/data --out $(QUICK)/$$arm \
-	        --set train.threads=1 2>$(QUICK)/$$arm.log & pids="$$pids $$!"; done; \
-	echo "training base and poso; progress: tail -f $(QUICK)/base.log"; for pid in $$pids; do wait $$pid; done
+	@echo "training base and poso side by side; progress of one: tail -f $(QUICK)/poso.log"
+	@printf 'base\nposo\n' | OMP_NUM_THREADS=1 xargs -P 2 -I ARM sh -c '$(BIN)/coldrank train \
+	    --config coldrank.configs.kuairand:ARM --data $(QUICK)/data --out $(QUICK)/ARM --set train.threads=1 \
+	    >$(QUICK)/ARM.log 2>&1 || { tail -n 3 $(QUICK)/ARM.log; exit 255; }'
 	$(BIN)/coldrank compare $(QUICK)/base $(QUICK)/poso --out $(QUICK)/comparison
 
 test: install

@@ -105,13 +105,16 @@ def fit(
 def finish(config: RunConfig, predictions: pl.DataFrame, out: Path) -> None:
     """Writes the run folder and prints the AUCs."""
     folder = RunFolder(out)
+    folder.check(None)
+    folder.clear()
     folder.start(config, "LightGBM on the same samples\n")
     write_predictions(
         predictions.sort("time", "user_id", "item_id", maintain_order=True),
         out / f"predictions-{config.data.evaluate}.parquet",
     )
     rows = metric_rows(predictions, config, 0, config.data.evaluate)
-    folder.summarize(rows)
+    folder.log_evaluation(rows)
+    folder.close()
     print(summary_table(rows))
 
 

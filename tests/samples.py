@@ -31,7 +31,9 @@ def write_samples(folder: Path, rows: dict[str, int] | None = None, *, seed: int
             }
         )
     columns = [{"name": c, "type": str(t), "nullable": True, "meaning": ""} for c, t in frame.schema.items()]
-    (folder / "manifest.json").write_text(json.dumps({"format": 1, "columns": columns, "partitions": partitions}))
+    (folder / "manifest.json").write_text(
+        json.dumps({"format": 1, "source": f"random {seed}", "columns": columns, "partitions": partitions})
+    )
     return folder
 
 

@@ -23,12 +23,15 @@ from coldrank.train.errors import UserError
 
 @dataclass(kw_only=True, slots=True)
 class Progress:
-    """Where a run stands: steps done, epoch, batches taken from the epoch, and the evaluations and seconds so far."""
+    """Where a run stands: steps done, epoch, batches taken from the epoch by each of `world_size` ranks, and the seconds so
+    far. data: digest of the manifest of the data that it reads."""
 
     step: int = 0
     epoch: int = 0
     batch: int = 0
+    world_size: int = 1
     seconds: float = 0.0
+    data: str = ""
 
 
 def steps(folder: Path) -> list[int]:
@@ -45,7 +48,7 @@ def save(folder: Path, state: dict[str, Any], progress: Progress, ranks: Ranks, 
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     dist.barrier()
-    save_state(state | {f"random.{ranks.rank}": torch.get_rng_state()}, checkpoint_id=partial)
+    save_state(state | _random(ranks), checkpoint_id=partial)
     if ranks.is_first:
         (partial / "progress.json").write_text(json.dumps(asdict(progress)))
         shutil.rmtree(final, ignore_errors=True)
@@ -60,14 +63,20 @@ def load(folder: Path, state: dict[str, Any], ranks: Ranks) -> Progress:
     """Loads the last checkpoint into the state, in place. Raises UserError if it does not fit the model."""
     path = folder / f"step-{steps(folder)[-1]}"
     stored = FileSystemReader(path).read_metadata().state_dict_metadata
-    name = f"random.{ranks.rank}"
-    random = {name: torch.get_rng_state()} if name in stored else {}
-    both = state | random
+    random = {name: value for name, value in _random(ranks).items() if name in stored}
     try:
-        load_state(both, checkpoint_id=path)
+        load_state(state | random, checkpoint_id=path)
     except CheckpointException as error:  # what went wrong on any rank; not an Exception
         reason = str(error).strip().splitlines()[-1]
         raise UserError(f"{path}: the checkpoint does not fit this model ({reason}); --fresh starts over") from error
-    if random:
-        torch.set_rng_state(random[name])
+    for name, value in random.items():
+        (torch.cuda if name.startswith("random.cuda") else torch).set_rng_state(value)
     return Progress(**json.loads((path / "progress.json").read_text()))
+
+
+def _random(ranks: Ranks) -> dict[str, torch.Tensor]:
+    """States of this rank's generators, by name."""
+    states = {f"random.cpu.{ranks.rank}": torch.get_rng_state()}
+    if ranks.device.type == "cuda":
+        states[f"random.cuda.{ranks.rank}"] = torch.cuda.get_rng_state()
+    return states

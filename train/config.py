@@ -56,12 +56,13 @@ class OptimConfig:
 
 @dataclass(kw_only=True, slots=True)
 class TrainConfig:
-    """Length and bookkeeping of the training. steps: stops after so many steps (0: after `epochs` passes)."""
+    """Length and bookkeeping of the training. steps: stops after so many steps (0: after `epochs` passes). checkpoint_every:
+    steps between checkpoints (0: one at the end). threads: of torch (0: its default)."""
 
     epochs: int = 1
     steps: int = 0
     log_every: int = 50
-    checkpoint_every: int = 0
+    checkpoint_every: int = 1000
     keep_checkpoints: int = 2
     threads: int = 0
 
@@ -196,6 +197,18 @@ def validate(config: RunConfig) -> FeatureSet:
         "train.log_every": t.log_every,
         "train.keep_checkpoints": t.keep_checkpoints,
     }
+    at_least_0 = {
+        "data.shuffle_rows": d.shuffle_rows,
+        "optim.weight_decay": o.weight_decay,
+        "optim.warmup_steps": o.warmup_steps,
+        "optim.table_init": o.table_init,
+        "train.steps": t.steps,
+        "train.checkpoint_every": t.checkpoint_every,
+        "train.threads": t.threads,
+    }
+    for name, value in at_least_0.items():
+        if value < 0:
+            raise UserError(f"{config.name}: {name}={value}: must not be below 0")
     for name, value in positive.items():
         if value <= 0:
             raise UserError(f"{config.name}: {name}={value}: must be above 0")
@@ -211,6 +224,8 @@ def validate(config: RunConfig) -> FeatureSet:
         raise UserError(
             f"{config.name}: model.pc='feature', but no feature has role 'pc'; declare one, or model.pc=constant"
         )
+    if d.order == "random" and d.shuffle_rows == 0:
+        raise UserError(f"{config.name}: data.order='random' needs data.shuffle_rows above 0; or set data.order=time")
     if d.evaluate in d.fit:
         raise UserError(
             f"{config.name}: data.evaluate={d.evaluate!r} is also in data.fit={list(d.fit)}: it would be trained on"

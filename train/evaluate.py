@@ -21,6 +21,20 @@ from coldrank.train.metrics import evaluate_predictions
 from coldrank.train.run_folder import MetricRow
 
 
+def evaluation_reader(make: BatchMaker, data: DataFolder, split: str, config: RunConfig, ranks: Ranks) -> SampleReader:
+    """A split in order of time. Raises UserError for a split or a column that is not there, and for too few rows."""
+    reader = SampleReader(
+        data.files((split,)),
+        make.columns(),
+        config.data.eval_batch_size,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+    )
+    if reader.total_rows < ranks.world_size:
+        raise UserError(f"{data.path}: split {split!r} has fewer rows than the {ranks.world_size} ranks")
+    return reader
+
+
 @torch.no_grad()
 def predict(
     model: nn.Module, make: BatchMaker, data: DataFolder, split: str, config: RunConfig, ranks: Ranks
@@ -29,15 +43,7 @@ def predict(
 
     Columns: user_id, item_id, time (ms), user_views, item_views, label_<task> (null: unknown), prob_<task>, true_<task>.
     """
-    reader = SampleReader(
-        data.files((split,)),
-        make.columns(),
-        config.data.eval_batch_size,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-    )
-    if reader.batches == 0:
-        raise UserError(f"{data.path}: split {split!r} has too few row groups for {ranks.world_size} ranks")
+    reader = evaluation_reader(make, data, split, config, ranks)
     rounds = torch.tensor(reader.batches, device=ranks.device)
     dist.all_reduce(rounds, op=dist.ReduceOp.MAX)
     model.eval()

@@ -5,6 +5,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 from coldrank.train.errors import UserError
 
@@ -15,9 +16,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # TorchRec calls by their old names a function of torch.fx and an argument of DDP: noise before the progress bar.
     logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+    # A team's config module lies where the command is called, as with `python -m`.
+    sys.path.insert(0, str(Path.cwd()))
     try:
         args.run(args)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"coldrank {args.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -42,8 +42,7 @@ def cohort_masks(user_views: IntArray, item_views: IntArray, config: CohortConfi
 def avc_groups(avc: IntArray) -> IntArray:
     """AVC [N] -> group int8 [N]: 0 to 10 exactly, then 11-15, 16-31, 32-63 and so on, doubling.
 
-    Above 10 one count holds too few rows for an AUC, and behaviour changes slowly with the count; the doubling buckets
-    are the ones that POSO's personalization code uses by default.
+    Above 10 one count holds too few rows for an AUC, and behaviour changes slowly with the count.
     """
     octave = np.floor(np.log2(np.maximum(avc, 1))).astype(np.int8)
     return np.where(avc <= EXACT_AVC, avc, octave + EXACT_AVC - 2).astype(np.int8)

@@ -2,12 +2,16 @@
 
 import json
 import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from coldrank.train.config import RunConfig, to_dict
+from coldrank.train.config import DataConfig, RunConfig, TrainConfig, difference, load, to_dict
+from coldrank.train.errors import UserError
 
 MetricRow = dict[str, Any]
 
@@ -26,7 +30,6 @@ class RunFolder:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.metrics = path / "metrics.jsonl"
-        path.mkdir(parents=True, exist_ok=True)
         self._board: SummaryWriter | None = None
 
     @property
@@ -36,16 +39,42 @@ class RunFolder:
             self._board = SummaryWriter(str(self.path / "tensorboard"))
         return self._board
 
+    def check(self, resumed: RunConfig | None) -> None:
+        """Raises UserError if the folder holds something that is no run, or, to go on with, the run of another config."""
+        if self.path.exists() and not (self.path.is_dir() and (self._is_run() or not any(self.path.iterdir()))):
+            raise UserError(f"{self.path}: is there already and is no run folder; give another --out")
+        if resumed is None:
+            return
+        before = load(str(self.path / "config.json"))
+        changed = difference(_without_length(resumed), _without_length(before))
+        if changed:
+            first, *others = changed.splitlines()
+            more = f" and {len(others)} more" if others else ""
+            raise UserError(f"{self.path}: holds the run of another config ({first}{more}); --fresh starts over")
+
+    def _is_run(self) -> bool:
+        return (self.path / "config.json").exists()
+
+    def clear(self) -> None:
+        """Removes what an earlier run left."""
+        if self.path.exists():
+            shutil.rmtree(self.path)
+        self.path.mkdir(parents=True)
+
     def start(self, config: RunConfig, diff: str) -> None:
         """Writes what the run is: the difference to its base first."""
+        self.path.mkdir(parents=True, exist_ok=True)
         write_atomic(self.path / "diff.txt", diff or "(equal to its base)\n")
         write_atomic(self.path / "config.json", json.dumps(to_dict(config), indent=1) + "\n")
 
     def forget_after(self, step: int) -> None:
         """Drops the metrics later than a step: a run that resumes writes them again."""
+        self._keep(lambda row: row["step"] <= step)
+
+    def _keep(self, wanted: Callable[[MetricRow], bool]) -> None:
         if self.metrics.exists():
-            rows = [line for line in self.metrics.read_text().splitlines() if json.loads(line)["step"] <= step]
-            write_atomic(self.metrics, "".join(row + "\n" for row in rows))
+            lines = [line for line in self.metrics.read_text().splitlines() if wanted(json.loads(line))]
+            write_atomic(self.metrics, "".join(line + "\n" for line in lines))
 
     def log(self, rows: list[MetricRow]) -> None:
         """Appends rows to metrics.jsonl and TensorBoard."""
@@ -56,11 +85,20 @@ class RunFolder:
                 tag = f"{row['split']}/{row['cohort']}/{row['task']}/{row['metric']}"
                 self.board.add_scalar(tag, row["value"], row["step"])
 
-    def summarize(self, rows: list[MetricRow]) -> None:
-        """Writes the last evaluation."""
+    def log_evaluation(self, rows: list[MetricRow]) -> None:
+        """Writes an evaluation into metrics.jsonl, in place of an earlier one of the same step and split, and as summary."""
+        step, split = rows[0]["step"], rows[0]["split"]
+        self._keep(lambda row: (row["step"], row["split"]) != (step, split))
+        self.log(rows)
         write_atomic(self.path / "summary.json", json.dumps(rows, indent=1) + "\n")
 
     def close(self) -> None:
         """Flushes TensorBoard."""
         if self._board is not None:
             self._board.close()
+
+
+def _without_length(config: RunConfig) -> RunConfig:
+    """The config but for what may change when a run goes on: its length, and how it is read and kept."""
+    data = replace(config.data, prefetch=DataConfig().prefetch, eval_batch_size=DataConfig().eval_batch_size)
+    return replace(config, train=TrainConfig(), data=data)

@@ -13,11 +13,11 @@ from coldrank.modules.losses import MaskedBCE
 
 
 class Outputs(NamedTuple):
-    """loss: scalar. logits: float32 [B, T]. task_losses: float32 [T], mean over the known labels, detached."""
+    """loss: scalar. logits: float32 [B, T]. task_losses: sum over the known labels and their number, [T] each, detached."""
 
     loss: Tensor
     logits: Tensor
-    task_losses: Tensor
+    task_losses: tuple[Tensor, Tensor]
 
 
 class RankingTask(nn.Module):

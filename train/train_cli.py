@@ -91,13 +91,16 @@ def _evaluate(args: argparse.Namespace) -> None:
     if not checkpoint.steps(checkpoints):
         raise UserError(f"{args.run_folder}: no checkpoint in it")
     data = DataFolder.open(args.data)
+    if args.split in config.data.fit:
+        tqdm.write(
+            f"{args.run_folder}: was trained on split {args.split!r}; its metrics there are not those of new data"
+        )
     with process_group() as ranks:
         run = build(config, data, ranks)
         progress = checkpoint.load(checkpoints, run.state, ranks)
         rows = evaluate(run, args.split, progress.step, args.predictions)
         if ranks.is_first:
             folder = RunFolder(args.run_folder)
-            folder.log(rows)
-            folder.summarize(rows)
+            folder.log_evaluation(rows)
             folder.close()
             tqdm.write(f"\n{summary_table(rows)}")

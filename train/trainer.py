@@ -3,7 +3,6 @@
 import itertools
 import math
 import random
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from coldrank.train.data.fit import fit_encoder
 from coldrank.train.data.read import SampleReader
 from coldrank.train.distributed import Ranks, shard
 from coldrank.train.errors import UserError
-from coldrank.train.evaluate import metric_rows, predict, write_predictions
+from coldrank.train.evaluate import evaluation_reader, metric_rows, predict, write_predictions
 from coldrank.train.optimizers import Optimizers
 from coldrank.train.run_folder import MetricRow, RunFolder
 from coldrank.train.task import RankingTask
@@ -67,36 +66,57 @@ def build(config: RunConfig, data: DataFolder, ranks: Ranks) -> Run:
     task = RankingTask(features, config.model, config.tasks, device=torch.device("meta"))
     model = shard(task, ranks, config.optim, config.seed)
     make = BatchMaker(encoder, list(config.tasks), data.truths(list(config.tasks)))
+    if ranks.world_size > 1:
+        torch.manual_seed(config.seed * 1_000_003 + ranks.rank)  # every rank drops out on its own
     return Run(config, data, ranks, encoder, model, Optimizers(model, config.optim), make)
 
 
 def train(config: RunConfig, data: DataFolder, out: Path, ranks: Ranks, *, fresh: bool, diff: str) -> list[MetricRow]:
-    """Trains to the end and evaluates; resumes from the last checkpoint in `out` unless `fresh`."""
-    if ranks.is_first and fresh and out.exists():
-        shutil.rmtree(out)
-    dist.barrier()
+    """Trains to the end and evaluates; resumes from the last checkpoint in `out` unless `fresh`.
+
+    Raises UserError if `out` holds the run of another config or data, or something that is no run.
+    """
     folder = RunFolder(out)
+    resumes = not fresh and bool(checkpoint.steps(folder.checkpoints))
+    folder.check(config if resumes else None)
     run = build(config, data, ranks)
     reader = _reader(run)
-    progress = Progress()
-    if checkpoint.steps(folder.checkpoints):
-        progress = checkpoint.load(folder.checkpoints, run.state, ranks)
-        if ranks.is_first:
-            tqdm.write(f"{out}: goes on from step {progress.step} (--fresh starts over)")
-            folder.forget_after(progress.step)
+    evaluation_reader(
+        run.make, data, config.data.evaluate, config, ranks
+    )  # its mistakes are better known now than then
+    dist.barrier()
+    if ranks.is_first and not resumes:
+        folder.clear()
+    dist.barrier()
+    if resumes:
+        progress = _resume(run, folder)
     else:
+        progress = Progress(world_size=ranks.world_size, data=data.digest)
         fit_encoder(run.encoder, data.files(config.data.fit))
-        if ranks.is_first:
-            folder.metrics.unlink(missing_ok=True)
     if ranks.is_first:
         folder.start(config, diff)
     _steps(run, reader, folder, progress)
     rows = evaluate(run, config.data.evaluate, progress.step, out / f"predictions-{config.data.evaluate}.parquet")
     if ranks.is_first:
-        folder.log(rows)
-        folder.summarize(rows)
+        folder.log_evaluation(rows)
     folder.close()
     return rows
+
+
+def _resume(run: Run, folder: RunFolder) -> Progress:
+    """Loads the last checkpoint."""
+    ranks = run.ranks
+    progress = checkpoint.load(folder.checkpoints, run.state, ranks)
+    if progress.data != run.data.digest:
+        raise UserError(f"{folder.path}: was trained on other data than {run.data.path}; --fresh starts over")
+    if ranks.is_first:
+        tqdm.write(f"{folder.path}: goes on from step {progress.step} (--fresh starts over)")
+        folder.forget_after(progress.step)
+    if progress.world_size != ranks.world_size:
+        # The same share of the epoch has been read; at the edges of buffers a few rows are read twice or not at all.
+        progress.batch = progress.batch * progress.world_size // ranks.world_size
+        progress.world_size = ranks.world_size
+    return progress
 
 
 def evaluate(run: Run, split: str, step: int, predictions: Path | None) -> list[MetricRow]:
@@ -122,7 +142,7 @@ def _reader(run: Run) -> SampleReader:
         world_size=ranks.world_size,
     )
     if reader.common_batches == 0:
-        raise UserError(f"{run.data.path}: fewer row groups than the {ranks.world_size} ranks; prepare smaller ones")
+        raise UserError(f"{run.data.path}: fewer rows to train on than the {ranks.world_size} ranks")
     return reader
 
 
@@ -177,23 +197,35 @@ class _Recent:
 
     def _clear(self) -> None:
         self.losses: list[torch.Tensor] = []
-        self.task_losses: list[torch.Tensor] = []
+        self.task_losses: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.samples, self.since = 0, time.perf_counter()
 
-    def add(self, loss: torch.Tensor, task_losses: torch.Tensor, samples: int) -> None:
+    def add(self, loss: torch.Tensor, task_losses: tuple[torch.Tensor, torch.Tensor], samples: int) -> None:
         self.losses.append(loss)
         self.task_losses.append(task_losses)
         self.samples += samples
 
     def rows(self, step: int, last: torch.Tensor) -> list[MetricRow]:
-        """Mean loss, task losses and samples per second of all ranks; raises UserError when the loss is not finite."""
-        if not torch.isfinite(last):
+        """Loss, log loss per task and samples per second, over all ranks and the steps since the last call.
+
+        Raises UserError when the loss of a rank is not finite.
+        """
+        known = torch.stack([k for _, k in self.task_losses]).sum(0)
+        sums = torch.stack([s for s, _ in self.task_losses]).sum(0)
+        counts = torch.tensor([float(len(self.losses)), float(self.samples)], device=last.device)
+        parts = torch.cat([torch.stack(self.losses).sum().reshape(1), counts, sums, known])
+        dist.all_reduce(parts)
+        if not torch.isfinite(parts).all():
             raise UserError(f"step {step}: the loss is {last.item()}; try a lower optim.dense_lr or optim.sparse_lr")
-        self.rate = self.samples * self.ranks.world_size / (time.perf_counter() - self.since)
-        per_task = torch.nanmean(torch.stack(self.task_losses), 0).tolist()
-        values = [("all", "loss", torch.stack(self.losses).mean().item())]
-        values += [(task, "logloss", v) for task, v in zip(self.tasks, per_task, strict=True)]
-        values += [("all", "samples_per_second", self.rate)]
+        loss, steps, samples = parts[:3].tolist()
+        self.rate = samples / (time.perf_counter() - self.since)
+        tasks = len(self.tasks)
+        per_task = (parts[3 : 3 + tasks] / parts[3 + tasks :]).tolist()
+        values = [("all", "loss", loss / steps, samples)]
+        values += [
+            (t, "logloss", v, n) for t, v, n in zip(self.tasks, per_task, parts[3 + tasks :].tolist(), strict=True)
+        ]
+        values += [("all", "samples_per_second", self.rate, samples)]
         rows = [
             {
                 "step": step,
@@ -203,9 +235,9 @@ class _Recent:
                 "task": task,
                 "metric": metric,
                 "value": None if math.isnan(value) else value,
-                "n": self.samples,
+                "n": int(n),
             }
-            for task, metric, value in values
+            for task, metric, value, n in values
         ]
         self._clear()
         return rows

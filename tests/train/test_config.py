@@ -37,6 +37,8 @@ def test_set_takes_lists_numbers_names_and_tasks():
         ("model.pc=age", "model.pc='age': input should be 'feature' or 'constant'"),
         ("model.expert_hidden=[]", r"model.expert_hidden=\[\]: give at least one width"),
         ("data.evaluate=train", "data.evaluate='train' is also in data.fit"),
+        ("train.steps=-1", "train.steps=-1: must not be below 0"),
+        ("data.shuffle_rows=0", "data.order='random' needs data.shuffle_rows above 0"),
         ("tasks.like=-1", "weights not below 0"),
     ],
 )

@@ -11,7 +11,7 @@ from tiny import sample_base
 
 from coldrank.configs import base as arms
 from coldrank.train import checkpoint
-from coldrank.train.config import RunConfig
+from coldrank.train.config import RunConfig, to_dict
 from coldrank.train.data.batches import DataFolder
 from coldrank.train.distributed import process_group
 from coldrank.train.errors import UserError
@@ -107,14 +107,57 @@ def test_base_and_every_poso_arm_start_from_the_same_loss(data, ranks, tmp_path)
     assert first["base"] == pytest.approx(first["poso"], abs=1e-6)  # POSO(MHA) sums its folds: equal but for rounding
 
 
+def test_a_run_goes_on_with_its_own_config_and_data_alone(data, ranks, tmp_path):
+    config = sample_base()
+    config = replace(config, train=replace(config.train, steps=1))
+    run(config, data, tmp_path / "r", ranks)
+    before = (tmp_path / "r/config.json").read_bytes()
+    for other, message in [
+        (replace(config, seed=2), r"another config \(seed: 1 -> 2\); --fresh starts over"),
+        (arms.poso(config), "another config .* and 3 more"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            run(other, data, tmp_path / "r", ranks)
+    elsewhere = DataFolder.open(write_samples(tmp_path / "data", seed=5))
+    with pytest.raises(UserError, match="was trained on other data"):
+        run(config, elsewhere, tmp_path / "r", ranks)
+    assert (tmp_path / "r/config.json").read_bytes() == before
+    longer = replace(config, train=replace(config.train, steps=3, log_every=1))
+    run(longer, data, tmp_path / "r", ranks)
+    assert checkpoint.steps(tmp_path / "r/checkpoints") == [1, 3]
+    run(replace(config, seed=2), data, tmp_path / "r", ranks, fresh=True)
+    assert checkpoint.steps(tmp_path / "r/checkpoints") == [1]
+
+
 def test_checkpoint_of_another_model_is_refused(data, ranks, tmp_path):
     config = sample_base()
     config = replace(config, train=replace(config.train, steps=1))
     run(config, data, tmp_path / "r", ranks)
     wider = replace(config, model=replace(config.model, expert_hidden=(24, 8)))
-    with pytest.raises(UserError, match="the checkpoint does not fit this model"):
+    (tmp_path / "r/config.json").write_text(json.dumps(to_dict(wider)))
+    with pytest.raises(UserError, match="the checkpoint does not fit this model .*mmoe.experts"):
         run(wider, data, tmp_path / "r", ranks)
-    run(wider, data, tmp_path / "r", ranks, fresh=True)
+
+
+def test_mistakes_leave_a_folder_as_it_was(data, ranks, tmp_path):
+    config = sample_base()
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/precious.txt").write_text("keep")
+    with pytest.raises(UserError, match="is no run folder"):
+        run(config, data, tmp_path / "notes", ranks, fresh=True)
+    run(replace(config, train=replace(config.train, steps=1)), data, tmp_path / "r", ranks)
+    wrong = replace(config, data=replace(config.data, evaluate="tset"))
+    with pytest.raises(UserError, match="no split 'tset'"):
+        run(wrong, data, tmp_path / "r", ranks, fresh=True)
+    assert (tmp_path / "notes/precious.txt").exists() and checkpoint.steps(tmp_path / "r/checkpoints") == [1]
+
+
+def test_metrics_of_a_repeated_evaluation_are_there_once(data, ranks, tmp_path):
+    config = sample_base()
+    config = replace(config, train=replace(config.train, steps=1))
+    first, _ = run(config, data, tmp_path / "r", ranks)
+    again, _ = run(config, data, tmp_path / "r", ranks)
+    assert without_speed(again) == without_speed(first)
 
 
 def test_tables_of_ids_never_seen_stay_as_they_were(data, ranks):

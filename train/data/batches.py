@@ -1,5 +1,6 @@
 """Raw columns -> Batch, and the prepared data folder as a run sees it."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +35,11 @@ class DataFolder:
             return cls(path, json.loads((path / "manifest.json").read_text()))
         except (OSError, json.JSONDecodeError) as error:
             raise UserError(f"{path}: not a prepared data folder ({error}); make one with `coldrank prepare`") from None
+
+    @property
+    def digest(self) -> str:
+        """Tells this data from other data: SHA-256 of the manifest."""
+        return hashlib.sha256((self.path / "manifest.json").read_bytes()).hexdigest()
 
     def files(self, splits: tuple[str, ...]) -> list[Path]:
         """Parquet files of the splits, in order of time. Raises UserError for a split that the data does not have."""

@@ -16,7 +16,7 @@ def is_text(kind: pl.DataType) -> bool:
 
 
 def string_id(text: str) -> int:
-    """The 64-bit id of a string: the first 8 of the 64 bytes of BLAKE2b of its UTF-8 text, a little-endian signed int64.
+    """The 64-bit id of a string: first 8 of the 64 bytes of BLAKE2b of its UTF-8 text, as little-endian signed int64.
 
     A caller in serving does the same, without a table.
     """

@@ -1,8 +1,9 @@
-"""Prepared Parquet -> raw columns -> batches: one share of the row groups per rank, shuffled within a buffer, resumable.
+"""Prepared Parquet -> raw columns -> batches: an equal share per rank, shuffled within a buffer, resumable.
 
-The rows of a rank are one long line: its row groups end to end, in order of time or as drawn from (seed, epoch). The line is cut into
-buffers of whole batches; each buffer is shuffled by itself. Which rows make batch n therefore follows from n alone, and a
-reader that stopped after batch n goes on with batch n + 1 without decoding what lies before its buffer.
+The rows are one long line: the row groups end to end, in order of time or as drawn from (seed, epoch). The line is cut into
+stretches, a buffer for every rank; a rank's buffers hold whole batches, and each is shuffled by itself. Which rows make a
+rank's batch n follows from n alone, so a reader that stopped after batch n goes on with batch n + 1 without decoding what
+lies before its buffer; and all ranks walk through the line, so through time, together.
 """
 
 import queue
@@ -75,28 +76,38 @@ class SampleReader:
         # Without shuffling, a buffer only bounds the memory.
         self.buffer_rows = max(1, (shuffle_rows or 65_536) // batch_size) * batch_size
         self.seed = seed
-        groups = list_row_groups(paths)
-        self.groups = groups[rank::world_size]
-        self.rows = sum(g.rows for g in self.groups)
-        self.batches = -(-self.rows // batch_size)
+        self.groups = list_row_groups(paths)
+        self.total_rows = sum(g.rows for g in self.groups)
+        self.rank, self.world_size = rank, world_size
+        self.batches = self._batches_of(rank)
         # Every rank steps equally often: as often as the rank with the fewest rows can.
-        self.common_batches = min(
-            -(-sum(g.rows for g in groups[r::world_size]) // batch_size) for r in range(world_size)
-        )
+        self.common_batches = min(self._batches_of(r) for r in range(world_size))
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Raw]:
-        """The batches of an epoch from batch `start` on; the last may be short."""
+        """The rank's batches of an epoch from batch `start` on; the last may be short."""
         order = range(len(self.groups)) if self.in_time else self._rng(epoch, 0).permutation(len(self.groups))
         line = _Line([self.groups[i] for i in order], self.columns)
         per_buffer = self.buffer_rows // self.batch_size
-        for buffer in range(start // per_buffer, -(-self.rows // self.buffer_rows)):
-            first = buffer * self.buffer_rows
-            count = min(self.buffer_rows, self.rows - first)
+        for buffer, (first, count) in enumerate(self._buffers(self.rank)):
+            if count == 0 or (buffer + 1) * per_buffer <= start:
+                continue
             raw = line.read(first, count)
-            index = self._rng(epoch, 1 + buffer).permutation(count) if self.shuffle else np.arange(count)
+            rng = self._rng(epoch, 1 + buffer * self.world_size + self.rank)
+            index = rng.permutation(count) if self.shuffle else np.arange(count)
             skip = max(0, start - buffer * per_buffer) * self.batch_size
             for at in range(skip, count, self.batch_size):
                 yield {name: take(column, index[at : at + self.batch_size]) for name, column in raw.items()}
+
+    def _buffers(self, rank: int) -> Iterator[tuple[int, int]]:
+        """First row and number of rows of a rank's buffers. The last stretch is shared out evenly."""
+        stretch = self.buffer_rows * self.world_size
+        for first in range(0, self.total_rows, stretch):
+            rows = min(stretch, self.total_rows - first)
+            low, high = rows * rank // self.world_size, rows * (rank + 1) // self.world_size
+            yield first + low, high - low
+
+    def _batches_of(self, rank: int) -> int:
+        return sum(-(-count // self.batch_size) for _, count in self._buffers(rank))
 
     def _rng(self, epoch: int, stream: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, epoch, stream])

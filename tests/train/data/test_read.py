@@ -61,12 +61,21 @@ def test_resumes_at_any_batch(tmp_path, shuffle_rows):
         assert ids(reader.epoch(2, start)) == whole[start:]
 
 
-def test_ranks_share_the_rows_and_step_equally_often(tmp_path):
-    path = write(tmp_path)
-    readers = [SampleReader([path], COLUMNS, 8, rank=r, world_size=3, shuffle_rows=16) for r in range(3)]
-    shares = [chained(ids(r.epoch(0))) for r in readers]
-    assert sorted(chained(shares)) == list(range(100))
-    assert {r.common_batches for r in readers} == {min(r.batches for r in readers)}
+@pytest.mark.parametrize(("n", "group"), [(100, 7), (99, 80), (1000, 333)])
+@pytest.mark.parametrize("world_size", [2, 3, 8])
+def test_ranks_share_the_rows_evenly_and_walk_together(tmp_path, n, group, world_size):
+    path = write(tmp_path, n=n, group=group)
+    readers = [
+        SampleReader([path], COLUMNS, 4, rank=r, world_size=world_size, shuffle_rows=8) for r in range(world_size)
+    ]
+    shares = [ids(r.epoch(0)) for r in readers]
+    assert sorted(chained(chained(shares))) == list(range(n))
+    sizes = [sum(map(len, s)) for s in shares]
+    assert max(sizes) - min(sizes) <= 1 and {r.common_batches for r in readers} == {min(map(len, shares))}
+    step = [i for share in shares for i in share[0]]
+    assert max(step) < 8 * world_size  # the first batches of all ranks are of the first stretch
+    for reader, share in zip(readers, shares, strict=True):
+        assert ids(reader.epoch(0, 3)) == share[3:]
 
 
 def test_nulls_become_the_default_and_nan(tmp_path):

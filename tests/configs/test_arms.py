@@ -1,0 +1,24 @@
+"""What the arms of a config module promise about one another."""
+
+import pytest
+import torch
+
+from coldrank.configs import kuairand, movielens
+from coldrank.models.embeddings import EmbeddingStage
+from coldrank.models.ranker import Ranker
+from coldrank.train.config import RunConfig, validate
+
+
+def dense_parameters(config: RunConfig) -> int:
+    features = validate(config)
+    stage = EmbeddingStage(features, device=torch.device("meta"))
+    with torch.device("meta"):
+        ranker = Ranker(config.model, stage, len(features.numbers), len(config.tasks))
+    return sum(p.numel() for p in ranker.parameters())
+
+
+@pytest.mark.parametrize("module", [kuairand, movielens], ids=["kuairand", "movielens"])
+def test_base_wider_has_as_many_dense_parameters_as_poso(module):
+    base, wider, poso = (dense_parameters(arm()) for arm in (module.base, module.base_wider, module.poso))
+    assert base < 0.99 * poso, "the control is needed"
+    assert wider == pytest.approx(poso, rel=0.01), f"base {base}, base_wider {wider}, poso {poso}"

@@ -1,0 +1,87 @@
+"""Some training steps on given global batches, each rank on its share of the rows: a program for torch.distributed.run.
+
+Writes the mean loss of every step and everything that the steps change, gathered on the first rank.
+"""
+
+import argparse
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed._shard.sharded_tensor import ShardedTensor
+
+from coldrank.train.config import load
+from coldrank.train.data.batches import DataFolder
+from coldrank.train.data.fit import fit_encoder
+from coldrank.train.data.read import SampleReader, take
+from coldrank.train.distributed import Ranks, process_group
+from coldrank.train.trainer import Run, build
+
+
+def losses(run: Run, ranks: Ranks, steps: int) -> Iterator[float]:
+    """Trains; rank r of n takes the r-th n-th of the rows of each batch. Yields the mean loss over the ranks."""
+    config = run.config
+    reader = SampleReader(
+        run.data.files(config.data.fit), run.make.columns(), config.data.batch_size, shuffle_rows=256, seed=config.seed
+    )
+    share = config.data.batch_size // ranks.world_size
+    rows = torch.arange(ranks.rank * share, (ranks.rank + 1) * share).numpy()
+    for step, raw in enumerate(itertools.islice(reader.epoch(0), steps)):
+        batch = run.make({name: take(column, rows) for name, column in raw.items()})
+        run.optimizers.begin_step(step, steps)
+        loss = run.model(batch.to(ranks.device)).loss
+        loss.backward()
+        run.optimizers.end_step()
+        mean = loss.detach()
+        dist.all_reduce(mean)
+        yield mean.item() / ranks.world_size
+
+
+def own_parts(state: dict[str, Any], prefix: str = "") -> dict[str, Tensor]:
+    """Path and place -> this rank's part of a table's tensor, or a whole tensor; counters of one element are left out."""
+    found: dict[str, Tensor] = {}
+    for key, value in state.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            found |= own_parts(value, f"{name}/")
+        elif isinstance(value, ShardedTensor):
+            found |= {f"{name}{s.metadata.shard_offsets}": s.tensor.detach() for s in value.local_shards()}
+        elif isinstance(value, Tensor) and value.numel() > 1:
+            found[name] = value.detach()
+    return found
+
+
+def gathered(state: dict[str, Any], ranks: Ranks) -> dict[str, Tensor]:
+    """The parts of all ranks, on the first; raises AssertionError if a tensor that every rank holds differs."""
+    parts: list[dict[str, Tensor]] = [{} for _ in range(ranks.world_size)]
+    dist.all_gather_object(parts, own_parts(state))
+    whole: dict[str, Tensor] = {}
+    for part in parts:
+        for name, value in part.items():
+            assert torch.equal(value, whole.setdefault(name, value)), f"{name} differs between ranks"
+    return whole
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    for name in ("--config", "--data", "--out"):
+        parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--steps", type=int, required=True)
+    args = parser.parse_args()
+    config, data = load(str(args.config)), DataFolder.open(args.data)
+    with process_group() as ranks:
+        run = build(config, data, ranks)
+        fit_encoder(run.encoder, data.files(config.data.fit))
+        loss = list(losses(run, ranks, args.steps))
+        state = {"model": run.model.state_dict(), "optimizers": run.optimizers.all.state_dict()}
+        result = gathered(state, ranks) | {"loss": torch.tensor(loss, dtype=torch.float64)}
+        if ranks.is_first:
+            torch.save(result, args.out)
+
+
+if __name__ == "__main__":
+    main()

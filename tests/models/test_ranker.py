@@ -1,0 +1,190 @@
+"""The ranker against the same composition written out sample by sample, and what its switches change.
+
+b sample, t task, e expert, h head, n fold.
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from samples import TASKS
+from tiny import sample_base
+from torch import Tensor
+
+from coldrank.models.embeddings import Embedded, EmbeddingStage
+from coldrank.models.features import FeatureSet
+from coldrank.models.ranker import Ranker, RankerConfig
+
+CONFIG = sample_base()
+FEATURES = FeatureSet(CONFIG.features, CONFIG.tables)
+STAGE = EmbeddingStage(FEATURES, device=torch.device("meta"))
+DENSE = len(FEATURES.numbers)
+LENGTH = STAGE.sequence_lengths["history"]
+LENGTHS = torch.tensor([[0, LENGTH, 1, 3, 2]])
+B = LENGTHS.shape[1]
+POSO = {"poso_mha": True, "poso_mmoe": True, "poso_mlp": True}
+
+
+def ranker(**changes: object) -> Ranker:
+    """A fresh one from seed 0, in double precision."""
+    torch.manual_seed(0)
+    model: Ranker = Ranker(replace(CONFIG.model, **changes), STAGE, DENSE, len(TASKS)).double()
+    return model
+
+
+def randomized(**changes: object) -> Ranker:
+    """Every parameter drawn from N(0, 1/4), gates, positions and biases among them."""
+    model = ranker(**changes)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return model
+
+
+@pytest.fixture
+def inputs() -> tuple[Embedded, Tensor, Tensor]:
+    torch.manual_seed(1)
+    sequence = torch.randn(B, LENGTH, STAGE.sequence_dims["history"]).double()
+    static, pc = torch.randn(B, STAGE.static_dim).double(), torch.randn(B, STAGE.pc_dim).double()
+    return Embedded(static, {"history": sequence}, pc), torch.randn(B, DENSE).double(), LENGTHS
+
+
+def gate(weights: dict[str, Tensor], name: str, pc: Tensor, width: int, scale: float) -> Tensor:
+    """C sigmoid(W2 relu(W1 pc + b1) + b2) of one sample; ones where the part has no gate."""
+    if f"{name}.hidden.weight" not in weights:
+        return torch.ones(width).double()
+    hidden = (weights[f"{name}.hidden.weight"] @ pc + weights[f"{name}.hidden.bias"]).clamp(min=0)
+    return scale * torch.sigmoid(weights[f"{name}.output.weight"] @ hidden + weights[f"{name}.output.bias"])
+
+
+def attention(w: dict[str, Tensor], m: RankerConfig, static: Tensor, sequence: Tensor, pc: Tensor) -> Tensor:
+    """softmax(q_h . (g^k * K x) / sqrt(d)) over the sample's own positions, times sum_n g_hn V_hn x, of one sample."""
+    at, d, folds = "attention.history", m.head_dim, m.mha_folds if m.poso_mha else 1
+    key_gate = gate(w, f"{at}.key_gate", pc, m.heads * d, m.gate_scale).view(m.heads, d)
+    value_gate = gate(w, f"{at}.value_gate", pc, m.heads * folds, m.gate_scale).view(m.heads, folds)
+    queries = (w[f"{at}.query.weight"] @ static).view(m.heads, d)
+    heads = []
+    for h in range(m.heads):
+        keys = [key_gate[h] * (w[f"{at}.key"][h] @ x) for x in sequence]
+        folded = w[f"{at}.value"][h].split(d, 1)
+        values = [sum(value_gate[h, n] * (x @ folded[n]) for n in range(folds)) for x in sequence]
+        scores = [torch.exp(queries[h] @ k / d**0.5) for k in keys]
+        parts = [s / sum(scores) * v for s, v in zip(scores, values, strict=True)]
+        heads.append(sum(parts, torch.zeros(d).double()))
+    return torch.cat(heads)
+
+
+def mmoe(w: dict[str, Tensor], m: RankerConfig, x: Tensor, pc: Tensor) -> list[Tensor]:
+    """sum_e g_e softmax(W^t x)_e relu(... relu(W_e x + b_e)) for each task, of one sample."""
+    first = (w["mmoe.experts.first.weight"] @ x + w["mmoe.experts.first.bias"]).view(m.experts, -1)
+    experts = []
+    for e in range(m.experts):
+        y = first[e].clamp(min=0)
+        for i in range(len(m.expert_hidden) - 1):
+            layer = f"mmoe.experts.deeper.{i}"
+            y = (y @ w[f"{layer}.weight"][e] + w[f"{layer}.bias"][e, 0]).clamp(min=0)
+        experts.append(y)
+    gates = gate(w, "mmoe.gate", pc, m.experts, m.gate_scale)
+    shares = [torch.softmax(part, 0) for part in (w["mmoe.task_gate.weight"] @ x).split(m.experts)]
+    return [sum(gates[e] * share[e] * experts[e] for e in range(m.experts)) for share in shares]
+
+
+def tower(w: dict[str, Tensor], m: RankerConfig, t: int, x: Tensor, pc: Tensor) -> Tensor:
+    """Gated relu layers and the logit of one task and sample."""
+    for i, width in enumerate(m.tower_hidden):
+        gates = gate(w, f"towers.gates.{i}", pc, len(TASKS) * width, m.gate_scale)[t * width : (t + 1) * width]
+        x = gates * (x @ w[f"towers.layers.{i}.weight"][t] + w[f"towers.layers.{i}.bias"][t, 0]).clamp(min=0)
+    return (x @ w["towers.logit.weight"][t] + w["towers.logit.bias"][t, 0])[0]
+
+
+def naive(model: Ranker, m: RankerConfig, embedded: Embedded, dense: Tensor, lengths: Tensor) -> Tensor:
+    w = {name: p.detach() for name, p in model.named_parameters()}
+    logits = []
+    for b in range(B):
+        static = torch.cat([embedded.static[b], dense[b]])
+        pc = torch.ones(1).double() if m.pc == "constant" else embedded.pc[b]
+        sequence = embedded.sequences["history"][b, : lengths[0, b]]
+        if m.positions:
+            sequence = sequence + w["positions.history"][: lengths[0, b]]
+        x = torch.cat([static, attention(w, m, static, sequence, pc)])
+        logits.append(torch.stack([tower(w, m, t, y, pc) for t, y in enumerate(mmoe(w, m, x, pc))]))
+    return torch.stack(logits)
+
+
+@pytest.mark.parametrize("positions", [False, True])
+@pytest.mark.parametrize(
+    "parts",
+    [{}, {"poso_mha": True}, {"poso_mmoe": True}, {"poso_mlp": True}, POSO, POSO | {"pc": "constant"}],
+    ids=["base", "mha", "mmoe", "mlp", "poso", "constant"],
+)
+def test_logits_equal_the_composition_written_out(parts, positions, inputs):
+    changes = {**parts, "positions": positions, "gate_scale": 1.7, "tower_hidden": (4, 3)}
+    model = randomized(**changes)
+    logits = model(*inputs)
+    assert logits.shape == (B, len(TASKS))
+    torch.testing.assert_close(logits, naive(model, replace(CONFIG.model, **changes), *inputs))
+
+
+@pytest.mark.parametrize(
+    ("switch", "added"),
+    [
+        ("poso_mha", ("attention.history.key_gate.", "attention.history.value_gate.")),
+        ("poso_mmoe", ("mmoe.gate.",)),
+        ("poso_mlp", ("towers.gates.",)),
+    ],
+)
+def test_a_switch_changes_its_part_alone(switch, added):
+    base, poso = (dict(ranker(**changes).named_parameters()) for changes in ({}, {switch: True}))
+    assert base.keys() < poso.keys()
+    new = poso.keys() - base.keys()
+    assert all(name.startswith(added) for name in new)
+    assert all(any(name.startswith(part) for name in new) for part in added)
+
+
+@pytest.mark.parametrize("positions", [False, True])
+def test_base_and_poso_start_from_the_same_plain_weights(positions, inputs):
+    base, poso = ranker(positions=positions), ranker(positions=positions, **POSO)
+    values = dict(poso.named_parameters())
+    folded = values.pop("attention.history.value")
+    for name, value in base.named_parameters():
+        if name == "attention.history.value":
+            torch.testing.assert_close(
+                folded.unflatten(2, (CONFIG.model.mha_folds, -1)).sum(2), value, atol=1e-6, rtol=0
+            )
+        else:
+            assert torch.equal(values[name], value), name
+    torch.testing.assert_close(poso(*inputs), base(*inputs), atol=1e-6, rtol=0)
+
+
+def test_a_constant_code_gives_one_output_whatever_the_avc(inputs):
+    embedded, dense, lengths = inputs
+    other = embedded._replace(pc=torch.randn_like(embedded.pc))
+    constant, feature = (randomized(**POSO, pc=pc) for pc in ("constant", "feature"))
+    assert torch.equal(constant(embedded, dense, lengths), constant(other, dense, lengths))
+    assert (feature(embedded, dense, lengths) != feature(other, dense, lengths)).all()
+
+
+@pytest.mark.parametrize("changes", [{}, POSO], ids=["base", "poso"])
+def test_an_empty_history_is_finite_and_reads_no_position(changes, inputs):
+    embedded, dense, _ = inputs
+    model = randomized(**changes, positions=True)
+    sequence = embedded.sequences["history"].clone().requires_grad_()
+    logits = model(embedded._replace(sequences={"history": sequence}), dense, torch.zeros_like(LENGTHS))
+    logits.sum().backward()
+    assert torch.isfinite(logits).all()
+    assert not sequence.grad.any()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_positions_start_without_effect_and_learn(inputs):
+    with_positions, without = ranker(positions=True), ranker()
+    assert torch.equal(with_positions(*inputs), without(*inputs))
+    with_positions(*inputs).sum().backward()
+    assert with_positions.positions["history"].grad.any(1).all(), "every position has a gradient"
+
+
+def test_personalized_without_a_code_is_refused():
+    plain = FeatureSet([f for f in CONFIG.features if f.role != "pc"], CONFIG.tables)
+    stage = EmbeddingStage(plain, device=torch.device("meta"))
+    with pytest.raises(ValueError, match="model.pc='feature', but no feature has role 'pc'"):
+        Ranker(replace(CONFIG.model, poso_mlp=True), stage, DENSE, len(TASKS))
+    Ranker(replace(CONFIG.model, poso_mlp=True, pc="constant"), stage, DENSE, len(TASKS))
