@@ -1,6 +1,7 @@
-"""Some training steps on given global batches, each rank on its share of the rows: a program for torch.distributed.run.
+"""Some training steps of each config on the same global batches, each rank on its share of the rows.
 
-Writes the mean loss of every step and everything that the steps change, gathered on the first rank.
+A program for torch.distributed.run, or alone as one rank. Writes OUT/<config>.pt: the mean loss of every step, and all
+that the steps change (weights and optimizer states), gathered from the ranks.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 
-from coldrank.train.config import load
+from coldrank.train.config import RunConfig, load
 from coldrank.train.data.batches import DataFolder
 from coldrank.train.data.fit import fit_encoder
 from coldrank.train.data.read import SampleReader, take
@@ -66,21 +67,27 @@ def gathered(state: dict[str, Any], ranks: Ranks) -> dict[str, Tensor]:
     return whole
 
 
+def run_steps(config: RunConfig, data: DataFolder, ranks: Ranks, steps: int) -> dict[str, Tensor]:
+    """All that the steps of one config leave, and `loss` [steps]."""
+    run = build(config, data, ranks)
+    fit_encoder(run.encoder, data.files(config.data.fit))
+    loss = torch.tensor(list(losses(run, ranks, steps)), dtype=torch.float64)
+    state = {"model": run.model.state_dict(), "optimizers": run.optimizers.all.state_dict()}
+    return gathered(state, ranks) | {"loss": loss}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name in ("--config", "--data", "--out"):
-        parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--config", type=Path, nargs="+", required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, required=True)
     args = parser.parse_args()
-    config, data = load(str(args.config)), DataFolder.open(args.data)
     with process_group() as ranks:
-        run = build(config, data, ranks)
-        fit_encoder(run.encoder, data.files(config.data.fit))
-        loss = list(losses(run, ranks, args.steps))
-        state = {"model": run.model.state_dict(), "optimizers": run.optimizers.all.state_dict()}
-        result = gathered(state, ranks) | {"loss": torch.tensor(loss, dtype=torch.float64)}
-        if ranks.is_first:
-            torch.save(result, args.out)
+        for path in args.config:
+            result = run_steps(load(str(path)), DataFolder.open(args.data), ranks, args.steps)
+            if ranks.is_first:
+                torch.save(result, args.out / f"{path.stem}.pt")
 
 
 if __name__ == "__main__":
