@@ -63,8 +63,9 @@ def history(length: int, ids: dict[str, str], signals: Sequence[str] = (), *, di
 
 
 def personalization_code(column: str, *, dim: int, edges: Sequence[float] = AVC_EDGES) -> Feature:
-    """The feature that feeds POSO's gates: a bucketized count or age."""
-    return Feature(name="pc", column=column, role="pc", kind="bucket", edges=tuple(edges), dim=dim)
+    """The feature that feeds POSO's gates: a bucketized count or age. It begins with a deviation of 1: a gate that sees numbers
+    near 0 is as good as constant until its table has grown."""
+    return Feature(name="pc", column=column, role="pc", kind="bucket", edges=tuple(edges), dim=dim, init=1.0)
 
 
 def poso_mha(base: RunConfig) -> RunConfig:

@@ -31,6 +31,7 @@ class EmbeddingStage(nn.Module):
 
     def __init__(self, features: FeatureSet, device: torch.device | None = None) -> None:
         super().__init__()
+        self.tables = features.tables
         self.ebc = EmbeddingBagCollection(
             tables=[
                 EmbeddingBagConfig(

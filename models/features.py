@@ -35,13 +35,15 @@ class Table:
     dim: int
     mapping: Mapping = "hash"
     min_count: int = 1
+    init: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Feature:
     """One input of the model. `column` (default: the name) is the raw column; `signals` reads `columns` instead.
 
-    table: the table of an `id` (several features may share one). Buckets and signals own a table of the feature's name.
+    table: the table of an `id` (several features may share one). Buckets and signals own a table of the feature's name,
+    `dim` wide and begun with the deviation `init`.
     edges: bucket edges, ascending; empty means `buckets` quantiles taken from the training data.
     default: the value of a missing id. A missing number or bucket has a place of its own (0 after standardising, bucket 0).
     salted: an id of one feature is not that of another, though they share the table: the name enters the hash.
@@ -56,6 +58,7 @@ class Feature:
     columns: tuple[str, ...] = ()
     table: str = ""
     dim: int = 0
+    init: float = 0.0
     edges: tuple[float, ...] = ()
     buckets: int = 0
     transform: Transform = "none"
@@ -182,9 +185,11 @@ class FeatureSet:
 
 def _own_table(feature: Feature) -> Table:
     if feature.kind == "signals":
-        return Table(name=feature.name, rows=3 ** len(feature.columns), dim=feature.dim, mapping="identity")
+        return Table(
+            name=feature.name, rows=3 ** len(feature.columns), dim=feature.dim, mapping="identity", init=feature.init
+        )
     rows = (len(feature.edges) or feature.buckets - 1) + 2
-    return Table(name=feature.name, rows=rows, dim=feature.dim, mapping="identity")
+    return Table(name=feature.name, rows=rows, dim=feature.dim, mapping="identity", init=feature.init)
 
 
 def _unique(what: str, names: list[str]) -> None:

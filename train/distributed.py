@@ -86,13 +86,17 @@ def shard(task: RankingTask, ranks: Ranks, optim: OptimConfig, seed: int) -> Dis
         sharders=[sharder],
         init_parameters=False,
     )
-    init_tables(model, task.embeddings.ebc, optim.table_init, seed)
+    scales = {t.name: t.init or optim.table_init for t in task.embeddings.tables}
+    init_tables(model, scales, seed)
     return model
 
 
 @torch.no_grad()
-def init_tables(model: nn.Module, collection: nn.Module, scale: float, seed: int) -> None:
-    """Fills every local shard with N(0, scale^2), a function of (seed, table, row, column) alone."""
+def init_tables(model: nn.Module, scales: dict[str, float], seed: int) -> None:
+    """Fills every local shard with N(0, scale^2), a function of (seed, table, row, column) alone.
+
+    scales: table -> standard deviation.
+    """
     for name, value in model.state_dict().items():
         if ".embedding_bags." not in name:
             continue
@@ -101,7 +105,7 @@ def init_tables(model: nn.Module, collection: nn.Module, scale: float, seed: int
             (row, column), (rows, dim) = local.metadata.shard_offsets, local.metadata.shard_sizes
             width = value.metadata().size[1]
             for block in range(row // _INIT_BLOCK, -(-(row + rows) // _INIT_BLOCK)):
-                full = _init_block(seed, table, block, width) * scale
+                full = _init_block(seed, table, block, width) * scales[table]
                 low, high = max(row, block * _INIT_BLOCK), min(row + rows, (block + 1) * _INIT_BLOCK)
                 piece = full[low - block * _INIT_BLOCK : high - block * _INIT_BLOCK, column : column + dim]
                 local.tensor[low - row : high - row].copy_(piece)
