@@ -92,4 +92,4 @@ def poso_constant_pc() -> RunConfig:
 def base_wider() -> RunConfig:
     """Control: a plain base of as many dense parameters as `poso`."""
     config = base()
-    return replace(config, name="base_wider", model=replace(config.model, expert_hidden=(140, 64)))
+    return replace(config, name="base_wider", model=replace(config.model, expert_hidden=(142, 64)))

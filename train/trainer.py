@@ -66,8 +66,8 @@ def build(config: RunConfig, data: DataFolder, ranks: Ranks) -> Run:
     task = RankingTask(features, config.model, config.tasks, device=torch.device("meta"))
     model = shard(task, ranks, config.optim, config.seed)
     make = BatchMaker(encoder, list(config.tasks), data.truths(list(config.tasks)))
-    if ranks.world_size > 1:
-        torch.manual_seed(config.seed * 1_000_003 + ranks.rank)  # every rank drops out on its own
+    # From here on the generator drops out: on every rank in its own way, in every arm in the same.
+    torch.manual_seed(config.seed * 1_000_003 + ranks.rank)
     return Run(config, data, ranks, encoder, model, Optimizers(model, config.optim), make)
 
 
