@@ -24,7 +24,7 @@ from coldrank.train.run_folder import RunFolder
 MOST_CATEGORIES = 32
 PARAMETERS = {
     "objective": "binary",
-    "learning_rate": 0.1,
+    "learning_rate": 0.05,
     "num_leaves": 63,
     "min_data_in_leaf": 100,
     "feature_fraction": 0.6,
