@@ -51,12 +51,11 @@ def main() -> None:
     if "valid" not in config.data.fit:
         raise SystemExit("data.fit must hold 'valid': the number of trees is found on it")
     data = DataFolder.open(args.data)
-    numbers, categories = columns(validate(config))
-    frames = {
-        split: read(data, split, config, numbers + categories) for split in (*config.data.fit, config.data.evaluate)
-    }
-    categories = [c for c in categories if frames[config.data.fit[0]][c].n_unique() <= MOST_CATEGORIES]
+    numbers, ids = columns(validate(config))
+    frames = {split: read(data, split, config, numbers + ids) for split in (*config.data.fit, config.data.evaluate)}
     test = frames.pop(config.data.evaluate)
+    values = {c: pl.concat([f[c] for f in frames.values()]).drop_nulls().unique().sort().to_list() for c in ids}
+    categories = {c: v for c, v in values.items() if len(v) <= MOST_CATEGORIES}
     predictions = test.select(*KEYS, *(f"label_{t}" for t in config.tasks), *data.truths(list(config.tasks)))
     for task in tqdm(config.tasks, desc="lightgbm", unit="task"):
         model = fit(frames, task, numbers, categories, config.seed, args.threads)
@@ -78,24 +77,33 @@ def read(data: DataFolder, split: str, config: RunConfig, names: list[str]) -> p
     return pl.read_parquet(data.files((split,)), columns=list(dict.fromkeys(wanted)), hive_partitioning=False)
 
 
-def matrix(frame: pl.DataFrame, numbers: list[str], categories: list[str]) -> np.ndarray:
-    """float32 [N, F]; a category is its id modulo 2**15 (ids of small categories are small, or hashes of strings)."""
+def matrix(frame: pl.DataFrame, numbers: list[str], categories: dict[str, list[int]]) -> np.ndarray:
+    """float32 [N, F]; a category is its place among the values of the training data, NaN where it is none of them."""
     exprs = [pl.col(n).cast(pl.Float32).fill_null(float("nan")) for n in numbers]
-    exprs += [((pl.col(c) % 2**15 + 2**15) % 2**15).cast(pl.Float32).fill_null(float("nan")) for c in categories]
+    for name, values in categories.items():
+        code = pl.col(name).replace_strict(values, range(len(values)), default=None, return_dtype=pl.Float32)
+        exprs.append(code.fill_null(float("nan")))
     return frame.select(exprs).to_numpy()
 
 
 def fit(
-    frames: dict[str, pl.DataFrame], task: str, numbers: list[str], categories: list[str], seed: int, threads: int
+    frames: dict[str, pl.DataFrame],
+    task: str,
+    numbers: list[str],
+    categories: dict[str, list[int]],
+    seed: int,
+    threads: int,
 ) -> lgb.Booster:
     """One task's model, on the rows whose label is known."""
-    names, label = numbers + categories, f"label_{task}"
+    names, label = [*numbers, *categories], f"label_{task}"
     before = pl.concat([f for split, f in frames.items() if split != "valid"])
     sets = {}
     for name, frame in (("fit", before), ("valid", frames["valid"]), ("all", pl.concat(frames.values()))):
         known = frame.filter(pl.col(label).is_not_null())
         values = matrix(known, numbers, categories)
-        sets[name] = lgb.Dataset(values, known[label].to_numpy(), feature_name=names, categorical_feature=categories)
+        sets[name] = lgb.Dataset(
+            values, known[label].to_numpy(), feature_name=names, categorical_feature=list(categories)
+        )
     parameters = PARAMETERS | {"seed": seed, "num_threads": threads}
     stop = lgb.early_stopping(20, verbose=False)
     found = lgb.train(parameters | {"metric": "auc"}, sets["fit"], 1000, valid_sets=[sets["valid"]], callbacks=[stop])
