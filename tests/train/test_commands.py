@@ -66,7 +66,7 @@ def test_a_run_is_repeated_from_its_own_config(trained: Path, tmp_path: Path):
         (["evaluate", "--run", "RUN", "--data", "DATA", "--split", "later"], "no split 'later'"),
         (
             ["train", "--config", "coldrank.configs.movielens:base", "--data", "DATA", "--out", "OUT"],
-            "no column 'user_gender'",
+            "no column 'hist_favorite' among .* near it: hist_",
         ),
     ],
 )

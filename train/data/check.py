@@ -1,5 +1,6 @@
 """The check of incoming data at the door: columns, types, NaN and ids, each error with file, column and row."""
 
+import difflib
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ def check_schema(path: Path, schema: pa.Schema, columns: list[Input]) -> None:
     """Raises UserError for a missing column or a wrong type."""
     for c in columns:
         if c.name not in schema.names:
-            raise UserError(f"{path}: no column {c.name!r}; it has {', '.join(schema.names)}")
+            near = difflib.get_close_matches(c.name, schema.names, 3) or schema.names[:10]
+            raise UserError(f"{path}: no column {c.name!r} among its {len(schema.names)}; near it: {', '.join(near)}")
         kind = schema.field(c.name).type
         is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
         inner = kind.value_type if is_list else kind

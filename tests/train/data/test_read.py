@@ -111,7 +111,7 @@ def test_bad_value_in_a_list_names_the_row(tmp_path):
 
 
 def test_missing_column_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"a\.parquet: no column 'y'; it has id, x, list"):
+    with pytest.raises(UserError, match=r"a\.parquet: no column 'y' among its 3; near it: id, x, list"):
         SampleReader([write(tmp_path)], [Input("y", "float")], 4)
 
 
