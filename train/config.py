@@ -41,6 +41,8 @@ class DataConfig:
 class OptimConfig:
     """Row-wise Adagrad, fused with the backward pass, for the tables; Adam for everything else.
 
+    gate_lr_scale: learning rate of POSO's gates over that of the other dense parameters. warmup_steps: linear, for all rates.
+    weight_decay: of the dense parameters. table_init: standard deviation of the tables' first weights.
     decay: shape of the learning rates of both over the run: constant, or linear to a tenth.
     """
 
