@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from coldrank.train import compare_cli, train_cli
+    from coldrank.train import compare_cli, train_cli, tune_cli
     from coldrank.train.data import cli as data_cli
     from coldrank.train.data import simulate_cli
 
@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     simulate_cli.add_simulate(commands)
     train_cli.add_train(commands)
     train_cli.add_evaluate(commands)
+    tune_cli.add_tune(commands)
     compare_cli.add_compare(commands)
     return parser
 

@@ -15,6 +15,7 @@ class Optimizers:
     def __init__(self, model: DistributedModelParallel, config: OptimConfig) -> None:
         self.config = config
         dense = dict(in_backward_optimizer_filter(model.named_parameters()))
+        self.dense_parameters = sum(p.numel() for p in dense.values())
         in_gates = {id(p) for m in model.modules() if isinstance(m, PersonalizedGate) for p in m.parameters()}
         gates = {name: p for name, p in dense.items() if id(p) in in_gates}
         rest = {name: p for name, p in dense.items() if name not in gates}

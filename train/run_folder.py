@@ -67,6 +67,10 @@ class RunFolder:
         write_atomic(self.path / "diff.txt", diff or "(equal to its base)\n")
         write_atomic(self.path / "config.json", json.dumps(to_dict(config), indent=1) + "\n")
 
+    def describe(self, facts: dict[str, Any]) -> None:
+        """Writes run.json: what the config does not tell, as data, size, speed, and whether the run is finished."""
+        write_atomic(self.path / "run.json", json.dumps(facts, indent=1) + "\n")
+
     def forget_after(self, step: int) -> None:
         """Drops the metrics later than a step: a run that resumes writes them again."""
         self._keep(lambda row: row["step"] <= step)

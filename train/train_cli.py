@@ -20,13 +20,25 @@ def add_train(commands: Any) -> None:
         "train",
         help="train a ranker and evaluate it",
         description="Trains an arm on prepared data, evaluates it on the test split and writes a run folder. "
-        "On a run folder that holds a checkpoint, goes on where it stopped.",
+        "On a run folder that holds a checkpoint, goes on where it stopped. "
+        "With --arms, runs a whole experiment: every arm with every seed, each in OUT/ARM-SEED; what is done is skipped.",
     )
-    p.add_argument("--config", required=True, help="package.module:arm, or the config.json of a run to repeat")
-    p.add_argument("--data", required=True, type=Path, help="folder written by `coldrank prepare`")
-    p.add_argument("--out", required=True, type=Path, help="run folder")
-    _add_set(p)
+    p.add_argument(
+        "--config",
+        required=True,
+        help="package.module:arm, or the config.json of a run to repeat; with --arms the package.module",
+    )
+    add_data(p)
+    p.add_argument("--out", required=True, type=Path, help="run folder; with --arms the folder of all runs")
+    add_set(p)
     p.add_argument("--fresh", action="store_true", help="start over even if the run folder holds a checkpoint")
+    many = p.add_argument_group("many runs")
+    many.add_argument("--arms", metavar="A,B,...", help="arms of the config module")
+    many.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 1..N of every arm (default: 1)")
+    many.add_argument(
+        "--tuned", type=Path, metavar="DIR", help="take each arm's best fields from this `coldrank tune` folder"
+    )
+    add_jobs(many)
     p.set_defaults(run=_train)
 
 
@@ -39,20 +51,68 @@ def add_evaluate(commands: Any) -> None:
         "all metrics go into RUN/summary.json and metrics.jsonl.",
     )
     p.add_argument("--run", required=True, type=Path, dest="run_folder", help="run folder written by `coldrank train`")
-    p.add_argument("--data", required=True, type=Path, help="folder written by `coldrank prepare`")
+    add_data(p)
     p.add_argument("--split", default="test", help="split to score (default: test)")
     p.add_argument("--predictions", type=Path, help="write the scored samples to this Parquet file")
-    _add_set(p)
+    add_set(p)
     p.set_defaults(run=_evaluate)
 
 
-def _add_set(p: argparse.ArgumentParser) -> None:
+def add_data(p: argparse.ArgumentParser) -> None:
+    """Adds --data."""
+    p.add_argument("--data", required=True, type=Path, help="folder written by `coldrank prepare`")
+
+
+def add_set(p: argparse.ArgumentParser) -> None:
+    """Adds --set."""
     p.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a config field, e.g. train.steps=200"
     )
 
 
+def add_jobs(p: Any) -> None:
+    """Adds --jobs to a parser or group."""
+    p.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="runs side by side, the cores shared out (default: 1)"
+    )
+
+
 def _train(args: argparse.Namespace) -> None:
+    if args.arms:
+        _train_arms(args)
+    else:
+        _train_one(args)
+
+
+def _train_arms(args: argparse.Namespace) -> None:
+    from coldrank.train.data.batches import DataFolder
+    from coldrank.train.sweep import Job, overrides_of_jobs, run_all, tuned_overrides
+
+    arms = [arm for arm in args.arms.split(",") if arm]
+    if ":" in args.config or args.config.endswith(".json"):
+        raise UserError(f"--config {args.config}: with --arms, give the module alone, as in coldrank.configs.kuairand")
+    if args.seeds < 1 or args.jobs < 1 or not arms:
+        raise UserError(
+            f"--arms {args.arms} --seeds {args.seeds} --jobs {args.jobs}: expected arms, and numbers above 0"
+        )
+    tuned = tuned_overrides(args.tuned, arms) if args.tuned else dict.fromkeys(arms, ())
+    shared = overrides_of_jobs(args.jobs)
+    jobs = [
+        Job(
+            config=f"{args.config}:{arm}",
+            overrides=(*shared, *tuned[arm], *args.set, f"seed={seed}"),
+            out=args.out / f"{arm}-{seed}",
+        )
+        for seed in range(1, args.seeds + 1)
+        for arm in arms
+    ]
+    failed = run_all(jobs, DataFolder.open(args.data), at_once=args.jobs, fresh=args.fresh, desc="runs")
+    if failed:
+        raise UserError(f"{len(failed)} of {len(jobs)} runs failed; the first: {failed[0]}")
+    tqdm.write(f"{args.out}: {len(jobs)} runs; now `coldrank compare {args.out} --out {args.out}-comparison`")
+
+
+def _train_one(args: argparse.Namespace) -> None:
     from coldrank.train.config import load
     from coldrank.train.data.batches import DataFolder
     from coldrank.train.distributed import process_group

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -95,12 +96,36 @@ def train(config: RunConfig, data: DataFolder, out: Path, ranks: Ranks, *, fresh
         fit_encoder(run.encoder, data.files(config.data.fit))
     if ranks.is_first:
         folder.start(config, diff)
+        folder.describe(facts(run, reader, progress, finished=False))
     _steps(run, reader, folder, progress)
     rows = evaluate(run, config.data.evaluate, progress.step, out / f"predictions-{config.data.evaluate}.parquet")
     if ranks.is_first:
         folder.log_evaluation(rows)
+        folder.describe(facts(run, reader, progress, finished=True))
     folder.close()
     return rows
+
+
+def facts(run: Run, reader: SampleReader, progress: Progress, *, finished: bool) -> dict[str, Any]:
+    """What run.json says. seconds: of training, without evaluation. samples: read by all ranks so far, passes over the data
+    included. Parameters are those of the whole model, whatever part of it this rank holds."""
+    passes = progress.epoch + progress.batch / reader.common_batches
+    tables = sum(t.rows * t.dim for t in run.encoder.features.tables)
+    return {
+        "finished": finished,
+        "data_path": str(run.data.path),
+        "data_digest": run.data.digest,
+        "fit_rows": reader.total_rows,
+        "samples": round(passes * reader.total_rows),
+        "steps": progress.step,
+        "seconds": round(progress.seconds, 3),
+        "world_size": run.ranks.world_size,
+        "threads": torch.get_num_threads(),
+        "device": str(run.ranks.device.type),
+        "dense_parameters": run.optimizers.dense_parameters,
+        "table_parameters": tables,
+        "versions": {name: version(name) for name in ("torch", "torchrec", "coldrank")},
+    }
 
 
 def _resume(run: Run, folder: RunFolder) -> Progress:

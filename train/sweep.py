@@ -1,0 +1,132 @@
+"""Many runs, each in a process of its own: what `train --arms` and `tune` are made of.
+
+A run that is done is skipped, one that was cut off goes on from its checkpoint, one that fails does not stop the others.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from coldrank.train.config import RunConfig, difference, load
+from coldrank.train.data.batches import DataFolder
+from coldrank.train.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One run to be: where its config comes from, what is changed in it, and its folder."""
+
+    config: str
+    overrides: tuple[str, ...]
+    out: Path
+
+    def load(self) -> RunConfig:
+        """The config, validated."""
+        return load(self.config, list(self.overrides))
+
+    @property
+    def log(self) -> Path:
+        """What the run printed: beside its folder, which the run itself clears."""
+        return self.out.with_name(self.out.name + ".log")
+
+    def is_done(self, data: DataFolder) -> bool:
+        """Whether the folder holds this very run on this data, evaluated.
+
+        Raises UserError if it holds a finished run of another config or data.
+        """
+        facts = self.out / "run.json"
+        if not facts.exists():
+            return False
+        done = json.loads(facts.read_text())
+        if not done["finished"]:
+            return False
+        changed = difference(self.load(), load(str(self.out / "config.json")))
+        if changed:
+            raise UserError(f"{self.out}: holds another run ({changed.splitlines()[0]}); --fresh starts over")
+        if done["data_digest"] != data.digest:
+            raise UserError(f"{self.out}: was trained on other data than {data.path}; --fresh starts over")
+        return True
+
+
+def overrides_of_jobs(at_once: int) -> tuple[str, ...]:
+    """Threads of runs side by side: the cores, shared out evenly. None for a single run at a time."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return (f"train.threads={max(1, cores // at_once)}",) if at_once > 1 else ()
+
+
+def tuned_overrides(folder: Path, arms: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Each arm's best fields, from the tuned.json of `coldrank tune`. Raises UserError if an arm is not in it."""
+    path = folder / "tuned.json"
+    try:
+        found = json.loads(path.read_text())["arms"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"--tuned {path}: {error}; `coldrank tune` writes it") from None
+    missing = [arm for arm in arms if arm not in found]
+    if missing:
+        raise UserError(f"--tuned {path}: no arm {missing[0]!r}; it has {', '.join(found)}")
+    return {arm: tuple(found[arm]["overrides"]) for arm in arms}
+
+
+def run_all(jobs: Sequence[Job], data: DataFolder, *, at_once: int, fresh: bool, desc: str) -> list[str]:
+    """Runs the jobs that are not done, `at_once` side by side. Returns a line for each that failed: its folder and why.
+
+    Raises UserError, before any run starts, for a config that is not valid or a folder that holds another run.
+    """
+    refuse_ranks()
+    waiting = []
+    for job in jobs:
+        job.load()
+        if fresh or not job.is_done(data):
+            waiting.append(job)
+    failed: list[str] = []
+    with (
+        ThreadPoolExecutor(at_once) as pool,
+        tqdm(total=len(jobs), initial=len(jobs) - len(waiting), desc=desc, unit="run") as bar,
+    ):
+        started = {pool.submit(_run, job, data.path, fresh): job for job in waiting}
+        try:
+            for future in as_completed(started):
+                job, code = started[future], future.result()
+                if code:
+                    failed.append(f"{job.out}: {_last_line(job.log)}")
+                    tqdm.write(failed[-1])
+                bar.update()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return failed
+
+
+def refuse_ranks() -> None:
+    """Raises UserError where this process is one of many ranks: a sweep starts processes of its own."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            "many runs are not started under torchx: start `train --config module:arm` there, one arm at a time"
+        )
+
+
+def _run(job: Job, data: Path, fresh: bool) -> int:
+    threads = job.load().train.threads
+    command = [sys.executable, "-m", "coldrank.train.main", "train", "--config", job.config]
+    command += ["--data", str(data), "--out", str(job.out)]
+    command += [part for override in job.overrides for part in ("--set", override)]
+    job.out.parent.mkdir(parents=True, exist_ok=True)
+    with job.log.open("w") as log:
+        # Libraries read their number of threads when they are imported.
+        environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+        fresh_flag = ["--fresh"] if fresh else []
+        return subprocess.run(
+            command + fresh_flag, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False
+        ).returncode
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1].rpartition("\r")[2] if lines else "no output"
