@@ -89,10 +89,10 @@ def base() -> RunConfig:
         features=features(),
         tables=tables(),
         model=RankerConfig(
-            heads=4, head_dim=8, positions=True, experts=4, expert_hidden=(128, 64), tower_hidden=(32,), dropout=0.2
+            heads=4, head_dim=8, positions=True, experts=8, expert_hidden=(128, 64), tower_hidden=(32,), dropout=0.2
         ),
         data=DataConfig(batch_size=512),
-        optim=OptimConfig(sparse_lr=0.03, dense_lr=2e-3, decay="linear"),
+        optim=OptimConfig(sparse_lr=0.05, dense_lr=2e-3, decay="linear"),
         train=TrainConfig(epochs=1),
     )
 
@@ -135,4 +135,4 @@ def poso_constant_pc() -> RunConfig:
 def base_wider() -> RunConfig:
     """Control: a plain base of as many dense parameters as `poso`."""
     config = base()
-    return replace(config, name="base_wider", model=replace(config.model, expert_hidden=(134, 64)))
+    return replace(config, name="base_wider", model=replace(config.model, expert_hidden=(131, 64)))
