@@ -89,6 +89,7 @@ def tune(search: Search, arm: str, data: DataFolder, out: Path) -> dict[str, Any
     """
     folder = out / arm
     folder.mkdir(parents=True, exist_ok=True)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = JournalStorage(JournalFileBackend(str(folder / "study.journal")))
     study = optuna.create_study(study_name=arm, storage=storage, direction="maximize", load_if_exists=True)
     _require_same(study, search, folder)
