@@ -1,6 +1,7 @@
 """The check of incoming data at the door: columns, types, NaN and ids, each error with file, column and row."""
 
 import difflib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,23 +32,23 @@ def check_schema(path: Path, schema: pa.Schema, columns: list[Input]) -> None:
 
 
 def to_numpy(
-    spec: Input, array: pa.Array | pa.ChunkedArray, path: Path, first_row: int
+    spec: Input, array: pa.Array | pa.ChunkedArray, path: Path, row_of: Callable[[int], int]
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
     """An Arrow column as int64 or float32: values [N], or (values [V], offsets int64 [N + 1]) of a list column.
 
-    first_row: the file's row at which the array starts; errors count rows from 1.
+    row_of: the file's row, counted from 1, of a row of the array; errors name it.
     """
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
     if not spec.is_list:
-        return _values(spec, array, path, lambda i: first_row + i + 1)
+        return _values(spec, array, path, row_of)
     if array.null_count:
-        row = first_row + int(np.flatnonzero(_mask(array))[0]) + 1
+        row = row_of(int(np.flatnonzero(_mask(array))[0]))
         raise UserError(f"{path}: column {spec.name!r}, row {row}: null; an empty list is written []")
     offsets = np.asarray(array.offsets, dtype=np.int64)
     flat = array.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
     offsets = offsets - offsets[0]
-    values = _values(spec, flat, path, lambda i: first_row + int(np.searchsorted(offsets, i, side="right")))
+    values = _values(spec, flat, path, lambda i: row_of(int(np.searchsorted(offsets, i, side="right")) - 1))
     return values, offsets
 
 

@@ -10,11 +10,13 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from coldrank.models.features import Input
@@ -25,32 +27,53 @@ Column = np.ndarray | tuple[np.ndarray, np.ndarray]
 Raw = dict[str, Column]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class RowGroup:
-    """A Parquet row group: file, index in the file, rows, and the file's row at which it starts."""
+    """A Parquet row group: file, index in the file, rows, the file's row at which it starts, and which rows of it are read,
+    ascending (None: all). `rows` counts those that are read."""
 
     path: Path
     index: int
     rows: int
     start: int
+    kept: np.ndarray | None = None
+
+    def row(self, low: int, i: int) -> int:
+        """The file's row, counted from 1, of row `low + i` of those that are read."""
+        return self.start + (low + i if self.kept is None else int(self.kept[low + i])) + 1
 
 
-def list_row_groups(paths: list[Path]) -> list[RowGroup]:
-    """All row groups of the files, in order."""
+@dataclass(frozen=True, slots=True)
+class AtMost:
+    """Keeps the rows whose integer column is at most so large."""
+
+    column: str
+    most: int
+
+    def rows(self, file: pq.ParquetFile, index: int) -> np.ndarray:
+        """Which rows of a row group are kept, ascending."""
+        column = file.read_row_group(index, columns=[self.column])[self.column]
+        return np.flatnonzero(pc.fill_null(pc.less_equal(column, self.most), False).to_numpy())
+
+
+def list_row_groups(paths: list[Path], only: AtMost | None = None) -> list[RowGroup]:
+    """All row groups of the files, in order; with `only`, those rows of them."""
     groups = []
     for path in paths:
-        metadata, start = pq.ParquetFile(path).metadata, 0
-        for index in range(metadata.num_row_groups):
-            rows = metadata.row_group(index).num_rows
-            groups.append(RowGroup(path, index, rows, start))
-            start += rows
+        with pq.ParquetFile(path) as file:
+            start = 0
+            for index in range(file.num_row_groups):
+                rows = file.metadata.row_group(index).num_rows
+                kept = only.rows(file, index) if only else None
+                groups.append(RowGroup(path, index, rows if kept is None else len(kept), start, kept))
+                start += rows
     return groups
 
 
 class SampleReader:
     """Iterates the raw columns of batches.
 
-    columns: what to read and how to check it. shuffle_rows: rows per buffer (0: file order). in_time: buffers follow the files'
+    columns: what to read and how to check it. only: which rows (None: all). shuffle_rows: rows per buffer (0: file order). in_time: buffers follow the files'
     order; else row groups are drawn from the whole. Raises UserError for a missing
     column, a wrong type, NaN or an id out of range, with file, column and row.
     """
@@ -66,6 +89,7 @@ class SampleReader:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        only: AtMost | None = None,
     ) -> None:
         for path in paths:
             check_schema(path, pq.read_schema(path), columns)
@@ -76,7 +100,7 @@ class SampleReader:
         # Without shuffling, a buffer only bounds the memory.
         self.buffer_rows = max(1, (shuffle_rows or 65_536) // batch_size) * batch_size
         self.seed = seed
-        self.groups = list_row_groups(paths)
+        self.groups = list_row_groups(paths, only)
         self.total_rows = sum(g.rows for g in self.groups)
         self.rank, self.world_size = rank, world_size
         self.batches = self._batches_of(rank)
@@ -133,16 +157,18 @@ class _Line:
         return {c.name: _column(c, pieces) for c in self.columns}
 
     def _decode(self, group: RowGroup) -> pa.Table:
-        if self.last is None or self.last[0] != group:
+        if self.last is None or self.last[0] is not group:
             names = [c.name for c in self.columns]
             with pq.ParquetFile(group.path) as file:
-                self.last = (group, file.read_row_group(group.index, columns=names))
+                table = file.read_row_group(group.index, columns=names)
+            self.last = (group, table if group.kept is None else table.take(group.kept))
         return self.last[1]
 
 
 def _column(spec: Input, pieces: list[tuple[RowGroup, int, pa.Table]]) -> Column:
     parts = [
-        to_numpy(spec, table[spec.name].combine_chunks(), group.path, group.start + low) for group, low, table in pieces
+        to_numpy(spec, table[spec.name].combine_chunks(), group.path, partial(group.row, low))
+        for group, low, table in pieces
     ]
     if not spec.is_list:
         return np.concatenate(parts)

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from coldrank.models.features import Input
-from coldrank.train.data.read import Prefetcher, SampleReader, take
+from coldrank.train.data.read import AtMost, Prefetcher, SampleReader, take
 from coldrank.train.errors import UserError
 
 COLUMNS = [Input("id", "int", default=-1), Input("x", "float"), Input("list", "int", is_list=True)]
@@ -130,3 +130,29 @@ def test_prefetcher_hands_errors_on_and_leaves_no_thread():
     with Prefetcher(lambda: iter(range(1000)), 2) as source:
         assert next(iter(source)) == 0
     assert not any(t.name == "coldrank-prefetch" for t in threading.enumerate())
+
+
+def test_only_some_rows(tmp_path):
+    paths = [
+        write(tmp_path, age=pl.Series([i % 10 for i in range(100)])),
+        write(tmp_path, "b.parquet", 9, 100, age=pl.lit(9)),
+    ]
+    reader = SampleReader(paths, COLUMNS, 8, shuffle_rows=16, in_time=False, seed=1, only=AtMost("age", 2))
+    batches = list(reader.epoch(0))
+    wanted = [i for i in range(100) if i % 10 <= 2]
+    assert sorted(chained(ids(batches))) == wanted and reader.total_rows == 30 and reader.common_batches == len(batches)
+    for batch in batches:
+        values, offsets = batch["list"]
+        assert [values[a:b].tolist() for a, b in itertools.pairwise(offsets)] == [
+            list(range(i % 4)) for i in batch["id"]
+        ]
+    shares = [
+        SampleReader(paths, COLUMNS, 8, shuffle_rows=16, seed=1, rank=r, world_size=2, only=AtMost("age", 2))
+        for r in range(2)
+    ]
+    assert sorted(chained(chained(ids(s.epoch(0)) for s in shares))) == wanted
+    bad = write(
+        tmp_path, "bad.parquet", x=pl.Series([float("nan") if i == 51 else 0.0 for i in range(100)]), age=pl.lit(1)
+    )
+    with pytest.raises(UserError, match=r"bad.parquet: column 'x', row 52"):
+        list(SampleReader([bad], COLUMNS, 8, only=AtMost("id", 51)).epoch(0))
