@@ -41,12 +41,16 @@ class MultiheadAttention(nn.Module):
         Returns [B, H * head_dim].
         Only positions 0 .. lengths - 1 are seen; an empty sequence yields zeros. pc is ignored.
         """
+        context = attend(self.weights(query, sequence, lengths, pc), sequence, lengths)
+        return _project(context, self.value).flatten(1)
+
+    def weights(self, query: Tensor, sequence: Tensor, lengths: Tensor, pc: Tensor | None = None) -> Tensor:
+        """Arguments of `forward` -> attention weights [B, H, L]: what `attention_weights` gives for Q W^K."""
         check_width("query", query, self.query_dim)
         check_width("sequence", sequence, self.sequence_dim)
         q: Tensor = self.query(query)
         probes = _project(q.view(query.shape[0], self.heads, self.head_dim), self.key)
-        context = attend(probes / math.sqrt(self.head_dim), sequence, lengths)
-        return _project(context, self.value).flatten(1)
+        return attention_weights(probes / math.sqrt(self.head_dim), sequence, lengths)
 
 
 class PosoMultiheadAttention(nn.Module):
@@ -101,33 +105,41 @@ class PosoMultiheadAttention(nn.Module):
 
     def forward(self, query: Tensor, sequence: Tensor, lengths: Tensor, pc: Tensor | None = None) -> Tensor:
         """Arguments and result of `MultiheadAttention.forward`; pc: float [B, pc_dim] is required."""
-        check_width("query", query, self.query_dim)
-        check_width("sequence", sequence, self.sequence_dim)
         batch = query.shape[0]
-        q: Tensor = self.query(query)
-        if self.key_gate is not None:
-            q = q * self.key_gate(pc)  # Q . (G^k * K) = (Q * G^k) . K
-        q = q.view(batch, self.query_folds, self.heads, self.head_dim).expand(-1, self.key_folds, -1, -1)
-        probes = _project(q.flatten(1, 2), self.key)
-        context = attend(probes / math.sqrt(self.head_dim), sequence, lengths)
+        context = attend(self.weights(query, sequence, lengths, pc), sequence, lengths)
         gates: Tensor = self.value_gate(pc)
         gates = gates.view(batch, self.key_folds, self.heads, self.value_folds, self.gate_width)
         values = _project(context, self.value)
         values = values.reshape(batch, self.key_folds, self.heads, self.value_folds, self.head_dim)
         return (gates * values).sum((1, 3)).flatten(1)
 
+    def weights(self, query: Tensor, sequence: Tensor, lengths: Tensor, pc: Tensor | None = None) -> Tensor:
+        """Arguments of `forward` -> attention weights [B, key_folds * H, L]: those of fold 0's heads, then of fold 1's."""
+        check_width("query", query, self.query_dim)
+        check_width("sequence", sequence, self.sequence_dim)
+        q: Tensor = self.query(query)
+        if self.key_gate is not None:
+            q = q * self.key_gate(pc)  # Q . (G^k * K) = (Q * G^k) . K
+        q = q.view(query.shape[0], self.query_folds, self.heads, self.head_dim).expand(-1, self.key_folds, -1, -1)
+        probes = _project(q.flatten(1, 2), self.key)
+        return attention_weights(probes / math.sqrt(self.head_dim), sequence, lengths)
 
-def attend(probes: Tensor, sequence: Tensor, lengths: Tensor) -> Tensor:
-    """sum_l softmax(probes . x)_l x_l over the valid positions l < lengths.
 
-    probes: float [B, R, D], sequence: float [B, L, D], lengths: int64 [B] -> [B, R, D]; zeros, with zero gradients of
-    any order, where lengths is 0.
+def attention_weights(probes: Tensor, sequence: Tensor, lengths: Tensor) -> Tensor:
+    """softmax(probes . x)_l over the valid positions l < lengths.
+
+    probes: float [B, R, D], sequence: float [B, L, D], lengths: int64 [B] -> [B, R, L]. An empty sequence keeps its
+    first position through the softmax, which is then finite: `attend` sets its result to zero.
     """
     scores = probes @ sequence.transpose(1, 2)
     positions = torch.arange(sequence.shape[1], device=sequence.device)
-    # An empty row keeps its first position through the softmax, which is then finite, and is set to zero after it.
     padded = positions >= lengths.clamp(min=1).unsqueeze(1)
-    weights = torch.softmax(scores.masked_fill(padded.unsqueeze(1), -math.inf), -1)
+    return torch.softmax(scores.masked_fill(padded.unsqueeze(1), -math.inf), -1)
+
+
+def attend(weights: Tensor, sequence: Tensor, lengths: Tensor) -> Tensor:
+    """sum_l weights_l x_l. weights: float [B, R, L], sequence: float [B, L, D], lengths: int64 [B] -> [B, R, D]; zeros,
+    with zero gradients of any order, where lengths is 0."""
     return (weights @ sequence) * (lengths > 0).to(sequence.dtype)[:, None, None]
 
 

@@ -48,9 +48,13 @@ class MMoE(nn.Module):
     def forward(self, x: Tensor, pc: Tensor | None = None) -> Tensor:
         """x: float [B, in_dim] -> [B, T, hidden[-1]]; pc is ignored."""
         check_width("x", x, self.in_dim)
-        weights = torch.softmax(self.task_gate(x).unflatten(1, self.shape), -1)
+        weights = self.expert_weights(x, pc)
         experts: Tensor = self.experts(x)
         return weights @ experts
+
+    def expert_weights(self, x: Tensor, pc: Tensor | None = None) -> Tensor:
+        """x: float [B, in_dim] -> softmax(W^t x), [B, T, E]; pc is ignored."""
+        return torch.softmax(self.task_gate(x).unflatten(1, self.shape), -1)
 
 
 class PosoMMoE(nn.Module):
@@ -81,10 +85,15 @@ class PosoMMoE(nn.Module):
     def forward(self, x: Tensor, pc: Tensor | None = None) -> Tensor:
         """x: float [B, in_dim], pc: float [B, pc_dim] (required) -> [B, T, hidden[-1]]."""
         check_width("x", x, self.in_dim)
+        weights = self.expert_weights(x, pc)
+        experts: Tensor = self.experts(x)
+        return weights @ experts
+
+    def expert_weights(self, x: Tensor, pc: Tensor | None = None) -> Tensor:
+        """x: float [B, in_dim], pc: float [B, pc_dim] (required) -> C g(pc)_i softmax(W^t x)_i, [B, T, E]."""
         weights = torch.softmax(self.task_gate(x).unflatten(1, self.shape), -1)
         gates: Tensor = self.gate(pc)
-        experts: Tensor = self.experts(x)
-        return (weights * gates.unsqueeze(1)) @ experts
+        return weights * gates.unsqueeze(1)
 
 
 def _task_gate(in_dim: int, experts: int, tasks: int) -> nn.Linear:
