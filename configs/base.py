@@ -4,12 +4,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from coldrank.models.features import Feature
+from coldrank.modules.attention import Fold
 from coldrank.train.config import RunConfig
 
-# Log2-spaced edges of the personalization code, two per octave up to 4,096 views: 0 | 1 | 2 | 3 | 4-5 | 6-7 | ...
-AVC_EDGES = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512, 724, 1024, 1448, 2048, 2896, 4096)
-
 Arm = Callable[[], RunConfig]
+
+
+def octave_edges(per_octave: int, octaves: int = 12) -> tuple[int, ...]:
+    """Log2-spaced whole numbers from 1 to 2 ** octaves: `per_octave` to a doubling, fewer where whole numbers are wider apart."""
+    return tuple(sorted({round(2 ** (k / per_octave)) for k in range(per_octave * octaves + 1)}))
+
+
+# Edges of the personalization code, up to 4,096 views: 0 | 1 | 2 | 3 | 4-5 | 6-7 | 8-10 | ...
+AVC_EDGES = octave_edges(2)
+# Hours, up to 3.7 years.
+AGE_EDGES = octave_edges(4, octaves=15)
 
 
 def rates(groups: Sequence[str], signals: Sequence[str]) -> list[Feature]:
@@ -101,3 +110,51 @@ def without_avc(base: RunConfig) -> RunConfig:
 def constant_pc(base: RunConfig) -> RunConfig:
     """Gates with a constant input: POSO's parameters without its personalization."""
     return replace(base, name=f"{base.name}_constant_pc", model=replace(base.model, pc="constant"))
+
+
+def with_code(base: RunConfig, name: str, *codes: Feature) -> RunConfig:
+    """Other personalization codes in the place of the base's: the gates take them side by side."""
+    features = (*(f for f in base.features if f.role != "pc"), *codes)
+    return replace(base, name=f"{base.name}_{name}", features=features)
+
+
+def id_code(column: str, table: str) -> Feature:
+    """An id as the personalization code. It shares the id's table, so that the gates see the embedding that the ranker learns:
+    "ID embedding implicitly encodes personalization cues, we exploit it" (POSO, section 5.4)."""
+    return Feature(name=f"pc_{column}", column=column, role="pc", kind="id", table=table)
+
+
+def all_features(base: RunConfig) -> RunConfig:
+    """Table 6: gates that take every input outside the sequences."""
+    return replace(base, name=f"{base.name}_all_features", model=replace(base.model, pc="static"))
+
+
+def is_new_user(base: RunConfig) -> RunConfig:
+    """Table 6: the code tells new users (cohorts.new_user_max_views) from the others, and nothing else."""
+    edges = (base.cohorts.new_user_max_views + 1,)
+    return with_code(base, "is_new_user", personalization_code("user_views", dim=8, edges=edges))
+
+
+def avc_fine(base: RunConfig) -> RunConfig:
+    """AVC in four buckets per octave: every count up to 8 has its own."""
+    return with_code(base, "avc_fine", personalization_code("user_views", dim=8, edges=octave_edges(4)))
+
+
+def avc_coarse(base: RunConfig) -> RunConfig:
+    """AVC in one bucket per octave."""
+    return with_code(base, "avc_coarse", personalization_code("user_views", dim=8, edges=octave_edges(1)))
+
+
+def video_age(base: RunConfig) -> RunConfig:
+    """Table 3: the code is the hours since the upload, in four buckets per octave."""
+    return with_code(base, "video_age", personalization_code("item_age_h", dim=8, edges=AGE_EDGES))
+
+
+def item_views(base: RunConfig) -> RunConfig:
+    """Item cold start with the other half of section 4.5's definition of a new video: the code is the item's views."""
+    return with_code(base, "item_views", personalization_code("item_views", dim=8))
+
+
+def mha_fold(base: RunConfig, fold: Fold) -> RunConfig:
+    """A row of Table 7: how far Q, K and V are personalized."""
+    return replace(base, name=f"{base.name}_{fold}", model=replace(base.model, mha_fold=fold))

@@ -24,7 +24,8 @@ from coldrank.modules import (
 class RankerConfig:
     """Sizes, and which parts are personalized.
 
-    pc: what feeds the gates: the feature of role `pc`, or a constant (the control that has POSO's parameters only).
+    pc: what feeds the gates: the features of role `pc`; `static`, every input outside the sequences ("all features" of POSO's
+    Table 6); or a constant (the control that has POSO's parameters only).
     gate_scale: C of Eq. 6. mha_fold: the row of POSO's Table 7, `v` is the paper's choice (Eq. 14).
     positions: adds a learned vector per position to a sequence, so that attention can tell recent from old.
     """
@@ -39,7 +40,7 @@ class RankerConfig:
     poso_mha: bool = False
     poso_mmoe: bool = False
     poso_mlp: bool = False
-    pc: Literal["feature", "constant"] = "feature"
+    pc: Literal["feature", "static", "constant"] = "feature"
     gate_hidden: int = 32
     gate_scale: float = 2.0
     mha_folds: int = 4
@@ -58,9 +59,9 @@ class Ranker(nn.Module):
         super().__init__()
         if config.personalized and config.pc == "feature" and not stage.pc_dim:
             raise ValueError("model.pc='feature', but no feature has role 'pc'; declare one or set model.pc='constant'")
-        self.constant_pc = config.pc == "constant"
-        pc_dim = 1 if self.constant_pc else stage.pc_dim
+        self.pc = config.pc
         static_dim = stage.static_dim + dense_dim
+        pc_dim = {"feature": stage.pc_dim, "static": static_dim, "constant": 1}[config.pc]
         self.attention = nn.ModuleDict(
             {name: _attention(config, static_dim, dim, pc_dim) for name, dim in stage.sequence_dims.items()}
         )
@@ -78,7 +79,11 @@ class Ranker(nn.Module):
     def forward(self, embedded: Embedded, dense: Tensor, sequence_lengths: Tensor) -> Tensor:
         """dense: [B, F], sequence_lengths: int64 [S, B] in the order of the sequences -> logits [B, T]."""
         static = torch.cat([embedded.static, dense], 1)
-        pc = torch.ones_like(static[:, :1]) if self.constant_pc else embedded.pc
+        pc = embedded.pc
+        if self.pc == "static":
+            pc = static
+        elif self.pc == "constant":
+            pc = torch.ones_like(static[:, :1])
         parts = [static]
         for i, (name, attention) in enumerate(self.attention.items()):
             sequence = embedded.sequences[name]

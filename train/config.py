@@ -137,14 +137,16 @@ def _arm(source: str) -> RunConfig:
 
 
 def arms(module: ModuleType) -> dict[str, Callable[[], RunConfig]]:
-    """The arms of a config module: its functions without arguments that are declared to return a RunConfig."""
-    functions = {n: f for n, f in inspect.getmembers(module, inspect.isfunction) if f.__module__ == module.__name__}
-    signatures = {n: inspect.signature(f, eval_str=True) for n, f in functions.items()}
-    return {
-        n: f
-        for n, f in functions.items()
-        if signatures[n].return_annotation is RunConfig and not signatures[n].parameters
-    }
+    """The arms of a config module: its functions without arguments, imported ones too, that are declared to return a
+    RunConfig."""
+    found: dict[str, Callable[[], RunConfig]] = {}
+    for name, function in inspect.getmembers(module, inspect.isfunction):
+        returns = function.__annotations__.get("return")
+        if isinstance(returns, str):  # the module postpones its annotations
+            returns = RunConfig if returns.rpartition(".")[2] == RunConfig.__name__ else None
+        if returns is RunConfig and not inspect.signature(function).parameters:
+            found[name] = function
+    return found
 
 
 def _override(values: dict[str, Any], override: str) -> None:

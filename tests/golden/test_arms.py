@@ -1,7 +1,7 @@
 """Every arm: valid, different from its base as written down, and with the losses it had.
 
 After a change that means to move these, write them anew, all or those of one config module, and say why in the commit:
-`PYTHONPATH=tests python tests/golden/test_arms.py [kuairand | movielens]`.
+`PYTHONPATH=tests python tests/golden/test_arms.py [kuairand | kuairand_tables | movielens | movielens_tables]`.
 """
 
 import importlib
@@ -24,8 +24,13 @@ from coldrank.train.main import main
 from coldrank.train.trainer import train
 
 GOLDEN = Path(__file__).parent
-MODULES = ("kuairand", "movielens")
-ARMS = {f"{m}:{n}": f for m in MODULES for n, f in arms(importlib.import_module(f"coldrank.configs.{m}")).items()}
+MODULES = ("kuairand", "kuairand_tables", "movielens", "movielens_tables")
+ARMS = {
+    f"{m}:{n}": f
+    for m in MODULES
+    for n, f in arms(importlib.import_module(f"coldrank.configs.{m}")).items()
+    if f.__module__ == f"coldrank.configs.{m}"
+}
 STEPS = 8
 
 
@@ -79,14 +84,19 @@ def run_losses(arm: Callable[[], RunConfig], data: DataFolder, out: Path) -> lis
 
 
 def diffs() -> dict[str, list[str]]:
-    """Arm -> its difference to the base of its module."""
-    return {name: difference(arm(), ARMS[f"{name.split(':')[0]}:base"]()).splitlines() for name, arm in ARMS.items()}
+    """Arm -> its difference to the base on its data."""
+    return {name: difference(arm(), ARMS[f"{source(name)}:base"]()).splitlines() for name, arm in ARMS.items()}
+
+
+def source(name: str) -> str:
+    """The data set of an arm or a config module: `kuairand_tables:poso_user_id` -> `kuairand`."""
+    return name.split(":")[0].removesuffix("_tables")
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], DataFolder]:
-    """Config module -> its prepared data, made when first asked for."""
-    return cache(lambda module: DATA[module](tmp_path_factory.mktemp(module)))
+    """Data set -> its prepared data, made when first asked for."""
+    return cache(lambda name: DATA[name](tmp_path_factory.mktemp(name)))
 
 
 @pytest.mark.parametrize("name", ARMS)
@@ -106,7 +116,7 @@ def test_differences_are_as_written_down():
 def test_losses_are_as_written_down(name: str, data: Callable[[str], DataFolder], tmp_path: Path):
     expected = json.loads((GOLDEN / "losses.json").read_text())[name]
     assert len(expected) == STEPS
-    assert run_losses(ARMS[name], data(name.split(":")[0]), tmp_path / "run") == pytest.approx(expected, abs=1e-4)
+    assert run_losses(ARMS[name], data(source(name)), tmp_path / "run") == pytest.approx(expected, abs=1e-4)
 
 
 def write_anew(modules: list[str]) -> None:
@@ -116,7 +126,7 @@ def write_anew(modules: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for module in modules:
             (Path(folder) / module).mkdir()
-            made = DATA[module](Path(folder) / module)
+            made = DATA[source(module)](Path(folder) / module)
             names = [n for n in ARMS if n.split(":")[0] == module]
             kept |= {n: run_losses(ARMS[n], made, Path(folder) / n) for n in names}
     path.write_text(json.dumps({n: kept[n] for n in ARMS if n in kept}, indent=1) + "\n")

@@ -101,7 +101,7 @@ def naive(model: Ranker, m: RankerConfig, embedded: Embedded, dense: Tensor, len
     logits = []
     for b in range(B):
         static = torch.cat([embedded.static[b], dense[b]])
-        pc = torch.ones(1).double() if m.pc == "constant" else embedded.pc[b]
+        pc = {"feature": embedded.pc[b], "static": static, "constant": torch.ones(1).double()}[m.pc]
         sequence = embedded.sequences["history"][b, : lengths[0, b]]
         if m.positions:
             sequence = sequence + w["positions.history"][: lengths[0, b]]
@@ -113,8 +113,16 @@ def naive(model: Ranker, m: RankerConfig, embedded: Embedded, dense: Tensor, len
 @pytest.mark.parametrize("positions", [False, True])
 @pytest.mark.parametrize(
     "parts",
-    [{}, {"poso_mha": True}, {"poso_mmoe": True}, {"poso_mlp": True}, POSO, POSO | {"pc": "constant"}],
-    ids=["base", "mha", "mmoe", "mlp", "poso", "constant"],
+    [
+        {},
+        {"poso_mha": True},
+        {"poso_mmoe": True},
+        {"poso_mlp": True},
+        POSO,
+        POSO | {"pc": "constant"},
+        POSO | {"pc": "static"},
+    ],
+    ids=["base", "mha", "mmoe", "mlp", "poso", "constant", "static"],
 )
 def test_logits_equal_the_composition_written_out(parts, positions, inputs):
     changes = {**parts, "positions": positions, "gate_scale": 1.7, "tower_hidden": (4, 3)}

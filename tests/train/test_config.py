@@ -1,11 +1,12 @@
 import json
 from dataclasses import replace
+from types import ModuleType
 
 import pytest
 from tiny import sample_base
 
 from coldrank.configs import base as parts
-from coldrank.train.config import difference, from_dict, load, to_dict, validate
+from coldrank.train.config import RunConfig, arms, difference, from_dict, load, to_dict, validate
 from coldrank.train.errors import UserError
 
 POSO = "coldrank.configs.kuairand:poso"
@@ -34,7 +35,7 @@ def test_set_takes_lists_numbers_names_and_tasks():
         ("model.heads=two", "model.heads='two': input should be a valid integer"),
         ("model.heads=0", "model.heads=0: must be above 0"),
         ("model.dropout=1.5", "model.dropout=1.5: must be in"),
-        ("model.pc=age", "model.pc='age': input should be 'feature' or 'constant'"),
+        ("model.pc=age", "model.pc='age': input should be 'feature', 'static' or 'constant'"),
         ("model.expert_hidden=[]", r"model.expert_hidden=\[\]: give at least one width"),
         ("data.evaluate=train", "data.evaluate='train' is also in data.fit"),
         ("train.steps=-1", "train.steps=-1: must not be below 0"),
@@ -58,6 +59,28 @@ def test_mistakes_are_named(override, message):
 def test_sources_that_are_not_there_are_named(source, message):
     with pytest.raises(UserError, match=message):
         load(source)
+
+
+def test_arms_are_the_functions_without_arguments_that_return_a_config():
+    module = ModuleType("mine")
+
+    def plain() -> RunConfig:
+        return sample_base()
+
+    def postponed() -> "parts.RunConfig":
+        return sample_base()
+
+    def takes_a_base(base: RunConfig) -> RunConfig:
+        return base
+
+    def something_else() -> str:
+        return ""
+
+    def untyped():
+        return sample_base()
+
+    vars(module).update({f.__name__: f for f in (plain, postponed, takes_a_base, something_else, untyped)})
+    assert arms(module) == {"plain": plain, "postponed": postponed}, "imported ones are arms of the module too"
 
 
 def test_unknown_field_in_a_file_is_refused():

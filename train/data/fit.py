@@ -43,9 +43,10 @@ def _known(sample: pl.DataFrame, f: Feature) -> np.ndarray:
 
 def _vocabulary(frame: pl.LazyFrame, features: FeatureSet, table: Table) -> np.ndarray:
     """Ids of the table's features outside sequences (a past item was a candidate once), most frequent first."""
-    used = [f for f in features.by_table[table.name] if f.role != "sequence"]
+    # A column that two features read (an input that is the personalization code as well) counts once.
+    used = {f.raw_columns[0]: f for f in features.by_table[table.name] if f.role != "sequence"}
     parts = []
-    for f in used:
+    for f in used.values():
         column = pl.col(f.raw_columns[0])
         parts.append(
             frame.select((column.explode() if f.many else column.fill_null(f.default)).cast(pl.Int64).alias("id"))
