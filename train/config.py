@@ -59,9 +59,15 @@ class OptimConfig:
 @dataclass(kw_only=True, slots=True)
 class TrainConfig:
     """Length and bookkeeping of the training. steps: stops after so many steps (0: after `epochs` passes). checkpoint_every:
-    steps between checkpoints (0: one at the end). threads: of torch (0: its default)."""
+    steps between checkpoints (0: one at the end). threads: of torch (0: its default).
+
+    cold_passes: passes over the samples of new users alone (`cohorts.new_user_max_views`), after the epochs; the schedule of the
+    learning rates spans both. cold_trains: what they train: all, or the gates only.
+    """
 
     epochs: int = 1
+    cold_passes: int = 0
+    cold_trains: Literal["all", "gates"] = "all"
     steps: int = 0
     log_every: int = 50
     checkpoint_every: int = 1000
@@ -206,6 +212,7 @@ def validate(config: RunConfig) -> FeatureSet:
         "optim.weight_decay": o.weight_decay,
         "optim.warmup_steps": o.warmup_steps,
         "optim.table_init": o.table_init,
+        "train.cold_passes": t.cold_passes,
         "train.steps": t.steps,
         "train.checkpoint_every": t.checkpoint_every,
         "train.threads": t.threads,
@@ -227,6 +234,10 @@ def validate(config: RunConfig) -> FeatureSet:
     if m.personalized and m.pc == "feature" and not any(f.role == "pc" for f in config.features):
         raise UserError(
             f"{config.name}: model.pc='feature', but no feature has role 'pc'; declare one, or model.pc=constant"
+        )
+    if t.cold_passes and t.cold_trains == "gates" and not m.personalized:
+        raise UserError(
+            f"{config.name}: train.cold_trains='gates', but no part is personalized; set train.cold_trains=all"
         )
     if d.order == "random" and d.shuffle_rows == 0:
         raise UserError(f"{config.name}: data.order='random' needs data.shuffle_rows above 0; or set data.order=time")

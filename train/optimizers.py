@@ -10,7 +10,7 @@ from coldrank.train.config import OptimConfig
 
 
 class Optimizers:
-    """All optimizers of a sharded model, with one schedule."""
+    """All optimizers of a sharded model, with one schedule. While `gates_only` is set, everything but POSO's gates stands still."""
 
     def __init__(self, model: DistributedModelParallel, config: OptimConfig) -> None:
         self.config = config
@@ -19,11 +19,13 @@ class Optimizers:
         in_gates = {id(p) for m in model.modules() if isinstance(m, PersonalizedGate) for p in m.parameters()}
         gates = {name: p for name, p in dense.items() if id(p) in in_gates}
         rest = {name: p for name, p in dense.items() if name not in gates}
+        self.gates_only = False
         self.parts: list[tuple[float, KeyedOptimizerWrapper]] = []
         for params, rate in ((rest, config.dense_lr), (gates, config.dense_lr * config.gate_lr_scale)):
             if params:
                 make = lambda p, rate=rate: torch.optim.Adam(p, lr=rate, weight_decay=config.weight_decay)
                 self.parts.append((rate, KeyedOptimizerWrapper(params, make)))
+        self.gates = self.parts[-1][1] if gates else None
         self.fused = model.fused_optimizer
         self.all = CombinedOptimizer(
             [("tables", self.fused), *((f"dense{i}", o) for i, (_, o) in enumerate(self.parts))]
@@ -44,11 +46,11 @@ class Optimizers:
         """Sets the rates and clears the gradients. The fused optimizer takes its rate now: it acts inside backward."""
         factor = self.factor(step, total)
         for group in self.fused.param_groups:
-            group["lr"] = self.config.sparse_lr * factor
+            group["lr"] = 0.0 if self.gates_only else self.config.sparse_lr * factor
         self.fused.step()
         for rate, optimizer in self.parts:
             for group in optimizer.param_groups:
-                group["lr"] = rate * factor
+                group["lr"] = 0.0 if self.gates_only and optimizer is not self.gates else rate * factor
             optimizer.zero_grad()
 
     def end_step(self) -> None:

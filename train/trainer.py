@@ -23,11 +23,11 @@ from coldrank.train.checkpoint import Progress
 from coldrank.train.config import RunConfig, validate
 from coldrank.train.data.batches import BatchMaker, DataFolder, batches
 from coldrank.train.data.fit import fit_encoder
-from coldrank.train.data.read import SampleReader
 from coldrank.train.distributed import Ranks, shard
 from coldrank.train.errors import UserError
 from coldrank.train.evaluate import evaluation_reader, metric_rows, predict, write_predictions
 from coldrank.train.optimizers import Optimizers
+from coldrank.train.passes import Passes
 from coldrank.train.run_folder import MetricRow, RunFolder
 from coldrank.train.task import RankingTask
 
@@ -81,7 +81,7 @@ def train(config: RunConfig, data: DataFolder, out: Path, ranks: Ranks, *, fresh
     resumes = not fresh and bool(checkpoint.steps(folder.checkpoints))
     folder.check(config if resumes else None)
     run = build(config, data, ranks)
-    reader = _reader(run)
+    passes = Passes.of(config, data, run.make, ranks)
     evaluation_reader(
         run.make, data, config.data.evaluate, config, ranks
     )  # its mistakes are better known now than then
@@ -96,27 +96,26 @@ def train(config: RunConfig, data: DataFolder, out: Path, ranks: Ranks, *, fresh
         fit_encoder(run.encoder, data.files(config.data.fit))
     if ranks.is_first:
         folder.start(config, diff)
-        folder.describe(facts(run, reader, progress, finished=False))
-    _steps(run, reader, folder, progress)
+        folder.describe(facts(run, passes, progress, finished=False))
+    _steps(run, passes, folder, progress)
     rows = evaluate(run, config.data.evaluate, progress.step, out / f"predictions-{config.data.evaluate}.parquet")
     if ranks.is_first:
         folder.log_evaluation(rows)
-        folder.describe(facts(run, reader, progress, finished=True))
+        folder.describe(facts(run, passes, progress, finished=True))
     folder.close()
     return rows
 
 
-def facts(run: Run, reader: SampleReader, progress: Progress, *, finished: bool) -> dict[str, Any]:
-    """What run.json says. seconds: of training, without evaluation. samples: read by all ranks so far, passes over the data
-    included. Parameters are those of the whole model, whatever part of it this rank holds."""
-    passes = progress.epoch + progress.batch / reader.common_batches
+def facts(run: Run, passes: Passes, progress: Progress, *, finished: bool) -> dict[str, Any]:
+    """What run.json says. seconds: of training, without evaluation. samples: read by all ranks so far, each pass counted.
+    Parameters are those of the whole model, whatever part of it this rank holds."""
     tables = sum(t.rows * t.dim for t in run.encoder.features.tables)
     return {
         "finished": finished,
         "data_path": str(run.data.path),
         "data_digest": run.data.digest,
-        "fit_rows": reader.total_rows,
-        "samples": round(passes * reader.total_rows),
+        "fit_rows": passes.all.total_rows,
+        "samples": passes.samples(progress),
         "steps": progress.step,
         "seconds": round(progress.seconds, 3),
         "world_size": run.ranks.world_size,
@@ -154,26 +153,10 @@ def evaluate(run: Run, split: str, step: int, predictions: Path | None) -> list[
     return metric_rows(frame, run.config, step, split)
 
 
-def _reader(run: Run) -> SampleReader:
-    config, ranks = run.config, run.ranks
-    reader = SampleReader(
-        run.data.files(config.data.fit),
-        run.make.columns(),
-        config.data.batch_size,
-        shuffle_rows=config.data.shuffle_rows,
-        in_time=config.data.order == "time",
-        seed=config.seed,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-    )
-    if reader.common_batches == 0:
-        raise UserError(f"{run.data.path}: fewer rows to train on than the {ranks.world_size} ranks")
-    return reader
-
-
-def _stream(run: Run, reader: SampleReader, progress: Progress) -> Iterator[Batch]:
-    """Batches from where the run stands on, epoch after epoch. Every rank takes equally many of an epoch."""
+def _stream(run: Run, passes: Passes, progress: Progress) -> Iterator[Batch]:
+    """Batches from where the run stands on, pass after pass. Every rank takes equally many of a pass."""
     while True:
+        reader = passes.reader(progress.epoch)
         with batches(reader, run.make, run.config.data.prefetch, progress.epoch, progress.batch) as source:
             for batch in itertools.islice(source, reader.common_batches - progress.batch):
                 progress.batch += 1
@@ -181,14 +164,15 @@ def _stream(run: Run, reader: SampleReader, progress: Progress) -> Iterator[Batc
         progress.epoch, progress.batch = progress.epoch + 1, 0
 
 
-def _steps(run: Run, reader: SampleReader, folder: RunFolder, progress: Progress) -> None:
+def _steps(run: Run, passes: Passes, folder: RunFolder, progress: Progress) -> None:
     config, ranks = run.config, run.ranks
-    total = config.train.steps or reader.common_batches * config.train.epochs
+    total = config.train.steps or passes.steps
     recent = _Recent(list(config.tasks), ranks)
     begun = time.perf_counter() - progress.seconds
-    remaining = itertools.islice(_stream(run, reader, progress), max(0, total - progress.step))
+    remaining = itertools.islice(_stream(run, passes, progress), max(0, total - progress.step))
     bar = tqdm(remaining, total=total, initial=progress.step, desc=config.name, unit="step", disable=not ranks.is_first)
     for batch in bar:
+        run.optimizers.gates_only = config.train.cold_trains == "gates" and passes.is_cold(progress.epoch)
         loss = _step(run, batch, progress.step, total, recent)
         progress.step += 1
         progress.seconds = time.perf_counter() - begun

@@ -178,3 +178,34 @@ def test_a_loss_that_is_not_finite_stops_the_run(data, ranks, tmp_path):
     with pytest.raises(UserError, match="the loss is (nan|inf)"):
         run(config, data, tmp_path / "r", ranks)
     assert checkpoint.steps(tmp_path / "r/checkpoints") == []
+
+
+def test_a_cold_pass_reads_new_users_alone_and_may_train_the_gates_only(data, ranks, tmp_path):
+    config = arms.poso(sample_base())
+    plain = replace(config, optim=replace(config.optim, decay="constant"))
+    rows = pl.concat([pl.read_parquet(p, hive_partitioning=False) for p in data.files(config.data.fit)])
+    cold = rows.filter(pl.col("user_views") <= 10).height
+    run(plain, data, tmp_path / "plain", ranks)
+    before = json.loads((tmp_path / "plain/run.json").read_text())
+    for what in ("all", "gates"):
+        passes = replace(plain, train=replace(plain.train, cold_passes=1, cold_trains=what))
+        run(passes, data, tmp_path / what, ranks)
+        after = json.loads((tmp_path / what / "run.json").read_text())
+        assert after["samples"] - before["samples"] == cold and 0 < cold < rows.height
+        batch = plain.data.batch_size
+        assert after["steps"] - before["steps"] == -(-cold // batch)
+        # The same run up to the cold pass; after it, only what was to be trained has moved.
+        moved = _moved(plain, data, ranks, tmp_path / "plain", tmp_path / what)
+        assert all("gate" in name for name in moved) == (what == "gates") and moved
+
+
+def _moved(config, data, ranks, before, after) -> list[str]:
+    states = []
+    for folder in (before, after):
+        built = build(config, data, ranks)
+        checkpoint.load(folder / "checkpoints", built.state, ranks)
+        named = built.model.state_dict()
+        states.append(
+            {n: v.local_tensor().clone() if hasattr(v, "local_tensor") else v.clone() for n, v in named.items()}
+        )
+    return [n for n in states[0] if not torch.equal(states[0][n], states[1][n])]

@@ -1,0 +1,65 @@
+"""What a run reads: passes over all samples of `data.fit`, then over those of new users."""
+
+from dataclasses import dataclass
+
+from coldrank.train.checkpoint import Progress
+from coldrank.train.config import RunConfig
+from coldrank.train.data.batches import BatchMaker, DataFolder
+from coldrank.train.data.read import AtMost, SampleReader
+from coldrank.train.distributed import Ranks
+from coldrank.train.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """`epochs` passes of the reader `all`, then, where there is a reader `cold`, `cold_passes` of that one."""
+
+    all: SampleReader
+    cold: SampleReader | None
+    epochs: int
+    cold_passes: int
+
+    @classmethod
+    def of(cls, config: RunConfig, data: DataFolder, make: BatchMaker, ranks: Ranks) -> "Passes":
+        """Opens the readers. Raises UserError if one has fewer rows than there are ranks."""
+        everything = _reader(config, data, make, ranks, None)
+        only = AtMost("user_views", config.cohorts.new_user_max_views)
+        cold = _reader(config, data, make, ranks, only) if config.train.cold_passes else None
+        return cls(everything, cold, config.train.epochs, config.train.cold_passes)
+
+    def is_cold(self, epoch: int) -> bool:
+        """Whether a pass (0-based) is over new users alone."""
+        return self.cold is not None and epoch >= self.epochs
+
+    def reader(self, epoch: int) -> SampleReader:
+        """The reader of a pass (0-based)."""
+        return self.cold if self.cold is not None and epoch >= self.epochs else self.all
+
+    @property
+    def steps(self) -> int:
+        """Steps of all passes; a step takes one batch on every rank."""
+        return sum(self.reader(epoch).common_batches for epoch in range(self.epochs + self.cold_passes))
+
+    def samples(self, progress: Progress) -> int:
+        """Samples that all ranks have read so far."""
+        reader = self.reader(progress.epoch)
+        part = round(reader.total_rows * progress.batch / reader.common_batches)
+        return sum(self.reader(epoch).total_rows for epoch in range(progress.epoch)) + part
+
+
+def _reader(config: RunConfig, data: DataFolder, make: BatchMaker, ranks: Ranks, only: AtMost | None) -> SampleReader:
+    reader = SampleReader(
+        data.files(config.data.fit),
+        make.columns(),
+        config.data.batch_size,
+        shuffle_rows=config.data.shuffle_rows,
+        in_time=config.data.order == "time",
+        seed=config.seed,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        only=only,
+    )
+    if reader.common_batches == 0:
+        what = "rows of new users" if only else "rows"
+        raise UserError(f"{data.path}: fewer {what} to train on than the {ranks.world_size} ranks")
+    return reader
