@@ -53,7 +53,11 @@ class MMoE(nn.Module):
         return weights @ experts
 
     def expert_weights(self, x: Tensor, pc: Tensor | None = None) -> Tensor:
-        """x: float [B, in_dim] -> softmax(W^t x), [B, T, E]; pc is ignored."""
+        """x: float [B, in_dim] -> `task_weights`, [B, T, E]; pc is ignored."""
+        return self.task_weights(x)
+
+    def task_weights(self, x: Tensor) -> Tensor:
+        """x: float [B, in_dim] -> softmax(W^t x) over the experts, [B, T, E]."""
         return torch.softmax(self.task_gate(x).unflatten(1, self.shape), -1)
 
 
@@ -91,9 +95,13 @@ class PosoMMoE(nn.Module):
 
     def expert_weights(self, x: Tensor, pc: Tensor | None = None) -> Tensor:
         """x: float [B, in_dim], pc: float [B, pc_dim] (required) -> C g(pc)_i softmax(W^t x)_i, [B, T, E]."""
-        weights = torch.softmax(self.task_gate(x).unflatten(1, self.shape), -1)
+        weights = self.task_weights(x)
         gates: Tensor = self.gate(pc)
         return weights * gates.unsqueeze(1)
+
+    def task_weights(self, x: Tensor) -> Tensor:
+        """x: float [B, in_dim] -> softmax(W^t x) over the experts, before the gates, [B, T, E]."""
+        return torch.softmax(self.task_gate(x).unflatten(1, self.shape), -1)
 
 
 def _task_gate(in_dim: int, experts: int, tasks: int) -> nn.Linear:
