@@ -1,285 +1,216 @@
-"""Arms against a baseline, per task, cohort and metric, with paired intervals.
+"""Arms against a baseline, per task, cohort and metric: paired intervals, verdicts that hold together, days.
 
-Two things vary: the users that happened to be in the test, and the seeds that the arms were trained with. Users are
-resampled with replacement, each with all of its rows, and every arm and seed is scored on the same draw (a paired bootstrap):
-the variance of the mean over seeds across the draws is V_user. The variance across seeds, over S, is V_seed; seeds count as
-pairs where both arms have the same ones, else each arm has its own V_seed. Part of the spread across seeds is that each seed
-errs on other users, which V_user holds already: V_both, from the draws' variance around the mean over seeds. So, as for any
-two-way sample (Cameron, Gelbach and Miller 2011, Eq. 2.8),
-
-    variance of the difference = V_user + max(V_seed - V_both, 0)
-
-Resampling seeds inside the draws of users instead would count V_both three times (Owen 2007, The pigeonhole bootstrap).
-The 95% interval takes Student's t at the degrees of freedom of Welch-Satterthwaite: with few seeds their spread is itself
-poorly known, and a normal interval would find differences between equal arms. An arm with one seed contributes no V_seed, so
-its interval speaks of users only.
-
-Legend: N rows, U users, R resamples, S seeds.
+How the intervals are made: compare_interval.py. Which runs may be compared, and which have failed: compare_checks.py. The
+verdicts "better" and "worse" hold after Holm's correction at 5%: over all tasks, cohorts and the metrics auc, auc_fixed_avc and ne
+of an arm together; gauc, which cold cohorts are not judged by, is a family of its own. So an arm that equals the baseline gets
+any mark at all with at most 5% (twice that with gauc), and a mark for new users owes nothing to easier wins elsewhere, as it
+would under Benjamini and Hochberg's procedure.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
-from coldrank.train.compare_runs import Run, SharedRows, common_tasks, group_by_arm, read_shared_rows
-from coldrank.train.mann_whitney import BoolArray, FloatArray, IntArray, Numbers, RankedPairs, SortedRows
-from coldrank.train.metrics import (
-    CohortConfig,
-    avc_groups,
-    cohort_masks,
-    mean_or_nan,
-    normalised,
-    row_logloss,
-)
+from coldrank.train.compare_checks import failure, require_same_conditions
+from coldrank.train.compare_days import Days, find_days, t_test
+from coldrank.train.compare_interval import Interval, contrast, holm
+from coldrank.train.compare_resample import Figures, Sample, make_sample, measure
+from coldrank.train.compare_rows import JUDGING, LEVEL, LOWER_IS_BETTER, METRICS, ComparedRun, Comparison, Row
+from coldrank.train.compare_runs import Run, SharedRows, common_cohorts, common_tasks, group_by_arm, read_shared_rows
+from coldrank.train.errors import UserError
+from coldrank.train.mann_whitney import FloatArray, IntArray
 
-METRICS = ("auc", "auc_fixed_avc", "ne", "gauc")
-LOWER_IS_BETTER = frozenset({"ne"})
+__all__ = [
+    "LOWER_IS_BETTER",
+    "METRICS",
+    "PERCENT",
+    "Comparison",
+    "Interval",
+    "Row",
+    "Sample",
+    "compare",
+    "contrast",
+    "make_sample",
+]
+
 PERCENT = 100.0
-# Student's t, 97.5% point, at these degrees of freedom; nearly linear in 1 / freedom in between.
-T_FREEDOM = (1, 2, 3, 4, 5, 6, 8, 10, 15, 30, float("inf"))
-T_POINT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.306, 2.228, 2.131, 2.042, 1.960)
-
-Resampled = dict[str, FloatArray]  # cohort -> [metric, 1 + R]; column 0 is the sample itself
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    """One arm in one task, cohort and metric; figures in percent, differences and spreads in percentage points.
-
-    `mean` is over the seeds. `difference`, `low` and `high` are to the baseline (None for the baseline itself and where the
-    metric has no value); `user_spread` and `seed_spread` are the standard errors of the difference that come from users and
-    from seeds. n counts labelled rows, `users` the users that they belong to.
-    """
-
-    task: str
-    cohort: str
-    metric: str
-    arm: str
-    seeds: int
-    n: int
-    users: int
-    mean: float | None
-    difference: float | None = None
-    low: float | None = None
-    high: float | None = None
-    user_spread: float | None = None
-    seed_spread: float | None = None
-    verdict: str = "baseline"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sample:
-    """The rows under test: user codes and AVC groups [N], cohort masks [N], and user multiplicities uint8 [1 + R, U]."""
-
-    users: IntArray
-    avc: IntArray
-    cohorts: dict[str, BoolArray]
-    draws: npt.NDArray[np.uint8]
-
-
-def make_sample(rows: SharedRows, cohorts: CohortConfig, resamples: int, seed: int) -> Sample:
-    """Draw the users: row 0 of the multiplicities counts every user once, the others draw U users with replacement."""
-    names, users = np.unique(rows.users, return_inverse=True)
-    rng = np.random.default_rng([seed, 0])
-    draws = np.ones((1 + resamples, len(names)), dtype=np.uint8)
-    for draw in draws[1:]:
-        draw[:] = np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names))
-    masks = cohort_masks(rows.user_views, rows.item_views, cohorts)
-    return Sample(users=users, avc=avc_groups(rows.user_views), cohorts=masks, draws=draws)
 
 
 def compare(
-    runs: Sequence[Run], baseline: str, *, resamples: int = 300, seed: int = 0, cohorts: CohortConfig | None = None
-) -> list[Row]:
+    runs: Sequence[Run], baseline: str, *, resamples: int = 300, seed: int = 0, allowed: Collection[str] = ()
+) -> Comparison:
     """Compare the arms of the runs with the arm `baseline` on the tasks that all runs predict.
 
-    Runs of different rows raise UserError. Memory: the scores of one run and task at a time, and R bytes per user.
+    Runs of different rows raise UserError, and so do runs of different data, splits, features, tasks or passes, but for what
+    `allowed` names. Memory: the scores of one run and task at a time, and R bytes per user.
     """
-    rows = read_shared_rows(runs)
-    sample = make_sample(rows, cohorts or CohortConfig(), resamples, seed)
-    arms = group_by_arm(runs)
-    result: list[Row] = []
-    tasks = common_tasks(runs)
-    with tqdm(total=len(tasks) * len(runs), desc="compare", unit="run") as progress:
-        for task in tasks:
-            resampled: dict[str, dict[int, Resampled]] = {arm: {} for arm in arms}
-            for run in (run for members in arms.values() for run in members):
-                resampled[run.arm][run.seed] = resample(rows.labels[task], run.scores(task), sample)
-                progress.update()
-            result += contrast_task(task, rows.labels[task], resampled, baseline, sample)
-    return result
-
-
-def resample(labels: IntArray, scores: Numbers, sample: Sample) -> Resampled:
-    """The metrics of one run and task on the sample and on each draw of users; labels int8 [N], -1 where unknown."""
-    by_score = SortedRows.of(labels, scores, labels >= 0)
-    by_user, by_avc = by_score.grouped(sample.users), by_score.grouped(sample.avc)
-    cells = {
-        cohort: _Cell.of(by_score.where(mask), by_avc.where(mask), by_user.where(mask), sample)
-        for cohort, mask in sample.cohorts.items()
-    }
-    result = {cohort: np.empty((len(METRICS), len(sample.draws))) for cohort in cells}
-    for draw, multiplicities in enumerate(sample.draws):
-        weights = multiplicities.astype(np.float64)
-        for cohort, cell in cells.items():
-            result[cohort][:, draw] = cell.metrics(weights)
-    return result
+    notes = [*require_same_conditions(runs, baseline, allowed), *_left_out(runs)]
+    rows, cohorts = read_shared_rows(runs), common_cohorts(runs)
+    arms, failed = group_by_arm(runs), {run.folder: failure(run, rows) for run in runs}
+    trial = _Trial(arms=_without_failed(arms, failed, baseline, notes), planned=arms, baseline=baseline)
+    sample, days = make_sample(rows, cohorts, resamples, seed), find_days(runs, rows)
+    result = _all_rows(trial, rows, sample, days)
+    return Comparison(
+        split=runs[0].split,
+        baseline=baseline,
+        resamples=resamples,
+        seed=seed,
+        cohorts=cohorts,
+        allowed=tuple(sorted(allowed)),
+        days=days.names,
+        day_source=days.source,
+        runs=tuple(
+            ComparedRun(path=str(run.folder), arm=run.arm, seed=run.seed, failed=failed[run.folder]) for run in runs
+        ),
+        notes=tuple(notes),
+        rows=tuple(correct(result)),
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Cell:
-    """One cohort of one run and task, reduced to what a weighting of the users needs: sorted once, summed per user.
+class _Trial:
+    """Arm -> its runs that did not fail, and all of them as they were planned."""
 
-    `sums` [5, U]: log loss, positives, rows, and rows times AUC and rows of the users that have an AUC.
-    """
+    arms: dict[str, list[Run]]
+    planned: dict[str, list[Run]]
+    baseline: str
 
-    pairs: RankedPairs
-    avc_pairs: RankedPairs
-    sums: FloatArray
+    def pairs(self, arm: str) -> list[int] | None:
+        """The seeds by which the arm and the baseline are paired; None where the same seeds were never planned."""
+        if [run.seed for run in self.planned[arm]] != [run.seed for run in self.planned[self.baseline]]:
+            return None
+        own, theirs = ({run.seed for run in self.arms[name]} for name in (arm, self.baseline))
+        return sorted(own & theirs) or None
 
-    @classmethod
-    def of(cls, by_score: SortedRows, by_avc: SortedRows, by_user: SortedRows, sample: Sample) -> "_Cell":
-        users = sample.users[by_score.rows]
-        count = sample.draws.shape[1]
-        sums = np.zeros((5, count))
-        sums[0] = np.bincount(users, weights=row_logloss(by_score.labels, by_score.scores), minlength=count)
-        sums[1] = np.bincount(users, weights=by_score.labels, minlength=count)
-        sums[2] = np.bincount(users, minlength=count)
-        user_pairs = by_user.pairs()
-        sums[4, user_pairs.groups] = sums[2, user_pairs.groups]
-        sums[3, user_pairs.groups] = sums[4, user_pairs.groups] * user_pairs.auc()
-        return cls(
-            pairs=by_score.pairs().of_units(sample.users), avc_pairs=by_avc.pairs().of_units(sample.users), sums=sums
-        )
 
-    def metrics(self, weights: FloatArray) -> tuple[float, float, float, float]:
-        """`METRICS` with each user counted `weights` [U] times."""
-        loss, positives, rows, user_auc, user_rows = self.sums @ weights
-        if rows == 0:
-            return float("nan"), float("nan"), float("nan"), float("nan")
-        return (
-            mean_or_nan(self.pairs.auc(weights)),
-            mean_or_nan(self.avc_pairs.auc(weights)),
-            float(normalised(loss / rows, positives / rows)),
-            user_auc / user_rows if user_rows > 0 else float("nan"),
-        )
+def _without_failed(
+    arms: Mapping[str, list[Run]], failed: Mapping[Path, str | None], baseline: str, notes: list[str]
+) -> dict[str, list[Run]]:
+    """The runs that count, with a note for each that doesn't; UserError where nothing is left to compare."""
+    kept = {arm: [run for run in members if failed[run.folder] is None] for arm, members in arms.items()}
+    lost = [run for members in arms.values() for run in members if failed[run.folder]]
+    notes += [f"Failed, and left out: {run.folder} ({failed[run.folder]})." for run in lost]
+    if not kept[baseline]:
+        raise UserError(f"every run of the baseline {baseline} has failed: {failed[arms[baseline][0].folder]}")
+    notes += [f"Arm {arm} is left out: all of its {len(arms[arm])} runs failed." for arm in kept if not kept[arm]]
+    kept = {arm: members for arm, members in kept.items() if members}
+    if len(kept) < 2:
+        raise UserError(f"no arm is left to compare with {baseline}: {' '.join(notes)}")
+    return kept
+
+
+def _left_out(runs: Sequence[Run]) -> list[str]:
+    """A line for every task that some runs lack, which is therefore not compared."""
+    tasks = dict.fromkeys(task for run in runs for task in run.tasks)
+    lacking = {task: [str(run.folder) for run in runs if task not in run.tasks] for task in tasks}
+    return [f"Task {task} is left out: not predicted by {', '.join(who)}." for task, who in lacking.items() if who]
+
+
+def _all_rows(trial: _Trial, rows: SharedRows, sample: Sample, days: Days) -> list[Row]:
+    runs = [run for members in trial.arms.values() for run in members]
+    pairs = {arm: trial.pairs(arm) for arm in trial.arms}
+    failed = {arm: len(trial.planned[arm]) - len(members) for arm, members in trial.arms.items()}
+    result: list[Row] = []
+    tasks = common_tasks(runs)
+    with tqdm(total=len(tasks) * len(runs), desc="compare", unit="run") as progress:
+        for task in (task for task in tasks if task in rows.labels):
+            measured: dict[str, dict[int, Figures]] = {arm: {} for arm in trial.arms}
+            for run in runs:
+                measured[run.arm][run.seed] = measure(rows.labels[task], run.scores(task), sample, days)
+                progress.update()
+            found = contrast_task(task, rows.labels[task], measured, trial.baseline, sample, pairs)
+            result += [replace(row, failed=failed[row.arm]) for row in found]
+    return result
 
 
 def contrast_task(
     task: str,
     labels: IntArray,
-    resampled: Mapping[str, Mapping[int, Resampled]],
+    measured: Mapping[str, Mapping[int, Figures]],
     baseline: str,
     sample: Sample,
+    pairs: Mapping[str, Sequence[int] | None],
 ) -> list[Row]:
-    """Rows of one task from arm -> seed -> resampled metrics, baseline first within each cohort and metric."""
-    rows: list[Row] = []
-    order = [baseline, *(arm for arm in resampled if arm != baseline)]
+    """Rows of one task from arm -> seed -> figures, baseline first within each cohort and metric; verdicts before correction.
+
+    pairs: arm -> the seeds by which it is paired with the baseline, or None.
+    """
+    result: list[Row] = []
+    order = [baseline, *(arm for arm in measured if arm != baseline)]
     for cohort, mask in sample.cohorts.items():
         labelled = mask & (labels >= 0)
         n, users = int(np.count_nonzero(labelled)), len(np.unique(sample.users[labelled]))
         for index, metric in enumerate(METRICS):
-            values = {arm: np.stack([by[cohort][index] for by in resampled[arm].values()]) for arm in order}
             for arm in order:
-                mean = _percent(float(values[arm][:, 0].mean()))
+                means = [figures.draws[cohort][index, 0] for figures in measured[arm].values()]
                 row = Row(
                     task=task,
                     cohort=cohort,
                     metric=metric,
                     arm=arm,
-                    seeds=len(values[arm]),
+                    seeds=len(means),
                     n=n,
                     users=users,
-                    mean=mean,
+                    mean=_percent(float(np.mean(means))),
                 )
                 if arm != baseline:
-                    paired = resampled[arm].keys() == resampled[baseline].keys()
-                    row = _against(row, contrast(values[arm], values[baseline], users, paired=paired))
-                rows.append(row)
-    return rows
+                    sides = [measured[name] for name in (arm, baseline)]
+                    row = _against(row, index, sides, pairs[arm])
+                result.append(row)
+    return result
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Interval:
-    """A difference of two means over seeds, its 95% interval, and the standard errors from users and from seeds."""
-
-    difference: float
-    low: float
-    high: float
-    user_spread: float
-    seed_spread: float | None
-
-
-def contrast(arm: FloatArray, baseline: FloatArray, users: int, *, paired: bool) -> Interval | None:
-    """The interval of arm - baseline, from metrics [S, 1 + R] and [S', 1 + R]; `paired`: their rows are the same seeds.
-
-    None where the difference has no value, where there is but one user, or where most draws lack a class.
-    """
-    parts = [arm - baseline] if paired else [arm, -baseline]
-    difference = np.sum([part.mean(axis=0) for part in parts], axis=0)
-    valid = np.flatnonzero(np.isfinite(difference[1:])) + 1
-    if not np.isfinite(difference[0]) or users < 2 or len(valid) < max(2, (len(difference) - 1) / 2):
-        return None
-    user_variance = float(difference[valid].var(ddof=1))
-    seeded = [part for part in parts if len(part) > 1]
-    seed_variances = [float(part[:, 0].var(ddof=1)) / len(part) for part in seeded]
-    excess = [max(v - _both_variance(part[:, valid]), 0.0) for v, part in zip(seed_variances, seeded, strict=True)]
-    # An excess is as uncertain as the whole V_seed that it is a part of.
-    terms = [(user_variance, min(users, len(valid)) - 1)]
-    terms += [(v, len(part) - 1) for v, e, part in zip(seed_variances, excess, seeded, strict=True) if e > 0]
-    variance = user_variance + sum(excess)
-    half = t_point(_freedom(variance, terms)) * variance**0.5
-    point = float(difference[0])
-    return Interval(
-        difference=point,
-        low=point - half,
-        high=point + half,
-        user_spread=user_variance**0.5,
-        seed_spread=sum(seed_variances) ** 0.5 if seeded else None,
-    )
-
-
-def t_point(freedom: float) -> float:
-    """97.5% point of Student's t at `freedom` >= 1, from the table, linear in 1 / freedom."""
-    inverse = [1 / table for table in reversed(T_FREEDOM)]
-    return float(np.interp(1 / freedom, inverse, T_POINT[::-1]))
-
-
-def _both_variance(values: FloatArray) -> float:
-    """V_both of [S, R]: variance over draws of each seed's deviation from the mean over seeds, over S."""
-    count = len(values)
-    deviations = values - values.mean(axis=0)
-    return float(deviations.var(axis=1, ddof=1).sum()) / (count - 1) / count
-
-
-def _freedom(variance: float, terms: Sequence[tuple[float, int]]) -> float:
-    """Welch-Satterthwaite, from 1: variance^2 / sum over (estimate, its degrees of freedom) of estimate^2 / freedom."""
-    below = sum(estimate**2 / freedom for estimate, freedom in terms)
-    return max(variance**2 / below, 1.0) if below > 0 else float("inf")
-
-
-def _against(row: Row, interval: Interval | None) -> Row:
+def _against(row: Row, index: int, sides: Sequence[Mapping[int, Figures]], seeds: Sequence[int] | None) -> Row:
+    """The row of an arm with its difference to the baseline; `sides` are seed -> figures of both."""
+    chosen = [[side[seed] for seed in seeds] if seeds is not None else list(side.values()) for side in sides]
+    own, base = (np.stack([figures.draws[row.cohort][index] for figures in side]) for side in chosen)
+    daily = [np.mean([figures.days[row.cohort][index] for figures in side], axis=0) for side in chosen]
+    row = _with_days(row, daily[0] - daily[1])
+    interval = contrast(own, base, row.users, paired=seeds is not None)
     if interval is None:
-        return replace(row, verdict="no value")
-    spread = None if interval.seed_spread is None else _percent(interval.seed_spread)
-    return replace(
+        return replace(row, verdict="no value", uncorrected="no value")
+    row = replace(
         row,
+        pairs=None if seeds is None else len(seeds),
         difference=_percent(interval.difference),
         low=_percent(interval.low),
         high=_percent(interval.high),
         user_spread=_percent(interval.user_spread),
-        seed_spread=spread,
-        verdict=_verdict(interval, row.metric in LOWER_IS_BETTER),
+        seed_spread=None if interval.seed_spread is None else _percent(interval.seed_spread),
+        p=interval.p,
     )
+    verdict = _verdict(row, interval.p)
+    return replace(row, uncorrected=verdict, verdict=verdict)
 
 
-def _verdict(interval: Interval, lower_is_better: bool) -> str:
-    if interval.low <= 0 <= interval.high:
+def _with_days(row: Row, differences: FloatArray) -> Row:
+    count, p = t_test(differences)
+    known = np.isfinite(differences)
+    daily = [round(PERCENT * float(d), 5) if k else None for d, k in zip(differences, known, strict=True)]
+    return replace(row, daily=tuple(daily), days=count, days_p=p)
+
+
+def correct(rows: Sequence[Row]) -> list[Row]:
+    """The rows with Holm's corrected p values, per arm: the judging metrics together, the others apart."""
+    families: dict[tuple[str, bool], list[int]] = {}
+    for place, row in enumerate(rows):
+        if row.p is not None:
+            families.setdefault((row.arm, row.metric in JUDGING), []).append(place)
+    result = list(rows)
+    for places in families.values():
+        corrected = holm([p for place in places if (p := rows[place].p) is not None])
+        for place, p in zip(places, corrected, strict=True):
+            result[place] = replace(rows[place], p_corrected=p, verdict=_verdict(rows[place], p))
+    return result
+
+
+def _verdict(row: Row, p: float) -> str:
+    if row.difference is None or p >= 1 - LEVEL:
         return "not distinguishable"
-    return "better" if (interval.difference > 0) != lower_is_better else "worse"
+    return "better" if (row.difference > 0) != (row.metric in LOWER_IS_BETTER) else "worse"
 
 
 def _percent(value: float) -> float | None:

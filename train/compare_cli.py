@@ -5,15 +5,17 @@ import json
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coldrank.train.errors import UserError
 
 if TYPE_CHECKING:
-    from coldrank.train.compare import Row
+    from coldrank.train.compare_rows import Comparison
     from coldrank.train.compare_runs import Run
+
+# compare_checks.ASPECTS; that module is not loaded before the command runs.
+ASPECTS = ("data", "splits", "features", "tasks", "passes")
 
 
 def add_compare(commands: Any) -> None:
@@ -22,11 +24,12 @@ def add_compare(commands: Any) -> None:
         "compare",
         help="compare runs per task and cohort, with intervals",
         description="Groups run folders by arm (`name` in config.json), compares each arm with the baseline on the same "
-        "scored rows, and prints AUC per task and cohort with 95% intervals that cover the choice of users and of seeds; AUC at fixed "
-        "AVC, NE and GAUC are in OUT/compare.md. "
+        "scored rows, and prints AUC per task and cohort with 95% intervals that cover the choice of users and of seeds, and verdicts "
+        "that are corrected for the number of comparisons; AUC at fixed AVC, NE, GAUC and the t-test over days are in OUT/compare.md. "
+        "Runs of other data, splits, features, tasks or passes are refused; runs that failed in training are named and left out. "
         "A run folder needs config.json with name and seed, and predictions-SPLIT.parquet; other tools' runs work too.",
     )
-    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder; several seeds of an arm are averaged")
+    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder, or a folder of them")
     p.add_argument(
         "--baseline", metavar="RUN_OR_ARM", help="arm to compare with, or a run of it (default: base, else the first)"
     )
@@ -34,12 +37,18 @@ def add_compare(commands: Any) -> None:
     p.add_argument("--split", default="test", help="which predictions-SPLIT.parquet to read (default: test)")
     p.add_argument("--resamples", type=int, default=300, help="draws of users for the intervals (default: 300)")
     p.add_argument("--seed", type=int, default=0, help="seed of the draws (default: 0)")
+    p.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        choices=ASPECTS,
+        help="compare although the runs differ in this, and print how; can be given again",
+    )
     p.set_defaults(run=_compare)
 
 
 def _compare(args: argparse.Namespace) -> None:
     from coldrank.train.compare import compare
-    from coldrank.train.compare_runs import common_cohorts
     from coldrank.train.compare_table import LEGEND, format_overview, format_verdicts
 
     if args.out.exists():
@@ -49,20 +58,17 @@ def _compare(args: argparse.Namespace) -> None:
     if args.seed < 0:
         raise UserError(f"--seed {args.seed}: expected 0 or more")
     runs, baseline = choose_runs(args.runs, args.baseline, args.split)
-    cohorts = common_cohorts(runs)
-    rows = compare(runs, baseline, resamples=args.resamples, seed=args.seed, cohorts=cohorts)
-    notes = left_out(runs)
-    settings = {"split": args.split, "baseline": baseline, "resamples": args.resamples, "seed": args.seed}
-    write_comparison(args.out, rows, runs, {**settings, "cohorts": asdict(cohorts)}, notes)
-    print("\n".join(["", format_overview(rows), "", LEGEND, "", format_verdicts(rows), *notes]))
-    print(f"\n{args.out}: every metric in compare.md; compare.json has the spread from users and from seeds apart")
+    found = compare(runs, baseline, resamples=args.resamples, seed=args.seed, allowed=args.allow)
+    write_comparison(args.out, found)
+    print("\n".join(["", format_overview(found.rows), "", LEGEND, "", format_verdicts(found.rows), *found.notes]))
+    print(f"\n{args.out}: compare.md has every metric, the spread from users and from seeds, and the t-test over days")
 
 
 def choose_runs(folders: Sequence[Path], baseline: str | None, split: str) -> tuple[list["Run"], str]:
     """The runs to read and the name of the baseline arm; a baseline given as a folder joins the runs."""
-    from coldrank.train.compare_runs import group_by_arm, read_run
+    from coldrank.train.compare_runs import group_by_arm, read_run, run_folders
 
-    folders = list(folders)
+    folders = run_folders(folders)
     if baseline is not None and (Path(baseline) / "config.json").is_file():
         if Path(baseline).resolve() not in [folder.resolve() for folder in folders]:
             folders.insert(0, Path(baseline))
@@ -77,39 +83,30 @@ def choose_runs(folders: Sequence[Path], baseline: str | None, split: str) -> tu
     return runs, baseline
 
 
-def left_out(runs: Sequence["Run"]) -> list[str]:
-    """A line for every task that some runs lack, which is therefore not compared."""
-    tasks = dict.fromkeys(task for run in runs for task in run.tasks)
-    lacking = {task: [str(run.folder) for run in runs if task not in run.tasks] for task in tasks}
-    return [f"Task {task} is left out: not predicted by {', '.join(who)}." for task, who in lacking.items() if who]
-
-
-def write_comparison(
-    out: Path, rows: Sequence["Row"], runs: Sequence["Run"], settings: dict[str, Any], notes: Sequence[str]
-) -> None:
-    """Write `compare.json` and `compare.md` into the new folder `out`, complete or not at all.
-
-    compare.json: the settings, `runs` (path, arm, seed), `notes`, and `rows` with the fields of `compare.Row`.
-    """
+def write_comparison(out: Path, found: "Comparison") -> None:
+    """Write `compare.json` (`Comparison.to_json`) and `compare.md` into the new folder `out`, complete or not at all."""
     from coldrank.train.compare_table import LEGEND, format_cohorts, format_details, format_overview, format_verdicts
 
-    listed = [{"path": str(run.folder), "arm": run.arm, "seed": run.seed} for run in runs]
-    content = {"format": 1, **settings, "level": 0.95, "unit": "percent, differences in percentage points"}
-    content |= {"runs": listed, "notes": list(notes), "rows": [asdict(row) for row in rows]}
+    source = "of the data" if found.day_source == "data" else found.day_source
+    about = (
+        "Spreads are standard errors of the difference in percentage points. p is of the interval's t, p corrected is Holm's"
+        f" over the arm's figures; p over days is of a paired t-test over {len(found.days)} days ({source}), each one sample."
+    )
     sections = [
-        f"# Comparison with {settings['baseline']} on split {settings['split']}",
-        format_overview(rows, tablefmt="github"),
+        f"# Comparison with {found.baseline} on split {found.split}",
+        format_overview(found.rows, tablefmt="github"),
         LEGEND,
-        format_verdicts(rows) + "".join(f"\n{note}" for note in notes),
-        format_cohorts(rows),
-        "## All figures\n\nSpreads are standard errors of the difference in percentage points.",
-        format_details(rows),
+        "\n".join([format_verdicts(found.rows), *found.notes]),
+        format_cohorts(found.rows),
+        "## All figures",
+        about,
+        format_details(found.rows),
     ]
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         partial.chmod(0o755)  # mkdtemp makes a private folder
-        (partial / "compare.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+        (partial / "compare.json").write_text(json.dumps(found.to_json(), indent=1, allow_nan=False) + "\n")
         (partial / "compare.md").write_text("\n\n".join(sections) + "\n")
         partial.rename(out)
     except BaseException:

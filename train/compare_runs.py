@@ -1,7 +1,7 @@
 """Run folders to compare: their predictions, and that they are of the same rows.
 
 A run is any folder with a `config.json` that holds `name` (the arm) and `seed`, and a `predictions-<split>.parquet`; another
-tool's run (say LightGBM's) is compared by writing these two files. The cohorts' thresholds are those of `cohorts` in
+tool's run (say LightGBM's) is compared by writing these two files. A `run.json` tells what it was trained on. The cohorts' thresholds are those of `cohorts` in
 config.json, where it is given.
 """
 
@@ -26,7 +26,7 @@ VIEWS = ("user_views", "item_views")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """One run folder: its arm, its seed, and the tasks it predicts."""
+    """One run folder: its arm, its seed, the tasks it predicts, its config.json and its run.json (empty where it has none)."""
 
     folder: Path
     arm: str
@@ -34,20 +34,27 @@ class Run:
     split: str
     tasks: tuple[str, ...]
     cohorts: CohortConfig | None
+    config: dict[str, Any]
+    facts: dict[str, Any]
 
     @property
     def predictions(self) -> Path:
         return self.folder / f"predictions-{self.split}.parquet"
 
     def scores(self, task: str) -> Numbers:
-        """`prob_<task>` [N]."""
-        return score_column(_read(self.predictions, [f"prob_{task}"]), f"prob_{task}", str(self.predictions))
+        """`prob_<task>` [N]; a value that is no probability raises UserError."""
+        return score_column(self.raw_scores(task), f"prob_{task}", str(self.predictions))
+
+    def raw_scores(self, task: str) -> pl.DataFrame:
+        """The column `prob_<task>`, unchecked."""
+        return _read(self.predictions, [f"prob_{task}"])
 
 
 def read_run(folder: Path, split: str) -> Run:
     """Read `name`, `seed` and the schema of the predictions; UserError names what is missing or of the wrong type."""
     config = folder / "config.json"
-    fields = _read_config(config)
+    fields = _read_object(config, "a run folder holds config.json with name and seed")
+    facts = folder / "run.json"
     name, seed = fields.get("name"), fields.get("seed")
     if not isinstance(name, str) or not name:
         raise UserError(f"{config}: name is {name!r}; expected the arm's name")
@@ -65,7 +72,25 @@ def read_run(folder: Path, split: str) -> Run:
     if not tasks:
         raise UserError(f"{path}: no column prob_<task>")
     require_columns(columns, [f"label_{task}" for task in tasks], str(path))
-    return Run(folder=folder, arm=name, seed=seed, split=split, tasks=tasks, cohorts=cohorts)
+    return Run(
+        folder=folder,
+        arm=name,
+        seed=seed,
+        split=split,
+        tasks=tasks,
+        cohorts=cohorts,
+        config=fields,
+        facts=_read_object(facts, "") if facts.is_file() else {},
+    )
+
+
+def run_folders(paths: Iterable[Path]) -> list[Path]:
+    """The paths, with a folder of run folders, as `train --arms` leaves it, in place of which stand the run folders in it."""
+    folders: list[Path] = []
+    for path in paths:
+        inside = [] if (path / "config.json").is_file() else sorted(path.glob("*/config.json"))
+        folders += [config.parent for config in inside] or [path]
+    return folders
 
 
 def group_by_arm(runs: Iterable[Run]) -> dict[str, list[Run]]:
@@ -83,9 +108,11 @@ def group_by_arm(runs: Iterable[Run]) -> dict[str, list[Run]]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SharedRows:
-    """What all runs must agree on: int64 `users` and views [N], and per task labels int8 [N] (-1: unknown)."""
+    """What all runs must agree on: int64 keys (times in ms) and views [N], and per task labels int8 [N] (-1: unknown)."""
 
     users: IntArray
+    items: IntArray
+    times: IntArray
     user_views: IntArray
     item_views: IntArray
     labels: dict[str, IntArray]
@@ -104,6 +131,8 @@ def read_shared_rows(runs: Sequence[Run]) -> SharedRows:
             _require_equal(name, runs[0].predictions, expected, run.predictions, other[name])
     return SharedRows(
         users=reference["user_id"],
+        items=reference["item_id"],
+        times=reference["time"],
         user_views=reference["user_views"],
         item_views=reference["item_views"],
         labels={task: reference[f"label_{task}"] for task in tasks},
@@ -131,15 +160,15 @@ def common_cohorts(runs: Sequence[Run]) -> CohortConfig:
     return given[0][1] if given else CohortConfig()
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_object(path: Path, hint: str) -> dict[str, Any]:
     try:
         fields = json.loads(path.read_text())
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; a run folder holds config.json with name and seed") from None
+        raise UserError(f"{path}: {error.strerror}; {hint}") from None
     except ValueError as error:
         raise UserError(f"{path}: not JSON: {error}") from None
     if not isinstance(fields, dict):
-        raise UserError(f"{path}: expected an object with name and seed")
+        raise UserError(f"{path}: expected an object of named values")
     return fields
 
 

@@ -5,13 +5,15 @@ from textwrap import fill
 
 from tabulate import tabulate
 
-from coldrank.train.compare import METRICS, Row
+from coldrank.train.compare_rows import JUDGING, METRICS, Row
 
 TITLES = {"auc": "AUC", "auc_fixed_avc": "AUC fixed AVC", "ne": "NE", "gauc": "GAUC"}
 MARKS = {"better": "▲", "worse": "▼"}
+WEAK_MARKS = {"better": "△", "worse": "▽"}
 LEGEND = (
     "In percent. First arm of a task: mean over its seeds. Others: difference to it in percentage points ± half of the\n"
-    "95% interval; ▲ better, ▼ worse, no mark: not distinguishable. NE: lower is better. (seeds); n: labelled rows,\nof the first column.\n"
+    "95% interval; ▲ better, ▼ worse, after correction for the number of comparisons; △ ▽: only before it; no mark: not\n"
+    "distinguishable. NE: lower is better. (seeds); n: labelled rows, of the first column.\n"
     "New users and items: judge by AUC and NE; their GAUC misleads where past labels are among the features."
 )
 WIDTH = 100
@@ -43,7 +45,9 @@ def _table(rows: Sequence[Row], column_of: Callable[[Row], str], columns: dict[s
             cells = {column_of(row): row for row in own if row.arm == arm}
             first = next(iter(cells.values()))
             lead = (task, f"n={first.n:,}")[line] if line < 2 else ""
-            body.append([lead, f"{arm} ({first.seeds})", *(_figure(cells[c]) if c in cells else "-" for c in columns)])
+            body.append(
+                [lead, f"{arm} ({_seeds(first)})", *(_figure(cells[c]) if c in cells else "-" for c in columns)]
+            )
     align = ("left", "left", *["right"] * len(columns))
     headers = ["task", "arm (seeds)", *columns.values()]
     return str(tabulate(body, headers=headers, colalign=align, tablefmt=tablefmt, disable_numparse=True))
@@ -64,20 +68,37 @@ def format_verdicts(rows: Sequence[Row], metric: str = "auc") -> str:
         lines.append(
             fill(f"{arm} against {baseline}, {TITLES[metric]}: {'; '.join(parts)}.", WIDTH, subsequent_indent="  ")
         )
-    lines.append("Of comparisons between equal arms, one in twenty is marked by chance.")
+    count = max(
+        (sum(row.arm == arm and row.metric in JUDGING for row in rows) for arm in {r.arm for r in rows}), default=0
+    )
+    lines.append(
+        f"Corrected by Holm over an arm's {count} figures of {', '.join(TITLES[metric] for metric in JUDGING)}: an arm that\n"
+        "equals the baseline gets any of these marks with at most 5%. GAUC is corrected apart."
+    )
     return "\n".join(lines)
 
 
 def format_details(rows: Sequence[Row]) -> str:
-    """Every row in Markdown: mean, difference, interval, the spread from users and from seeds, and the verdict."""
+    """Every row in Markdown: mean, difference, interval, the spread from users and from seeds, p values, and the verdict."""
     headers = ["cohort", "task", "metric", "arm", "seeds", "rows", "users", "mean", "difference", "95% interval"]
-    headers += ["user spread", "seed spread", "verdict"]
+    headers += ["user spread", "seed spread", "p", "p corrected", "days", "p over days", "verdict"]
     body = [
         [
-            *(row.cohort, row.task, row.metric, row.arm, row.seeds, f"{row.n:,}", f"{row.users:,}", _number(row.mean)),
+            *(
+                row.cohort,
+                row.task,
+                row.metric,
+                row.arm,
+                _seeds(row),
+                f"{row.n:,}",
+                f"{row.users:,}",
+                _number(row.mean),
+            ),
             _number(row.difference, "+"),
             "" if row.low is None else f"{_number(row.low, '+')} to {_number(row.high, '+')}",
-            *(_number(row.user_spread), _number(row.seed_spread), row.verdict),
+            *(_number(row.user_spread), _number(row.seed_spread), _p(row.p), _p(row.p_corrected)),
+            *(("", "") if row.verdict == "baseline" else (row.days, _p(row.days_p) or "-")),
+            row.verdict if row.verdict == row.uncorrected else f"{row.verdict} ({row.uncorrected} before correction)",
         ]
         for row in rows
     ]
@@ -89,7 +110,18 @@ def _figure(row: Row) -> str:
         return _number(row.mean) or "-"
     if row.difference is None or row.high is None:
         return "-"
-    return f"{_number(row.difference, '+')} ±{_number(row.high - row.difference)}{MARKS.get(row.verdict, ' ')}"
+    mark = MARKS.get(row.verdict) or WEAK_MARKS.get(row.uncorrected, " ")
+    return f"{_number(row.difference, '+')} ±{_number(row.high - row.difference)}{mark}"
+
+
+def _seeds(row: Row) -> str:
+    return f"{row.seeds} of {row.seeds + row.failed}" if row.failed else str(row.seeds)
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return ""
+    return "<0.0001" if value < 0.0001 else f"{value:.4f}"
 
 
 def _number(value: float | None, sign: str = "") -> str:

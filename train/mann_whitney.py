@@ -37,16 +37,20 @@ class RankedPairs:
         """The same pairs with weights given per unit, `units` [N] being the unit (say the user) of each row."""
         return replace(self, positives=units[self.positives], negatives=units[self.negatives])
 
-    def auc(self, weights: FloatArray | None = None) -> FloatArray:
-        """AUC per group, float64 [G], each row counted `weights` times (default once); nan where a class weighs nothing."""
+    def auc(self, weights: Numbers | None = None) -> FloatArray:
+        """AUC per group, float64 [G], each row counted `weights` times (default once); nan where a class weighs nothing.
+
+        Whole weights are added as whole numbers, which is several times faster than adding floats, and exact.
+        """
         if len(self.groups) == 0:
             return np.empty(0)
         if weights is None:
-            positive = np.ones(len(self.positives))
-            lower = np.arange(len(self.negatives) + 1, dtype=np.float64)
+            positive = np.ones(len(self.positives), dtype=np.int64)
+            lower = np.arange(len(self.negatives) + 1)
         else:
-            positive = weights[self.positives]
-            lower = _running_total(weights[self.negatives])
+            number = np.int64 if weights.dtype.kind in "iub" else np.float64
+            lower = _running_total(weights[self.negatives], number)
+            positive = weights[self.positives].astype(number)
         wins = positive * (lower[self.below] + lower[self.upto])
         starts = self.positive_starts[:-1]
         positive_total = np.add.reduceat(positive, starts)
@@ -137,7 +141,7 @@ def _bounds(sorted_groups: IntArray, present: IntArray) -> IntArray:
     return np.append(np.searchsorted(sorted_groups, present), len(sorted_groups))
 
 
-def _running_total(values: FloatArray) -> FloatArray:
-    total = np.zeros(len(values) + 1)
-    np.cumsum(values, out=total[1:])
+def _running_total(values: Numbers, number: type[np.int64] | type[np.float64]) -> Numbers:
+    total = np.zeros(len(values) + 1, dtype=number)
+    np.cumsum(values, dtype=number, out=total[1:])
     return total

@@ -1,95 +1,20 @@
-"""Paired comparison: coverage by simulation, figures against the metrics, refusals, the command."""
+"""The comparison: figures against the metrics, refusals of other rows, the command."""
 
-import argparse
 import json
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
-from scipy import stats
+from compared import compare_scores, run_command, scores_of, shared_rows, write_run
 
 from coldrank.train import metrics
-from coldrank.train.compare import METRICS, Row, Sample, contrast, contrast_task, make_sample, resample, t_point
-from coldrank.train.compare_cli import add_compare
-from coldrank.train.compare_runs import SharedRows
+from coldrank.train.compare_resample import make_sample, measure
+from coldrank.train.compare_rows import METRICS, Row
 from coldrank.train.compare_table import format_overview
 from coldrank.train.errors import UserError
-from coldrank.train.mann_whitney import FloatArray, IntArray, Numbers
+from coldrank.train.mann_whitney import Numbers
 from coldrank.train.metrics import CohortConfig
-
-
-def shared_rows(rng: np.random.Generator, users: int, rows: int) -> tuple[SharedRows, FloatArray]:
-    """Rows and their log odds; users differ in their rate and in how many rows they have."""
-    user = rng.choice(users, rows, p=rng.dirichlet(np.ones(users)))
-    odds = rng.normal(0, 1, users)[user] + rng.normal(0, 1, rows)
-    labels = (rng.random(rows) < 1 / (1 + np.exp(-odds))).astype(np.int8)
-    views = rng.integers(0, 30, rows)
-    return SharedRows(users=user * 10**9, user_views=views, item_views=views * 4, labels={"like": labels}), odds
-
-
-def scores_of(rng: np.random.Generator, odds: FloatArray, noise: float, seed_noise: float) -> Numbers:
-    """A model's probabilities: true log odds with noise per row, whose size varies with the seed."""
-    scale = noise * np.exp(seed_noise * rng.normal())
-    return np.asarray(1 / (1 + np.exp(-(odds + scale * rng.normal(size=len(odds))))))
-
-
-def compare_scores(
-    labels: IntArray, sample: Sample, base: Sequence[Numbers], variant: Sequence[Numbers]
-) -> dict[tuple[str, str], Row]:
-    """(cohort, metric) -> the row of the variant."""
-    resampled = {
-        arm: {seed: resample(labels, scores, sample) for seed, scores in enumerate(runs)}
-        for arm, runs in (("base", base), ("variant", variant))
-    }
-    rows = contrast_task("like", labels, resampled, "base", sample)
-    return {(row.cohort, row.metric): row for row in rows if row.arm == "variant"}
-
-
-@pytest.mark.slow
-def test_interval_covers_no_difference_and_finds_a_planted_one() -> None:
-    rng = np.random.default_rng(0)
-    trials, covered, found = 60, dict.fromkeys(METRICS, 0), 0
-    for _ in range(trials):
-        rows, odds = shared_rows(rng, users=60, rows=300)
-        whole = make_sample(rows, CohortConfig(), resamples=30, seed=int(rng.integers(2**31)))
-        sample = replace(whole, cohorts={"all": whole.cohorts["all"]})
-        draw = [[scores_of(rng, odds, noise, 0.2) for _ in range(3)] for noise in (1.5, 1.5, 0.2)]
-        equal = compare_scores(rows.labels["like"], sample, draw[0], draw[1])
-        better = compare_scores(rows.labels["like"], sample, draw[0], draw[2])
-        for metric in METRICS:
-            covered[metric] += equal["all", metric].verdict == "not distinguishable"
-        found += better["all", "auc"].verdict == "better"
-    assert all(count >= 0.85 * trials for count in covered.values()), covered
-    assert found >= 0.6 * trials, found
-
-
-@pytest.mark.parametrize("paired", [True, False])
-@pytest.mark.parametrize(
-    ("main", "both", "user"),
-    [(0.0, 1.0, 0.0), (0.0, 1.0, 1.0), (0.2, 1.0, 0.0), (1.0, 0.1, 0.1), (0.0, 0.0, 1.0)],
-    ids=["both", "users and both", "seeds and both", "seeds", "users"],
-)
-def test_interval_covers_whatever_varies(paired: bool, main: float, both: float, user: float) -> None:
-    rng = np.random.default_rng(0)
-    seeds, users, trials, covered, half, differences = 5, 100, 300, 0, [], []
-    for _ in range(trials):
-        weights = np.concatenate([np.ones((1, users)), rng.multinomial(users, np.full(users, 1 / users), size=60)])
-
-        def arm(weights: FloatArray = weights) -> FloatArray:
-            per_user = rng.normal(0, user, users) + rng.normal(0, both, (seeds, users))
-            return np.asarray(rng.normal(0, main, (seeds, 1)) + per_user @ weights.T / users)
-
-        interval = contrast(arm(), arm(), users, paired=paired)
-        assert interval is not None
-        covered += interval.low <= 0 <= interval.high
-        half.append(interval.high - interval.difference)
-        differences.append(interval.difference)
-    assert 0.91 <= covered / trials <= 0.99
-    # Student's t at 4 degrees of freedom is 1.4 times the normal point: no interval should be much wider than that.
-    assert np.median(half) < 1.6 * 1.96 * np.std(differences)
 
 
 def test_means_and_differences_are_those_of_the_metrics() -> None:
@@ -120,7 +45,7 @@ def test_a_draw_of_users_weighs_like_repeated_rows() -> None:
     labels, scores = rows.labels["like"], np.round(scores_of(rng, odds, 1.0, 0.0), 2)
     sample = make_sample(rows, CohortConfig(), resamples=3, seed=5)
     assert (sample.draws.sum(axis=1) == len(np.unique(rows.users))).all()
-    found = resample(labels, scores, sample)
+    found = measure(labels, scores, sample).draws
     for draw in range(4):
         for cohort, mask in sample.cohorts.items():
             repeat = np.repeat(np.arange(600), np.where(mask, sample.draws[draw][sample.users], 0))
@@ -154,60 +79,11 @@ def test_a_cohort_without_a_class_has_no_value() -> None:
     assert (row.mean, row.difference, row.verdict) == (None, None, "no value")
 
 
-def test_seed_spread_is_the_standard_error_over_seeds() -> None:
-    rng = np.random.default_rng(5)
-    arm = 0.8 + np.repeat(rng.normal(0, 0.01, (5, 1)), 21, axis=1)
-    baseline = 0.7 + np.repeat(rng.normal(0, 0.02, (4, 1)), 21, axis=1)
-    expected = np.sqrt(arm[:, 0].var(ddof=1) / 5 + baseline[:, 0].var(ddof=1) / 4)
-    interval = contrast(arm, baseline, users=100, paired=False)
-    assert interval is not None and interval.seed_spread == pytest.approx(expected)
-    assert interval.user_spread == pytest.approx(0, abs=1e-12)
-    welch = stats.ttest_ind(arm[:, 0], baseline[:, 0], equal_var=False).confidence_interval(0.95)
-    assert (interval.low, interval.high) == pytest.approx((welch.low, welch.high), abs=0.01 * (welch.high - welch.low))
-
-
-@pytest.mark.parametrize("freedom", [1, 2, 2.5, 3.7, 7, 12, 50, 1e9])
-def test_t_point_is_the_quantile(freedom: float) -> None:
-    assert t_point(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=0.03)
-
-
-def write_run(
-    folder: Path, name: str, seed: int, tasks: Sequence[str] = ("like",), rows: int = 400, shift: float = 0.0
-) -> pl.DataFrame:
-    """A run folder as `coldrank train` leaves it; the same rows for every run, scores by name and seed."""
-    rng = np.random.default_rng(0)
-    frame = {
-        "user_id": np.sort(rng.integers(0, 40, rows)),
-        "item_id": rng.integers(0, 99, rows),
-        "time": np.arange(rows),
-        "user_views": rng.integers(0, 30, rows).astype(np.int32),
-        "item_views": rng.integers(0, 120, rows).astype(np.int32),
-    }
-    noise = np.random.default_rng([seed, len(name)])
-    for task in tasks:
-        odds = rng.normal(size=rows)
-        label = rng.random(rows) < 1 / (1 + np.exp(-odds))
-        frame |= {f"label_{task}": label.astype(np.int8)}
-        frame |= {f"prob_{task}": (1 / (1 + np.exp(-odds - shift * noise.normal(size=rows)))).astype(np.float32)}
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps({"name": name, "seed": seed, "train": {"steps": 1}}))
-    table = pl.DataFrame(frame)
-    table.write_parquet(folder / "predictions-test.parquet")
-    return table
-
-
-def run_command(*arguments: str | Path) -> None:
-    parser = argparse.ArgumentParser()
-    add_compare(parser.add_subparsers())
-    args = parser.parse_args(["compare", *map(str, arguments), "--resamples", "20"])
-    args.run(args)
-
-
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
     """base and poso with three seeds each, and a foreign run of one seed without one of the tasks."""
     for seed in (1, 2, 3):
-        write_run(tmp_path / f"base-{seed}", "base", seed, ("like", "follow"), shift=3.0)
+        write_run(tmp_path / f"base-{seed}", "base", seed, ("like", "follow"), shift=1.5)
         write_run(tmp_path / f"poso-{seed}", "poso", seed, ("like", "follow"))
     foreign = write_run(tmp_path / "trees", "lightgbm", 0, ("like",), shift=0.5)
     foreign = foreign.with_columns(pl.col("prob_like").cast(pl.Float64), pl.col("label_like").cast(pl.Float64))

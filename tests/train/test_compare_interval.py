@@ -1,0 +1,51 @@
+"""Intervals, p values and Holm's correction."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from coldrank.train.compare_interval import contrast, t_point
+from coldrank.train.mann_whitney import FloatArray
+
+
+@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize(
+    ("main", "both", "user"),
+    [(0.0, 1.0, 0.0), (0.0, 1.0, 1.0), (0.2, 1.0, 0.0), (1.0, 0.1, 0.1), (0.0, 0.0, 1.0)],
+    ids=["both", "users and both", "seeds and both", "seeds", "users"],
+)
+def test_interval_covers_whatever_varies(paired: bool, main: float, both: float, user: float) -> None:
+    rng = np.random.default_rng(0)
+    seeds, users, trials, covered, half, differences = 5, 100, 300, 0, [], []
+    for _ in range(trials):
+        weights = np.concatenate([np.ones((1, users)), rng.multinomial(users, np.full(users, 1 / users), size=60)])
+
+        def arm(weights: FloatArray = weights) -> FloatArray:
+            per_user = rng.normal(0, user, users) + rng.normal(0, both, (seeds, users))
+            return np.asarray(rng.normal(0, main, (seeds, 1)) + per_user @ weights.T / users)
+
+        interval = contrast(arm(), arm(), users, paired=paired)
+        assert interval is not None
+        covered += interval.low <= 0 <= interval.high
+        half.append(interval.high - interval.difference)
+        differences.append(interval.difference)
+    assert 0.91 <= covered / trials <= 0.99
+    # Student's t at 4 degrees of freedom is 1.4 times the normal point: no interval should be much wider than that.
+    assert np.median(half) < 1.6 * 1.96 * np.std(differences)
+
+
+def test_seed_spread_is_the_standard_error_over_seeds() -> None:
+    rng = np.random.default_rng(5)
+    arm = 0.8 + np.repeat(rng.normal(0, 0.01, (5, 1)), 21, axis=1)
+    baseline = 0.7 + np.repeat(rng.normal(0, 0.02, (4, 1)), 21, axis=1)
+    expected = np.sqrt(arm[:, 0].var(ddof=1) / 5 + baseline[:, 0].var(ddof=1) / 4)
+    interval = contrast(arm, baseline, users=100, paired=False)
+    assert interval is not None and interval.seed_spread == pytest.approx(expected)
+    assert interval.user_spread == pytest.approx(0, abs=1e-12)
+    welch = stats.ttest_ind(arm[:, 0], baseline[:, 0], equal_var=False).confidence_interval(0.95)
+    assert (interval.low, interval.high) == pytest.approx((welch.low, welch.high), abs=0.01 * (welch.high - welch.low))
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 2.5, 3.7, 7, 12, 50, 1e9])
+def test_t_point_is_the_quantile(freedom: float) -> None:
+    assert t_point(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=0.03)
