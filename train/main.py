@@ -31,8 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from coldrank.train import compare_cli, train_cli, tune_cli
+    from coldrank.train.data import audit_cli, simulate_cli
     from coldrank.train.data import cli as data_cli
-    from coldrank.train.data import simulate_cli
+    from coldrank.train.explain import cli as explain_cli
 
     parser = argparse.ArgumentParser(
         prog="coldrank", description="Rank for the users and items that a system knows least about."
@@ -40,10 +41,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     data_cli.add_prepare(commands)
     simulate_cli.add_simulate(commands)
+    audit_cli.add_check(commands)
     train_cli.add_train(commands)
     train_cli.add_evaluate(commands)
     tune_cli.add_tune(commands)
     compare_cli.add_compare(commands)
+    explain_cli.add_explain(commands)
     return parser
 
 
