@@ -81,3 +81,13 @@ def poso_video_age() -> RunConfig:
 def poso_item_views() -> RunConfig:
     """Table 3, All Combined, with the video's views in the place of its age."""
     return parts.item_views(poso())
+
+
+def base_cold_weighted() -> RunConfig:
+    """Control: the samples of new users weigh twice."""
+    return parts.cold_weighted(base())
+
+
+def poso_cold_weighted() -> RunConfig:
+    """POSO with the samples of new users weighing twice."""
+    return parts.cold_weighted(poso())

@@ -49,3 +49,13 @@ def poso_mha_none() -> RunConfig:
 def poso_item_views() -> RunConfig:
     """Item cold start: the code is the film's views."""
     return parts.item_views(poso())
+
+
+def base_cold_weighted() -> RunConfig:
+    """Control: the samples of new users weigh twice."""
+    return parts.cold_weighted(base())
+
+
+def poso_cold_weighted() -> RunConfig:
+    """POSO with the samples of new users weighing twice."""
+    return parts.cold_weighted(poso())

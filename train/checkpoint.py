@@ -1,24 +1,33 @@
-"""Checkpoints by torch.distributed.checkpoint: written beside, renamed, the last few kept.
+"""Checkpoints by torch.distributed.checkpoint: written in the background, beside, then renamed; the last few kept.
 
-`checkpoints/step-N/` holds the model, the optimizers and the encoder (DCP files, sharded) and `progress.json`.
+`checkpoints/step-N/` holds the model, the optimizers and the encoder (DCP files, sharded) and `progress.json`: where the run
+stands, the shape of every tensor, and size and CRC-32 of every file. A folder named `step-N` is a whole checkpoint, because it
+is renamed when all ranks have written; what became of its files later, on a bad disk or in a copy, the sums tell.
 """
 
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+import zlib
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed._shard.sharded_tensor import ShardedTensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.staging import BlockingAsyncStager
 from torch.distributed.checkpoint.state_dict_loader import load as load_state
-from torch.distributed.checkpoint.state_dict_saver import save as save_state
+from torch.distributed.checkpoint.state_dict_saver import async_save
+from tqdm import tqdm
 
 from coldrank.train.distributed import Ranks
 from coldrank.train.errors import UserError
+
+State = dict[str, Any]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -34,44 +43,162 @@ class Progress:
     data: str = ""
 
 
+class _Refused(Exception):
+    """Why a checkpoint cannot be used; the same on every rank."""
+
+
 def steps(folder: Path) -> list[int]:
     """Steps of the whole checkpoints in a run's `checkpoints` folder, ascending."""
     found = folder.glob("step-*/progress.json") if folder.is_dir() else []
     return sorted(int(p.parent.name.removeprefix("step-")) for p in found if p.parent.name[5:].isdigit())
 
 
-def save(folder: Path, state: dict[str, Any], progress: Progress, ranks: Ranks, keep: int) -> Path:
-    """Writes `step-N`; a folder of that name is a whole checkpoint, because it is renamed when all ranks have written."""
-    final = folder / f"step-{progress.step}"
-    partial = folder / f"step-{progress.step}.partial"
-    if ranks.is_first:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    dist.barrier()
-    save_state(state | _random(ranks), checkpoint_id=partial)
-    if ranks.is_first:
-        (partial / "progress.json").write_text(json.dumps(asdict(progress)))
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(partial, final)
-        for old in steps(folder)[:-keep]:
-            shutil.rmtree(folder / f"step-{old}")
-    dist.barrier()
-    return final
+class Saver:
+    """Writes a run's checkpoints while it trains on. Every method is called by all ranks at the same step."""
+
+    def __init__(self, folder: Path, ranks: Ranks, keep: int) -> None:
+        self.folder, self.ranks, self.keep = folder, ranks, keep
+        # The background thread talks to the other ranks while the training does: on a group of its own.
+        self.group = dist.new_group(backend="gloo")
+        self.pending: tuple[Future[Any], Path, dict[str, Any]] | None = None
+
+    def begin(self, state: State, own: State, progress: Progress) -> None:
+        """Copies the state and begins to write `step-N`. own: what each rank has for itself, by name."""
+        self.finish()
+        partial = self.folder / f"step-{progress.step}.partial"
+        if self.ranks.is_first:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        dist.barrier()
+        told = asdict(progress) | {"shapes": _shapes(state)}
+        everything = state | _by_rank(own, self.ranks) | _random(self.ranks)
+        saved = async_save(
+            everything, checkpoint_id=partial, process_group=self.group, async_stager=BlockingAsyncStager()
+        )
+        assert isinstance(saved, Future)
+        self.pending = (saved, partial, told)
+
+    def finish(self) -> None:
+        """Waits for the checkpoint that is being written, if any, and gives it its name."""
+        if self.pending is None:
+            return
+        (saved, partial, told), self.pending = self.pending, None
+        try:
+            saved.result()
+        except CheckpointException as error:  # what went wrong on any rank; not an Exception
+            raise UserError(f"{partial}: cannot be written ({_last_line(error)})") from error
+        files: list[dict[str, tuple[int, int]]] = [{}] * self.ranks.world_size
+        dist.all_gather_object(files, {p.name: _sum(p) for p in _files_of(partial, self.ranks)})
+        if self.ranks.is_first:
+            told["files"] = {name: sums for by_rank in files for name, sums in by_rank.items()}
+            (partial / "progress.json").write_text(json.dumps(told))
+            final = partial.with_suffix("")
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(partial, final)
+            for old in steps(self.folder)[: -self.keep]:
+                shutil.rmtree(self.folder / f"step-{old}")
+        dist.barrier()
 
 
-def load(folder: Path, state: dict[str, Any], ranks: Ranks) -> Progress:
-    """Loads the last checkpoint into the state, in place. Raises UserError if it does not fit the model."""
-    path = folder / f"step-{steps(folder)[-1]}"
+def load(folder: Path, state: State, own: State, ranks: Ranks) -> Progress:
+    """Loads the last checkpoint that can be used into the state, in place; says which were refused, and why.
+
+    own: tensors that each rank has for itself; left alone where the checkpoint is of fewer ranks. Raises UserError if no
+    checkpoint can be used.
+    """
+    refused = []
+    for step in reversed(steps(folder)):
+        path = folder / f"step-{step}"
+        try:
+            return _load(path, state, own, ranks)
+        except _Refused as reason:
+            refused.append(f"{path}: {reason}")
+            if ranks.is_first:
+                tqdm.write(f"refused: {refused[-1]}")
+    raise UserError(f"{refused[0]}; --fresh starts over" if refused else f"{folder}: no checkpoint in it")
+
+
+def _load(path: Path, state: State, own: State, ranks: Ranks) -> Progress:
+    told = _told(path)
+    _agree(_damage(path, told.get("files", {}), ranks))
+    differs = _other_shape(told["shapes"], _shapes(state)) if "shapes" in told else None
+    if differs:
+        raise _Refused(f"the checkpoint does not fit this model ({differs})")
     stored = FileSystemReader(path).read_metadata().state_dict_metadata
-    random = {name: value for name, value in _random(ranks).items() if name in stored}
+    mine = {n: v for n, v in (_by_rank(own, ranks) | _random(ranks)).items() if n in stored}
     try:
-        load_state(state | random, checkpoint_id=path)
-    except CheckpointException as error:  # what went wrong on any rank; not an Exception
-        reason = str(error).strip().splitlines()[-1]
-        raise UserError(f"{path}: the checkpoint does not fit this model ({reason}); --fresh starts over") from error
-    for name, value in random.items():
-        (torch.cuda if name.startswith("random.cuda") else torch).set_rng_state(value)
-    return Progress(**json.loads((path / "progress.json").read_text()))
+        load_state(state | mine, checkpoint_id=path)
+    except CheckpointException as error:
+        raise _Refused(f"the checkpoint does not fit this model ({_last_line(error)})") from error
+    for name, value in mine.items():
+        if name.startswith("random."):
+            (torch.cuda if name.startswith("random.cuda") else torch).set_rng_state(value)
+    return Progress(**{f.name: told[f.name] for f in fields(Progress)})
+
+
+def _told(path: Path) -> dict[str, Any]:
+    try:
+        told: dict[str, Any] = json.loads((path / "progress.json").read_text())
+        Progress(**{f.name: told[f.name] for f in fields(Progress)})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _Refused(f"damaged: progress.json cannot be read ({error})") from None
+    return told
+
+
+def _damage(path: Path, files: dict[str, tuple[int, int]], ranks: Ranks) -> str | None:
+    """What is wrong with this rank's share of the files."""
+    for name in sorted(files)[ranks.rank :: ranks.world_size]:
+        size, crc = files[name]
+        file = path / name
+        if not file.exists():
+            return f"damaged: {name} is missing"
+        if file.stat().st_size != size:
+            return f"damaged: {name} has {file.stat().st_size:,} bytes, {size:,} were written"
+        if _sum(file)[1] != crc:
+            return f"damaged: {name} is not what was written (its CRC-32 differs)"
+    return None
+
+
+def _agree(fault: str | None) -> None:
+    """Raises on all ranks what one has found."""
+    faults: list[str | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(faults, fault)
+    found = [f for f in faults if f]
+    if found:
+        raise _Refused(found[0])
+
+
+def _shapes(state: State) -> dict[str, list[int]]:
+    """Whole shape of every tensor of model and encoder."""
+    tensors = [(f"{part}.{name}", value) for part in ("model", "encoder") for name, value in state[part].items()]
+    return {n: list(v.metadata().size if isinstance(v, ShardedTensor) else v.shape) for n, v in tensors}
+
+
+def _other_shape(there: dict[str, list[int]], here: dict[str, list[int]]) -> str | None:
+    for name in dict.fromkeys([*here, *there]):
+        if name not in there or name not in here:
+            return f"{name} is only in the {'model' if name in here else 'checkpoint'}"
+        if there[name] != here[name]:
+            return f"{name} has shape {there[name]} in the checkpoint, {here[name]} in the model"
+    return None
+
+
+def _files_of(folder: Path, ranks: Ranks) -> list[Path]:
+    """The files that this rank has written; the first rank's hold the metadata."""
+    return [*folder.glob(f"__{ranks.rank}_*"), *([folder / ".metadata"] if ranks.is_first else [])]
+
+
+def _sum(path: Path) -> tuple[int, int]:
+    """Size and CRC-32."""
+    size = crc = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            size, crc = size + len(block), zlib.crc32(block, crc)
+    return size, crc
+
+
+def _by_rank(own: State, ranks: Ranks) -> State:
+    return {f"{name}.{ranks.rank}": value for name, value in own.items()}
 
 
 def _random(ranks: Ranks) -> dict[str, torch.Tensor]:
@@ -80,3 +207,7 @@ def _random(ranks: Ranks) -> dict[str, torch.Tensor]:
     if ranks.device.type == "cuda":
         states[f"random.cuda.{ranks.rank}"] = torch.cuda.get_rng_state()
     return states
+
+
+def _last_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[-1]

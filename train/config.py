@@ -77,11 +77,13 @@ class TrainConfig:
 
 @dataclass(kw_only=True, slots=True)
 class RunConfig:
-    """A whole run. tasks: name -> weight in the loss."""
+    """A whole run. tasks: name -> weight in the loss. cold_weight: weight in the loss of the samples of new users
+    (`cohorts.new_user_max_views`), where those of others weigh 1; at 2 each counts as if it were there twice."""
 
     name: str
     seed: int = 1
     tasks: dict[str, float]
+    cold_weight: float = 1.0
     features: tuple[Feature, ...]
     tables: tuple[Table, ...] = ()
     model: RankerConfig = field(default_factory=RankerConfig)
@@ -208,6 +210,7 @@ def validate(config: RunConfig) -> FeatureSet:
         "train.keep_checkpoints": t.keep_checkpoints,
     }
     at_least_0 = {
+        "cold_weight": config.cold_weight,
         "data.shuffle_rows": d.shuffle_rows,
         "optim.weight_decay": o.weight_decay,
         "optim.warmup_steps": o.warmup_steps,

@@ -77,8 +77,9 @@ class RunFolder:
 
     def _keep(self, wanted: Callable[[MetricRow], bool]) -> None:
         if self.metrics.exists():
-            lines = [line for line in self.metrics.read_text().splitlines() if wanted(json.loads(line))]
-            write_atomic(self.metrics, "".join(line + "\n" for line in lines))
+            # What follows the last end of a line was being written when the run was killed.
+            lines = self.metrics.read_text().split("\n")[:-1]
+            write_atomic(self.metrics, "".join(line + "\n" for line in lines if wanted(json.loads(line))))
 
     def log(self, rows: list[MetricRow]) -> None:
         """Appends rows to metrics.jsonl and TensorBoard."""

@@ -157,7 +157,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         )
     with process_group() as ranks:
         run = build(config, data, ranks)
-        progress = checkpoint.load(checkpoints, run.state, ranks)
+        progress = checkpoint.load(checkpoints, run.state, {}, ranks)
         rows = evaluate(run, args.split, progress.step, args.predictions)
         if ranks.is_first:
             folder = RunFolder(args.run_folder)

@@ -1,7 +1,6 @@
 """A run: data, model, steps, checkpoints, evaluation."""
 
 import itertools
-import math
 import random
 import time
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from tqdm import tqdm
 from coldrank.models.batch import Batch
 from coldrank.models.encode import FeatureEncoder
 from coldrank.train import checkpoint
-from coldrank.train.checkpoint import Progress
+from coldrank.train.checkpoint import Progress, Saver
 from coldrank.train.config import RunConfig, validate
 from coldrank.train.data.batches import BatchMaker, DataFolder, batches
 from coldrank.train.data.fit import fit_encoder
@@ -28,6 +27,7 @@ from coldrank.train.errors import UserError
 from coldrank.train.evaluate import evaluation_reader, metric_rows, predict, write_predictions
 from coldrank.train.optimizers import Optimizers
 from coldrank.train.passes import Passes
+from coldrank.train.recent import Recent
 from coldrank.train.run_folder import MetricRow, RunFolder
 from coldrank.train.task import RankingTask
 
@@ -64,7 +64,14 @@ def build(config: RunConfig, data: DataFolder, ranks: Ranks) -> Run:
     features = validate(config)
     encoder = FeatureEncoder(features)
     # No memory for whole tables here: the sharder makes each rank's part.
-    task = RankingTask(features, config.model, config.tasks, device=torch.device("meta"))
+    task = RankingTask(
+        features,
+        config.model,
+        config.tasks,
+        device=torch.device("meta"),
+        cold_weight=config.cold_weight,
+        new_user_max_views=config.cohorts.new_user_max_views,
+    )
     model = shard(task, ranks, config.optim, config.seed)
     make = BatchMaker(encoder, list(config.tasks), data.truths(list(config.tasks)))
     # From here on the generator drops out: on every rank in its own way, in every arm in the same.
@@ -89,15 +96,16 @@ def train(config: RunConfig, data: DataFolder, out: Path, ranks: Ranks, *, fresh
     if ranks.is_first and not resumes:
         folder.clear()
     dist.barrier()
+    recent = Recent(list(config.tasks), ranks)
     if resumes:
-        progress = _resume(run, folder)
+        progress = _resume(run, folder, recent)
     else:
         progress = Progress(world_size=ranks.world_size, data=data.digest)
         fit_encoder(run.encoder, data.files(config.data.fit))
     if ranks.is_first:
         folder.start(config, diff)
         folder.describe(facts(run, passes, progress, finished=False))
-    _steps(run, passes, folder, progress)
+    _steps(run, passes, folder, progress, recent)
     rows = evaluate(run, config.data.evaluate, progress.step, out / f"predictions-{config.data.evaluate}.parquet")
     if ranks.is_first:
         folder.log_evaluation(rows)
@@ -127,10 +135,10 @@ def facts(run: Run, passes: Passes, progress: Progress, *, finished: bool) -> di
     }
 
 
-def _resume(run: Run, folder: RunFolder) -> Progress:
-    """Loads the last checkpoint."""
+def _resume(run: Run, folder: RunFolder, recent: Recent) -> Progress:
+    """Loads the last checkpoint that can be used."""
     ranks = run.ranks
-    progress = checkpoint.load(folder.checkpoints, run.state, ranks)
+    progress = checkpoint.load(folder.checkpoints, run.state, recent.state, ranks)
     if progress.data != run.data.digest:
         raise UserError(f"{folder.path}: was trained on other data than {run.data.path}; --fresh starts over")
     if ranks.is_first:
@@ -164,89 +172,34 @@ def _stream(run: Run, passes: Passes, progress: Progress) -> Iterator[Batch]:
         progress.epoch, progress.batch = progress.epoch + 1, 0
 
 
-def _steps(run: Run, passes: Passes, folder: RunFolder, progress: Progress) -> None:
+def _steps(run: Run, passes: Passes, folder: RunFolder, progress: Progress, recent: Recent) -> None:
     config, ranks = run.config, run.ranks
     total = config.train.steps or passes.steps
-    recent = _Recent(list(config.tasks), ranks)
+    saver = Saver(folder.checkpoints, ranks, config.train.keep_checkpoints)
     begun = time.perf_counter() - progress.seconds
     remaining = itertools.islice(_stream(run, passes, progress), max(0, total - progress.step))
     bar = tqdm(remaining, total=total, initial=progress.step, desc=config.name, unit="step", disable=not ranks.is_first)
     for batch in bar:
         run.optimizers.gates_only = config.train.cold_trains == "gates" and passes.is_cold(progress.epoch)
-        loss = _step(run, batch, progress.step, total, recent)
+        _step(run, batch, progress.step, total, recent)
         progress.step += 1
         progress.seconds = time.perf_counter() - begun
         last = progress.step == total
         if last or progress.step % config.train.log_every == 0:
-            rows = recent.rows(progress.step, loss)
+            saver.finish()
+            rows = recent.rows(progress.step)
             if ranks.is_first:
                 folder.log(rows)
                 bar.set_postfix_str(f"loss {rows[0]['value']:.4f}, {recent.rate:,.0f} samples/s")
         every = config.train.checkpoint_every
         if last or (every and progress.step % every == 0):
-            checkpoint.save(folder.checkpoints, run.state, progress, ranks, config.train.keep_checkpoints)
+            saver.begin(run.state, recent.state, progress)
+    saver.finish()
 
 
-def _step(run: Run, batch: Batch, step: int, total: int, recent: "_Recent") -> torch.Tensor:
+def _step(run: Run, batch: Batch, step: int, total: int, recent: Recent) -> None:
     run.optimizers.begin_step(step, total)
     outputs = run.model(batch.to(run.ranks.device))
     outputs.loss.backward()
     run.optimizers.end_step()
-    loss: torch.Tensor = outputs.loss.detach()
-    recent.add(loss, outputs.task_losses, len(batch))
-    return loss
-
-
-class _Recent:
-    """Losses and speed since they were last written. Sums stay on the device, so that no step waits for a number."""
-
-    def __init__(self, tasks: list[str], ranks: Ranks) -> None:
-        self.tasks, self.ranks, self.rate = tasks, ranks, 0.0
-        self._clear()
-
-    def _clear(self) -> None:
-        self.losses: list[torch.Tensor] = []
-        self.task_losses: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self.samples, self.since = 0, time.perf_counter()
-
-    def add(self, loss: torch.Tensor, task_losses: tuple[torch.Tensor, torch.Tensor], samples: int) -> None:
-        self.losses.append(loss)
-        self.task_losses.append(task_losses)
-        self.samples += samples
-
-    def rows(self, step: int, last: torch.Tensor) -> list[MetricRow]:
-        """Loss, log loss per task and samples per second, over all ranks and the steps since the last call.
-
-        Raises UserError when the loss of a rank is not finite.
-        """
-        known = torch.stack([k for _, k in self.task_losses]).sum(0)
-        sums = torch.stack([s for s, _ in self.task_losses]).sum(0)
-        counts = torch.tensor([float(len(self.losses)), float(self.samples)], device=last.device)
-        parts = torch.cat([torch.stack(self.losses).sum().reshape(1), counts, sums, known])
-        dist.all_reduce(parts)
-        if not torch.isfinite(parts).all():
-            raise UserError(f"step {step}: the loss is {last.item()}; try a lower optim.dense_lr or optim.sparse_lr")
-        loss, steps, samples = parts[:3].tolist()
-        self.rate = samples / (time.perf_counter() - self.since)
-        tasks = len(self.tasks)
-        per_task = (parts[3 : 3 + tasks] / parts[3 + tasks :]).tolist()
-        values = [("all", "loss", loss / steps, samples)]
-        values += [
-            (t, "logloss", v, n) for t, v, n in zip(self.tasks, per_task, parts[3 + tasks :].tolist(), strict=True)
-        ]
-        values += [("all", "samples_per_second", self.rate, samples)]
-        rows = [
-            {
-                "step": step,
-                "period": None,
-                "split": "fit",
-                "cohort": "all",
-                "task": task,
-                "metric": metric,
-                "value": None if math.isnan(value) else value,
-                "n": int(n),
-            }
-            for task, metric, value, n in values
-        ]
-        self._clear()
-        return rows
+    recent.add(outputs.loss.detach(), outputs.task_losses, len(batch))

@@ -41,6 +41,7 @@ def test_set_takes_lists_numbers_names_and_tasks():
         ("train.steps=-1", "train.steps=-1: must not be below 0"),
         ("data.shuffle_rows=0", "data.order='random' needs data.shuffle_rows above 0"),
         ("tasks.like=-1", "weights not below 0"),
+        ("cold_weight=-1", "cold_weight=-1.0: must not be below 0"),
     ],
 )
 def test_mistakes_are_named(override, message):

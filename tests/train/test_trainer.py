@@ -63,6 +63,15 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(data, ranks, tmp_path):
     assert checkpoint.steps(tmp_path / "cut/checkpoints") == [16, 22]
 
 
+def test_the_weight_of_new_users_reaches_the_loss(data, ranks, tmp_path):
+    config = sample_base()
+    config = replace(config, train=replace(config.train, steps=1, log_every=1))
+    for name, weight in (("plain", 1.0), ("none", 0.0), ("twice", 2.0)):
+        run(replace(config, cold_weight=weight), data, tmp_path / name, ranks)
+    plain, none, twice = (losses(tmp_path / name)[0] for name in ("plain", "none", "twice"))
+    assert 0 < none < plain and twice - plain == pytest.approx(plain - none, rel=1e-5)
+
+
 def test_run_folder_holds_what_other_programs_read(data, ranks, tmp_path):
     config = replace(sample_base(), name="probe")
     metrics, _ = run(config, data, tmp_path / "r", ranks)
@@ -203,7 +212,7 @@ def _moved(config, data, ranks, before, after) -> list[str]:
     states = []
     for folder in (before, after):
         built = build(config, data, ranks)
-        checkpoint.load(folder / "checkpoints", built.state, ranks)
+        checkpoint.load(folder / "checkpoints", built.state, {}, ranks)
         named = built.model.state_dict()
         states.append(
             {n: v.local_tensor().clone() if hasattr(v, "local_tensor") else v.clone() for n, v in named.items()}

@@ -1,0 +1,55 @@
+"""Losses and speed between two lines of metrics.jsonl."""
+
+import math
+import time
+
+import torch
+import torch.distributed as dist
+
+from coldrank.train.distributed import Ranks
+from coldrank.train.errors import UserError
+from coldrank.train.run_folder import MetricRow
+
+
+class Recent:
+    """Sums since they were last written. They stay on the device, so that no step waits for a number, and go into
+    checkpoints, so that a run that resumes writes what it would have written."""
+
+    def __init__(self, tasks: list[str], ranks: Ranks) -> None:
+        self.tasks, self.rate = tasks, 0.0
+        # Steps, samples, loss; per task the loss over the known labels and their number.
+        self.sums = torch.zeros(3 + 2 * len(tasks), dtype=torch.float64, device=ranks.device)
+        self.samples, self.since = 0, time.perf_counter()
+
+    @property
+    def state(self) -> dict[str, torch.Tensor]:
+        """What this rank has for itself in a checkpoint; loading writes into it."""
+        return {"recent": self.sums}
+
+    def add(self, loss: torch.Tensor, task_losses: tuple[torch.Tensor, torch.Tensor], samples: int) -> None:
+        """Adds a step. loss: scalar. task_losses: sum over the known labels and their number, [T] each."""
+        counts = torch.tensor([1.0, float(samples)], device=loss.device)
+        self.sums += torch.cat([counts, loss.reshape(1), *task_losses])
+        self.samples += samples
+
+    def rows(self, step: int) -> list[MetricRow]:
+        """Mean loss, log loss per task and samples per second, over all ranks and the steps since the last call.
+
+        Raises UserError when a loss was not finite.
+        """
+        sums = self.sums.clone()
+        dist.all_reduce(sums)
+        steps, samples, loss, *by_task = sums.tolist()
+        if not all(map(math.isfinite, (loss, *by_task))):
+            raise UserError(f"step {step}: the loss is {loss / steps}; try a lower optim.dense_lr or optim.sparse_lr")
+        losses, known = by_task[: len(self.tasks)], by_task[len(self.tasks) :]
+        # Speed is of this process: what it did since it began or last wrote, its share of the samples scaled up to all ranks.
+        share = samples / max(1.0, float(self.sums[1]))
+        self.rate = self.samples * share / (time.perf_counter() - self.since)
+        values = [("all", "loss", loss / steps, samples)]
+        values += [(t, "logloss", x / n if n else None, n) for t, x, n in zip(self.tasks, losses, known, strict=True)]
+        values += [("all", "samples_per_second", self.rate, samples)]
+        self.sums.zero_()
+        self.samples, self.since = 0, time.perf_counter()
+        place = {"step": step, "period": None, "split": "fit", "cohort": "all"}
+        return [place | {"task": t, "metric": m, "value": v, "n": int(n)} for t, m, v, n in values]
