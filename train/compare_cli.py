@@ -33,7 +33,7 @@ def add_compare(commands: Any) -> None:
     p.add_argument(
         "--baseline", metavar="RUN_OR_ARM", help="arm to compare with, or a run of it (default: base, else the first)"
     )
-    p.add_argument("--out", required=True, type=Path, help="new folder for compare.json and compare.md")
+    p.add_argument("--out", required=True, type=Path, help="new folder for compare.json, compare.md and report.html")
     p.add_argument("--split", default="test", help="which predictions-SPLIT.parquet to read (default: test)")
     p.add_argument("--resamples", type=int, default=300, help="draws of users for the intervals (default: 300)")
     p.add_argument("--seed", type=int, default=0, help="seed of the draws (default: 0)")
@@ -43,6 +43,9 @@ def add_compare(commands: Any) -> None:
         default=[],
         choices=ASPECTS,
         help="compare although the runs differ in this, and print how; can be given again",
+    )
+    p.add_argument(
+        "--data", type=Path, help="prepared data, for the report's data card (default: where the runs say it is)"
     )
     p.set_defaults(run=_compare)
 
@@ -57,11 +60,15 @@ def _compare(args: argparse.Namespace) -> None:
         raise UserError(f"--resamples {args.resamples}: expected at least 20; 300 is a good number")
     if args.seed < 0:
         raise UserError(f"--seed {args.seed}: expected 0 or more")
+    if args.data is not None and not (args.data / "manifest.json").is_file():
+        raise UserError(f"--data {args.data}: no manifest.json in it; give a folder written by `coldrank prepare`")
     runs, baseline = choose_runs(args.runs, args.baseline, args.split)
     found = compare(runs, baseline, resamples=args.resamples, seed=args.seed, allowed=args.allow)
-    write_comparison(args.out, found)
+    write_comparison(args.out, found, args.data)
     print("\n".join(["", format_overview(found.rows), "", LEGEND, "", format_verdicts(found.rows), *found.notes]))
-    print(f"\n{args.out}: compare.md has every metric, the spread from users and from seeds, and the t-test over days")
+    print(
+        f"\n{args.out}: report.html shows all of it; compare.md has every metric, the spreads and the t-test over days"
+    )
 
 
 def choose_runs(folders: Sequence[Path], baseline: str | None, split: str) -> tuple[list["Run"], str]:
@@ -83,9 +90,11 @@ def choose_runs(folders: Sequence[Path], baseline: str | None, split: str) -> tu
     return runs, baseline
 
 
-def write_comparison(out: Path, found: "Comparison") -> None:
-    """Write `compare.json` (`Comparison.to_json`) and `compare.md` into the new folder `out`, complete or not at all."""
+def write_comparison(out: Path, found: "Comparison", data: Path | None = None) -> None:
+    """Write `compare.json` (`Comparison.to_json`), `compare.md` and `report.html` into the new folder `out`, complete or not at
+    all. `data`: the prepared data, for the report."""
     from coldrank.train.compare_table import LEGEND, format_cohorts, format_details, format_overview, format_verdicts
+    from coldrank.train.report.page import report_html
 
     source = "of the data" if found.day_source == "data" else found.day_source
     about = (
@@ -102,12 +111,14 @@ def write_comparison(out: Path, found: "Comparison") -> None:
         about,
         format_details(found.rows),
     ]
+    report = report_html(found, data)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         partial.chmod(0o755)  # mkdtemp makes a private folder
         (partial / "compare.json").write_text(json.dumps(found.to_json(), indent=1, allow_nan=False) + "\n")
         (partial / "compare.md").write_text("\n\n".join(sections) + "\n")
+        (partial / "report.html").write_text(report)
         partial.rename(out)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
