@@ -33,6 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     from coldrank.train import compare_cli, train_cli, tune_cli
     from coldrank.train.data import audit_cli, simulate_cli
     from coldrank.train.data import cli as data_cli
+    from coldrank.train.explain import cli as explain_cli
 
     parser = argparse.ArgumentParser(
         prog="coldrank", description="Rank for the users and items that a system knows least about."
@@ -45,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     train_cli.add_evaluate(commands)
     tune_cli.add_tune(commands)
     compare_cli.add_compare(commands)
+    explain_cli.add_explain(commands)
     return parser
 
 

@@ -1,0 +1,1 @@
+"""What a trained run does inside: gates, activations under masks, attention, experts."""

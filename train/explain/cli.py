@@ -1,0 +1,82 @@
+"""`coldrank explain`."""
+
+import argparse
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from coldrank.train.errors import UserError
+
+
+def add_explain(commands: Any) -> None:
+    """Adds the command to the parser."""
+    p = commands.add_parser(
+        "explain",
+        help="show what runs do inside: gates, masked inputs, attention, experts",
+        description="Scores rows of a split with a run's last checkpoint and draws its gates by bucket of the "
+        "personalization code, how far activations move when inputs are masked, where attention looks and which "
+        "experts are used, per cohort. OUT/explain.html has the pictures, explain.json every figure.",
+    )
+    p.add_argument("run_folder", type=Path, metavar="RUN", help="run folder written by `coldrank train`")
+    p.add_argument("--against", type=Path, metavar="RUN", help="run to show beside it, such as the baseline")
+    p.add_argument("--data", required=True, type=Path, help="folder written by `coldrank prepare`")
+    p.add_argument("--out", required=True, type=Path, help="new folder for explain.html, explain.json and pictures/")
+    p.add_argument("--split", default="test", help="split to draw rows from (default: test)")
+    p.add_argument("--rows", type=int, default=20_000, help="rows to draw (default: 20000)")
+    p.add_argument("--seed", type=int, default=0, help="seed of the draws (default: 0)")
+    p.add_argument(
+        "--mask",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="input to mask: a column, feature or sequence; may be repeated (default: the first id of user, item and "
+        "context, and every sequence). What the personalization code reads is always masked",
+    )
+    p.set_defaults(run=_explain)
+
+
+def _explain(args: argparse.Namespace) -> None:
+    from coldrank.train.data.batches import DataFolder
+    from coldrank.train.distributed import process_group
+    from coldrank.train.explain.measure import explain_runs
+    from coldrank.train.explain.page import submergence
+
+    if args.out.exists():
+        raise UserError(f"--out {args.out}: exists already; give a new folder")
+    if args.rows < 2:
+        raise UserError(f"--rows {args.rows}: expected at least 2; 20000 is a good number")
+    if args.seed < 0:
+        raise UserError(f"--seed {args.seed}: expected 0 or more")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(f"WORLD_SIZE={os.environ['WORLD_SIZE']}: explain runs in one process; call it without torchrun")
+    data = DataFolder.open(args.data)
+    folders = [args.run_folder] if args.against is None else [args.against, args.run_folder]
+    with process_group() as ranks:
+        content = explain_runs(folders, data, ranks, split=args.split, rows=args.rows, seed=args.seed, named=args.mask)
+    write(args.out, content)
+    print(
+        "\n".join(["", *submergence(content["runs"]), "", f"{args.out / 'explain.html'}: pictures and their figures"])
+    )
+
+
+def write(out: Path, content: dict[str, Any]) -> None:
+    """Writes explain.json, explain.html and pictures/ into the new folder `out`, complete or not at all."""
+    from coldrank.train.explain.page import draw_page, read_css, standalone
+
+    page, drawn = draw_page(content)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        partial.chmod(0o755)  # mkdtemp makes a private folder
+        (partial / "explain.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+        (partial / "explain.html").write_text(page)
+        (partial / "pictures").mkdir()
+        for picture in drawn:
+            (partial / "pictures" / f"{picture.name}.svg").write_text(standalone(picture, read_css()))
+        partial.rename(out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
