@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from coldrank.train.compare import contrast_task, correct
-from coldrank.train.compare_cli import add_compare
+from coldrank.train.compare import compare, contrast_task, correct
+from coldrank.train.compare_cli import add_compare, choose_runs
 from coldrank.train.compare_days import Days
 from coldrank.train.compare_resample import Sample, measure
-from coldrank.train.compare_rows import Row
+from coldrank.train.compare_rows import Comparison, Row
 from coldrank.train.compare_runs import SharedRows
 from coldrank.train.mann_whitney import FloatArray, IntArray, Numbers
 
@@ -76,6 +76,12 @@ def write_run(
     table = pl.DataFrame(frame)
     table.write_parquet(folder / "predictions-test.parquet")
     return table
+
+
+def compared(*folders: Path, baseline: str | None = None, allowed: Sequence[str] = ()) -> Comparison:
+    """What the command finds, without its files."""
+    runs, arm = choose_runs(folders, baseline, "test")
+    return compare(runs, arm, resamples=20, allowed=allowed)
 
 
 def run_command(*arguments: str | Path) -> None:

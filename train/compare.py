@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from coldrank.train.compare_checks import failure, require_same_conditions
 from coldrank.train.compare_days import Days, find_days, t_test
-from coldrank.train.compare_interval import Interval, contrast, holm
+from coldrank.train.compare_interval import Interval, contrast, effective_users, holm
 from coldrank.train.compare_resample import Figures, Sample, make_sample, measure
 from coldrank.train.compare_rows import JUDGING, LEVEL, LOWER_IS_BETTER, METRICS, ComparedRun, Comparison, Row
 from coldrank.train.compare_runs import Run, SharedRows, common_cohorts, common_tasks, group_by_arm, read_shared_rows
@@ -143,6 +143,7 @@ def contrast_task(
     for cohort, mask in sample.cohorts.items():
         labelled = mask & (labels >= 0)
         n, users = int(np.count_nonzero(labelled)), len(np.unique(sample.users[labelled]))
+        effective = effective_users(labels[labelled], sample.users[labelled])
         for index, metric in enumerate(METRICS):
             for arm in order:
                 means = [figures.draws[cohort][index, 0] for figures in measured[arm].values()]
@@ -158,18 +159,20 @@ def contrast_task(
                 )
                 if arm != baseline:
                     sides = [measured[name] for name in (arm, baseline)]
-                    row = _against(row, index, sides, pairs[arm])
+                    row = _against(row, index, sides, pairs[arm], effective)
                 result.append(row)
     return result
 
 
-def _against(row: Row, index: int, sides: Sequence[Mapping[int, Figures]], seeds: Sequence[int] | None) -> Row:
+def _against(
+    row: Row, index: int, sides: Sequence[Mapping[int, Figures]], seeds: Sequence[int] | None, users: float
+) -> Row:
     """The row of an arm with its difference to the baseline; `sides` are seed -> figures of both."""
     chosen = [[side[seed] for seed in seeds] if seeds is not None else list(side.values()) for side in sides]
     own, base = (np.stack([figures.draws[row.cohort][index] for figures in side]) for side in chosen)
     daily = [np.mean([figures.days[row.cohort][index] for figures in side], axis=0) for side in chosen]
     row = _with_days(row, daily[0] - daily[1])
-    interval = contrast(own, base, row.users, paired=seeds is not None)
+    interval = contrast(own, base, users, paired=seeds is not None)
     if interval is None:
         return replace(row, verdict="no value", uncorrected="no value")
     row = replace(

@@ -115,7 +115,7 @@ def _features(run: Run) -> dict[str, dict[str, Any]] | None:
         return None
     plain = {f["name"]: f for f in features if f.get("role") != "pc"}
     columns = {column for f in plain.values() for column in _columns(f)}
-    personalized = model.get("pc", "feature") != "constant" and any(
+    personalized = model.get("pc", "feature") == "feature" and any(
         value is True for key, value in model.items() if key.startswith("poso_")
     )
     codes = [f for f in features if f.get("role") == "pc"] if personalized else []

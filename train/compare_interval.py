@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coldrank.train.mann_whitney import FloatArray
+from coldrank.train.mann_whitney import FloatArray, IntArray
 
 NORMAL_FROM = 1e5  # degrees of freedom beyond which Student's t is taken at this number
 
@@ -40,24 +40,25 @@ class Interval:
     p: float
 
 
-def contrast(arm: FloatArray, baseline: FloatArray, users: int, *, paired: bool) -> Interval | None:
+def contrast(arm: FloatArray, baseline: FloatArray, users: float, *, paired: bool) -> Interval | None:
     """The interval of arm - baseline, from metrics [S, 1 + R] and [S', 1 + R]; `paired`: their rows are the same seeds.
 
-    None where the difference has no value, where there is but one user, or where most draws lack a class.
+    `users`: how many users the metrics rest on (`effective_users`), for the degrees of freedom. None where the difference has no
+    value, where there is but one user, or where most draws lack a class.
     """
     parts = [arm - baseline] if paired else [arm, -baseline]
     difference = np.sum([part.mean(axis=0) for part in parts], axis=0)
     valid = np.flatnonzero(np.isfinite(difference[1:])) + 1
-    if not np.isfinite(difference[0]) or users < 2 or len(valid) < max(2, (len(difference) - 1) / 2):
+    if not np.isfinite(difference[0]) or users <= 1 or len(valid) < max(2, (len(difference) - 1) / 2):
         return None
     user_variance = float(difference[valid].var(ddof=1))
     seeded = [part for part in parts if len(part) > 1]
     seed_variances = [float(part[:, 0].var(ddof=1)) / len(part) for part in seeded]
     rest = max(user_variance - sum(_both_variance(part[:, valid]) for part in seeded), 0.0)
     variance = rest + sum(seed_variances)
-    terms = [(v, len(part) - 1) for v, part in zip(seed_variances, seeded, strict=True)]
+    terms = [(v, len(part) - 1.0) for v, part in zip(seed_variances, seeded, strict=True)]
     # What is left of V_user is as uncertain as the whole.
-    terms += [(user_variance, min(users, len(valid)) - 1)] if rest > 0 else []
+    terms += [(user_variance, max(min(users, len(valid)) - 1, 1.0))] if rest > 0 else []
     freedom = _freedom(variance, terms)
     point, half = float(difference[0]), t_point(freedom) * variance**0.5
     return Interval(
@@ -68,6 +69,17 @@ def contrast(arm: FloatArray, baseline: FloatArray, users: int, *, paired: bool)
         seed_spread=sum(seed_variances) ** 0.5 if seeded else None,
         p=two_sided_p(point, variance**0.5, freedom),
     )
+
+
+def effective_users(labels: IntArray, users: IntArray) -> float:
+    """Of rows with labels 0 or 1 [N] of users [N]: as many users, equally active, would tell as much (Kish 1965), in the class
+    that tells less; 0 where a class is missing."""
+
+    def of_class(label: int) -> float:
+        counts = np.bincount(users[labels == label]).astype(np.float64)
+        return float(counts.sum() ** 2 / (counts**2).sum()) if counts.any() else 0.0
+
+    return min(of_class(0), of_class(1))
 
 
 def two_sided_p(difference: float, standard_error: float, freedom: float) -> float:
@@ -119,7 +131,7 @@ def _both_variance(values: FloatArray) -> float:
     return float(deviations.var(axis=1, ddof=1).sum()) / (count - 1) / count
 
 
-def _freedom(variance: float, terms: Sequence[tuple[float, int]]) -> float:
+def _freedom(variance: float, terms: Sequence[tuple[float, float]]) -> float:
     """Welch-Satterthwaite, from 1: variance^2 / sum over (estimate, its degrees of freedom) of estimate^2 / freedom."""
     below = sum(estimate**2 / freedom for estimate, freedom in terms)
     return max(variance**2 / below, 1.0) if below > 0 else float("inf")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from coldrank.train.compare_interval import contrast, t_point
+from coldrank.train.compare_interval import contrast, effective_users, holm, student_tail, t_point
 from coldrank.train.mann_whitney import FloatArray
 
 
@@ -49,3 +49,39 @@ def test_seed_spread_is_the_standard_error_over_seeds() -> None:
 @pytest.mark.parametrize("freedom", [1, 2, 2.5, 3.7, 7, 12, 50, 1e9])
 def test_t_point_is_the_quantile(freedom: float) -> None:
     assert t_point(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=0.03)
+
+
+@pytest.mark.parametrize("freedom", [1, 1.3, 2, 4.7, 30, 1000, 1e7])
+def test_tail_is_student_s(freedom: float) -> None:
+    for t in (0.0, 0.1, 1.0, 2.5, 6.0, 20.0):
+        assert student_tail(t, freedom) == pytest.approx(2 * stats.t.sf(t, freedom), rel=1e-3, abs=1e-15)
+
+
+def test_p_value_and_interval_tell_the_same() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        arms = rng.normal(0, 1, (2, 4, 31)) + rng.normal(0, 1, (1, 1, 31)) + rng.normal(0, 0.7, (2, 1, 1))
+        interval = contrast(arms[0], arms[1], users=50, paired=True)
+        assert interval is not None and (interval.p < 0.05) == (interval.low > 0 or interval.high < 0)
+
+
+def test_holm_rejects_step_by_step() -> None:
+    rng = np.random.default_rng(0)
+    p = [0.001, 0.04, 0.011, 0.011, 0.9, *rng.random(20)]
+    corrected = np.array(holm(p))
+    for level in (0.01, 0.02, 0.05, 0.3, 0.8):
+        rejected: set[int] = set()
+        for step, place in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
+            if p[place] > level / (len(p) - step):
+                break
+            rejected.add(place)
+        assert set(np.flatnonzero(corrected <= level)) == rejected
+    assert holm([0.6, 0.7]) == [1.0, 1.0] and holm([]) == []
+
+
+def test_effective_users_are_those_of_the_class_that_tells_less() -> None:
+    users = np.array([0, 0, 1, 1, 2, 2, 3, 3])
+    assert effective_users(np.tile([0, 1], 4), users) == pytest.approx(4)
+    assert effective_users(np.array([0, 1, 0, 0, 0, 0, 0, 0]), users) == pytest.approx(1)
+    assert effective_users(np.array([1, 1, 1, 1, 1, 0, 0, 0]), users) == pytest.approx(9 / 5)
+    assert effective_users(np.zeros(8, dtype=np.int8), users) == 0
