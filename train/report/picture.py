@@ -25,6 +25,7 @@ DASHES: tuple[Any, ...] = ("-", "-", "-", "-", (0, (4, 1.5)), (0, (4, 1.5)), (0,
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "coldrank",
+    "text.parse_math": False,
     "font.size": 10,
     "text.color": INK,
     "axes.edgecolor": MUTED,
@@ -100,7 +101,7 @@ def svg(figure: Figure, name: str, description: str) -> Markup:
         text = text.replace(stand_in, f"var(--{variable})")
     text = re.sub(r'<g id="of-(arm-\d+)"', r'<g class="of-\1"', text)
     text = re.sub(r'<g id="[^"]*"', "<g", text)
-    text = re.sub(r'(id="|#)([mpCh][0-9a-f_]{6,})', rf"\1{name}-\2", text)
+    text = re.sub(r'(id="|#)([mpCh][0-9a-f_]{6,})', rf"\1{re.sub(r'[^A-Za-z0-9-]', '_', name)}-\2", text)
     text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
     view = re.search(r'viewBox="[^"]*"', text)
     assert view is not None, "Matplotlib writes a viewBox"
