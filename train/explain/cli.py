@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -75,7 +76,8 @@ def write(out: Path, content: dict[str, Any]) -> None:
         (partial / "explain.html").write_text(page)
         (partial / "pictures").mkdir()
         for picture in drawn:
-            (partial / "pictures" / f"{picture.name}.svg").write_text(standalone(picture, read_css()))
+            file = re.sub(r"[^\w-]", "_", picture.name) + ".svg"
+            (partial / "pictures" / file).write_text(standalone(picture, read_css()))
         partial.rename(out)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
