@@ -30,6 +30,7 @@ def sample(draw: Draw, rows: int, new_rate: float, seed: int, scale: float = 3.0
     new = torch.rand(rows, generator=generator) < new_rate
     within = torch.rand(rows, generator=generator)
     avc = torch.where(new, within * NEW_BUCKETS, NEW_BUCKETS + within * (BUCKETS - NEW_BUCKETS)).long()
+    avc = torch.where(new, avc.clamp(max=NEW_BUCKETS - 1), avc.clamp(max=BUCKETS - 1))  # a float just below 1 rounds up
     inputs, logits = draw(new, generator)
     for cohort in (new, ~new):
         centred = logits[cohort] - logits[cohort].mean(0)
