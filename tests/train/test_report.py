@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from coldrank.train.report.arms import Arm
 from coldrank.train.report.data_card import data_card
 from coldrank.train.report.differences import config_changes, forest, verdict
 from coldrank.train.report.learning import curves_of
-from coldrank.train.report.scored import calibrate, octaves, wilson
+from coldrank.train.report.scored import _auc_by_bucket, calibrate, octaves, wilson
 from coldrank.train.report.words import duration, signed
 
 TASKS = ("long_view", "like")
@@ -264,6 +265,15 @@ def test_calibration_bins_against_sorting() -> None:
 
 def cell(task: str, cohort: str, arm: str = "b", **fields: Any) -> Row:
     return Row(task=task, cohort=cohort, metric="auc", arm=arm, seeds=1, n=9, users=9, mean=70.0, **fields)
+
+
+def test_a_task_too_rare_for_any_bucket_has_no_curve() -> None:
+    labels = np.zeros(50, np.int8)
+    labels[:3] = 1
+    order = SortedRows.of(labels, np.linspace(0, 1, 50), labels >= 0)
+    sample = SimpleNamespace(draws=np.ones((4, 10), np.uint8), users=np.arange(50) % 10)
+    nothing = np.empty(0, np.int64)
+    assert _auc_by_bucket(order, np.zeros(50, np.int64), nothing, sample).shape == (0, 4)
 
 
 def test_verdict_in_a_sentence_and_bars_in_place() -> None:

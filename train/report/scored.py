@@ -114,7 +114,9 @@ def _auc_by_bucket(order: SortedRows, buckets: IntArray, kept: IntArray, sample:
     """[G, 1 + R], G the buckets kept."""
     inside: BoolArray = np.isin(buckets, kept)
     pairs = order.where(inside).grouped(buckets).pairs().of_units(sample.users)
-    return np.array([pairs.auc(draw.astype(np.float64)) for draw in sample.draws]).reshape(-1, len(kept)).T
+    return (
+        np.array([pairs.auc(draw.astype(np.float64)) for draw in sample.draws]).reshape(len(sample.draws), len(kept)).T
+    )
 
 
 def _by_views(
