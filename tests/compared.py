@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from coldrank.train.compare import compare, contrast_task, correct
-from coldrank.train.compare_cli import add_compare, choose_runs
-from coldrank.train.compare_days import Days
-from coldrank.train.compare_resample import Sample, measure
-from coldrank.train.compare_rows import Comparison, Row
-from coldrank.train.compare_runs import SharedRows
+from coldrank.train.compare.cli import add_compare, choose_runs
+from coldrank.train.compare.compare import compare, contrast_task, correct
+from coldrank.train.compare.days import Days
+from coldrank.train.compare.resample import Sample, measure
+from coldrank.train.compare.rows import Comparison, Row
+from coldrank.train.compare.runs import SharedRows
 from coldrank.train.mann_whitney import FloatArray, IntArray, Numbers
 
 DAY_MS = 86_400_000

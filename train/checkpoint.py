@@ -53,6 +53,21 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(p.parent.name.removeprefix("step-")) for p in found if p.parent.name[5:].isdigit())
 
 
+def steps_for_all(folder: Path) -> list[int]:
+    """The same on every rank, as the first one sees them: a shared folder may show on another host a moment later."""
+    seen = [steps(folder)]
+    dist.broadcast_object_list(seen)
+    return seen[0]
+
+
+def _remove(path: Path) -> None:
+    """Removes a checkpoint: its name goes first, because a folder named `step-N` is whole."""
+    partial = path.with_name(path.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    os.replace(path, partial)
+    shutil.rmtree(partial)
+
+
 class Saver:
     """Writes a run's checkpoints while it trains on. Every method is called by all ranks at the same step."""
 
@@ -61,6 +76,9 @@ class Saver:
         # The background thread talks to the other ranks while the training does: on a group of its own.
         self.group = dist.new_group(backend="gloo")
         self.pending: tuple[Future[Any], Path, dict[str, Any]] | None = None
+        if ranks.is_first:
+            for partial in folder.glob("step-*.partial"):  # what a run that was killed has left
+                shutil.rmtree(partial)
 
     def begin(self, state: State, own: State, progress: Progress) -> None:
         """Copies the state and begins to write `step-N`. own: what each rank has for itself, by name."""
@@ -93,10 +111,10 @@ class Saver:
             told["files"] = {name: sums for by_rank in files for name, sums in by_rank.items()}
             (partial / "progress.json").write_text(json.dumps(told))
             final = partial.with_suffix("")
-            shutil.rmtree(final, ignore_errors=True)
+            shutil.rmtree(final, ignore_errors=True)  # a damaged one that was refused
             os.replace(partial, final)
             for old in steps(self.folder)[: -self.keep]:
-                shutil.rmtree(self.folder / f"step-{old}")
+                _remove(self.folder / f"step-{old}")
         dist.barrier()
 
 
@@ -107,7 +125,7 @@ def load(folder: Path, state: State, own: State, ranks: Ranks) -> Progress:
     checkpoint can be used.
     """
     refused = []
-    for step in reversed(steps(folder)):
+    for step in reversed(steps_for_all(folder)):
         path = folder / f"step-{step}"
         try:
             return _load(path, state, own, ranks)

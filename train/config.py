@@ -37,13 +37,22 @@ class DataConfig:
     prefetch: int = 4
 
 
+Decay = Literal["constant", "linear", "cosine"]
+
+
 @dataclass(kw_only=True, slots=True)
 class OptimConfig:
-    """Row-wise Adagrad, fused with the backward pass, for the tables; Adam for everything else.
+    """`table_optimizer`, fused with the backward pass, for the tables; AdamW for everything else. docs/training.md has the rules.
 
-    gate_lr_scale: learning rate of POSO's gates over that of the other dense parameters. warmup_steps: linear, for all rates.
-    weight_decay: of the dense parameters. table_init: standard deviation of the tables' first weights.
-    decay: shape of the learning rates of both over the run: constant, or linear to a tenth.
+    gate_lr_scale: learning rate of POSO's gates over that of the other dense parameters. table_lr_scale: table -> its learning
+    rate over sparse_lr. table_init: standard deviation of the tables' first weights.
+    warmup_steps, decay: of all learning rates over the run: linear warm-up, then constant, or down to a tenth, linear or as half
+    a cosine. sparse_warmup_steps, sparse_decay: of the tables' (None: as the others).
+    weight_decay: decoupled, w <- (1 - rate * weight_decay) w, of all dense parameters. sparse_weight_decay: the same of the
+    tables, for the rows that a step reads.
+    clip_norm: largest norm of all dense gradients together (0: no limit). sparse_clip: largest size of an element of a table
+    row's gradient (0: no limit).
+    table_optimizer: adam needs a GPU.
     """
 
     sparse_lr: float = 0.05
@@ -52,8 +61,15 @@ class OptimConfig:
     gate_lr_scale: float = 1.0
     weight_decay: float = 0.0
     warmup_steps: int = 0
-    decay: Literal["constant", "linear"] = "constant"
+    decay: Decay = "constant"
     table_init: float = 0.01
+    table_optimizer: Literal["rowwise_adagrad", "adagrad", "sgd", "adam"] = "rowwise_adagrad"
+    table_lr_scale: dict[str, float] = field(default_factory=dict)
+    sparse_warmup_steps: int | None = None
+    sparse_decay: Decay | None = None
+    sparse_weight_decay: float = 0.0
+    clip_norm: float = 0.0
+    sparse_clip: float = 0.0
 
 
 @dataclass(kw_only=True, slots=True)
@@ -215,6 +231,10 @@ def validate(config: RunConfig) -> FeatureSet:
         "optim.weight_decay": o.weight_decay,
         "optim.warmup_steps": o.warmup_steps,
         "optim.table_init": o.table_init,
+        "optim.sparse_warmup_steps": o.sparse_warmup_steps or 0,
+        "optim.sparse_weight_decay": o.sparse_weight_decay,
+        "optim.clip_norm": o.clip_norm,
+        "optim.sparse_clip": o.sparse_clip,
         "train.cold_passes": t.cold_passes,
         "train.steps": t.steps,
         "train.checkpoint_every": t.checkpoint_every,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from fbgemm_gpu.split_embedding_configs import EmbOptimType
 from torch import nn
 from torch._C._distributed_c10d import HashStore
 from torchrec.distributed.embedding_types import EmbeddingComputeKernel
@@ -17,6 +16,7 @@ from torchrec.distributed.sharding_plan import construct_module_sharding_plan, t
 from torchrec.distributed.types import ShardingPlan
 
 from coldrank.train.config import OptimConfig
+from coldrank.train.table_optimizer import fused_params, scale_rates
 from coldrank.train.task import RankingTask
 
 # Rows of a table are initialised in blocks of this size, each from a seed of its own: any shard of any plan starts equal.
@@ -59,15 +59,10 @@ def process_group() -> Iterator[Ranks]:
 def shard(task: RankingTask, ranks: Ranks, optim: OptimConfig, seed: int) -> DistributedModelParallel:
     """Shards the tables, whole tables round-robin by size, and initialises them from the seed.
 
-    The tables' optimizer is row-wise Adagrad, fused with the backward pass.
+    The tables' optimizer is fused with the backward pass.
     """
-    sharder = EmbeddingBagCollectionSharder(
-        fused_params={
-            "optimizer": EmbOptimType.EXACT_ROWWISE_ADAGRAD,
-            "learning_rate": optim.sparse_lr,
-            "eps": optim.sparse_eps,
-        }
-    )
+    sharder = EmbeddingBagCollectionSharder(fused_params=fused_params(optim, ranks.device))
+    scale_rates(task.embeddings.ebc, optim)
     configs = task.embeddings.ebc.embedding_bag_configs()
     by_size = sorted(configs, key=lambda c: -c.num_embeddings * c.embedding_dim)
     fused = EmbeddingComputeKernel.FUSED.value

@@ -2,12 +2,13 @@
 
 import argparse
 import logging
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from coldrank.train.errors import UserError
+from coldrank.train.errors import Preempted, UserError, report
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,8 +21,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.path.insert(0, str(Path.cwd()))
     try:
         args.run(args)
+    except Preempted as stop:
+        print(f"coldrank {args.command}: {stop}", file=sys.stderr)
+        return 128 + signal.SIGTERM  # not 0: the scheduler is to start it again
     except (UserError, OSError) as error:
-        print(f"coldrank {args.command}: {error}", file=sys.stderr)
+        report(f"coldrank {args.command}: {error}")
         return 2
     except KeyboardInterrupt:
         print(f"coldrank {args.command}: stopped", file=sys.stderr)
@@ -30,9 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from coldrank.train import compare_cli, train_cli, tune_cli
-    from coldrank.train.data import audit_cli, simulate_cli
+    from coldrank.train import train_cli, tune_cli
+    from coldrank.train.compare import cli as compare_cli
     from coldrank.train.data import cli as data_cli
+    from coldrank.train.data.audit import cli as audit_cli
+    from coldrank.train.data.simulate import cli as simulate_cli
     from coldrank.train.explain import cli as explain_cli
 
     parser = argparse.ArgumentParser(

@@ -1,59 +1,120 @@
-"""The optimizers of a run and their learning rates: fused row-wise Adagrad for the tables, Adam for the rest."""
+"""The optimizers of a run and their learning rates: a fused one for the tables, AdamW for the rest."""
+
+import math
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from torchrec.distributed.model_parallel import DistributedModelParallel
-from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizerWrapper
+from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizer, KeyedOptimizerWrapper
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 
 from coldrank.modules import PersonalizedGate
-from coldrank.train.config import OptimConfig
+from coldrank.train.config import Decay, OptimConfig
+from coldrank.train.table_optimizer import RowDecay, replicated
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """An optimizer and the rates of its groups at full rate. what: of the tables, the gates or the other dense parameters."""
+
+    what: str
+    optimizer: KeyedOptimizer
+    rates: tuple[float, ...]
+
+    def set(self, factor: float) -> None:
+        """Sets the rates to a share of the full ones."""
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
 
 
 class Optimizers:
-    """All optimizers of a sharded model, with one schedule. While `gates_only` is set, everything but POSO's gates stands still."""
+    """All optimizers of a sharded model. While `gates_only` is set, everything but POSO's gates stands still.
+
+    Tables that a sharding plan replicates on every rank (data-parallel) have ordinary gradients. They are found by themselves
+    among the parameters, and get the tables' optimizer, rates and schedule.
+    """
 
     def __init__(self, model: DistributedModelParallel, config: OptimConfig) -> None:
         self.config = config
-        dense = dict(in_backward_optimizer_filter(model.named_parameters()))
-        self.dense_parameters = sum(p.numel() for p in dense.values())
+        self.gates_only = False
+        loose = dict(in_backward_optimizer_filter(model.named_parameters()))
+        tables = {name: p for name, p in loose.items() if ".embedding_bags." in name}
+        dense = {name: p for name, p in loose.items() if name not in tables}
+        self.dense = list(dense.values())
         in_gates = {id(p) for m in model.modules() if isinstance(m, PersonalizedGate) for p in m.parameters()}
         gates = {name: p for name, p in dense.items() if id(p) in in_gates}
         rest = {name: p for name, p in dense.items() if name not in gates}
-        self.gates_only = False
-        self.parts: list[tuple[float, KeyedOptimizerWrapper]] = []
-        for params, rate in ((rest, config.dense_lr), (gates, config.dense_lr * config.gate_lr_scale)):
-            if params:
-                make = lambda p, rate=rate: torch.optim.Adam(p, lr=rate, weight_decay=config.weight_decay)
-                self.parts.append((rate, KeyedOptimizerWrapper(params, make)))
-        self.gates = self.parts[-1][1] if gates else None
         self.fused = model.fused_optimizer
-        self.all = CombinedOptimizer(
-            [("tables", self.fused), *((f"dense{i}", o) for i, (_, o) in enumerate(self.parts))]
-        )
-        for _, optimizer in self.parts:
-            optimizer.init_state(set())
+        self.parts = [_part("tables", self.fused)]
+        for what, params, rate in (
+            ("dense", rest, config.dense_lr),
+            ("gates", gates, config.dense_lr * config.gate_lr_scale),
+        ):
+            if params:
+                make = lambda p, rate=rate: torch.optim.AdamW(p, lr=rate, weight_decay=config.weight_decay)
+                self.parts.append(_part(what, KeyedOptimizerWrapper(params, make)))
+        names = ["tables", *(f"dense{i}" for i in range(len(self.parts) - 1))]
+        self.replicated = list(tables.values())
+        if tables:
+            by_name = {name.split(".embedding_bags.")[1].rsplit(".", 1)[0]: p for name, p in tables.items()}
+            self.parts.append(_part("tables", KeyedOptimizerWrapper(tables, lambda _: replicated(by_name, config))))
+            names.append("replicated")
+        self.all = CombinedOptimizer([(n, part.optimizer) for n, part in zip(names, self.parts, strict=True)])
+        self.row_decay = RowDecay(model, config.sparse_weight_decay)
+        self._begun = False
+        for part in self.parts[1:]:
+            part.set(0.0)  # this makes the state by a step, which must not decay weights
+            part.optimizer.init_state(set())
 
-    def factor(self, step: int, total: int) -> float:
-        """Share of the learning rates in force at a step (0-based): linear warm-up, then constant or linear to a tenth."""
-        c = self.config
-        if step < c.warmup_steps:
-            return (step + 1) / c.warmup_steps
-        if c.decay == "constant" or total <= c.warmup_steps:
-            return 1.0
-        return 1.0 - 0.9 * (step - c.warmup_steps) / (total - c.warmup_steps)
+    @property
+    def dense_parameters(self) -> int:
+        """Number of parameters outside the tables."""
+        return sum(p.numel() for p in self.dense)
 
     def begin_step(self, step: int, total: int) -> None:
         """Sets the rates and clears the gradients. The fused optimizer takes its rate now: it acts inside backward."""
-        factor = self.factor(step, total)
-        for group in self.fused.param_groups:
-            group["lr"] = 0.0 if self.gates_only else self.config.sparse_lr * factor
+        c = self.config
+        dense = factor(step, total, c.warmup_steps, c.decay)
+        warmup = c.warmup_steps if c.sparse_warmup_steps is None else c.sparse_warmup_steps
+        shares = {"tables": factor(step, total, warmup, c.sparse_decay or c.decay), "dense": dense, "gates": dense}
+        for part in self.parts:
+            part.set(0.0 if self.gates_only and part.what != "gates" else shares[part.what])
+        if not self._begun:  # fused Adam counts its steps outside its state: a run that resumes has to tell it
+            self.fused.set_optimizer_step(step)
+            self._begun = True
         self.fused.step()
-        for rate, optimizer in self.parts:
-            for group in optimizer.param_groups:
-                group["lr"] = 0.0 if self.gates_only and optimizer is not self.gates else rate * factor
-            optimizer.zero_grad()
+        for part in self.parts[1:]:
+            part.optimizer.zero_grad()
 
     def end_step(self) -> None:
-        """Applies the dense gradients (the tables were updated during backward)."""
-        for _, optimizer in self.parts:
-            optimizer.step()
+        """Applies the dense gradients (the tables were updated during backward), and the decay of the tables' rows."""
+        c = self.config
+        if c.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.dense, c.clip_norm)
+        for table in self.replicated:
+            if c.sparse_clip and table.grad is not None:
+                table.grad.clamp_(-c.sparse_clip, c.sparse_clip)
+        for part in self.parts[1:]:
+            part.optimizer.step()
+        self.row_decay.step(self._replicated_rates())
+
+    def _replicated_rates(self) -> list[tuple[Tensor, float]]:
+        if not self.replicated:
+            return []
+        return [(p, group["lr"]) for group in self.parts[-1].optimizer.param_groups for p in group["params"]]
+
+
+def _part(what: str, optimizer: KeyedOptimizer) -> Part:
+    return Part(what, optimizer, tuple(group["lr"] for group in optimizer.param_groups))
+
+
+def factor(step: int, total: int, warmup: int, decay: Decay) -> float:
+    """Share of a full learning rate in force at a step (0-based) of `total`: linear warm-up, then constant, or down to a tenth
+    along a line or half a cosine."""
+    if step < warmup:
+        return (step + 1) / warmup
+    if decay == "constant" or total <= warmup:
+        return 1.0
+    done = (step - warmup) / (total - warmup)
+    return 1.0 - 0.9 * (done if decay == "linear" else 0.5 - 0.5 * math.cos(math.pi * done))

@@ -41,7 +41,7 @@ class RunFolder:
 
     def check(self, resumed: RunConfig | None) -> None:
         """Raises UserError if the folder holds something that is no run, or, to go on with, the run of another config."""
-        if self.path.exists() and not (self.path.is_dir() and (self._is_run() or not any(self.path.iterdir()))):
+        if self.path.exists() and not (self.path.is_dir() and self._is_run()):
             raise UserError(f"{self.path}: is there already and is no run folder; give another --out")
         if resumed is None:
             return
@@ -53,13 +53,23 @@ class RunFolder:
             raise UserError(f"{self.path}: holds the run of another config ({first}{more}); --fresh starts over")
 
     def _is_run(self) -> bool:
-        return (self.path / "config.json").exists()
+        # A run that was killed at its very start has written what comes before config.json, and no more.
+        first = {"diff.txt", "diff.txt.partial", "config.json.partial"}
+        return (self.path / "config.json").exists() or {p.name for p in self.path.iterdir()} <= first
 
     def clear(self) -> None:
-        """Removes what an earlier run left."""
-        if self.path.exists():
-            shutil.rmtree(self.path)
-        self.path.mkdir(parents=True)
+        """Removes what an earlier run left; config.json last, so that what a kill leaves is known for a run's."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        if self.checkpoints.exists():
+            # In one stroke nothing can go on any more from what is being removed.
+            removed = self.checkpoints.with_suffix(".partial")
+            shutil.rmtree(removed, ignore_errors=True)
+            os.replace(self.checkpoints, removed)
+        for path in sorted(self.path.iterdir(), key=lambda p: p.name == "config.json"):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
     def start(self, config: RunConfig, diff: str) -> None:
         """Writes what the run is: the difference to its base first."""
@@ -73,28 +83,36 @@ class RunFolder:
 
     def forget_after(self, step: int) -> None:
         """Drops the metrics later than a step: a run that resumes writes them again."""
-        self._keep(lambda row: row["step"] <= step)
+        self._keep(lambda row: row["step"] <= step, [])
+        # TensorBoard drops what it has read of the later steps when it comes to this mark.
+        self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
 
-    def _keep(self, wanted: Callable[[MetricRow], bool]) -> None:
-        if self.metrics.exists():
-            # What follows the last end of a line was being written when the run was killed.
-            lines = self.metrics.read_text().split("\n")[:-1]
-            write_atomic(self.metrics, "".join(line + "\n" for line in lines if wanted(json.loads(line))))
+    def _keep(self, wanted: Callable[[MetricRow], bool], more: list[MetricRow]) -> None:
+        """Writes metrics.jsonl anew: of what is there what is wanted, then `more`."""
+        # What follows the last end of a line was being written when the run was killed.
+        lines = self.metrics.read_text().split("\n")[:-1] if self.metrics.exists() else []
+        kept = [line for line in lines if wanted(json.loads(line))]
+        write_atomic(self.metrics, "".join(line + "\n" for line in [*kept, *map(json.dumps, more)]))
 
     def log(self, rows: list[MetricRow]) -> None:
         """Appends rows to metrics.jsonl and TensorBoard."""
         with self.metrics.open("a") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
+        self._draw(rows)
+
+    def _draw(self, rows: list[MetricRow]) -> None:
         for row in rows:
             if row["value"] is not None:
                 tag = f"{row['split']}/{row['cohort']}/{row['task']}/{row['metric']}"
                 self.board.add_scalar(tag, row["value"], row["step"])
+        # By itself it writes every two minutes: a kill would lose events of steps that a checkpoint has passed.
+        self.board.flush()
 
     def log_evaluation(self, rows: list[MetricRow]) -> None:
         """Writes an evaluation into metrics.jsonl, in place of an earlier one of the same step and split, and as summary."""
         step, split = rows[0]["step"], rows[0]["split"]
-        self._keep(lambda row: (row["step"], row["split"]) != (step, split))
-        self.log(rows)
+        self._keep(lambda row: (row["step"], row["split"]) != (step, split), rows)
+        self._draw(rows)
         write_atomic(self.path / "summary.json", json.dumps(rows, indent=1) + "\n")
 
     def close(self) -> None:

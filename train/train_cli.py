@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,11 @@ def add_train(commands: Any) -> None:
     add_data(p)
     p.add_argument("--out", required=True, type=Path, help="run folder; with --arms the folder of all runs")
     add_set(p)
-    p.add_argument("--fresh", action="store_true", help="start over even if the run folder holds a checkpoint")
+    p.add_argument(
+        "--fresh",
+        action="store_true",
+        help="start over even if the run folder holds a checkpoint; not when torchrun or slurm starts a job again",
+    )
     many = p.add_argument_group("many runs")
     many.add_argument("--arms", metavar="A,B,...", help="arms of the config module")
     many.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 1..N of every arm (default: 1)")
@@ -122,9 +127,16 @@ def _train_one(args: argparse.Namespace) -> None:
     config = load(args.config, args.set)
     data = DataFolder.open(args.data)
     with process_group() as ranks:
-        rows = train(config, data, args.out, ranks, fresh=args.fresh, diff=_diff(args.config, config))
+        # A job that its scheduler starts again goes on, even if its command says to start over.
+        fresh = args.fresh and not is_restart()
+        rows = train(config, data, args.out, ranks, fresh=fresh, diff=_diff(args.config, config))
         if ranks.is_first:
             tqdm.write(f"\n{summary_table(rows)}\n\n{args.out}: run folder, all metrics in summary.json")
+
+
+def is_restart() -> bool:
+    """Whether torchrun or slurm has started this very job before."""
+    return any(int(os.environ.get(name, "0")) > 0 for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
 
 
 def _diff(source: str, config: "RunConfig") -> str:

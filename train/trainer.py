@@ -23,10 +23,11 @@ from coldrank.train.config import RunConfig, validate
 from coldrank.train.data.batches import BatchMaker, DataFolder, batches
 from coldrank.train.data.fit import fit_encoder
 from coldrank.train.distributed import Ranks, shard
-from coldrank.train.errors import UserError
+from coldrank.train.errors import Preempted, UserError
 from coldrank.train.evaluate import evaluation_reader, metric_rows, predict, write_predictions
 from coldrank.train.optimizers import Optimizers
 from coldrank.train.passes import Passes
+from coldrank.train.preemption import preemption
 from coldrank.train.recent import Recent
 from coldrank.train.run_folder import MetricRow, RunFolder
 from coldrank.train.task import RankingTask
@@ -82,10 +83,11 @@ def build(config: RunConfig, data: DataFolder, ranks: Ranks) -> Run:
 def train(config: RunConfig, data: DataFolder, out: Path, ranks: Ranks, *, fresh: bool, diff: str) -> list[MetricRow]:
     """Trains to the end and evaluates; resumes from the last checkpoint in `out` unless `fresh`.
 
-    Raises UserError if `out` holds the run of another config or data, or something that is no run.
+    Raises UserError if `out` holds the run of another config or data, or something that is no run, and Preempted, once a
+    checkpoint is written, on SIGTERM.
     """
     folder = RunFolder(out)
-    resumes = not fresh and bool(checkpoint.steps(folder.checkpoints))
+    resumes = not fresh and bool(checkpoint.steps_for_all(folder.checkpoints))
     folder.check(config if resumes else None)
     run = build(config, data, ranks)
     passes = Passes.of(config, data, run.make, ranks)
@@ -179,22 +181,26 @@ def _steps(run: Run, passes: Passes, folder: RunFolder, progress: Progress, rece
     begun = time.perf_counter() - progress.seconds
     remaining = itertools.islice(_stream(run, passes, progress), max(0, total - progress.step))
     bar = tqdm(remaining, total=total, initial=progress.step, desc=config.name, unit="step", disable=not ranks.is_first)
-    for batch in bar:
-        run.optimizers.gates_only = config.train.cold_trains == "gates" and passes.is_cold(progress.epoch)
-        _step(run, batch, progress.step, total, recent)
-        progress.step += 1
-        progress.seconds = time.perf_counter() - begun
-        last = progress.step == total
-        if last or progress.step % config.train.log_every == 0:
-            saver.finish()
-            rows = recent.rows(progress.step)
-            if ranks.is_first:
-                folder.log(rows)
-                bar.set_postfix_str(f"loss {rows[0]['value']:.4f}, {recent.rate:,.0f} samples/s")
-        every = config.train.checkpoint_every
-        if last or (every and progress.step % every == 0):
-            saver.begin(run.state, recent.state, progress)
-    saver.finish()
+    with preemption() as stop:
+        for batch in bar:
+            run.optimizers.gates_only = config.train.cold_trains == "gates" and passes.is_cold(progress.epoch)
+            _step(run, batch, progress.step, total, recent)
+            progress.step += 1
+            progress.seconds = time.perf_counter() - begun
+            last, stops = progress.step == total, stop.asked()
+            if last or progress.step % config.train.log_every == 0:
+                saver.finish()
+                rows = recent.rows(progress.step)
+                if ranks.is_first:
+                    folder.log(rows)
+                    bar.set_postfix_str(f"loss {rows[0]['value']:.4f}, {recent.rate:,.0f} samples/s")
+            every = config.train.checkpoint_every
+            if last or stops or (every and progress.step % every == 0):
+                saver.begin(run.state, recent.state, progress)
+            if stops:
+                saver.finish()
+                raise Preempted(f"stopped by SIGTERM after step {progress.step}; started again, goes on from there")
+        saver.finish()
 
 
 def _step(run: Run, batch: Batch, step: int, total: int, recent: Recent) -> None:

@@ -18,8 +18,8 @@ import pytest
 from scipy import stats
 
 from coldrank.train import metrics
-from coldrank.train.compare_cli import add_compare
-from coldrank.train.compare_rows import Row
+from coldrank.train.compare.cli import add_compare
+from coldrank.train.compare.rows import Row
 from coldrank.train.errors import UserError
 from coldrank.train.mann_whitney import SortedRows
 from coldrank.train.report.arms import Arm

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coldrank.train.compare_rows import Comparison
-from coldrank.train.compare_runs import Run, group_by_arm, read_run
+from coldrank.train.compare.rows import Comparison
+from coldrank.train.compare.runs import Run, group_by_arm, read_run
 
 Json = dict[str, Any]
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from coldrank.train.compare_rows import Row
+from coldrank.train.compare.rows import Row
 from coldrank.train.report.words import listed, number, plain
 
 

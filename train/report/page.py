@@ -6,7 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from coldrank.train.compare_rows import JUDGING, LOWER_IS_BETTER, Comparison
+from coldrank.train.compare.rows import JUDGING, LOWER_IS_BETTER, Comparison
 from coldrank.train.report import words
 from coldrank.train.report.arms import Arm, read_arms
 from coldrank.train.report.data_card import data_card, find_data

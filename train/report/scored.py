@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from coldrank.train.compare_interval import Interval, contrast
-from coldrank.train.compare_resample import Sample, make_sample
-from coldrank.train.compare_rows import Comparison
-from coldrank.train.compare_runs import read_shared_rows
+from coldrank.train.compare.interval import Interval, contrast
+from coldrank.train.compare.resample import Sample, make_sample
+from coldrank.train.compare.rows import Comparison
+from coldrank.train.compare.runs import read_shared_rows
 from coldrank.train.mann_whitney import BoolArray, FloatArray, IntArray, SortedRows
 from coldrank.train.report.arms import Arm
 

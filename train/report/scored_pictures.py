@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from coldrank.train.compare import PERCENT
-from coldrank.train.compare_interval import Interval
+from coldrank.train.compare.compare import PERCENT
+from coldrank.train.compare.interval import Interval
 from coldrank.train.mann_whitney import FloatArray
 from coldrank.train.report.arms import Arm
 from coldrank.train.report.picture import MARKERS, MUTED, color, mark, panel, svg

@@ -15,10 +15,10 @@ from event_logs import DAY_MS, START, prepare_frame
 from coldrank.configs.base import counts, history, personalization_code
 from coldrank.models.features import Feature, Table
 from coldrank.train.config import RunConfig, load
-from coldrank.train.data.audit import Finding
-from coldrank.train.data.audit_features import crossed_auc, encodings, rank_auc
-from coldrank.train.data.audit_history import NONE, TIED, Around
-from coldrank.train.data.audit_report import audit
+from coldrank.train.data.audit.audit import Finding
+from coldrank.train.data.audit.features import crossed_auc, encodings, rank_auc
+from coldrank.train.data.audit.history import NONE, TIED, Around
+from coldrank.train.data.audit.report import audit
 from coldrank.train.data.log import Group, LogSpec
 from coldrank.train.data.own_log import open_log
 from coldrank.train.data.prepare import PrepareOptions, prepare

@@ -10,9 +10,10 @@ import polars as pl
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from coldrank.train.data import sim_random
-from coldrank.train.data.sim_random import normals, stream_keys, uniforms
-from coldrank.train.data.sim_scores import (
+from coldrank.train.data.simulate import random as sim_random
+from coldrank.train.data.simulate.cli import add_simulate
+from coldrank.train.data.simulate.random import normals, stream_keys, uniforms
+from coldrank.train.data.simulate.scores import (
     FOLLOW_AFTER_LIKE,
     FOLLOW_STEP,
     LIKE_STEP,
@@ -25,10 +26,9 @@ from coldrank.train.data.sim_scores import (
     score_events,
     true_probabilities,
 )
-from coldrank.train.data.sim_timeline import draw_timeline
-from coldrank.train.data.sim_world import TASTE, build_world, draw_users
-from coldrank.train.data.simulate import Simulation, blocks, simulate
-from coldrank.train.data.simulate_cli import add_simulate
+from coldrank.train.data.simulate.simulate import Simulation, blocks, simulate
+from coldrank.train.data.simulate.timeline import draw_timeline
+from coldrank.train.data.simulate.world import TASTE, build_world, draw_users
 from coldrank.train.errors import UserError
 
 KUAIRAND = Path(__file__).resolve().parents[4] / "shared/data/kuairand-pure"

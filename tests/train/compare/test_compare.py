@@ -9,9 +9,9 @@ import pytest
 from compared import compare_scores, run_command, scores_of, shared_rows, write_run
 
 from coldrank.train import metrics
-from coldrank.train.compare_resample import make_sample, measure
-from coldrank.train.compare_rows import METRICS, Row
-from coldrank.train.compare_table import format_overview
+from coldrank.train.compare.resample import make_sample, measure
+from coldrank.train.compare.rows import METRICS, Row
+from coldrank.train.compare.table import format_overview
 from coldrank.train.errors import UserError
 from coldrank.train.mann_whitney import Numbers
 from coldrank.train.metrics import CohortConfig

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from coldrank.train import metrics
-from coldrank.train.compare_runs import Run, SharedRows
+from coldrank.train.compare.runs import Run, SharedRows
 from coldrank.train.errors import UserError
 from coldrank.train.mann_whitney import IntArray
 

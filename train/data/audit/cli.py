@@ -30,7 +30,7 @@ def add_check(commands: Any) -> None:
 
 def _check(args: argparse.Namespace) -> None:
     from coldrank.train.config import load
-    from coldrank.train.data.audit_report import audit, summary, table, write
+    from coldrank.train.data.audit.report import audit, summary, table, write
 
     if args.out and args.out.exists():
         raise UserError(f"--out {args.out}: exists already; give a new folder")

@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 from compared import compared, write_run
 
-from coldrank.train.compare_checks import ASPECTS
-from coldrank.train.compare_cli import ASPECTS as CHOICES
-from coldrank.train.compare_table import format_overview
+from coldrank.train.compare.checks import ASPECTS
+from coldrank.train.compare.cli import ASPECTS as CHOICES
+from coldrank.train.compare.table import format_overview
 from coldrank.train.errors import UserError
 
 CONFIG: dict[str, Any] = {

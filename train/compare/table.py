@@ -5,7 +5,7 @@ from textwrap import fill
 
 from tabulate import tabulate
 
-from coldrank.train.compare_rows import JUDGING, METRICS, Row
+from coldrank.train.compare.rows import JUDGING, METRICS, Row
 
 TITLES = {"auc": "AUC", "auc_fixed_avc": "AUC fixed AVC", "ne": "NE", "gauc": "GAUC"}
 MARKS = {"better": "▲", "worse": "▼"}

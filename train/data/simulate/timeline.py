@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coldrank.train.data.sim_random import F32, I64, child_keys, uniforms
-from coldrank.train.data.sim_world import Users, event_keys
+from coldrank.train.data.simulate.random import F32, I64, child_keys, uniforms
+from coldrank.train.data.simulate.world import Users, event_keys
 
 # Share of events by local hour in the KuaiRand-Pure standard log, in thousandths.
 HOUR_SHARES = (41, 25, 16, 10, 8, 9, 16, 25, 32, 39, 44, 51, 57, 56, 51, 51, 55, 59, 57, 54, 57, 60, 65, 62)

@@ -5,8 +5,8 @@ from datetime import date
 import numpy as np
 import polars as pl
 
-from coldrank.train.data.sim_random import F32, I64
-from coldrank.train.data.sim_scores import (
+from coldrank.train.data.simulate.random import F32, I64
+from coldrank.train.data.simulate.scores import (
     TABS,
     TASKS,
     Scored,
@@ -14,7 +14,7 @@ from coldrank.train.data.sim_scores import (
     like_given,
     true_probabilities,
 )
-from coldrank.train.data.sim_world import Users
+from coldrank.train.data.simulate.world import Users
 
 UTC_OFFSET_MS = 8 * 3_600_000  # KuaiRand's date and hourmin are in UTC+8
 # Rates of the KuaiRand-Pure standard log; drawn without regard to anything else, as no task is made of them.

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from coldrank.train.data.audit import LIMITS, Finding, listed, share
-from coldrank.train.data.audit_scan import Scan
+from coldrank.train.data.audit.audit import LIMITS, Finding, listed, share
+from coldrank.train.data.audit.scan import Scan
 
 
 def check_values(scan: Scan) -> list[Finding]:

@@ -1,6 +1,6 @@
 """Arms against a baseline, per task, cohort and metric: paired intervals, verdicts that hold together, days.
 
-How the intervals are made: compare_interval.py. Which runs may be compared, and which have failed: compare_checks.py. The
+How the intervals are made: interval.py. Which runs may be compared, and which have failed: checks.py. The
 verdicts "better" and "worse" hold after Holm's correction at 5%: over all tasks, cohorts and the metrics auc, auc_fixed_avc and ne
 of an arm together; gauc, which cold cohorts are not judged by, is a family of its own. So an arm that equals the baseline gets
 any mark at all with at most 5% (twice that with gauc), and a mark for new users owes nothing to easier wins elsewhere, as it
@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from coldrank.train.compare_checks import failure, require_same_conditions
-from coldrank.train.compare_days import Days, find_days, t_test
-from coldrank.train.compare_interval import Interval, contrast, effective_users, holm
-from coldrank.train.compare_resample import Figures, Sample, make_sample, measure
-from coldrank.train.compare_rows import JUDGING, LEVEL, LOWER_IS_BETTER, METRICS, ComparedRun, Comparison, Row
-from coldrank.train.compare_runs import Run, SharedRows, common_cohorts, common_tasks, group_by_arm, read_shared_rows
+from coldrank.train.compare.checks import failure, require_same_conditions
+from coldrank.train.compare.days import Days, find_days, t_test
+from coldrank.train.compare.interval import Interval, contrast, effective_users, holm
+from coldrank.train.compare.resample import Figures, Sample, make_sample, measure
+from coldrank.train.compare.rows import JUDGING, LEVEL, LOWER_IS_BETTER, METRICS, ComparedRun, Comparison, Row
+from coldrank.train.compare.runs import Run, SharedRows, common_cohorts, common_tasks, group_by_arm, read_shared_rows
 from coldrank.train.errors import UserError
 from coldrank.train.mann_whitney import FloatArray, IntArray
 

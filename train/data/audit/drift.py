@@ -6,9 +6,9 @@ from typing import Any
 
 import polars as pl
 
-from coldrank.train.data.audit import LIMITS, Finding, Severity, listed, share
-from coldrank.train.data.audit_scan import Scan
-from coldrank.train.data.audit_values import split_kind
+from coldrank.train.data.audit.audit import LIMITS, Finding, Severity, listed, share
+from coldrank.train.data.audit.scan import Scan
+from coldrank.train.data.audit.values import split_kind
 
 _NORMAL_95 = 1.96
 

@@ -7,8 +7,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from coldrank.train.data.audit import LIMITS, Finding, Severity, listed, share
-from coldrank.train.data.audit_scan import Scan
+from coldrank.train.data.audit.audit import LIMITS, Finding, Severity, listed, share
+from coldrank.train.data.audit.scan import Scan
 
 # Rows on which single features are judged, and quantile bins for numbers: an AUC's standard error is near 0.5 / sqrt(positives).
 AUC_ROWS, BINS = 50_000, 64

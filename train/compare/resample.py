@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from coldrank.train.compare_days import Days
-from coldrank.train.compare_rows import METRICS
-from coldrank.train.compare_runs import SharedRows
+from coldrank.train.compare.days import Days
+from coldrank.train.compare.rows import METRICS
+from coldrank.train.compare.runs import SharedRows
 from coldrank.train.mann_whitney import BoolArray, FloatArray, IntArray, Numbers, RankedPairs, SortedRows
 from coldrank.train.metrics import CohortConfig, avc_groups, cohort_masks, normalised, row_logloss
 

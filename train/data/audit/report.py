@@ -11,14 +11,14 @@ from typing import Any
 from tabulate import tabulate
 
 from coldrank.train.config import RunConfig
-from coldrank.train.data.audit import LIMITS, SEVERITIES, Finding
-from coldrank.train.data.audit_arm import check_arm
-from coldrank.train.data.audit_drift import check_ids, check_labels
-from coldrank.train.data.audit_features import check_constant, check_leaks, check_missing
-from coldrank.train.data.audit_history import check_past
-from coldrank.train.data.audit_plan import plan
-from coldrank.train.data.audit_scan import scan
-from coldrank.train.data.audit_values import check_duplicates, check_splits, check_values
+from coldrank.train.data.audit.arm import check_arm
+from coldrank.train.data.audit.audit import LIMITS, SEVERITIES, Finding
+from coldrank.train.data.audit.drift import check_ids, check_labels
+from coldrank.train.data.audit.features import check_constant, check_leaks, check_missing
+from coldrank.train.data.audit.history import check_past
+from coldrank.train.data.audit.plan import plan
+from coldrank.train.data.audit.scan import scan
+from coldrank.train.data.audit.values import check_duplicates, check_splits, check_values
 from coldrank.train.data.batches import DataFolder
 from coldrank.train.errors import UserError
 

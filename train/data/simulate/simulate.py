@@ -19,11 +19,11 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 
-from coldrank.train.data.sim_features import user_table, video_table
-from coldrank.train.data.sim_log import log_table
-from coldrank.train.data.sim_scores import fit_intercepts, score_events
-from coldrank.train.data.sim_timeline import draw_timeline
-from coldrank.train.data.sim_world import Users, World, build_world, draw_users, draw_videos
+from coldrank.train.data.simulate.features import user_table, video_table
+from coldrank.train.data.simulate.log import log_table
+from coldrank.train.data.simulate.scores import fit_intercepts, score_events
+from coldrank.train.data.simulate.timeline import draw_timeline
+from coldrank.train.data.simulate.world import Users, World, build_world, draw_users, draw_videos
 from coldrank.train.errors import UserError
 
 LAST_DAY = date(2022, 5, 5)  # as KuaiRand's, so that one --test-from serves both

@@ -12,9 +12,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from coldrank.train.data.asof import Timeline, combine
-from coldrank.train.data.audit import LIMITS, Finding, Severity, share
-from coldrank.train.data.audit_features import rank_auc
-from coldrank.train.data.audit_scan import ROW, SELF, Scan
+from coldrank.train.data.audit.audit import LIMITS, Finding, Severity, share
+from coldrank.train.data.audit.features import rank_auc
+from coldrank.train.data.audit.scan import ROW, SELF, Scan
 
 Ints = NDArray[np.int64]
 NONE, TIED = -1, -2

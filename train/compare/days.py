@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from coldrank.train.compare_interval import two_sided_p
-from coldrank.train.compare_rows import METRICS
-from coldrank.train.compare_runs import KEYS, Run, SharedRows
+from coldrank.train.compare.interval import two_sided_p
+from coldrank.train.compare.rows import METRICS
+from coldrank.train.compare.runs import KEYS, Run, SharedRows
 from coldrank.train.mann_whitney import FloatArray, IntArray, SortedRows
 from coldrank.train.metrics import avc_groups, normalised, row_logloss
 

@@ -11,9 +11,9 @@ from compared import DAY_MS, compare_scores, compared, scores_of, shared_rows, w
 from scipy import stats
 
 from coldrank.train import metrics
-from coldrank.train.compare_days import find_days, t_test
-from coldrank.train.compare_resample import make_sample, measure
-from coldrank.train.compare_rows import METRICS
+from coldrank.train.compare.days import find_days, t_test
+from coldrank.train.compare.resample import make_sample, measure
+from coldrank.train.compare.rows import METRICS
 from coldrank.train.metrics import CohortConfig
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coldrank.train.data.sim_random import F32, I64, U64, child_keys, normals, stream_keys, uniforms
+from coldrank.train.data.simulate.random import F32, I64, U64, child_keys, normals, stream_keys, uniforms
 
 TASTE = 8
 RECTIFIED = 16

@@ -5,8 +5,8 @@ from datetime import date, timedelta
 import numpy as np
 import polars as pl
 
-from coldrank.train.data.sim_random import normals, uniforms
-from coldrank.train.data.sim_world import CATEGORY_FEATURES, Users, Videos
+from coldrank.train.data.simulate.random import normals, uniforms
+from coldrank.train.data.simulate.world import CATEGORY_FEATURES, Users, Videos
 
 # Names of KuaiRand's ranges and the smallest count of each range but the first.
 FOLLOW_RANGES = (

@@ -7,9 +7,9 @@ import pytest
 from compared import compare_scores
 from numpy.random import Generator
 
-from coldrank.train.compare_resample import Sample, make_sample
-from coldrank.train.compare_rows import JUDGING, METRICS, Row
-from coldrank.train.compare_runs import SharedRows
+from coldrank.train.compare.resample import Sample, make_sample
+from coldrank.train.compare.rows import JUDGING, METRICS, Row
+from coldrank.train.compare.runs import SharedRows
 from coldrank.train.mann_whitney import FloatArray, Numbers
 from coldrank.train.metrics import CohortConfig
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from coldrank.train.errors import UserError
 
 if TYPE_CHECKING:
-    from coldrank.train.compare_rows import Comparison
-    from coldrank.train.compare_runs import Run
+    from coldrank.train.compare.rows import Comparison
+    from coldrank.train.compare.runs import Run
 
 # compare_checks.ASPECTS; that module is not loaded before the command runs.
 ASPECTS = ("data", "splits", "features", "tasks", "passes")
@@ -51,8 +51,8 @@ def add_compare(commands: Any) -> None:
 
 
 def _compare(args: argparse.Namespace) -> None:
-    from coldrank.train.compare import compare
-    from coldrank.train.compare_table import LEGEND, format_overview, format_verdicts
+    from coldrank.train.compare.compare import compare
+    from coldrank.train.compare.table import LEGEND, format_overview, format_verdicts
 
     if args.out.exists():
         raise UserError(f"--out {args.out}: exists already; give a new folder")
@@ -73,7 +73,7 @@ def _compare(args: argparse.Namespace) -> None:
 
 def choose_runs(folders: Sequence[Path], baseline: str | None, split: str) -> tuple[list["Run"], str]:
     """The runs to read and the name of the baseline arm; a baseline given as a folder joins the runs."""
-    from coldrank.train.compare_runs import group_by_arm, read_run, run_folders
+    from coldrank.train.compare.runs import group_by_arm, read_run, run_folders
 
     folders = run_folders(folders)
     if baseline is not None and (Path(baseline) / "config.json").is_file():
@@ -93,7 +93,7 @@ def choose_runs(folders: Sequence[Path], baseline: str | None, split: str) -> tu
 def write_comparison(out: Path, found: "Comparison", data: Path | None = None) -> None:
     """Write `compare.json` (`Comparison.to_json`), `compare.md` and `report.html` into the new folder `out`, complete or not at
     all. `data`: the prepared data, for the report."""
-    from coldrank.train.compare_table import LEGEND, format_cohorts, format_details, format_overview, format_verdicts
+    from coldrank.train.compare.table import LEGEND, format_cohorts, format_details, format_overview, format_verdicts
     from coldrank.train.report.page import report_html
 
     source = "of the data" if found.day_source == "data" else found.day_source

@@ -5,8 +5,8 @@ import polars as pl
 
 from coldrank.models.features import Feature, FeatureSet, Table
 from coldrank.train.config import RunConfig, validate
-from coldrank.train.data.audit import LIMITS, Finding, Severity, share
-from coldrank.train.data.audit_scan import Scan
+from coldrank.train.data.audit.audit import LIMITS, Finding, Severity, share
+from coldrank.train.data.audit.scan import Scan
 
 
 def check_arm(scan: Scan, config: RunConfig) -> list[Finding]:

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 
 from coldrank.models.features import Input
 from coldrank.train.config import RunConfig, validate
-from coldrank.train.data.audit import Finding
-from coldrank.train.data.audit_scan import Rule, Scan
+from coldrank.train.data.audit.audit import Finding
+from coldrank.train.data.audit.scan import Rule, Scan
 from coldrank.train.data.batches import KEYS, DataFolder
 from coldrank.train.data.check import check_schema
 from coldrank.train.errors import UserError

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from coldrank.train.compare_interval import contrast, effective_users, holm, student_tail, t_point
+from coldrank.train.compare.interval import contrast, effective_users, holm, student_tail, t_point
 from coldrank.train.mann_whitney import FloatArray
 
 

@@ -38,7 +38,7 @@ def add_simulate(commands: Any) -> None:
 
 
 def _simulate(args: argparse.Namespace) -> None:
-    from coldrank.train.data.simulate import Simulation, simulate
+    from coldrank.train.data.simulate.simulate import Simulation, simulate
 
     config = Simulation(
         events=args.events, seed=args.seed, days=args.days, gate_strength=args.gate_strength, format=args.format

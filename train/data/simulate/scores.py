@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coldrank.train.data.sim_random import F32, I64, uniforms
-from coldrank.train.data.sim_timeline import DAY_MS, Timeline, draw_timeline, new_user_share
-from coldrank.train.data.sim_world import (
+from coldrank.train.data.simulate.random import F32, I64, uniforms
+from coldrank.train.data.simulate.timeline import DAY_MS, Timeline, draw_timeline, new_user_share
+from coldrank.train.data.simulate.world import (
     HIDDEN,
     SCORES,
     TASTE,

@@ -1,0 +1,1 @@
+"""Arms against a baseline: `compare.compare` makes the comparison, `cli` the command."""

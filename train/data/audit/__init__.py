@@ -1,0 +1,1 @@
+"""Checks of samples before training: `audit.audit` makes them, `cli` the command."""

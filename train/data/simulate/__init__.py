@@ -1,0 +1,1 @@
+"""A short-video log whose true probabilities are known: `simulate.simulate` writes it, `cli` the command."""
