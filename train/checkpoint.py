@@ -113,9 +113,18 @@ class Saver:
             final = partial.with_suffix("")
             shutil.rmtree(final, ignore_errors=True)  # a damaged one that was refused
             os.replace(partial, final)
-            for old in steps(self.folder)[: -self.keep]:
-                _remove(self.folder / f"step-{old}")
+            self._trim()
         dist.barrier()
+
+    def close(self) -> None:
+        """Waits for the last checkpoint. A run that was killed before it had removed the oldest does it now."""
+        self.finish()
+        if self.ranks.is_first:
+            self._trim()
+
+    def _trim(self) -> None:
+        for old in steps(self.folder)[: -self.keep]:
+            _remove(self.folder / f"step-{old}")
 
 
 def load(folder: Path, state: State, own: State, ranks: Ranks) -> Progress:

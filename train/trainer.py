@@ -200,7 +200,7 @@ def _steps(run: Run, passes: Passes, folder: RunFolder, progress: Progress, rece
             if stops:
                 saver.finish()
                 raise Preempted(f"stopped by SIGTERM after step {progress.step}; started again, goes on from there")
-        saver.finish()
+    saver.close()
 
 
 def _step(run: Run, batch: Batch, step: int, total: int, recent: Recent) -> None:
