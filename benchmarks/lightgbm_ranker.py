@@ -3,8 +3,9 @@
     python benchmarks/lightgbm_ranker.py --config coldrank.configs.kuairand:base --data DATA --out RUN [--set seed=2]
 
 Takes the scalar columns of the arm's features: numbers and counts as they are, categories of at most 32 values as categories;
-ids with more values and histories it cannot take. One model per task; the number of trees is found by early stopping on the
-data's `valid` split, then the model is trained again on all of `data.fit`. Writes a run folder that `coldrank compare` reads.
+ids with more values and histories it cannot take. One model per task. `--trials N` settings are tried on the data's `valid`
+split, the first as it is, the others drawn, with the number of trees from early stopping there; the best one is trained again on
+all of `data.fit`. Writes a run folder that `coldrank compare` reads.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import lightgbm as lgb
 import numpy as np
+import optuna
 import polars as pl
 from tqdm import tqdm
 
@@ -44,6 +46,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, type=Path)
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--trials", type=int, default=4, help="settings tried for each task (default: 4)")
     parser.add_argument("--threads", type=int, default=0)
     args = parser.parse_args()
     config = load(args.config, args.set)
@@ -58,7 +61,7 @@ def main() -> None:
     categories = {c: v for c, v in values.items() if len(v) <= MOST_CATEGORIES}
     predictions = test.select(*KEYS, *(f"label_{t}" for t in config.tasks), *data.truths(list(config.tasks)))
     for task in tqdm(config.tasks, desc="lightgbm", unit="task"):
-        model = fit(frames, task, numbers, categories, config.seed, args.threads)
+        model = fit(frames, task, numbers, categories, config.seed, args.threads, args.trials)
         scores = model.predict(matrix(test, numbers, categories))
         predictions = predictions.with_columns(pl.Series(f"prob_{task}", np.asarray(scores), dtype=pl.Float32))
     finish(config, predictions, args.out)
@@ -93,8 +96,9 @@ def fit(
     categories: dict[str, list[int]],
     seed: int,
     threads: int,
+    trials: int,
 ) -> lgb.Booster:
-    """One task's model, on the rows whose label is known."""
+    """One task's model, on the rows whose label is known: of the tried settings the one with the best AUC on `valid`."""
     names, label = [*numbers, *categories], f"label_{task}"
     before = pl.concat([f for split, f in frames.items() if split != "valid"])
     sets = {}
@@ -104,10 +108,30 @@ def fit(
         sets[name] = lgb.Dataset(
             values, known[label].to_numpy(), feature_name=names, categorical_feature=list(categories)
         )
-    parameters = PARAMETERS | {"seed": seed, "num_threads": threads}
+    own = {"seed": seed, "num_threads": threads, "metric": "auc"}
     stop = lgb.early_stopping(20, verbose=False)
-    found = lgb.train(parameters | {"metric": "auc"}, sets["fit"], 1000, valid_sets=[sets["valid"]], callbacks=[stop])
-    return lgb.train(parameters, sets["all"], max(1, found.best_iteration))
+    tried: list[tuple[float, int, dict[str, float]]] = []
+    for drawn in [{}, *draws(trials - 1, seed)]:
+        found = lgb.train(PARAMETERS | own | drawn, sets["fit"], 1000, valid_sets=[sets["valid"]], callbacks=[stop])
+        tried.append((found.best_score["valid_0"]["auc"], max(1, found.best_iteration), drawn))
+        tqdm.write(f"{task}: {tried[-1][0]:.4f} on valid with {tried[-1][1]} trees, {drawn or 'as it is'}")
+    _, trees, best = max(tried, key=lambda trial: trial[0])
+    return lgb.train(PARAMETERS | own | best, sets["all"], trees)
+
+
+def draws(count: int, seed: int) -> list[dict[str, float]]:
+    """Random settings of what matters most: the same for every task."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed))
+    trials = [study.ask() for _ in range(count)]
+    return [
+        {
+            "learning_rate": trial.suggest_float("learning_rate", 0.02, 0.1, log=True),
+            "num_leaves": trial.suggest_categorical("num_leaves", [31, 63, 127]),
+            "feature_fraction": trial.suggest_categorical("feature_fraction", [0.3, 0.6, 0.9]),
+        }
+        for trial in trials
+    ]
 
 
 def finish(config: RunConfig, predictions: pl.DataFrame, out: Path) -> None:
