@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -83,16 +82,21 @@ class RunFolder:
 
     def forget_after(self, step: int) -> None:
         """Drops the metrics later than a step: a run that resumes writes them again."""
-        self._keep(lambda row: row["step"] <= step, [])
-        # TensorBoard drops what it has read of the later steps when it comes to this mark.
-        self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step + 1)
+        self._write([row for row in self._rows() if row["step"] <= step])
+        self._forget_events(step + 1)
 
-    def _keep(self, wanted: Callable[[MetricRow], bool], more: list[MetricRow]) -> None:
-        """Writes metrics.jsonl anew: of what is there what is wanted, then `more`."""
+    def _forget_events(self, step: int) -> None:
+        """Sets a mark at which TensorBoard drops what it has read of this step and later ones."""
+        self.close()
+        self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step)
+
+    def _rows(self) -> list[MetricRow]:
         # What follows the last end of a line was being written when the run was killed.
         lines = self.metrics.read_text().split("\n")[:-1] if self.metrics.exists() else []
-        kept = [line for line in lines if wanted(json.loads(line))]
-        write_atomic(self.metrics, "".join(line + "\n" for line in [*kept, *map(json.dumps, more)]))
+        return [json.loads(line) for line in lines]
+
+    def _write(self, rows: list[MetricRow]) -> None:
+        write_atomic(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
 
     def log(self, rows: list[MetricRow]) -> None:
         """Appends rows to metrics.jsonl and TensorBoard."""
@@ -111,7 +115,12 @@ class RunFolder:
     def log_evaluation(self, rows: list[MetricRow]) -> None:
         """Writes an evaluation into metrics.jsonl, in place of an earlier one of the same step and split, and as summary."""
         step, split = rows[0]["step"], rows[0]["split"]
-        self._keep(lambda row: (row["step"], row["split"]) != (step, split), rows)
+        before = self._rows()
+        kept = [row for row in before if (row["step"], row["split"]) != (step, split)]
+        self._write(kept + rows)
+        if len(kept) < len(before):
+            self._forget_events(step)
+            self._draw([row for row in kept if row["step"] == step])
         self._draw(rows)
         write_atomic(self.path / "summary.json", json.dumps(rows, indent=1) + "\n")
 

@@ -1,0 +1,107 @@
+"""Runs whose ranks are killed with SIGKILL end as runs that were not.
+
+`make test-kill` kills 30 times (COLDRANK_KILLS) and prints each.
+"""
+
+import itertools
+import json
+import os
+import random
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from killing import Life, draw, live, outcome
+from samples import write_samples
+from tiny import sample_base
+
+from coldrank.configs import base as arms
+from coldrank.train import checkpoint
+from coldrank.train.config import to_dict
+
+# (ranks, whether they are killed one at a time) -> kills of a plain test run, and their share of COLDRANK_KILLS.
+VARIANTS = {(1, True): (3, 0.4), (2, False): (1, 0.2), (2, True): (2, 0.4)}
+KILLS_PER_RUN = 4
+EPOCHS, STEPS = 3, {1: 33, 2: 18}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Must hold before the first rank is forked, and a fork of many threads would not."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("OMP_NUM_THREADS", "POLARS_MAX_THREADS"):
+            patch.setenv(name, "1")
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        yield
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("killed")
+    data = write_samples(folder / "data")
+    config = arms.poso(sample_base())
+    # Dropout, a checkpoint that falls between two lines of metrics, and one in the middle of a pass.
+    config = replace(config, model=replace(config.model, dropout=0.2))
+    config = replace(config, train=replace(config.train, epochs=EPOCHS, log_every=4, checkpoint_every=3))
+    (folder / "config.json").write_text(json.dumps(to_dict(config)))
+    return ["train", "--config", str(folder / "config.json"), "--data", str(data)]
+
+
+def run_on(command, out, notes, ranks, kill) -> Life:
+    return live([*command, "--out", str(out)], out, notes, ranks, kill)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ranks", "one"), list(VARIANTS))
+def test_killed_runs_end_as_one_that_was_not(command, tmp_path, ranks, one):
+    few, share = VARIANTS[ranks, one]
+    wanted = round(share * int(os.environ.get("COLDRANK_KILLS", "0"))) or few
+    rng = random.Random(f"{ranks} {one}")
+    whole = run_on(command, tmp_path / "whole", tmp_path / "notes", ranks, None)
+    assert whole.codes == [0] * ranks and done(tmp_path / "whole") == STEPS[ranks]
+    every_row_once(whole, STEPS[ranks])
+    outcome_of_whole, killed, runs = outcome(tmp_path / "whole"), 0, 0
+    while killed < wanted:
+        runs += 1
+        out, lives = tmp_path / f"run-{runs}", []
+        kills = min(KILLS_PER_RUN, wanted - killed)
+        while not lives or any(lives[-1].codes):
+            before = done(out)
+            todo = round(whole.operations * (1 - before / STEPS[ranks])) + 12
+            kill = draw(rng, ranks, one, todo) if kills else None
+            lives.append(run_on(command, out, tmp_path / f"notes-{runs}-{len(lives)}", ranks, kill))
+            for rows, expected in zip(lives[-1].trained, whole.trained, strict=True):
+                assert rows == expected[before : before + len(rows)], "other rows than a run that was not killed"
+            hit = -9 in lives[-1].codes
+            assert hit or lives[-1].codes == [0] * ranks, (
+                tmp_path / f"notes-{runs}-{len(lives) - 1}/log-0"
+            ).read_text()
+            killed, kills = killed + hit, kills - hit
+            print(f"{ranks} ranks, run {runs}, start {len(lives)}: {kill} -> {state(out, lives[-1])}", flush=True)
+        same(outcome(out), outcome_of_whole)
+    assert killed == wanted
+
+
+def done(out: Path) -> int:
+    """Steps that a checkpoint holds."""
+    return max(checkpoint.steps(out / "checkpoints"), default=0)
+
+
+def state(out: Path, life: Life) -> str:
+    """In a line, what a start has left."""
+    files = sorted(p.name for p in (out / "checkpoints").glob("step-*")) if out.exists() else []
+    return f"exit codes {life.codes}, {life.seconds:.1f} s, {[len(r) for r in life.trained]} steps, left {files}"
+
+
+def same(ours: dict[str, object], theirs: dict[str, object]) -> None:
+    for name, value in theirs.items():
+        assert ours[name] == value, name
+
+
+def every_row_once(life: Life, steps: int) -> None:
+    """In each pass the ranks train on every sample, and on none twice."""
+    for first in range(0, steps, steps // EPOCHS):
+        batches = [batch for rank in life.trained for batch in rank[first : first + steps // EPOCHS]]
+        rows = Counter(itertools.chain.from_iterable(batches))
+        assert len(rows) == 700 and set(rows.values()) == {1}
