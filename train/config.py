@@ -50,8 +50,8 @@ class OptimConfig:
     a cosine. sparse_warmup_steps, sparse_decay: of the tables' (None: as the others).
     weight_decay: decoupled, w <- (1 - rate * weight_decay) w, of all dense parameters. sparse_weight_decay: the same of the
     tables, for the rows that a step reads.
-    clip_norm: largest norm of all dense gradients together (0: no limit). sparse_clip: largest size of an element of a table
-    row's gradient (0: no limit).
+    clip_norm: largest norm of all dense gradients together (0: no limit). sparse_clip: largest size of an element of the gradient
+    that a bag of a table gets, before those of a row are summed (0: no limit).
     table_optimizer: adam needs a GPU.
     """
 
@@ -79,6 +79,11 @@ class TrainConfig:
 
     cold_passes: passes over the samples of new users alone (`cohorts.new_user_max_views`), after the epochs; the schedule of the
     learning rates spans both. cold_trains: what they train: all, or the gates only.
+
+    accumulate: the dense part takes a batch in so many slices, one after another, and holds the activations of one; the step
+    is that of the whole batch, for tables and dense weights. precision: of the dense part in training, under autocast; tables,
+    losses and evaluation are in float32. pipeline: sends the ids of the next batch while one is computed (the same results;
+    auto: on GPUs).
     """
 
     epochs: int = 1
@@ -89,6 +94,9 @@ class TrainConfig:
     checkpoint_every: int = 1000
     keep_checkpoints: int = 2
     threads: int = 0
+    accumulate: int = 1
+    precision: Literal["float32", "bf16"] = "float32"
+    pipeline: Literal["auto", "on", "off"] = "auto"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -203,11 +211,12 @@ def validate(config: RunConfig) -> FeatureSet:
     that no gate takes. Raises UserError naming the field, the value and what would be right."""
     with_pc = config.model.personalized and config.model.pc == "feature"
     try:
-        FeatureSet(config.features, config.tables)
+        tables = FeatureSet(config.features, config.tables).tables
         features = FeatureSet((f for f in config.features if with_pc or f.role != "pc"), config.tables)
     except ValueError as error:
         raise UserError(f"{config.name}: {error}") from None
     m, d, o, t = config.model, config.data, config.optim, config.train
+    _check_rates(config, {table.name for table in tables})
     positive = {
         "model.heads": m.heads,
         "model.head_dim": m.head_dim,
@@ -224,6 +233,7 @@ def validate(config: RunConfig) -> FeatureSet:
         "train.epochs": t.epochs,
         "train.log_every": t.log_every,
         "train.keep_checkpoints": t.keep_checkpoints,
+        "train.accumulate": t.accumulate,
     }
     at_least_0 = {
         "cold_weight": config.cold_weight,
@@ -269,6 +279,17 @@ def validate(config: RunConfig) -> FeatureSet:
             f"{config.name}: data.evaluate={d.evaluate!r} is also in data.fit={list(d.fit)}: it would be trained on"
         )
     return features
+
+
+def _check_rates(config: RunConfig, tables: set[str]) -> None:
+    """Checks the tables' own learning rates."""
+    for name, scale in config.optim.table_lr_scale.items():
+        if name not in tables:
+            raise UserError(
+                f"{config.name}: optim.table_lr_scale has {name!r}, which is no table; there are {', '.join(sorted(tables))}"
+            )
+        if scale < 0:
+            raise UserError(f"{config.name}: optim.table_lr_scale[{name!r}]={scale}: must not be below 0")
 
 
 def difference(config: RunConfig, base: RunConfig) -> str:

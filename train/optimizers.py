@@ -92,9 +92,6 @@ class Optimizers:
         c = self.config
         if c.clip_norm:
             torch.nn.utils.clip_grad_norm_(self.dense, c.clip_norm)
-        for table in self.replicated:
-            if c.sparse_clip and table.grad is not None:
-                table.grad.clamp_(-c.sparse_clip, c.sparse_clip)
         for part in self.parts[1:]:
             part.optimizer.step()
         self.row_decay.step(self._replicated_rates())

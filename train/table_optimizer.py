@@ -1,14 +1,16 @@
 """The tables' optimizer: FBGEMM's, fused with the backward pass; its stand-in for tables that every rank holds; weight decay."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from fbgemm_gpu.split_embedding_configs import EmbOptimType
 from torch import Tensor, nn
-from torch.distributed.optim import _apply_optimizer_in_backward as in_backward
+from torch.distributed.optim.apply_optimizer_in_backward import _apply_optimizer_in_backward as in_backward
 from torchrec import EmbeddingBagCollection, KeyedJaggedTensor
-from torchrec import optim as unfused
 from torchrec.distributed.batched_embedding_kernel import BatchedFusedEmbeddingBag
+from torchrec.distributed.embeddingbag import ShardedEmbeddingBagCollection
+from torchrec.optim import RowWiseAdagrad
 
 from coldrank.train.config import OptimConfig
 from coldrank.train.errors import UserError
@@ -20,10 +22,10 @@ _FUSED = {
     "adam": EmbOptimType.ADAM,
 }
 _UNFUSED: dict[str, type[torch.optim.Optimizer]] = {
-    "rowwise_adagrad": unfused.RowWiseAdagrad,
-    "adagrad": unfused.Adagrad,
-    "sgd": unfused.SGD,
-    "adam": unfused.Adam,
+    "rowwise_adagrad": RowWiseAdagrad,
+    "adagrad": torch.optim.Adagrad,
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
 }
 
 
@@ -56,15 +58,15 @@ def replicated(tables: dict[str, Tensor], optim: OptimConfig) -> torch.optim.Opt
     """The optimizer of data-parallel tables, whose gradients are dense: the fused one's rule, one group per table.
 
     tables: name -> parameter [rows, dim]. A row without gradient stays, as it does in the fused kernels; for Adam, whose
-    moments would move it on, there is no such rule: UserError.
+    moments would move it on, there is no such rule: UserError. Nor is there one for `sparse_clip`, which looks at single reads.
     """
-    if optim.table_optimizer == "adam":
-        raise UserError(f"data-parallel tables ({', '.join(tables)}) cannot have optim.table_optimizer='adam'")
+    for field, value in (("table_optimizer", optim.table_optimizer), ("sparse_clip", optim.sparse_clip)):
+        if value not in ("rowwise_adagrad", "adagrad", "sgd", 0):
+            raise UserError(f"optim.{field}={value!r}: not for data-parallel tables ({', '.join(tables)})")
     rates = {name: optim.sparse_lr * optim.table_lr_scale.get(name, 1.0) for name in tables}
     groups = [{"params": [p], "lr": rates[name]} for name, p in tables.items()]
-    return _UNFUSED[optim.table_optimizer](
-        groups, **({} if optim.table_optimizer == "sgd" else {"eps": optim.sparse_eps})
-    )
+    arguments: dict[str, Any] = {} if optim.table_optimizer == "sgd" else {"eps": optim.sparse_eps}
+    return _UNFUSED[optim.table_optimizer](groups, **arguments)
 
 
 class RowDecay:
@@ -78,17 +80,18 @@ class RowDecay:
         """Raises UserError for tables that are cached on the device, whose rows cannot be reached."""
         self.decay = decay
         self.read: list[tuple[BatchedFusedEmbeddingBag, KeyedJaggedTensor]] = []
-        for module in model.modules():
-            if decay and isinstance(module, BatchedFusedEmbeddingBag):
-                if getattr(module.emb_module, "lxu_cache_weights", torch.empty(0)).numel():
-                    names = ", ".join(t.name for t in module.config.embedding_tables)
+        sharded = [m for m in model.modules() if decay and isinstance(m, ShardedEmbeddingBagCollection)]
+        # The lookups are no registered children.
+        for bag in (m for collection in sharded for lookup in collection._lookups for m in lookup.modules()):
+            if isinstance(bag, BatchedFusedEmbeddingBag):
+                if getattr(bag.emb_module, "lxu_cache_weights", torch.empty(0)).numel():
+                    names = ", ".join(t.name for t in bag.config.embedding_tables)
                     raise UserError(f"optim.sparse_weight_decay={decay}: not for cached tables ({names}); set it to 0")
-                module.register_forward_pre_hook(self._note)
+                bag.register_forward_pre_hook(self._note)
 
-    def _note(self, module: nn.Module, args: tuple[KeyedJaggedTensor, ...]) -> None:
-        if torch.is_grad_enabled() and module.training:
-            assert isinstance(module, BatchedFusedEmbeddingBag)
-            self.read.append((module, args[0]))
+    def _note(self, bag: BatchedFusedEmbeddingBag, args: tuple[KeyedJaggedTensor, ...]) -> None:
+        if torch.is_grad_enabled():
+            self.read.append((bag, args[0]))
 
     @torch.no_grad()
     def step(self, replicated: Iterable[tuple[Tensor, float]]) -> None:

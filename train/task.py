@@ -3,13 +3,14 @@
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from coldrank.models.batch import Batch
 from coldrank.models.embeddings import Embedded, EmbeddingStage
 from coldrank.models.features import FeatureSet
 from coldrank.models.ranker import Ranker, RankerConfig
 from coldrank.modules.losses import MaskedBCE
+from coldrank.train.slices import in_slices
 
 
 class Outputs(NamedTuple):
@@ -21,8 +22,7 @@ class Outputs(NamedTuple):
 
 
 class RankingTask(nn.Module):
-    """Ranker and loss. `forward` is the embedding lookup and one call of `dense`, so that TorchRec's pipelines trace the
-    lookup alone and whatever the dense part does stays inside one untraced call."""
+    """Ranker and loss. `forward` is the embedding lookup and `dense`, in one call or in slices."""
 
     def __init__(
         self,
@@ -33,20 +33,33 @@ class RankingTask(nn.Module):
         *,
         cold_weight: float = 1.0,
         new_user_max_views: int = 10,
+        accumulate: int = 1,
+        bf16: bool = False,
     ) -> None:
-        """cold_weight: weight in the loss of rows with `user_views` of at most `new_user_max_views`; others weigh 1."""
+        """cold_weight: weight in the loss of rows with `user_views` of at most `new_user_max_views`; others weigh 1.
+        accumulate, bf16: how the dense part is trained, as in TrainConfig; evaluation knows neither."""
         super().__init__()
         self.embeddings = EmbeddingStage(features, device=device)
         self.ranker = Ranker(config, self.embeddings, len(features.numbers), len(loss_weights))
         self.loss = MaskedBCE(list(loss_weights.values()))
         self.cold_weight, self.new_user_max_views = cold_weight, new_user_max_views
+        self.accumulate, self.bf16 = accumulate, bf16
 
     def forward(self, batch: Batch) -> Outputs:
+        if isinstance(batch, fx.Proxy):
+            # TorchRec's pipeline traces which tables are read and from what of the batch; the rest is none of its business.
+            traced: Outputs = self.embeddings.ebc(batch.sparse)
+            return traced
         embedded = self.embeddings(batch)
-        return self.dense(batch, embedded)
+        if self.accumulate == 1 or not (self.training and torch.is_grad_enabled()):
+            return self.dense(batch, embedded)
+        weights = [p for name, p in self.named_parameters() if not name.startswith("embeddings.")]
+        return in_slices(self.dense, batch, embedded, weights, self.accumulate)
 
     def dense(self, batch: Batch, embedded: Embedded) -> Outputs:
-        logits = self.ranker(embedded, batch.dense, batch.sequence_lengths)
+        """Everything after the lookup. The loss is in float32, whatever the precision."""
+        with torch.autocast(batch.dense.device.type, torch.bfloat16, enabled=self.bf16 and self.training):
+            logits = self.ranker(embedded, batch.dense, batch.sequence_lengths).float()
         total, per_task = self.loss(logits, batch.labels, self._row_weights(batch))
         return Outputs(total, logits, per_task)
 

@@ -15,7 +15,6 @@ import torch.distributed as dist
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from tqdm import tqdm
 
-from coldrank.models.batch import Batch
 from coldrank.models.encode import FeatureEncoder
 from coldrank.train import checkpoint
 from coldrank.train.checkpoint import Progress, Saver
@@ -30,6 +29,7 @@ from coldrank.train.passes import Passes
 from coldrank.train.preemption import preemption
 from coldrank.train.recent import Recent
 from coldrank.train.run_folder import MetricRow, RunFolder
+from coldrank.train.stepping import Steps, Taken, one_by_one, pipelined
 from coldrank.train.task import RankingTask
 
 
@@ -72,6 +72,8 @@ def build(config: RunConfig, data: DataFolder, ranks: Ranks) -> Run:
         device=torch.device("meta"),
         cold_weight=config.cold_weight,
         new_user_max_views=config.cohorts.new_user_max_views,
+        accumulate=config.train.accumulate,
+        bf16=config.train.precision == "bf16",
     )
     model = shard(task, ranks, config.optim, config.seed)
     make = BatchMaker(encoder, list(config.tasks), data.truths(list(config.tasks)))
@@ -163,15 +165,28 @@ def evaluate(run: Run, split: str, step: int, predictions: Path | None) -> list[
     return metric_rows(frame, run.config, step, split)
 
 
-def _stream(run: Run, passes: Passes, progress: Progress) -> Iterator[Batch]:
-    """Batches from where the run stands on, pass after pass. Every rank takes equally many of a pass."""
+def _stream(run: Run, passes: Passes, epoch: int, start: int) -> Iterator[Taken]:
+    """Batches from batch `start` of a pass on, pass after pass. Every rank takes equally many of a pass."""
     while True:
-        reader = passes.reader(progress.epoch)
-        with batches(reader, run.make, run.config.data.prefetch, progress.epoch, progress.batch) as source:
-            for batch in itertools.islice(source, reader.common_batches - progress.batch):
-                progress.batch += 1
-                yield batch
-        progress.epoch, progress.batch = progress.epoch + 1, 0
+        reader = passes.reader(epoch)
+        with batches(reader, run.make, run.config.data.prefetch, epoch, start) as source:
+            for n, batch in enumerate(itertools.islice(source, reader.common_batches - start), start + 1):
+                yield Taken(batch, epoch, n)
+        epoch, start = epoch + 1, 0
+
+
+def _trained(run: Run, passes: Passes, progress: Progress, total: int) -> Steps:
+    """Trains up to step `total`; yields each batch after its step."""
+    cold_gates = run.config.train.cold_trains == "gates"
+
+    def begin(taken: Taken) -> None:
+        run.optimizers.gates_only = cold_gates and passes.is_cold(taken.epoch)
+        run.optimizers.begin_step(progress.step, total)
+
+    on_gpu = run.ranks.device.type == "cuda"
+    train_on = pipelined if {"auto": on_gpu, "on": True, "off": False}[run.config.train.pipeline] else one_by_one
+    stream = itertools.islice(_stream(run, passes, progress.epoch, progress.batch), max(0, total - progress.step))
+    return train_on(run.model, stream, run.ranks.device, begin, run.optimizers.end_step)
 
 
 def _steps(run: Run, passes: Passes, folder: RunFolder, progress: Progress, recent: Recent) -> None:
@@ -179,12 +194,12 @@ def _steps(run: Run, passes: Passes, folder: RunFolder, progress: Progress, rece
     total = config.train.steps or passes.steps
     saver = Saver(folder.checkpoints, ranks, config.train.keep_checkpoints)
     begun = time.perf_counter() - progress.seconds
-    remaining = itertools.islice(_stream(run, passes, progress), max(0, total - progress.step))
-    bar = tqdm(remaining, total=total, initial=progress.step, desc=config.name, unit="step", disable=not ranks.is_first)
+    done = _trained(run, passes, progress, total)
+    bar = tqdm(done, total=total, initial=progress.step, desc=config.name, unit="step", disable=not ranks.is_first)
     with preemption() as stop:
-        for batch in bar:
-            run.optimizers.gates_only = config.train.cold_trains == "gates" and passes.is_cold(progress.epoch)
-            _step(run, batch, progress.step, total, recent)
+        for taken, outputs in bar:
+            recent.add(outputs.loss.detach(), outputs.task_losses, len(taken.batch))
+            progress.epoch, progress.batch = taken.epoch, taken.batches
             progress.step += 1
             progress.seconds = time.perf_counter() - begun
             last, stops = progress.step == total, stop.asked()
@@ -201,11 +216,3 @@ def _steps(run: Run, passes: Passes, folder: RunFolder, progress: Progress, rece
                 saver.finish()
                 raise Preempted(f"stopped by SIGTERM after step {progress.step}; started again, goes on from there")
     saver.close()
-
-
-def _step(run: Run, batch: Batch, step: int, total: int, recent: Recent) -> None:
-    run.optimizers.begin_step(step, total)
-    outputs = run.model(batch.to(run.ranks.device))
-    outputs.loss.backward()
-    run.optimizers.end_step()
-    recent.add(outputs.loss.detach(), outputs.task_losses, len(batch))

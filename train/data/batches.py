@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from coldrank.models.features import Input
 from coldrank.train.data.read import Column, Prefetcher, Raw, SampleReader
 from coldrank.train.errors import UserError
 
+# Held while a module is called here, in a background thread, and by whoever changes what such a call does.
+MODULE_CALLS = threading.Lock()
 KEYS = ("user_id", "item_id", "time", "user_views", "item_views")
 
 
@@ -79,7 +82,8 @@ class BatchMaker:
     @torch.no_grad()
     def __call__(self, raw: Raw) -> Batch:
         tensors = as_tensors(raw)
-        values, lengths, dense, sequence_lengths = self.encoder(tensors)
+        with MODULE_CALLS:
+            values, lengths, dense, sequence_lengths = self.encoder(tensors)
         labels = torch.stack([tensors[f"label_{t}"] for t in self.tasks], 1)
         keys = {k: tensors[k].to(torch.int64) for k in KEYS} | {t: tensors[t] for t in self.truths}
         sparse = KeyedJaggedTensor(keys=self.encoder.keys, values=values, lengths=lengths)
