@@ -17,6 +17,7 @@ from coldrank.models.features import Feature, FeatureSet, Table
 from coldrank.models.ranker import RankerConfig
 from coldrank.train.errors import UserError
 from coldrank.train.metrics import CohortConfig
+from coldrank.train.plan.config import ShardingConfig
 
 
 @dataclass(kw_only=True, slots=True)
@@ -115,11 +116,15 @@ class RunConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     cohorts: CohortConfig = field(default_factory=CohortConfig)
+    sharding: ShardingConfig = field(default_factory=ShardingConfig)
 
 
-for _class in (RunConfig, DataConfig, OptimConfig, TrainConfig, RankerConfig, CohortConfig, Feature, Table):
+_PARTS = (DataConfig, OptimConfig, TrainConfig, RankerConfig, CohortConfig, ShardingConfig, Feature, Table)
+for _class in (RunConfig, *_PARTS):
     _class.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[union-attr]
 _ADAPTER = TypeAdapter(RunConfig)
+# Fields that hold something for some of the tables: `--set` may name another.
+_BY_TABLE = ("optim.table_lr_scale", "sharding.tables")
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
@@ -188,7 +193,8 @@ def _override(values: dict[str, Any], override: str) -> None:
     *parents, last = path.split(".")
     node: Any = values
     for depth, part in enumerate([*parents, last]):
-        if not isinstance(node, dict) or part not in node:
+        new = ".".join(parents) in _BY_TABLE and depth == len(parents)
+        if not isinstance(node, dict) or (part not in node and not new):
             have = sorted(node) if isinstance(node, dict) else []
             near = difflib.get_close_matches(part, have, 1)
             hint = (
@@ -201,7 +207,7 @@ def _override(values: dict[str, Any], override: str) -> None:
         value = json.loads(text)
     except json.JSONDecodeError:
         value = text
-    if isinstance(node[last], list) and not isinstance(value, list):
+    if isinstance(node.get(last), list) and not isinstance(value, list):
         value = [part for part in str(value).split(",") if part]
     node[last] = value
 
@@ -217,6 +223,7 @@ def validate(config: RunConfig) -> FeatureSet:
         raise UserError(f"{config.name}: {error}") from None
     m, d, o, t = config.model, config.data, config.optim, config.train
     _check_rates(config, {table.name for table in tables})
+    config.sharding.check(config.name, tables)
     positive = {
         "model.heads": m.heads,
         "model.head_dim": m.head_dim,

@@ -4,18 +4,24 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch._C._distributed_c10d import HashStore
-from torchrec.distributed.embedding_types import EmbeddingComputeKernel
-from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
+from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 from torchrec.distributed.model_parallel import DistributedModelParallel
-from torchrec.distributed.sharding_plan import construct_module_sharding_plan, table_wise
 from torchrec.distributed.types import ShardingPlan
 
-from coldrank.train.config import OptimConfig
+from coldrank.models.features import FeatureSet
+from coldrank.train.config import RunConfig
+from coldrank.train.errors import UserError
+from coldrank.train.plan.dense import dense_bytes
+from coldrank.train.plan.fit import shortage
+from coldrank.train.plan.plan import Plan
+from coldrank.train.plan.request import Cluster, Request
+from coldrank.train.plan.search import Sharder, make_plan, quiet
 from coldrank.train.table_optimizer import fused_params, scale_rates
 from coldrank.train.task import RankingTask
 
@@ -56,54 +62,92 @@ def process_group() -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
-def shard(task: RankingTask, ranks: Ranks, optim: OptimConfig, seed: int) -> DistributedModelParallel:
-    """Shards the tables, whole tables round-robin by size, and initialises them from the seed.
+def shard(
+    task: RankingTask, ranks: Ranks, config: RunConfig, features: FeatureSet
+) -> tuple[DistributedModelParallel, Plan]:
+    """Shards the tables as the config says and the planner finds, and initialises them from the seed.
 
-    The tables' optimizer is fused with the backward pass.
+    The tables' optimizer is fused with the backward pass. The dense part has to be on the CPU still. Raises UserError, on every
+    rank, if the tables do not fit.
     """
-    sharder = EmbeddingBagCollectionSharder(fused_params=fused_params(optim, ranks.device))
-    scale_rates(task.embeddings.ebc, optim)
-    configs = task.embeddings.ebc.embedding_bag_configs()
-    by_size = sorted(configs, key=lambda c: -c.num_embeddings * c.embedding_dim)
-    fused = EmbeddingComputeKernel.FUSED.value
-    placement = {c.name: table_wise(rank=i % ranks.world_size, compute_kernel=fused) for i, c in enumerate(by_size)}
-    local = torch.cuda.device_count() if ranks.device.type == "cuda" else ranks.world_size
-    module_plan = construct_module_sharding_plan(
-        task.embeddings.ebc, placement, sharder, local, ranks.world_size, ranks.device.type
-    )
+    plan = _agreed_plan(task, ranks, config, features)
+    sharder = Sharder(fused_params=fused_params(config.optim, ranks.device))
+    scale_rates(task.embeddings.ebc, config.optim)
     for name, part in task.named_children():
         if name != "embeddings":
             part.to(ranks.device)
-    model = DistributedModelParallel(
-        task,
-        device=ranks.device,
-        plan=ShardingPlan({"embeddings.ebc": module_plan}),
-        sharders=[sharder],
-        init_parameters=False,
+    sharding = ShardingPlan({"embeddings.ebc": plan.module})
+    with quiet():
+        model = DistributedModelParallel(
+            task, device=ranks.device, plan=sharding, sharders=[sharder], init_parameters=False
+        )
+    scales = {t.name: t.init or config.optim.table_init for t in features.tables}
+    init_tables(model, scales, config.seed)
+    return model, plan
+
+
+def _agreed_plan(task: RankingTask, ranks: Ranks, config: RunConfig, features: FeatureSet) -> Plan:
+    """The first rank's plan, for all: hosts may differ in memory."""
+    request = Request(
+        features=features,
+        sharding=config.sharding,
+        optim=config.optim,
+        batch_size=config.data.batch_size,
+        dense_bytes=dense_bytes(task, features, -(-config.data.batch_size // config.train.accumulate)),
+        cluster=_cluster(ranks),
     )
-    scales = {t.name: t.init or optim.table_init for t in task.embeddings.tables}
-    init_tables(model, scales, seed)
-    return model
+    agreed = [make_plan(request) if ranks.is_first else None]
+    dist.broadcast_object_list(agreed)
+    if agreed[0] is None:
+        raise UserError(f"{config.name}: {shortage(request)}; `coldrank plan` says what would make it fit")
+    return agreed[0]
+
+
+def _cluster(ranks: Ranks) -> Cluster:
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", ranks.world_size))
+    gpu = ranks.device.type == "cuda"
+    return Cluster(
+        device="cuda" if gpu else "cpu",
+        world_size=ranks.world_size,
+        hosts=ranks.world_size // local,
+        memory=torch.cuda.get_device_properties(ranks.device).total_memory if gpu else _host_memory() // local,
+    )
+
+
+def _host_memory() -> int:
+    """Bytes of this host, or of the container if it is allowed less."""
+    allowed = Path("/sys/fs/cgroup/memory.max")
+    limit = allowed.read_text().strip() if allowed.exists() else "max"
+    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(host, int(limit)) if limit.isdigit() else host
+
+
+def table_of(name: str) -> str:
+    """Table of a parameter, by the parameter's name; '' for a dense one."""
+    return name.partition(".embedding_bags.")[2].rpartition(".")[0]
 
 
 @torch.no_grad()
 def init_tables(model: nn.Module, scales: dict[str, float], seed: int) -> None:
-    """Fills every local shard with N(0, scale^2), a function of (seed, table, row, column) alone.
+    """Fills every local shard, or copy, with N(0, scale^2), a function of (seed, table, row, column) alone.
 
     scales: table -> standard deviation.
     """
     for name, value in model.state_dict().items():
-        if ".embedding_bags." not in name:
+        if not (table := table_of(name)):
             continue
-        table = name.split(".embedding_bags.")[1].rsplit(".", 1)[0]
-        for local in value.local_shards():
-            (row, column), (rows, dim) = local.metadata.shard_offsets, local.metadata.shard_sizes
+        if isinstance(value, ShardedTensor):
+            parts = [(s.tensor, s.metadata.shard_offsets) for s in value.local_shards()]
             width = value.metadata().size[1]
+        else:
+            parts, width = [(value, [0, 0])], value.shape[1]
+        for part, (row, column) in parts:
+            rows, dim = part.shape
             for block in range(row // _INIT_BLOCK, -(-(row + rows) // _INIT_BLOCK)):
                 full = _init_block(seed, table, block, width) * scales[table]
                 low, high = max(row, block * _INIT_BLOCK), min(row + rows, (block + 1) * _INIT_BLOCK)
                 piece = full[low - block * _INIT_BLOCK : high - block * _INIT_BLOCK, column : column + dim]
-                local.tensor[low - row : high - row].copy_(piece)
+                part[low - row : high - row].copy_(piece)
 
 
 def _init_block(seed: int, table: str, block: int, width: int) -> torch.Tensor:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """A mistake of the caller: printed in one line."""
+    """A mistake of the caller: printed in one line. exit_code: of the command."""
+
+    exit_code = 2
 
 
 class Preempted(Exception):

@@ -12,7 +12,8 @@ from coldrank.train.errors import Preempted, UserError, report
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; 0 only on success. A mistake of the caller is one line on standard error and exit code 2."""
+    """Runs one command; 0 only on success. A mistake of the caller is one line on standard error and exit code 2
+    (1 if a plan does not fit)."""
     args = _parser().parse_args(argv)
     # TorchRec calls by their old names a function of torch.fx and an argument of DDP: noise before the progress bar.
     logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGTERM  # not 0: the scheduler is to start it again
     except (UserError, OSError) as error:
         report(f"coldrank {args.command}: {error}")
-        return 2
+        return error.exit_code if isinstance(error, UserError) else 2
     except KeyboardInterrupt:
         print(f"coldrank {args.command}: stopped", file=sys.stderr)
         return 130
@@ -40,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     from coldrank.train.data.audit import cli as audit_cli
     from coldrank.train.data.simulate import cli as simulate_cli
     from coldrank.train.explain import cli as explain_cli
+    from coldrank.train.plan import cli as plan_cli
 
     parser = argparse.ArgumentParser(
         prog="coldrank", description="Rank for the users and items that a system knows least about."
@@ -53,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     tune_cli.add_tune(commands)
     compare_cli.add_compare(commands)
     explain_cli.add_explain(commands)
+    plan_cli.add_plan(commands)
     return parser
 
 

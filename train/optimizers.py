@@ -59,7 +59,7 @@ class Optimizers:
         if tables:
             by_name = {name.split(".embedding_bags.")[1].rsplit(".", 1)[0]: p for name, p in tables.items()}
             self.parts.append(_part("tables", KeyedOptimizerWrapper(tables, lambda _: replicated(by_name, config))))
-            names.append("replicated")
+            names.append("tables")  # as if they were sharded: a checkpoint does not tell
         self.all = CombinedOptimizer([(n, part.optimizer) for n, part in zip(names, self.parts, strict=True)])
         self.row_decay = RowDecay(model, config.sparse_weight_decay)
         self._begun = False

@@ -11,6 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from coldrank.train.config import DataConfig, RunConfig, TrainConfig, difference, load, to_dict
 from coldrank.train.errors import UserError
+from coldrank.train.plan.config import ShardingConfig
 
 MetricRow = dict[str, Any]
 
@@ -131,6 +132,6 @@ class RunFolder:
 
 
 def _without_length(config: RunConfig) -> RunConfig:
-    """The config but for what may change when a run goes on: its length, and how it is read and kept."""
+    """The config but for what may change when a run goes on: its length, how it is read and kept, and where the tables lie."""
     data = replace(config.data, prefetch=DataConfig().prefetch, eval_batch_size=DataConfig().eval_batch_size)
-    return replace(config, train=TrainConfig(), data=data)
+    return replace(config, train=TrainConfig(), data=data, sharding=ShardingConfig())

@@ -64,9 +64,32 @@ def replicated(tables: dict[str, Tensor], optim: OptimConfig) -> torch.optim.Opt
         if value not in ("rowwise_adagrad", "adagrad", "sgd", 0):
             raise UserError(f"optim.{field}={value!r}: not for data-parallel tables ({', '.join(tables)})")
     rates = {name: optim.sparse_lr * optim.table_lr_scale.get(name, 1.0) for name in tables}
+    if optim.table_optimizer == "rowwise_adagrad":
+        return _RowWiseAdagrad(tables, rates, optim.sparse_eps)
     groups = [{"params": [p], "lr": rates[name]} for name, p in tables.items()]
     arguments: dict[str, Any] = {} if optim.table_optimizer == "sgd" else {"eps": optim.sparse_eps}
     return _UNFUSED[optim.table_optimizer](groups, **arguments)
+
+
+class _RowWiseAdagrad(torch.optim.Optimizer):
+    """FBGEMM's row-wise Adagrad for dense gradients, its state under FBGEMM's name: a checkpoint can be loaded whether a table
+    is copied or sharded. A row without gradient stays."""
+
+    def __init__(self, tables: dict[str, Tensor], rates: dict[str, float], eps: float) -> None:
+        groups = [{"params": [p], "lr": rates[name], "table": name} for name, p in tables.items()]
+        super().__init__(groups, {"eps": eps})
+        for name, p in tables.items():
+            self.state[p][f"{name}.momentum1"] = torch.zeros(p.shape[0], device=p.device)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One step; there is no closure."""
+        for group in self.param_groups:
+            (p,) = group["params"]
+            if p.grad is not None:
+                sums = self.state[p][f"{group['table']}.momentum1"]
+                sums += p.grad.square().mean(1)
+                p.addcdiv_(p.grad, (sums.sqrt() + group["eps"]).unsqueeze(1), value=-group["lr"])
 
 
 class RowDecay:

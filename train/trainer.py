@@ -26,6 +26,8 @@ from coldrank.train.errors import Preempted, UserError
 from coldrank.train.evaluate import evaluation_reader, metric_rows, predict, write_predictions
 from coldrank.train.optimizers import Optimizers
 from coldrank.train.passes import Passes
+from coldrank.train.plan import table as plan_table
+from coldrank.train.plan.plan import Plan
 from coldrank.train.preemption import preemption
 from coldrank.train.recent import Recent
 from coldrank.train.run_folder import MetricRow, RunFolder
@@ -44,6 +46,7 @@ class Run:
     model: DistributedModelParallel
     optimizers: Optimizers
     make: BatchMaker
+    plan: Plan
 
     @property
     def state(self) -> dict[str, Any]:
@@ -75,11 +78,11 @@ def build(config: RunConfig, data: DataFolder, ranks: Ranks) -> Run:
         accumulate=config.train.accumulate,
         bf16=config.train.precision == "bf16",
     )
-    model = shard(task, ranks, config.optim, config.seed)
+    model, plan = shard(task, ranks, config, features)
     make = BatchMaker(encoder, list(config.tasks), data.truths(list(config.tasks)))
     # From here on the generator drops out: on every rank in its own way, in every arm in the same.
     torch.manual_seed(config.seed * 1_000_003 + ranks.rank)
-    return Run(config, data, ranks, encoder, model, Optimizers(model, config.optim), make)
+    return Run(config, data, ranks, encoder, model, Optimizers(model, config.optim), make, plan)
 
 
 def train(config: RunConfig, data: DataFolder, out: Path, ranks: Ranks, *, fresh: bool, diff: str) -> list[MetricRow]:
@@ -109,6 +112,7 @@ def train(config: RunConfig, data: DataFolder, out: Path, ranks: Ranks, *, fresh
     if ranks.is_first:
         folder.start(config, diff)
         folder.describe(facts(run, passes, progress, finished=False))
+        tqdm.write(plan_table.tables(run.plan))
     _steps(run, passes, folder, progress, recent)
     rows = evaluate(run, config.data.evaluate, progress.step, out / f"predictions-{config.data.evaluate}.parquet")
     if ranks.is_first:

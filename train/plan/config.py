@@ -14,8 +14,9 @@ Choice = Literal["auto", "table_wise", "row_wise", "column_wise", "data_parallel
 class ShardingConfig:
     """Where the tables lie. tables: table -> choice; default: the choice for all others.
 
-    auto: on one rank table_wise; on several, tables of up to `replicate_up_to` bytes are data_parallel, and TorchRec's planner
-    chooses for each of the others between table_wise, row_wise and, with several hosts, table_row_wise.
+    auto: on one rank table_wise; on several, tables of up to `replicate_up_to` bytes are data_parallel (not with Adam or
+    `optim.sparse_clip`), and TorchRec's planner chooses for each of the others between table_wise, row_wise and, with several
+    hosts, table_row_wise.
     These four train alike, to rounding. column_wise and grid do not: row-wise Adagrad then has one sum per row and column shard.
     table_row_wise (the rows over the ranks of one host) and grid (so, with the columns over hosts) need several hosts; on one,
     they are row_wise and column_wise. column_width: least width of a column shard, a multiple of 4.
