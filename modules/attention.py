@@ -103,6 +103,13 @@ class PosoMultiheadAttention(nn.Module):
                 PersonalizedGate(pc_dim, heads * head_dim, gate_hidden, scale) if fold in ("v", "none") else None
             )
 
+    @torch.no_grad()
+    @torch.jit.unused
+    def take_value(self, value: Tensor) -> None:
+        """Draws folds of V that sum to a plain module's `value` [H, D, head_dim], as at the start. Only for fold "v"."""
+        with separate_draws():
+            self.value.copy_(_split(value.cpu(), 1, self.value_folds))
+
     def forward(self, query: Tensor, sequence: Tensor, lengths: Tensor, pc: Tensor | None = None) -> Tensor:
         """Arguments and result of `MultiheadAttention.forward`; pc: float [B, pc_dim] is required."""
         batch = query.shape[0]

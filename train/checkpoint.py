@@ -9,10 +9,11 @@ import json
 import os
 import shutil
 import zlib
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -28,6 +29,7 @@ from coldrank.train.distributed import Ranks
 from coldrank.train.errors import UserError
 
 State = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -133,16 +135,46 @@ def load(folder: Path, state: State, own: State, ranks: Ranks) -> Progress:
     own: tensors that each rank has for itself; left alone where the checkpoint is of fewer ranks. Raises UserError if no
     checkpoint can be used.
     """
+    return _first_usable(folder, ranks, lambda path: _load(path, state, own, ranks), "; --fresh starts over")
+
+
+def newest(folder: Path, ranks: Ranks) -> tuple[Path, dict[str, list[int]]]:
+    """The last checkpoint whose files are as they were written, and the shapes of its tensors by name; says which were refused.
+
+    Raises UserError if there is none.
+    """
+    return _first_usable(folder, ranks, lambda path: (path, _shapes_of(path, ranks)), "")
+
+
+def load_into(path: Path, tensors: State) -> None:
+    """Loads tensors by their names in the checkpoint, in place. Their shapes must be those of `newest`."""
+    load_state(tensors, checkpoint_id=path)
+
+
+def whole_shape(value: torch.Tensor | ShardedTensor) -> list[int]:
+    """Shape of a tensor, over all ranks if it is sharded."""
+    return list(value.metadata().size if isinstance(value, ShardedTensor) else value.shape)
+
+
+def _first_usable(folder: Path, ranks: Ranks, use: Callable[[Path], T], hint: str) -> T:
     refused = []
     for step in reversed(steps_for_all(folder)):
         path = folder / f"step-{step}"
         try:
-            return _load(path, state, own, ranks)
+            return use(path)
         except _Refused as reason:
             refused.append(f"{path}: {reason}")
             if ranks.is_first:
                 tqdm.write(f"refused: {refused[-1]}")
-    raise UserError(f"{refused[0]}; --fresh starts over" if refused else f"{folder}: no checkpoint in it")
+    raise UserError(f"{refused[0]}{hint}" if refused else f"{folder}: no checkpoint in it")
+
+
+def _shapes_of(path: Path, ranks: Ranks) -> dict[str, list[int]]:
+    told = _told(path)
+    _agree(_damage(path, told.get("files", {}), ranks))
+    if "shapes" not in told:
+        raise _Refused("progress.json does not hold the tensors' shapes")
+    return dict(told["shapes"])
 
 
 def _load(path: Path, state: State, own: State, ranks: Ranks) -> Progress:
@@ -198,7 +230,7 @@ def _agree(fault: str | None) -> None:
 def _shapes(state: State) -> dict[str, list[int]]:
     """Whole shape of every tensor of model and encoder."""
     tensors = [(f"{part}.{name}", value) for part in ("model", "encoder") for name, value in state[part].items()]
-    return {n: list(v.metadata().size if isinstance(v, ShardedTensor) else v.shape) for n, v in tensors}
+    return {name: whole_shape(value) for name, value in tensors}
 
 
 def _other_shape(there: dict[str, list[int]], here: dict[str, list[int]]) -> str | None:

@@ -85,6 +85,9 @@ class TrainConfig:
     is that of the whole batch, for tables and dense weights. precision: of the dense part in training, under autocast; tables,
     losses and evaluation are in float32. pipeline: sends the ids of the next batch while one is computed (the same results;
     auto: on GPUs).
+
+    warm_start: folder of a run whose weights this one begins with, where they fit (train/warm_start.py). warm_rename: names of
+    that run's tables or parameters -> names in this one.
     """
 
     epochs: int = 1
@@ -98,6 +101,8 @@ class TrainConfig:
     accumulate: int = 1
     precision: Literal["float32", "bf16"] = "float32"
     pipeline: Literal["auto", "on", "off"] = "auto"
+    warm_start: str = ""
+    warm_rename: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True, slots=True)

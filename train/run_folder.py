@@ -81,6 +81,10 @@ class RunFolder:
         """Writes run.json: what the config does not tell, as data, size, speed, and whether the run is finished."""
         write_atomic(self.path / "run.json", json.dumps(facts, indent=1) + "\n")
 
+    def tell_warm_start(self, report: str) -> None:
+        """Writes warm_start.txt: what of another run's weights this one began with."""
+        write_atomic(self.path / "warm_start.txt", report)
+
     def forget_after(self, step: int) -> None:
         """Drops the metrics later than a step: a run that resumes writes them again."""
         self._write([row for row in self._rows() if row["step"] <= step])

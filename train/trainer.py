@@ -33,6 +33,7 @@ from coldrank.train.recent import Recent
 from coldrank.train.run_folder import MetricRow, RunFolder
 from coldrank.train.stepping import Steps, Taken, one_by_one, pipelined
 from coldrank.train.task import RankingTask
+from coldrank.train.warm_start import warm_start
 
 
 @dataclass(slots=True)
@@ -104,13 +105,19 @@ def train(config: RunConfig, data: DataFolder, out: Path, ranks: Ranks, *, fresh
         folder.clear()
     dist.barrier()
     recent = Recent(list(config.tasks), ranks)
+    warm = None
     if resumes:
         progress = _resume(run, folder, recent)
     else:
         progress = Progress(world_size=ranks.world_size, data=data.digest)
         fit_encoder(run.encoder, data.files(config.data.fit))
+        if config.train.warm_start:
+            warm = warm_start(config, run.model, run.state, run.encoder.features, ranks)
     if ranks.is_first:
         folder.start(config, diff)
+        if warm:
+            folder.tell_warm_start(str(warm))
+            tqdm.write(warm.line)
         folder.describe(facts(run, passes, progress, finished=False))
         tqdm.write(plan_table.tables(run.plan))
     _steps(run, passes, folder, progress, recent)
