@@ -89,10 +89,10 @@ def base() -> RunConfig:
         features=features(),
         tables=tables(),
         model=RankerConfig(
-            heads=4, head_dim=8, positions=True, experts=8, expert_hidden=(128, 64), tower_hidden=(32,), dropout=0.2
+            heads=4, head_dim=8, positions=True, experts=8, expert_hidden=(128, 64), tower_hidden=(32,), dropout=0.1
         ),
         data=DataConfig(batch_size=512),
-        optim=OptimConfig(sparse_lr=0.05, dense_lr=2e-3, decay="linear"),
+        optim=OptimConfig(sparse_lr=0.05, dense_lr=1.8e-3, gate_lr_scale=0.3, decay="linear"),
         train=TrainConfig(epochs=1),
     )
 

@@ -36,10 +36,10 @@ def base() -> RunConfig:
             Table(name="tag", rows=64, dim=8),
         ),
         model=RankerConfig(
-            heads=4, head_dim=8, positions=True, experts=4, expert_hidden=(128, 64), tower_hidden=(32,), dropout=0.2
+            heads=4, head_dim=8, positions=True, experts=4, expert_hidden=(128, 64), tower_hidden=(32,), dropout=0.1
         ),
         data=DataConfig(batch_size=512),
-        optim=OptimConfig(sparse_lr=0.03, dense_lr=2e-3, decay="linear"),
+        optim=OptimConfig(sparse_lr=0.03, dense_lr=4e-3, decay="linear"),
         train=TrainConfig(epochs=1),
     )
 
