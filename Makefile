@@ -1,6 +1,7 @@
 # Each target installs what it misses: on a fresh machine `make quickstart` and `make test` work as they are.
 #   make quickstart [DATA=folder]   train the baseline and POSO, print the table per cohort (simulator, or KuaiRand at DATA)
 #   make test                       the whole test suite
+#   make test-kill                 30 kills of training on one and on two ranks; each run must end as one not killed
 #   make check                      format, lint, types and the fast tests
 #   DEVICE=cpu|cuda                 the build of fbgemm; default: cuda where nvidia-smi answers
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
@@ -13,7 +14,7 @@ DATA ?=
 QUICK := runs/quickstart
 LOG := $(or $(DATA),runs/simulated)
 
-.PHONY: install test check quickstart
+.PHONY: install test test-kill check quickstart
 
 install: $(STAMP)
 
@@ -38,6 +39,10 @@ quickstart: install
 
 test: install
 	$(BIN)/python -m pytest -n auto
+
+# One variant after the other; prints each start, how it was killed and what it left.
+test-kill: install
+	COLDRANK_KILLS=30 $(BIN)/python -m pytest -s tests/distributed/test_killed.py
 
 check: install
 	$(BIN)/ruff format --check .

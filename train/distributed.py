@@ -45,12 +45,21 @@ class Ranks:
 
 @contextmanager
 def process_group() -> Iterator[Ranks]:
-    """Joins the job that torchrun or torchx started, or makes a group of one; leaves it at the end."""
+    """Joins the job that torchrun or torchx started, or makes a group of one; leaves it at the end.
+
+    Raises UserError where torchrun has started the ranks again and they could not find each other.
+    """
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
     backend = "nccl" if cuda else "gloo"
+    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    if again and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        # torch 2.13 hands the dead ranks' addresses to those that it starts in their place, which then wait for nobody.
+        raise UserError(
+            "torchrun started the ranks again; for that, set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun"
+        )
     if "RANK" in os.environ and "MASTER_ADDR" in os.environ:
         dist.init_process_group(backend)
     else:

@@ -6,6 +6,9 @@ import sys
 import time
 from pathlib import Path
 
+# How long a rank waits for the first one to find the same mistake.
+_HEAD_START_S = 5.0
+
 
 class UserError(Exception):
     """A mistake of the caller: printed in one line. exit_code: of the command."""
@@ -19,14 +22,23 @@ class Preempted(Exception):
 
 def report(line: str) -> None:
     """Prints an error to standard error; of the ranks of a host that make the same mistake, once."""
-    if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
-        # What torchrun tells of a failed rank in its own report.
-        told = {"message": line, "extraInfo": {"timestamp": str(int(time.time()))}}
-        Path(path).write_text(json.dumps({"message": told}))
-    if int(os.environ.get("LOCAL_RANK", "0")):
-        # If the first rank made it too, torchrun ends this one before it gets to print.
-        time.sleep(_HEAD_START_S)
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if file and _told_by_first_rank(Path(file), line):
+        return
     print(line, file=sys.stderr)
 
 
-_HEAD_START_S = 3.0
+def _told_by_first_rank(file: Path, line: str) -> bool:
+    """Writes the error for torchrun's own report; whether the host's first rank wrote the same, or does within seconds.
+
+    file: `.../LOCAL_RANK/error.json`, a place that torchrun gives every rank.
+    """
+    told = {"message": line, "extraInfo": {"timestamp": str(int(time.time()))}}
+    file.write_text(json.dumps({"message": told}))
+    first = file.parent.parent / "0" / file.name
+    until = time.monotonic() + _HEAD_START_S
+    while file != first and time.monotonic() < until:
+        if first.exists() and json.dumps(line) in first.read_text():
+            return True
+        time.sleep(0.05)
+    return False

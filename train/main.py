@@ -14,10 +14,14 @@ from coldrank.train.errors import Preempted, UserError, report
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; 0 only on success. A mistake of the caller is one line on standard error and exit code 2
     (1 if a plan does not fit)."""
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     # TorchRec calls by their old names a function of torch.fx and an argument of DDP: noise before the progress bar.
     logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+    # Of FBGEMM's kernel for copied tables; that its gradients are right is tested.
+    warnings.filterwarnings("ignore", "fbgemm::dense_embedding_codegen_lookup_function: an autograd kernel", UserWarning)
+    # TorchRec's checkpoints of sharded tables are made of them.
+    warnings.filterwarnings("ignore", "Please use DTensor instead", FutureWarning)
     # A team's config module lies where the command is called, as with `python -m`.
     sys.path.insert(0, str(Path.cwd()))
     try:
@@ -34,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
     from coldrank.train import train_cli, tune_cli
     from coldrank.train.compare import cli as compare_cli
     from coldrank.train.data import cli as data_cli
@@ -43,10 +48,10 @@ def _parser() -> argparse.ArgumentParser:
     from coldrank.train.explain import cli as explain_cli
     from coldrank.train.plan import cli as plan_cli
 
-    parser = argparse.ArgumentParser(
+    whole = argparse.ArgumentParser(
         prog="coldrank", description="Rank for the users and items that a system knows least about."
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
     data_cli.add_prepare(commands)
     simulate_cli.add_simulate(commands)
     audit_cli.add_check(commands)
@@ -56,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     compare_cli.add_compare(commands)
     explain_cli.add_explain(commands)
     plan_cli.add_plan(commands)
-    return parser
+    return whole
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ class Kill:
     rank: int | None
     operation: int
     delay: float
+    sent: signal.Signals = signal.SIGKILL
 
     @property
     def is_inside(self) -> bool:
@@ -73,7 +74,8 @@ def live(command: list[str], out: Path, notes: Path, ranks: int, kill: Kill | No
             time.sleep(0.001)
         time.sleep(kill.delay)
         for process in victims:
-            process.kill()
+            assert process.pid
+            os.kill(process.pid, kill.sent)
     _await(processes)
     return Life(
         [p.exitcode for p in processes],

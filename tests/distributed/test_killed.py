@@ -7,12 +7,13 @@ import itertools
 import json
 import os
 import random
+import signal
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from killing import Life, draw, live, outcome
+from killing import Kill, Life, draw, live, outcome
 from samples import write_samples
 from tiny import sample_base
 
@@ -81,6 +82,17 @@ def test_killed_runs_end_as_one_that_was_not(command, tmp_path, ranks, one):
             print(f"{ranks} ranks, run {runs}, start {len(lives)}: {kill} -> {state(out, lives[-1])}", flush=True)
         same(outcome(out), outcome_of_whole)
     assert killed == wanted
+
+
+@pytest.mark.slow
+def test_both_ranks_stop_at_the_same_step_when_one_is_sent_sigterm(command, tmp_path):
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    assert run_on(command, whole, tmp_path / "notes", 2, None).codes == [0, 0]
+    # The second rank's second file operation is in its second checkpoint, at step 6.
+    stopped = run_on(command, out, tmp_path / "notes-1", 2, Kill(1, 2, 0.001, signal.SIGTERM))
+    assert stopped.codes == [143, 143] and len(stopped.trained[0]) == len(stopped.trained[1]) == done(out) < STEPS[2]
+    assert run_on(command, out, tmp_path / "notes-2", 2, None).codes == [0, 0]
+    same(outcome(out), outcome(whole))
 
 
 def done(out: Path) -> int:

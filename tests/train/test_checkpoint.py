@@ -1,8 +1,11 @@
-"""Checkpoints that have suffered, and runs that were cut off."""
+"""Checkpoints that have suffered, disks that are full, and runs that were cut off or told to stop."""
 
 import json
+import os
 import re
+import resource
 import shutil
+import signal
 from dataclasses import replace
 
 import pytest
@@ -13,7 +16,9 @@ from coldrank.configs import base as arms
 from coldrank.train import checkpoint
 from coldrank.train.data.batches import DataFolder
 from coldrank.train.distributed import process_group
-from coldrank.train.errors import UserError
+from coldrank.train.errors import Preempted, UserError
+from coldrank.train.recent import Recent
+from coldrank.train.run_folder import RunFolder
 from coldrank.train.trainer import train
 
 
@@ -44,6 +49,12 @@ def whole(data, ranks, config, tmp_path_factory):
 def lines(folder):
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [r for r in rows if r["metric"] != "samples_per_second"]
+
+
+def same(folder, whole):
+    """Whether two runs ended alike."""
+    ours, theirs = (f / "predictions-test.parquet" for f in (folder, whole))
+    return lines(folder) == lines(whole) and ours.read_bytes() == theirs.read_bytes()
 
 
 def cut(data, ranks, config, folder, steps):
@@ -90,9 +101,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_used(
     assert f"goes on from step {3 if harm else 6}" in said
     if reason:
         assert re.search(rf"refused: .*step-6: damaged: {reason}", said)
-    assert lines(tmp_path / "run") == lines(whole)
-    ours, theirs = (f / "predictions-test.parquet" for f in (tmp_path / "run", whole))
-    assert ours.read_bytes() == theirs.read_bytes()
+    assert same(tmp_path / "run", whole)
 
 
 def test_without_a_checkpoint_that_can_be_used_nothing_is_overwritten(data, ranks, config, tmp_path):
@@ -109,3 +118,68 @@ def test_what_was_being_written_is_no_checkpoint_and_the_last_few_are_kept(data,
     partial = tmp_path / "checkpoints/step-7.partial"
     shutil.copytree(next((whole / "checkpoints").iterdir()), partial)
     assert checkpoint.steps(tmp_path / "checkpoints") == []
+
+
+def test_sigterm_ends_the_step_and_writes_a_checkpoint(data, ranks, config, whole, tmp_path, monkeypatch):
+    add, before = Recent.add, signal.getsignal(signal.SIGTERM)
+
+    def told_to_stop(recent, *step):
+        add(recent, *step)
+        if (
+            recent.samples == 2 * config.data.batch_size
+        ):  # in the second step, and the second after each line of metrics
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recent, "add", told_to_stop)
+        with pytest.raises(Preempted, match="stopped by SIGTERM after step 3"):
+            train(config, data, tmp_path / "run", ranks, fresh=False, diff="")
+    assert checkpoint.steps(tmp_path / "run/checkpoints") == [3] and signal.getsignal(signal.SIGTERM) is before
+    train(config, data, tmp_path / "run", ranks, fresh=False, diff="")
+    assert same(tmp_path / "run", whole)
+
+
+def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(data, ranks, config, whole, tmp_path):
+    cut(data, ranks, config, tmp_path / "run", 4)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Stands in for the disk: no file may grow beyond what all files but the checkpoints' need.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"step-6.partial: cannot be written \(.*File too large"):
+            train(config, data, tmp_path / "run", ranks, fresh=False, diff="")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert checkpoint.steps(tmp_path / "run/checkpoints") == [3]
+    train(config, data, tmp_path / "run", ranks, fresh=False, diff="")
+    assert same(tmp_path / "run", whole)
+    assert not list((tmp_path / "run").rglob("*.partial"))
+
+
+def test_what_a_kill_leaves_at_the_start_is_known_for_a_run_s(config, tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path / "run")
+    monkeypatch.setattr("coldrank.train.run_folder.to_dict", lambda config: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        folder.start(config, "")
+    assert [p.name for p in folder.path.iterdir()] == ["diff.txt"]
+    folder.check(None)
+    (folder.path / "notes.txt").touch()
+    with pytest.raises(UserError, match="is no run folder"):
+        folder.check(None)
+
+
+def test_nothing_goes_on_from_a_run_that_is_half_removed(config, whole, tmp_path, monkeypatch):
+    shutil.copytree(whole, tmp_path / "run")
+    folder, left = RunFolder(tmp_path / "run"), []
+
+    def cut_off(path):
+        left.extend(checkpoint.steps(folder.checkpoints))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", lambda path, ignore_errors=False: ignore_errors or cut_off(path))
+    with pytest.raises(KeyboardInterrupt):
+        folder.clear()
+    monkeypatch.undo()
+    assert left == [] and (folder.path / "config.json").exists()
+    folder.check(None)
+    folder.clear()
+    assert not list(folder.path.iterdir())
