@@ -163,3 +163,8 @@ def mha_fold(base: RunConfig, fold: Fold) -> RunConfig:
 def cold_weighted(base: RunConfig, weight: float = 2.0) -> RunConfig:
     """Control: the samples of new users weigh more in the loss, a rival of POSO's that costs nothing."""
     return replace(base, name=f"{base.name}_cold_weighted", cold_weight=weight)
+
+
+def cold_pass(base: RunConfig) -> RunConfig:
+    """Control: a last pass over the samples of new users alone, POSO's other rival; the learning rates fall over both passes."""
+    return replace(base, name=f"{base.name}_cold_pass", train=replace(base.train, cold_passes=1))

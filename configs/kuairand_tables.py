@@ -91,3 +91,13 @@ def base_cold_weighted() -> RunConfig:
 def poso_cold_weighted() -> RunConfig:
     """POSO with the samples of new users weighing twice."""
     return parts.cold_weighted(poso())
+
+
+def base_cold_pass() -> RunConfig:
+    """Control: a last pass over the samples of new users."""
+    return parts.cold_pass(base())
+
+
+def poso_cold_pass() -> RunConfig:
+    """POSO with a last pass over the samples of new users."""
+    return parts.cold_pass(poso())
