@@ -17,7 +17,8 @@ from coldrank.train.distributed import process_group
 from coldrank.train.task import Outputs
 from coldrank.train.trainer import Run, build
 
-CONFIG = replace(arms.poso(sample_base()), cold_weight=2.0)
+CONFIG = arms.poso(sample_base())
+CONFIG = replace(CONFIG, cold_weight=2.0, optim=replace(CONFIG.optim, dense_lr=1e-2, sparse_lr=0.1))
 
 
 @pytest.fixture(scope="module")
@@ -109,17 +110,17 @@ def test_evaluation_knows_neither_slices_nor_bf16(make):
 @pytest.mark.parametrize("slices", [1, 3])
 def test_bf16_is_near_float32_and_learns(make, slices):
     plain, run = make(), make(precision="bf16", accumulate=slices)
-    first, *rest = read(run, 50, 8)
+    first, *rest = read(run, 50, 4)
     exact, rounded = plain.model(first), run.model(first)
     assert rounded.logits.dtype == rounded.loss.dtype == torch.float32
     assert 0 < (rounded.logits - exact.logits).abs().max() < 0.01
     losses = []
-    for _ in range(20):
+    for _ in range(6):
         for batch in [first, *rest]:
             run.optimizers.begin_step(0, 1)
             loss = run.model(batch).loss
             loss.backward()
             run.optimizers.end_step()
             losses.append(loss.item())
-    assert sum(losses[-8:]) < 0.8 * sum(losses[:8])
+    assert sum(losses[-4:]) < 0.9 * sum(losses[:4])
     assert all(p.dtype == torch.float32 for p in run.model.parameters())
