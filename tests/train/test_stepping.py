@@ -53,6 +53,19 @@ def test_pipelined_runs_end_as_plain_ones_and_resume_exactly(data, ranks, tmp_pa
     assert results["cut"] == results["off"]
 
 
+@pytest.mark.parametrize("optimizer", ["adagrad", "sgd"])
+def test_runs_with_other_table_optimizers_resume_exactly(data, ranks, tmp_path, optimizer):
+    scores = []
+    for name, stops in (("whole", (6,)), ("cut", (3, 6))):
+        for steps in stops:
+            config = with_train(steps=steps)
+            scales = {"user": 0.5}
+            config = replace(config, optim=replace(config.optim, table_optimizer=optimizer, table_lr_scale=scales))
+            train(config, data, tmp_path / name, ranks, fresh=False, diff="")
+        scores.append((tmp_path / name / "predictions-test.parquet").read_bytes())
+    assert scores[0] == scores[1]
+
+
 def test_the_stream_is_read_ahead_of_the_steps_and_not_of_what_is_yielded(data, ranks):
     losses = {}
     for how in (one_by_one, pipelined):
