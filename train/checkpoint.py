@@ -184,6 +184,8 @@ def _load(path: Path, state: State, own: State, ranks: Ranks) -> Progress:
     if differs:
         raise _Refused(f"the checkpoint does not fit this model ({differs})")
     stored = FileSystemReader(path).read_metadata().state_dict_metadata
+    if differs := _other_columns(stored, state):
+        raise _Refused(f"the checkpoint does not fit this plan ({differs})")
     mine = {n: v for n, v in (_by_rank(own, ranks) | _random(ranks)).items() if n in stored}
     try:
         load_state(state | mine, checkpoint_id=path)
@@ -240,6 +242,26 @@ def _other_shape(there: dict[str, list[int]], here: dict[str, list[int]]) -> str
         if there[name] != here[name]:
             return f"{name} has shape {there[name]} in the checkpoint, {here[name]} in the model"
     return None
+
+
+def _other_columns(stored: dict[str, Any], state: State) -> str | None:
+    """Row-wise Adagrad has a sum per row and column shard: sums of other columns cannot be made from them."""
+    for parameter, sums in state["optimizers"]["state"].items():
+        for name, value in sums.items():
+            table, _, what = name.rpartition(".")
+            there = stored.get(f"optimizers.state.{parameter}.{name}")
+            if what == "momentum1" and there is not None and list(there.size) != whole_shape(value):
+                rows = whole_shape(state["model"][parameter.removeprefix("tables.")])[0]
+                before, now = (n // rows for n in (there.size[0], whole_shape(value)[0]))
+                return (
+                    f"table {table}: the optimizer's sums are of {_columns(before)} and this plan's are of {_columns(now)}; "
+                    f"leave sharding.tables.{table} and sharding.column_width as they were"
+                )
+    return None
+
+
+def _columns(shards: int) -> str:
+    return "whole rows" if shards == 1 else f"{shards} column shards"
 
 
 def _files_of(folder: Path, ranks: Ranks) -> list[Path]:

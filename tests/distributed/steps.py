@@ -8,7 +8,7 @@ import argparse
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -42,28 +42,43 @@ def losses(run: Run, ranks: Ranks, steps: int) -> Iterator[float]:
         yield mean.item() / ranks.world_size
 
 
-def own_parts(state: dict[str, Any], prefix: str = "") -> dict[str, Tensor]:
-    """Path and place -> this rank's part of a table's tensor, or a whole tensor; counters of one element are left out."""
-    found: dict[str, Tensor] = {}
+class Part(NamedTuple):
+    """What a rank has of a tensor: pieces by their first row and column, or (shape empty) the whole."""
+
+    shape: tuple[int, ...]
+    pieces: list[tuple[list[int], Tensor]]
+
+
+def own_parts(state: dict[str, Any], prefix: str = "") -> dict[str, Part]:
+    """Path -> this rank's part; counters of one element are left out."""
+    found: dict[str, Part] = {}
     for key, value in state.items():
         name = f"{prefix}{key}"
         if isinstance(value, dict):
             found |= own_parts(value, f"{name}/")
         elif isinstance(value, ShardedTensor):
-            found |= {f"{name}{s.metadata.shard_offsets}": s.tensor.detach() for s in value.local_shards()}
+            pieces = [(s.metadata.shard_offsets, s.tensor.detach()) for s in value.local_shards()]
+            found[name] = Part(tuple(value.metadata().size), pieces)
         elif isinstance(value, Tensor) and value.numel() > 1:
-            found[name] = value.detach()
+            found[name] = Part((), [([], value.detach())])
     return found
 
 
 def gathered(state: dict[str, Any], ranks: Ranks) -> dict[str, Tensor]:
-    """The parts of all ranks, on the first; raises AssertionError if a tensor that every rank holds differs."""
-    parts: list[dict[str, Tensor]] = [{} for _ in range(ranks.world_size)]
-    dist.all_gather_object(parts, own_parts(state))
+    """Whole tensors, from the parts of all ranks; raises AssertionError if a tensor that every rank holds differs, or a piece is
+    on no rank."""
+    by_rank: list[dict[str, Part]] = [{} for _ in range(ranks.world_size)]
+    dist.all_gather_object(by_rank, own_parts(state))
     whole: dict[str, Tensor] = {}
-    for part in parts:
-        for name, value in part.items():
-            assert torch.equal(value, whole.setdefault(name, value)), f"{name} differs between ranks"
+    for parts in by_rank:
+        for name, (shape, pieces) in parts.items():
+            for offsets, piece in pieces:
+                if not shape:
+                    assert torch.equal(piece, whole.setdefault(name, piece)), f"{name} differs between ranks"
+                    continue
+                full = whole.setdefault(name, torch.full(shape, torch.nan))
+                full[tuple(slice(o, o + n) for o, n in zip(offsets, piece.shape, strict=True))] = piece
+    assert not any(value.isnan().any() for value in whole.values())
     return whole
 
 

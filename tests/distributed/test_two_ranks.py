@@ -15,6 +15,7 @@ from tiny import sample_base
 
 from coldrank.configs import base as arms
 from coldrank.train.config import to_dict
+from coldrank.train.plan.config import ShardingConfig
 
 STEPS = 8
 
@@ -45,8 +46,41 @@ def test_two_ranks_train_and_score_every_row(tmp_path):
     assert any(r["metric"] == "auc" and r["value"] is not None for r in summary)
 
 
+# All but column_wise are to train as one rank does with whole tables. column_wise has a sum of row-wise Adagrad per row and
+# column shard, so it is compared with itself: one rank holds both shards.
+SHARDINGS = {
+    "table_wise": ShardingConfig(default="table_wise"),
+    "row_wise": ShardingConfig(default="row_wise"),
+    "data_parallel": ShardingConfig(default="data_parallel"),
+    "column_wise": ShardingConfig(default="column_wise", column_width=4),
+    "auto": ShardingConfig(replicate_up_to=512),
+}
+ALONE = ("table_wise", "column_wise")
+ARMS = ("base", "poso")
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """RANKS/ARM-SHARDING.pt: what `steps.py` leaves."""
+    folder = tmp_path_factory.mktemp("learnt")
+    data = write_samples(folder / "data")
+    for name, config in zip(ARMS, (sample_base(), arms.poso(sample_base())), strict=True):
+        assert config.model.dropout == 0, "ranks draw their dropout for themselves"
+        config = replace(config, model=replace(config.model, positions=True))
+        for sharding, how in SHARDINGS.items():
+            (folder / f"{name}-{sharding}.json").write_text(json.dumps(to_dict(replace(config, sharding=how))))
+    for ranks, shardings in ((1, ALONE), (2, tuple(SHARDINGS))):
+        (folder / str(ranks)).mkdir()
+        configs = [str(folder / f"{name}-{sharding}.json") for name in ARMS for sharding in shardings]
+        command = [str(Path(__file__).with_name("steps.py")), "--config", *configs, "--data", str(data)]
+        launch(ranks, *command, "--out", str(folder / str(ranks)), "--steps", str(STEPS))
+    return folder
+
+
 @pytest.mark.slow
-def test_two_ranks_learn_what_one_rank_learns(tmp_path):
+@pytest.mark.parametrize("sharding", SHARDINGS)
+@pytest.mark.parametrize("arm", ARMS)
+def test_two_ranks_learn_what_one_rank_learns(learnt, arm, sharding):
     """The same global batches, with unknown labels among them, give the same losses, weights and optimizer states.
 
     The optimizers' states are compared because Adagrad and Adam hardly feel the scale of a gradient: tables and dense
@@ -55,22 +89,11 @@ def test_two_ranks_learn_what_one_rank_learns(tmp_path):
     Tolerance: after these steps the largest difference of a tensor was 9e-7 of its largest element (in Adam's moments,
     where gradients cancel; weights: 3e-7), and of a loss 1e-7. Ten times that leaves room for another order of sums.
     """
-    data = write_samples(tmp_path / "data")
-    configs = [str(tmp_path / f"{name}.json") for name in ("base", "poso")]
-    for path, config in zip(configs, (sample_base(), arms.poso(sample_base())), strict=True):
-        assert config.model.dropout == 0, "ranks draw their dropout for themselves"
-        config = replace(config, model=replace(config.model, positions=True))
-        Path(path).write_text(json.dumps(to_dict(config)))
-    for ranks in (1, 2):
-        out = tmp_path / str(ranks)
-        out.mkdir()
-        command = [str(Path(__file__).with_name("steps.py")), "--config", *configs, "--data", str(data)]
-        launch(ranks, *command, "--out", str(out), "--steps", str(STEPS))
-    for name in ("base", "poso"):
-        one, two = (torch.load(tmp_path / str(ranks) / f"{name}.pt") for ranks in (1, 2))
-        assert one.keys() == two.keys()
-        assert len(one["loss"]) == STEPS
-        torch.testing.assert_close(two.pop("loss"), one.pop("loss"), rtol=1e-6, atol=0)
-        assert any("momentum1" in key for key in one) and any("exp_avg_sq" in key for key in one)
-        for key, value in one.items():
-            assert (two[key] - value).abs().max() <= 1e-5 * value.abs().max(), key
+    alone = sharding if sharding in ALONE else "table_wise"
+    one, two = (torch.load(learnt / f"{ranks}/{arm}-{how}.pt") for ranks, how in ((1, alone), (2, sharding)))
+    assert one.keys() == two.keys()
+    assert len(one["loss"]) == STEPS
+    torch.testing.assert_close(two.pop("loss"), one.pop("loss"), rtol=1e-6, atol=0)
+    assert any("momentum1" in key for key in one) and any("exp_avg_sq" in key for key in one)
+    for key, value in one.items():
+        assert (two[key] - value).abs().max() <= 1e-5 * value.abs().max(), key

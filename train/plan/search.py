@@ -7,13 +7,12 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 from torchrec import EmbeddingBagCollection
-from torchrec import optim as table_optimizers
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints, Topology
 from torchrec.distributed.planner.enumerators import EmbeddingEnumerator
 from torchrec.distributed.planner.proposers import GreedyProposer
 from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
-from torchrec.distributed.planner.types import PlannerError, ShardingOption
+from torchrec.distributed.planner.types import PlannerError, ShardingOption, Storage
 from torchrec.distributed.planner.types import Shard as PlannedShard
 from torchrec.distributed.types import EmbeddingModuleShardingPlan, ModuleSharder, ParameterSharding
 
@@ -23,12 +22,6 @@ from coldrank.train.plan.request import FLOAT_BYTES, Cluster, Request
 
 # Values per sample of a many-valued feature, of which the config says nothing.
 _MANY = 3.0
-_OPTIMIZERS = {
-    "rowwise_adagrad": table_optimizers.RowWiseAdagrad,
-    "adagrad": table_optimizers.Adagrad,
-    "sgd": table_optimizers.SGD,
-    "adam": table_optimizers.Adam,
-}
 
 
 def make_plan(request: Request) -> Plan | None:
@@ -55,12 +48,9 @@ def _search(request: Request, allowed: Mapping[str, list[str]]) -> Plan | None:
     cluster, features = request.cluster, request.features
     copied = {t for t, some in allowed.items() if some == ["data_parallel"]}
     constraints = _constraints(request, allowed)
-    # Not the module that will be sharded: marked with the optimizer, by which the planner knows the size of its state.
     stage = EmbeddingStage(features, device=torch.device("meta"))
-    for parameter in stage.parameters():
-        parameter._optimizer_classes = [_OPTIMIZERS[request.optim.table_optimizer]]  # type: ignore[attr-defined]
     with quiet():
-        copies = _Copies(_topology(cluster, 0), request.batch_size, constraints).enumerate(stage, [_Part(copied)])
+        copies = _Copies(request, _topology(cluster, 0), constraints).enumerate(stage, [_Part(copied)])
         gradients = sum(o.tensor.numel() for o in copies) * FLOAT_BYTES
         free = request.usable - request.dense_bytes - gradients - sum(_bytes(o.shards[0]) for o in copies)
         if free < 0:
@@ -69,7 +59,7 @@ def _search(request: Request, allowed: Mapping[str, list[str]]) -> Plan | None:
         planner = EmbeddingShardingPlanner(
             topology=topology,
             batch_size=request.batch_size,
-            enumerator=_Enumerator(topology, request.batch_size, constraints),
+            enumerator=_Enumerator(request, topology, constraints),
             storage_reservation=FixedPercentageStorageReservation(0.0),
             proposer=[GreedyProposer(), GreedyProposer(use_depth=False)],
             stats=[],
@@ -157,15 +147,29 @@ class _Part(Sharder):
 
 
 class _Enumerator(EmbeddingEnumerator):
-    """In an order that is the same in every process: TorchRec's goes through sets of strings."""
+    """Ways to shard each table, in an order that is the same in every process: TorchRec's goes through sets of strings.
+
+    The optimizer's state is counted here: TorchRec counts row-wise Adagrad's as if column shards shared it.
+    """
+
+    def __init__(self, request: Request, topology: Topology, constraints: dict[str, ParameterConstraints]) -> None:
+        super().__init__(topology, request.batch_size, constraints)
+        self.request = request
 
     def enumerate(self, module: nn.Module, sharders: list[ModuleSharder[nn.Module]]) -> list[ShardingOption]:
         options = super().enumerate(module, sharders)
         tables = list(dict.fromkeys(o.name for o in options))
         return sorted(options, key=lambda o: (tables.index(o.name), o.sharding_type, o.compute_kernel))
 
+    def populate_estimates(self, sharding_options: list[ShardingOption]) -> None:
+        super().populate_estimates(sharding_options)
+        gpu = self.request.cluster.device == "cuda"
+        for shard in (s for option in sharding_options for s in option.shards):
+            state = self.request.state_bytes(*shard.size)
+            shard.storage += Storage(hbm=state if gpu else 0, ddr=0 if gpu else state)
 
-class _Copies(EmbeddingEnumerator):
+
+class _Copies(_Enumerator):
     """Estimates one copy of each table: the others are like it."""
 
     def populate_estimates(self, sharding_options: list[ShardingOption]) -> None:
