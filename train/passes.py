@@ -40,6 +40,10 @@ class Passes:
         """Steps of all passes; a step takes one batch on every rank."""
         return sum(self.reader(epoch).common_batches for epoch in range(self.epochs + self.cold_passes))
 
+    def steps_before(self, progress: Progress) -> int:
+        """Steps of the passes up to where a run stands."""
+        return sum(self.reader(epoch).common_batches for epoch in range(progress.epoch)) + progress.batch
+
     def samples(self, progress: Progress) -> int:
         """Samples that all ranks have read so far."""
         reader = self.reader(progress.epoch)

@@ -107,7 +107,7 @@ def train(config: RunConfig, data: DataFolder, out: Path, ranks: Ranks, *, fresh
     recent = Recent(list(config.tasks), ranks)
     warm = None
     if resumes:
-        progress = _resume(run, folder, recent)
+        progress = _resume(run, passes, folder, recent)
     else:
         progress = Progress(world_size=ranks.world_size, data=data.digest)
         fit_encoder(run.encoder, data.files(config.data.fit))
@@ -150,7 +150,7 @@ def facts(run: Run, passes: Passes, progress: Progress, *, finished: bool) -> di
     }
 
 
-def _resume(run: Run, folder: RunFolder, recent: Recent) -> Progress:
+def _resume(run: Run, passes: Passes, folder: RunFolder, recent: Recent) -> Progress:
     """Loads the last checkpoint that can be used."""
     ranks = run.ranks
     progress = checkpoint.load(folder.checkpoints, run.state, recent.state, ranks)
@@ -160,8 +160,9 @@ def _resume(run: Run, folder: RunFolder, recent: Recent) -> Progress:
         tqdm.write(f"{folder.path}: goes on from step {progress.step} (--fresh starts over)")
         folder.forget_after(progress.step)
     if progress.world_size != ranks.world_size:
-        # The same share of the epoch has been read; at the edges of buffers a few rows are read twice or not at all.
-        progress.batch = progress.batch * progress.world_size // ranks.world_size
+        # The same share of the pass has been read; at the edges of buffers a few rows are read twice or not at all.
+        batch = -(-progress.batch * progress.world_size // ranks.world_size)
+        progress.batch = min(batch, passes.reader(progress.epoch).common_batches)
         progress.world_size = ranks.world_size
     return progress
 
@@ -202,7 +203,8 @@ def _trained(run: Run, passes: Passes, progress: Progress, total: int) -> Steps:
 
 def _steps(run: Run, passes: Passes, folder: RunFolder, progress: Progress, recent: Recent) -> None:
     config, ranks = run.config, run.ranks
-    total = config.train.steps or passes.steps
+    # At another number of ranks than before, as many steps remain as the rest of the passes has now.
+    total = config.train.steps or progress.step + passes.steps - passes.steps_before(progress)
     saver = Saver(folder.checkpoints, ranks, config.train.keep_checkpoints)
     begun = time.perf_counter() - progress.seconds
     done = _trained(run, passes, progress, total)

@@ -95,6 +95,19 @@ def test_both_ranks_stop_at_the_same_step_when_one_is_sent_sigterm(command, tmp_
     same(outcome(out), outcome(whole))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("ranks", "steps", "passed"), [(2, 6, 1), (2, 8, 1 + 2 / 6), (1, 22, 2)])
+def test_a_run_goes_on_at_another_number_of_ranks(command, tmp_path, ranks, steps, passed):
+    """It reads what is left of its passes; in the middle of a pass, up to a batch of each rank more or less."""
+    out, other = tmp_path / "run", 3 - ranks
+    first = run_on([*command, "--set", f"train.steps={steps}"], out, tmp_path / "notes", ranks, None)
+    then = run_on(command, out, tmp_path / "notes-1", other, None)
+    assert first.codes == [0] * ranks and then.codes == [0] * other
+    left = sum(len(batch) for rank in then.trained for batch in rank)
+    assert abs(left - 700 * (EPOCHS - passed)) < (1 if passed == int(passed) else 64 * other)
+    assert done(out) == steps + len(then.trained[0])
+
+
 def done(out: Path) -> int:
     """Steps that a checkpoint holds."""
     return max(checkpoint.steps(out / "checkpoints"), default=0)
