@@ -26,7 +26,7 @@ class Embedded(NamedTuple):
 
 
 class EmbeddingStage(nn.Module):
-    """Looks a batch up. All tables pool by SUM; the mean of a many-valued feature is its sum divided by its length here,
+    """Looks a batch up. All tables pool by SUM; the mean of a many-valued feature is its sum divided by its number of ids here,
     because MEAN pooling is wrong in a collection that mixes row-wise with other shardings."""
 
     def __init__(self, features: FeatureSet, device: torch.device | None = None) -> None:
@@ -47,6 +47,7 @@ class EmbeddingStage(nn.Module):
         )
         fixed = [f for f in features.sparse if f.role not in ("sequence", "pc")]
         self.fixed = {f.name: f.many for f in fixed}
+        self.reads = {f.name: features.table(f.table_name).reads for f in fixed}
         self.pc = [f.name for f in features.sparse if f.role == "pc"]
         self.sequences = {name: [f.name for f in _aligned(fs)] for name, fs in features.sequences.items()}
         self.sequence_keys = {f.name: f.keys for fs in features.sequences.values() for f in fs}
@@ -60,7 +61,9 @@ class EmbeddingStage(nn.Module):
         parts = self._split(self.ebc(batch.sparse))
         lengths = batch.sparse.lengths().view(len(self.key_index), -1)
         static = [
-            parts[name] / lengths[self.key_index[name]].clamp(min=1).unsqueeze(1) if many else parts[name]
+            parts[name] / (lengths[self.key_index[name]] // self.reads[name]).clamp(min=1).unsqueeze(1)
+            if many
+            else parts[name]
             for name, many in self.fixed.items()
         ]
         sequences = {name: torch.cat([parts[f] for f in fs], 2) for name, fs in self.sequences.items()}

@@ -10,57 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from coldrank.models.features import Feature, FeatureSet, Table, Transform
-
-# The two multipliers and three shifts of the splitmix64 finaliser (Steele, Lea and Flood 2014), as signed 64-bit numbers.
-_MIX1, _MIX2, _STEP = -4658895280553007687, -7723592293110705685, -7046029254386353131
-
-
-def mix64(ids: Tensor) -> Tensor:
-    """Mixes int64 [..] into int64 [..], one to one (splitmix64): near ids end far apart."""
-    x = ids + _STEP
-    x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * _MIX1
-    x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * _MIX2
-    return x ^ ((x >> 31) & 0x1FFFFFFFF)
-
-
-class HashMap(nn.Module):
-    """id int64 [N] -> row int64 [N] in 0..rows-1. Ids that collide share a row."""
-
-    def __init__(self, rows: int) -> None:
-        super().__init__()
-        self.rows = rows
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return torch.remainder(mix64(ids), self.rows)
-
-
-class VocabularyMap(nn.Module):
-    """id int64 [N] -> row int64 [N]: 1.. for the ids of the vocabulary, 0 for every other."""
-
-    ids: Tensor
-
-    def __init__(self, rows: int) -> None:
-        super().__init__()
-        self.rows = rows
-        # Padded to the table's size, so that checkpoints of any vocabulary fit: the largest id fills the tail, and a search
-        # from the left finds the first of equal ids.
-        self.register_buffer("ids", torch.full((rows - 1,), torch.iinfo(torch.int64).max))
-
-    def set(self, ids: Tensor) -> None:
-        """Takes the distinct ids [V], V <= rows - 1."""
-        self.ids.fill_(torch.iinfo(torch.int64).max)
-        self.ids[: len(ids)] = ids.sort().values
-
-    def forward(self, ids: Tensor) -> Tensor:
-        at = torch.searchsorted(self.ids, ids).clamp(max=self.ids.shape[0] - 1)
-        return torch.where(self.ids[at] == ids, at + 1, torch.zeros_like(at))
-
-
-class IdentityMap(nn.Module):
-    """id int64 [N] -> the same; ids are checked when data is read (a table reads row 0 for an id out of range)."""
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return ids
+from coldrank.models.maps import map_of
 
 
 class Bucketize(nn.Module):
@@ -113,7 +63,8 @@ class FeatureEncoder(nn.Module):
     """Raw columns -> (values int64 [V], lengths int32 [K * B], dense float32 [B, F], sequence lengths int64 [S, B]).
 
     values and lengths are those of a KeyedJaggedTensor with the keys of `keys`. Position i of a sequence is key `name.i`, a bag
-    of at most one: an EmbeddingBagCollection then serves candidate and history from one table without pooling the history.
+    of at most one id: an EmbeddingBagCollection then serves candidate and history from one table without pooling the history.
+    An id of a `multi_hash` table is several values side by side.
     What is fitted to the training data (vocabularies, quantiles, moments) lies in buffers and travels with the checkpoint.
     """
 
@@ -121,7 +72,8 @@ class FeatureEncoder(nn.Module):
         super().__init__()
         self.features = features
         self.keys = [key for f in features.sparse for key in f.keys]
-        self.maps = nn.ModuleDict({t.name: _map(t) for t in features.tables if not _own(features, t)})
+        self.maps = nn.ModuleDict({t.name: map_of(t) for t in features.tables if not _own(features, t)})
+        self.growing = [t.name for t in features.tables if t.mapping == "growing"]
         self.buckets = nn.ModuleDict(
             {f.name: Bucketize(f.edges, f.buckets) for f in features.sparse if f.kind == "bucket"}
         )
@@ -134,21 +86,36 @@ class FeatureEncoder(nn.Module):
             name: _slots(raw[f"{fs[0].raw_columns[0]}.lengths"], fs) for name, fs in self.features.sequences.items()
         }
         for f in self.features.sparse:
-            rows = self._rows(f, raw)
+            rows, reads = self._rows(f, raw), self.features.table(f.table_name).reads
             if f.role == "sequence":
                 order, present = slots[f.sequence]
-                values.append(rows[order])
-                lengths.append(present)
+                values.append(rows[order].flatten())
+                lengths.append(present * reads)
             else:
-                values.append(rows)
+                values.append(rows.flatten())
                 many = raw[f"{f.raw_columns[0]}.lengths"].to(torch.int32) if f.many else None
-                lengths.append(torch.ones_like(rows, dtype=torch.int32) if many is None else many)
+                lengths.append(torch.full(rows.shape[:1], reads, dtype=torch.int32) if many is None else many * reads)
         numbers = [raw[f.raw_columns[0]] for f in self.features.numbers]
         batch = lengths[0].shape[0] // max(1, len(self.features.sparse[0].keys))
         dense = self.numbers(torch.stack(numbers, 1)) if numbers else torch.zeros(batch, 0)
         ends = [present.view(-1, batch).sum(0, dtype=torch.int64) for _, present in slots.values()]
         sequence_lengths = torch.stack(ends) if ends else torch.zeros(0, batch, dtype=torch.int64)
         return torch.cat(values), torch.cat(lengths), dense, sequence_lengths
+
+    def unknown(self, raw: dict[str, Tensor], values: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """What growing tables have no row for yet: table -> places in `values`, as `forward` gave them, and the ids there."""
+        found: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in self.growing}
+        start = 0
+        for f in self.features.sparse if found else ():
+            ids = raw[f.raw_columns[0]]
+            if f.role == "sequence":
+                ids = ids[_slots(raw[f"{f.raw_columns[0]}.lengths"], (f,))[0]]
+            end = start + len(ids) * self.features.table(f.table_name).reads
+            if f.table in found:
+                at = (values[start:end] == 0).nonzero().squeeze(1)
+                found[f.table].append((at + start, ids[at]))
+            start = end
+        return {name: (torch.cat([a for a, _ in p]), torch.cat([i for _, i in p])) for name, p in found.items()}
 
     def _rows(self, f: Feature, raw: dict[str, Tensor]) -> Tensor:
         if f.kind == "bucket":
@@ -177,9 +144,3 @@ def _salt(name: str) -> int:
 
 def _own(features: FeatureSet, table: Table) -> bool:
     return features.by_table[table.name][0].kind != "id"
-
-
-def _map(table: Table) -> nn.Module:
-    if table.mapping == "hash":
-        return HashMap(table.rows)
-    return VocabularyMap(table.rows) if table.mapping == "vocabulary" else IdentityMap()

@@ -17,7 +17,7 @@ from torch import nn
 
 Kind = Literal["id", "signals", "bucket", "number"]
 Role = Literal["user", "item", "context", "sequence", "pc"]
-Mapping = Literal["hash", "vocabulary", "identity"]
+Mapping = Literal["hash", "multi_hash", "vocabulary", "growing", "identity"]
 Transform = Literal["none", "log1p", "logit"]
 
 
@@ -25,9 +25,11 @@ Transform = Literal["none", "log1p", "logit"]
 class Table:
     """An embedding table of `rows` x `dim` float32.
 
-    mapping: how a raw id becomes a row. `hash`: mixed and reduced modulo rows. `vocabulary`: ids seen at least `min_count`
-    times in the training data get a row of their own (the most frequent first when there are too many), all others share
-    row 0. `identity`: the id is the row; ids outside 0..rows-1 are refused when data is read.
+    mapping: how a raw id becomes a row. `hash`: mixed and reduced modulo rows. `multi_hash`: the sum of the rows of `hashes`
+    hashes. `vocabulary`: ids seen at least `min_count` times in the training data get a row of their own (the most frequent
+    first when there are too many), all others share row 0. `growing`: an id gets a row of its own when training first reads
+    it; ids that training has not read, or that find the table full, share row 0. `identity`: the id is the row; ids outside
+    0..rows-1 are refused when data is read.
     """
 
     name: str
@@ -35,7 +37,13 @@ class Table:
     dim: int
     mapping: Mapping = "hash"
     min_count: int = 1
+    hashes: int = 2
     init: float = 0.0
+
+    @property
+    def reads(self) -> int:
+        """Rows that are read for an id."""
+        return self.hashes if self.mapping == "multi_hash" else 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,6 +127,8 @@ class FeatureSet:
         _unique("feature", [f.name for f in self.features])
         _unique("table", [t.name for t in declared])
         shared = {t.name: t for t in declared}
+        for table in declared:
+            _check_table(table)
         for feature in self.features:
             _check(feature, shared)
         own = {f.name: _own_table(f) for f in self.features if f.kind in ("bucket", "signals")}
@@ -198,12 +208,26 @@ def _unique(what: str, names: list[str]) -> None:
         raise ValueError(f"{what} declared twice: {', '.join(twice)}")
 
 
+def _check_table(t: Table) -> None:
+    rules = [
+        (t.mapping == "multi_hash" and t.hashes < 2, f"hashes={t.hashes}: must be 2 or more; one is mapping 'hash'"),
+        (t.mapping == "growing" and t.rows < 2, f"rows={t.rows}: row 0 is for unknown ids, so 2 or more are needed"),
+        (
+            t.mapping == "growing" and t.min_count != 1,
+            f"min_count={t.min_count} is for mapping 'vocabulary'; a growing table has a row for every id that it reads",
+        ),
+    ]
+    for broken, message in rules:
+        if broken:
+            raise ValueError(f"table {t.name!r}: {message}")
+
+
 def _check(f: Feature, tables: dict[str, Table]) -> None:
     rules = [
         (not f.name.isidentifier(), "the name must be letters, digits and _, it names tables and serving inputs"),
         (f.kind == "id" and f.table not in tables, f"table={f.table!r} is not declared; have {sorted(tables)}"),
         (
-            f.salted and (f.table not in tables or tables[f.table].mapping != "hash"),
+            f.salted and (f.table not in tables or tables[f.table].mapping not in ("hash", "multi_hash")),
             "salted is for ids of a hashed table",
         ),
         (f.kind != "id" and f.table != "", f"table={f.table!r}: only kind 'id' names a table"),

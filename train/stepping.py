@@ -1,7 +1,8 @@
 """Training steps over a stream of batches: one after the other, or by TorchRec's pipeline."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -11,15 +12,20 @@ from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 
 from coldrank.models.batch import Batch
 from coldrank.train.data.batches import MODULE_CALLS
+from coldrank.train.growing import Grown
 from coldrank.train.task import Outputs
 
 
 class Taken(NamedTuple):
-    """A batch, and where the stream stands once it is trained on: in which pass (0-based), after how many batches of it."""
+    """A batch, and where the stream stands once it is trained on: in which pass (0-based), after how many batches of it.
+
+    grown: growing table -> how far it has grown with the batch.
+    """
 
     batch: Batch
     epoch: int
     batches: int
+    grown: Mapping[str, Grown] = MappingProxyType({})
 
 
 Begin = Callable[[Taken], None]

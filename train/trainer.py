@@ -24,6 +24,7 @@ from coldrank.train.data.fit import fit_encoder
 from coldrank.train.distributed import Ranks, shard
 from coldrank.train.errors import Preempted, UserError
 from coldrank.train.evaluate import evaluation_reader, metric_rows, predict, write_predictions
+from coldrank.train.growing import Growth
 from coldrank.train.optimizers import Optimizers
 from coldrank.train.passes import Passes
 from coldrank.train.plan import table as plan_table
@@ -48,6 +49,7 @@ class Run:
     optimizers: Optimizers
     make: BatchMaker
     plan: Plan
+    grow: Growth
 
     @property
     def state(self) -> dict[str, Any]:
@@ -57,6 +59,11 @@ class Run:
             "optimizers": self.optimizers.all.state_dict(),
             "encoder": self.encoder.state_dict(),
         }
+
+    def state_after(self, taken: Taken) -> dict[str, Any]:
+        """The state once a batch is trained on, though later ones may have their rows already."""
+        state = self.state
+        return state | {"encoder": self.grow.state_after(state["encoder"], taken.grown)}
 
 
 def build(config: RunConfig, data: DataFolder, ranks: Ranks) -> Run:
@@ -83,7 +90,8 @@ def build(config: RunConfig, data: DataFolder, ranks: Ranks) -> Run:
     make = BatchMaker(encoder, list(config.tasks), data.truths(list(config.tasks)))
     # From here on the generator drops out: on every rank in its own way, in every arm in the same.
     torch.manual_seed(config.seed * 1_000_003 + ranks.rank)
-    return Run(config, data, ranks, encoder, model, Optimizers(model, config.optim), make, plan)
+    optimizers = Optimizers(model, config.optim)
+    return Run(config, data, ranks, encoder, model, optimizers, make, plan, Growth(encoder, ranks))
 
 
 def train(config: RunConfig, data: DataFolder, out: Path, ranks: Ranks, *, fresh: bool, diff: str) -> list[MetricRow]:
@@ -146,6 +154,7 @@ def facts(run: Run, passes: Passes, progress: Progress, *, finished: bool) -> di
         "device": str(run.ranks.device.type),
         "dense_parameters": run.optimizers.dense_parameters,
         "table_parameters": tables,
+        "growing_tables": run.grow.facts(),
         "versions": {name: version(name) for name in ("torch", "torchrec", "coldrank")},
     }
 
@@ -198,7 +207,8 @@ def _trained(run: Run, passes: Passes, progress: Progress, total: int) -> Steps:
     on_gpu = run.ranks.device.type == "cuda"
     train_on = pipelined if {"auto": on_gpu, "on": True, "off": False}[run.config.train.pipeline] else one_by_one
     stream = itertools.islice(_stream(run, passes, progress.epoch, progress.batch), max(0, total - progress.step))
-    return train_on(run.model, stream, run.ranks.device, begin, run.optimizers.end_step)
+    ready = (taken._replace(grown=run.grow(taken.batch)) for taken in stream)
+    return train_on(run.model, ready, run.ranks.device, begin, run.optimizers.end_step)
 
 
 def _steps(run: Run, passes: Passes, folder: RunFolder, progress: Progress, recent: Recent) -> None:
@@ -224,7 +234,7 @@ def _steps(run: Run, passes: Passes, folder: RunFolder, progress: Progress, rece
                     bar.set_postfix_str(f"loss {rows[0]['value']:.4f}, {recent.rate:,.0f} samples/s")
             every = config.train.checkpoint_every
             if last or stops or (every and progress.step % every == 0):
-                saver.begin(run.state, recent.state, progress)
+                saver.begin(run.state_after(taken), recent.state, progress)
             if stops:
                 saver.finish()
                 raise Preempted(f"stopped by SIGTERM after step {progress.step}; started again, goes on from there")

@@ -1,42 +1,7 @@
-import pytest
 import torch
 
-from coldrank.models.encode import Bucketize, FeatureEncoder, HashMap, Standardize, VocabularyMap, mix64
+from coldrank.models.encode import Bucketize, FeatureEncoder, Standardize
 from coldrank.models.features import Feature, FeatureSet, Table
-
-MASK = (1 << 64) - 1
-
-
-def splitmix64(x: int) -> int:
-    """The published algorithm, in Python integers."""
-    x = (x + 0x9E3779B97F4A7C15) & MASK
-    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & MASK
-    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & MASK
-    x ^= x >> 31
-    return x - (1 << 64) if x >> 63 else x
-
-
-def test_mix64_is_splitmix64():
-    ids = [0, 1, -1, 7583, 2**63 - 1, -(2**63), 123456789012345]
-    assert mix64(torch.tensor(ids)).tolist() == [splitmix64(i & MASK) for i in ids]
-
-
-def test_hash_spreads_near_ids_and_stays_in_range():
-    rows = HashMap(1000)(torch.arange(-50_000, 50_000))
-    counts = torch.bincount(rows, minlength=1000)
-    assert int(rows.min()) >= 0 and int(rows.max()) < 1000
-    assert counts.float().std() == pytest.approx(10.0, rel=0.15)  # Poisson: 100 per row
-
-
-def test_vocabulary_gives_own_rows_and_zero_for_others():
-    vocabulary = VocabularyMap(5)
-    vocabulary.set(torch.tensor([70, -3, 20]))
-    ids = torch.tensor([-3, 20, 70, 21, 0, 2**63 - 1, -(2**63)])
-    rows = vocabulary(ids).tolist()
-    assert rows[:5] == [1, 2, 3, 0, 0] and rows[6] == 0
-    full = VocabularyMap(3)
-    full.set(torch.tensor([1, 2]))
-    assert full(torch.tensor([1, 2, 3])).tolist() == [1, 2, 0]
 
 
 def test_buckets_of_edges_missing_and_infinite_tail():

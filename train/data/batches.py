@@ -84,10 +84,11 @@ class BatchMaker:
         tensors = as_tensors(raw)
         with MODULE_CALLS:
             values, lengths, dense, sequence_lengths = self.encoder(tensors)
+            unknown = self.encoder.unknown(tensors, values)
         labels = torch.stack([tensors[f"label_{t}"] for t in self.tasks], 1)
         keys = {k: tensors[k].to(torch.int64) for k in KEYS} | {t: tensors[t] for t in self.truths}
         sparse = KeyedJaggedTensor(keys=self.encoder.keys, values=values, lengths=lengths)
-        return Batch(sparse, dense, sequence_lengths, labels, keys)
+        return Batch(sparse, dense, sequence_lengths, labels, keys, unknown)
 
 
 def as_tensors(raw: Raw) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """What the encoder learns from the training data before the first step: vocabularies, bucket edges, means and deviations.
 
-Only the splits that the run trains on are read.
+Only the splits that the run trains on are read. Growing tables begin empty.
 """
 
 from pathlib import Path
@@ -9,8 +9,9 @@ import numpy as np
 import polars as pl
 import torch
 
-from coldrank.models.encode import Bucketize, FeatureEncoder, VocabularyMap
+from coldrank.models.encode import Bucketize, FeatureEncoder
 from coldrank.models.features import Feature, FeatureSet, Table
+from coldrank.models.maps import VocabularyMap
 from coldrank.train.errors import UserError
 
 # Quantiles and moments are taken over about this many rows, evenly spaced: their error is far below a bucket's width.

@@ -86,7 +86,11 @@ def _constraints(request: Request, allowed: Mapping[str, list[str]]) -> dict[str
             sharding_types=types,
             compute_kernels=["fused", "dense"],
             min_partition=request.sharding.column_width,
-            pooling_factors=[_MANY if f.many else 1.0 for f in by_table[table] for _ in f.keys],
+            pooling_factors=[
+                (_MANY if f.many else 1.0) * request.features.table(table).reads
+                for f in by_table[table]
+                for _ in f.keys
+            ],
         )
         for table, types in allowed.items()
     }

@@ -1,0 +1,180 @@
+"""How a raw 64-bit id becomes a row of its table. What a map has learnt lies in buffers and travels with the checkpoint.
+
+N: number of ids, H: hashes per id, R: rows of the table.
+"""
+
+from math import gcd
+
+import torch
+from torch import Tensor, nn
+
+from coldrank.models.features import Table
+
+# The two multipliers and three shifts of the splitmix64 finaliser (Steele, Lea and Flood 2014), as signed 64-bit numbers.
+_MIX1, _MIX2, _STEP = -4658895280553007687, -7723592293110705685, -7046029254386353131
+_LARGEST = (1 << 63) - 1
+
+
+def mix64(ids: Tensor) -> Tensor:
+    """Mixes int64 [..] into int64 [..], one to one (splitmix64): near ids end far apart."""
+    x = ids + _STEP
+    x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * _MIX1
+    x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * _MIX2
+    return x ^ ((x >> 31) & 0x1FFFFFFFF)
+
+
+class HashMap(nn.Module):
+    """id int64 [N] -> row int64 [N] in 0..rows-1. Ids that collide share a row."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.rows = rows
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return torch.remainder(mix64(ids), self.rows)
+
+
+class MultiHashMap(nn.Module):
+    """id int64 [N] -> rows int64 [N, H] in 0..rows-1, whose sum stands for the id. Each hash mixes the one before."""
+
+    def __init__(self, rows: int, hashes: int) -> None:
+        super().__init__()
+        self.rows, self.hashes = rows, hashes
+
+    def forward(self, ids: Tensor) -> Tensor:
+        found = []
+        for _ in range(self.hashes):
+            ids = mix64(ids)
+            found.append(torch.remainder(ids, self.rows))
+        return torch.stack(found, 1)
+
+
+class VocabularyMap(nn.Module):
+    """id int64 [N] -> row int64 [N]: 1.. for the ids of the vocabulary, 0 for every other."""
+
+    ids: Tensor
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.rows = rows
+        # Padded to the table's size, so that checkpoints of any vocabulary fit: the largest id fills the tail, and a search
+        # from the left finds the first of equal ids.
+        self.register_buffer("ids", torch.full((rows - 1,), _LARGEST))
+
+    def set(self, ids: Tensor) -> None:
+        """Takes the distinct ids [V], V <= rows - 1."""
+        self.ids.fill_(_LARGEST)
+        self.ids[: len(ids)] = ids.sort().values
+
+    def forward(self, ids: Tensor) -> Tensor:
+        at = torch.searchsorted(self.ids, ids).clamp(max=self.ids.shape[0] - 1)
+        return torch.where(self.ids[at] == ids, at + 1, torch.zeros_like(at))
+
+
+class IdentityMap(nn.Module):
+    """id int64 [N] -> the same; ids are checked when data is read (a table reads row 0 for an id out of range)."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return ids
+
+
+class GrowingMap(nn.Module):
+    """id int64 [N] -> row int64 [N]: 1..R-1 for the ids that were added, each its own, 0 for every other.
+
+    One thread may add ids while others look ids up: what they read is never changed, but replaced, and a row once given
+    stays. The n-th id gets row 1 + n * stride mod (R - 1), so that a table that is not full is used evenly by those who hold a
+    block of its rows each.
+
+    known: int64 [2, R - 1], ids ascending and their rows; behind them the largest id with row 0. size: ids added. missed: values
+    that found the table full. All three are the checkpoint's. tail: int64 [2, M], the ids added last, a sixteenth at most,
+    so that an addition costs little; `state_dict` merges them into `known` first.
+    """
+
+    known: Tensor
+    tail: Tensor
+    size: Tensor
+    missed: Tensor
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.places = rows - 1
+        self.stride = next(s for s in range(int(0.618 * self.places) + 1, 2 * rows) if gcd(s, self.places) == 1)
+        self.register_buffer("known", _padded(torch.empty(2, 0, dtype=torch.int64), self.places))
+        self.register_buffer("tail", torch.empty(2, 0, dtype=torch.int64), persistent=False)
+        self.register_buffer("size", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("missed", torch.zeros((), dtype=torch.int64))
+        self.register_state_dict_pre_hook(_merge_tail)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        tail = self.tail  # before `known`: an id that leaves it is there by then
+        rows = _find(self.known, ids)
+        return torch.where(rows == 0, _find(tail, ids), rows) if tail.shape[1] else rows
+
+    def add(self, ids: Tensor) -> Tensor:
+        """Gives rows to ids [N], ascending, distinct and without a row; int64 [N], 0 from where the table is full."""
+        size = int(self.size)
+        count = min(len(ids), self.places - size)
+        rows = torch.zeros_like(ids)
+        rows[:count] = self._rows(size, size + count)
+        self.tail = _merged(self.tail, torch.stack([ids[:count], rows[:count]]))
+        self.size += count
+        if self.tail.shape[1] > max(4096, size // 16):
+            self.merge_tail()
+        return rows
+
+    def first(self, size: int) -> Tensor:
+        """`known` as it was after the first `size` ids; the tail has to be empty."""
+        if size == int(self.size):
+            return self.known
+        early = torch.zeros(self.places + 1, dtype=torch.bool)
+        early[self._rows(0, size)] = True
+        return _padded(self.known[:, early[self.known[1]]], self.places)
+
+    def merge_tail(self) -> None:
+        """Moves the tail into `known`."""
+        if self.tail.shape[1]:
+            self.known = _padded(_merged(self.known[:, : int(self.size) - self.tail.shape[1]], self.tail), self.places)
+            self.tail = self.tail[:, :0]
+
+    def _rows(self, start: int, end: int) -> Tensor:
+        """Rows of the ids `start`..`end - 1` in the order of their addition."""
+        return 1 + torch.arange(start, end) * self.stride % self.places
+
+
+def map_of(table: Table) -> nn.Module:
+    """The map that the table is declared with."""
+    if table.mapping == "hash":
+        return HashMap(table.rows)
+    if table.mapping == "multi_hash":
+        return MultiHashMap(table.rows, table.hashes)
+    if table.mapping == "growing":
+        return GrowingMap(table.rows)
+    return VocabularyMap(table.rows) if table.mapping == "vocabulary" else IdentityMap()
+
+
+def _find(index: Tensor, ids: Tensor) -> Tensor:
+    """Rows of ids by an index [2, M], M > 0; 0 for ids that are not in it."""
+    at = torch.searchsorted(index[0], ids).clamp(max=index.shape[1] - 1)
+    return torch.where(index[0][at] == ids, index[1][at], torch.zeros_like(at))
+
+
+def _merged(index: Tensor, new: Tensor) -> Tensor:
+    """Two indices [2, M], [2, N] of different ids as one [2, M + N]."""
+    at = torch.searchsorted(index[0].contiguous(), new[0].contiguous()) + torch.arange(new.shape[1])
+    old = torch.ones(index.shape[1] + new.shape[1], dtype=torch.bool)
+    old[at] = False
+    whole = torch.empty(2, len(old), dtype=torch.int64)
+    whole[:, at] = new
+    whole[:, old] = index
+    return whole
+
+
+def _padded(index: Tensor, places: int) -> Tensor:
+    whole = torch.tensor([[_LARGEST], [0]]).repeat(1, places)
+    whole[:, : index.shape[1]] = index
+    return whole
+
+
+def _merge_tail(module: nn.Module, *_: object) -> None:
+    assert isinstance(module, GrowingMap)
+    module.merge_tail()
