@@ -39,7 +39,7 @@ def sample(draw: Draw, rows: int, new_rate: float, seed: int, scale: float = 3.0
     return Samples(inputs=inputs, avc=avc, new=new, labels=labels)
 
 
-def mlp_teacher(seed: int, width: int = 32, hidden: int = 64) -> Draw:
+def mlp_teacher(seed: int, width: int = 32, hidden: int = 128) -> Draw:
     """v . (g(cohort) * relu(W x + b)), Eq. 11."""
     g = torch.Generator().manual_seed(seed)
     weight, bias = torch.randn(width, hidden, generator=g) / width**0.5, 0.5 * torch.randn(hidden, generator=g)
@@ -52,7 +52,7 @@ def mlp_teacher(seed: int, width: int = 32, hidden: int = 64) -> Draw:
     return draw
 
 
-def attention_teacher(seed: int, width: int = 16, length: int = 5, heads: int = 4, head_dim: int = 8) -> Draw:
+def attention_teacher(seed: int, width: int = 8, length: int = 5, heads: int = 4, head_dim: int = 4) -> Draw:
     """u . softmax(Q (G^k * K)^T / sqrt(head_dim)) sum_i g_i V^(i), Eq. 14, four folds; G^k is 1 for regular users."""
     g = torch.Generator().manual_seed(seed)
     size = heads * head_dim
@@ -77,7 +77,7 @@ def attention_teacher(seed: int, width: int = 16, length: int = 5, heads: int = 
     return draw
 
 
-def mmoe_teacher(seed: int, width: int = 8, hidden: int = 12, experts: int = 8, dim: int = 16, tasks: int = 2) -> Draw:
+def mmoe_teacher(seed: int, width: int = 8, hidden: int = 12, experts: int = 4, dim: int = 16, tasks: int = 2) -> Draw:
     """v^t . sum_i g_i(cohort) softmax(W^t x)_i e^(i)(x), Eq. 17-18."""
     g = torch.Generator().manual_seed(seed)
     first = torch.randn(experts, width, hidden, generator=g) / width**0.5

@@ -1,18 +1,31 @@
-"""POSO's claim on planted teachers: where 5% new users follow other gates, personalized modules learn them and plain
-ones do not.
+"""POSO's claim on planted teachers: where a few new users follow other gates, personalized modules learn them and
+plain ones do not.
 
 Both sides get the same samples, seeds, optimiser (Adam), batches (one pass), and the bucket of the accumulated view
-count (AVC) as an ordinary input, so a gain is not the feature's. Criteria hold for the mean over five seeds, in
-percentage points of AUC.
+count (AVC) as an ordinary input, so a gain is not the feature's. Of two to four learning rates the one taken is best for
+the plain side, or as good within the spread of seeds. Criteria hold for the mean over five seeds, in percentage points
+of AUC.
 
 The bounds were set from other draws of the teachers. POSO minus plain there, new | regular users, +- standard deviation
 of a seed:
 
-- MLP, Eq. 11: +5.6 +- 1.0 | +.08 +- .14. At 300,000 rows +4.7, a constant PC +1.1, 1.75 x the width +1.4.
-- Attention, Eq. 14: +5.7 +- 4.7 | +.03 +- .27. A linear readout of plain attention cannot switch values by a feature.
-- MMoE, Eq. 17-18: -.5 +- .7 | +.09 +- .05. The softmax gate W^t x of the plain MMoE reads AVC itself, so nothing is
-  left to gain; with 60,000 rows new users lose 1.4 +- 1.2 (nothing where the gates learn at a tenth of the rate).
-- MMoE with AVC in the gates alone, against a plain MMoE without AVC: +6.4 +- 4.6 | +.06 +- .04. That is its test.
+- MLP, Eq. 11, 1% new users: +5.5 +- 2.4 | -.01 +- .02 (+3.9 +- .6 at a rate of .048; there with batches of 512, where
+  the plain side is 1 better, +2.4 +- 2.2). The gain is one of scarce data: with 5% new users and 64 hidden units it is
+  +1.2 +- .3 at the plain side's best rate, and +3.9 +- 1.7 at a quarter of it, where neither side has arrived.
+- Attention, Eq. 14: +15 +- 8 | +.11 +- .09. A linear readout of plain attention cannot switch values by a feature.
+- MMoE, Eq. 17-18: +.03 +- .24 | +.03 +- .03. The softmax gate W^t x of the plain MMoE reads AVC itself and weighs the
+  experts by cohort, so nothing is left to gain.
+- MMoE with AVC in the gates alone, against a plain MMoE without AVC: +15.8 +- 2.8 | +.07 +- .04. That is its test.
+
+A teacher of the form of Eq. 17-18 where POSO(MMoE) gains 2 points with AVC as an input of both was searched for and not
+found. Varied: 2 to 64 experts of one or two layers and width 1 to 16, in the teacher and, apart from it, in the student;
+1 to 32 tasks, also with 2% or 10% of the labels of all but one known; routes from flat to nearly one expert; half the
+experts on in each cohort, all on for regular users, or a half of its own for every AVC bucket; 1, 2 and 5% new users;
+inputs of width 8 to 32; AVC embeddings of scale 1 and .01; 150,000 and 600,000 rows; gates at .1, 1, 3 and 10 times the
+learning rate. Over two seeds each, the best gains were +2.1 +- 3.7 (2 experts as narrow as the teacher's; +.1 with wider
+ones) and +.9 +- 1.6, and most lay between -1 and +.5. With as few experts as the teacher's POSO often lost one or two
+points, and with 1% new users up to 18 in a single seed; gates at a tenth of the rate neither lost nor gained. Even with
+the teacher's gates given, and not learned, it gained at most 3.
 """
 
 from collections.abc import Callable
@@ -58,32 +71,38 @@ class Student(nn.Module):
 
 def mlp_student(poso: bool) -> Student:
     width = 32 + AVC_DIM
-    return Student(PosoMLP(width, (64,), pc_dim=AVC_DIM) if poso else MLP(width, (64,)), nn.Linear(64, 1))
+    return Student(PosoMLP(width, (128,), pc_dim=AVC_DIM) if poso else MLP(width, (128,)), nn.Linear(128, 1))
 
 
 def attention_student(poso: bool) -> Student:
-    width = 16 + AVC_DIM
-    module = PosoMultiheadAttention(width, 16, 4, 8, pc_dim=AVC_DIM) if poso else MultiheadAttention(width, 16, 4, 8)
+    """Twice the teacher's heads: with as many, some seeds end in a worse minimum, which is noise on both sides."""
+    width = 8 + AVC_DIM
+    module = PosoMultiheadAttention(width, 8, 8, 4, pc_dim=AVC_DIM) if poso else MultiheadAttention(width, 8, 8, 4)
     return Student(module, nn.Linear(width + 32, 1))
 
 
 def mmoe_student(poso: bool, avc_as_input: bool = True) -> Student:
+    """Four times the teacher's experts: with as many, the student seldom finds the teacher's, nor POSO their gates."""
     width = 8 + AVC_DIM * avc_as_input
-    module = PosoMMoE(width, 8, (12, 16), 2, pc_dim=AVC_DIM) if poso else MMoE(width, 8, (12, 16), 2)
+    module = PosoMMoE(width, 16, (12, 16), 2, pc_dim=AVC_DIM) if poso else MMoE(width, 16, (12, 16), 2)
     return Student(module, Towers(16, (), 2), avc_as_input)
 
 
 def train(build: Callable[[], Student], samples: Samples, seed: int, learning_rate: float, batch: int) -> Student:
-    """One pass; the seed fixes weights and order, and gives both sides the same."""
+    """One pass, the learning rate falling linearly to 0; the seed fixes weights and order, and gives both sides the
+    same."""
     torch.manual_seed(seed)
     student = build()
     optimizer = torch.optim.Adam(student.parameters(), learning_rate)
     order = torch.randperm(len(samples.avc), generator=torch.Generator().manual_seed(seed))
-    for rows in torch.split(order, batch):
+    batches = torch.split(order, batch)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, len(batches))
+    for rows in batches:
         optimizer.zero_grad()
         loss = nn.functional.binary_cross_entropy_with_logits(student(samples, rows), samples.labels[rows])
         torch.autograd.backward(loss)
         optimizer.step()
+        schedule.step()
     return student
 
 
@@ -104,12 +123,13 @@ def gain(
     rows: int,
     learning_rate: float,
     batch: int,
+    new_rate: float = 0.05,
 ) -> tuple[float, float]:
     """AUC of the personalized minus the plain student, mean over SEEDS: on new users and on regular users."""
     gains = []
     for seed in SEEDS:
         draw = teacher(seed)
-        samples, test = sample(draw, rows, 0.05, 2 * seed), sample(draw, 30_000, 0.5, 2 * seed + 1)
+        samples, test = sample(draw, rows, new_rate, 2 * seed), sample(draw, 80_000, 0.5, 2 * seed + 1)
         plain, poso = (
             auc(train(lambda p=p: student(p), samples, seed, learning_rate, batch), test)  # type: ignore[misc]
             for p in (False, True)
@@ -121,23 +141,23 @@ def gain(
 
 
 def test_mlp_eq_11() -> None:
-    new, regular = gain(mlp_teacher, mlp_student, rows=150_000, learning_rate=6e-3, batch=1024)
+    new, regular = gain(mlp_teacher, mlp_student, rows=150_000, learning_rate=0.034, batch=1024, new_rate=0.01)
     assert new >= 2 and regular >= -0.1
 
 
 def test_attention_eq_14() -> None:
-    new, regular = gain(attention_teacher, attention_student, rows=60_000, learning_rate=1e-2, batch=512)
-    assert new >= 2 and regular >= -0.3, "regular users: seeds differ by .27"
+    new, regular = gain(attention_teacher, attention_student, rows=200_000, learning_rate=2e-2, batch=1024)
+    assert new >= 2 and regular >= -0.1
 
 
 def test_mmoe_eq_17_with_avc_in_the_gates_alone() -> None:
     new, regular = gain(
-        mmoe_teacher, lambda poso: mmoe_student(poso, False), rows=150_000, learning_rate=1e-2, batch=512
+        mmoe_teacher, lambda poso: mmoe_student(poso, False), rows=150_000, learning_rate=4e-2, batch=512
     )
     assert new >= 2 and regular >= -0.1
 
 
 def test_mmoe_eq_17_with_avc_as_an_input_of_both() -> None:
-    """No gain is expected; the bound on new users is the mean above less two standard deviations of a seed."""
-    new, regular = gain(mmoe_teacher, mmoe_student, rows=150_000, learning_rate=1e-2, batch=512)
-    assert new >= -2 and regular >= -0.1
+    """No gain is expected, and no loss: the bound on new users is two standard deviations of a seed."""
+    new, regular = gain(mmoe_teacher, mmoe_student, rows=150_000, learning_rate=4e-2, batch=512)
+    assert new >= -0.5 and regular >= -0.1
