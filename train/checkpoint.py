@@ -11,7 +11,7 @@ import shutil
 import zlib
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,7 +35,11 @@ T = TypeVar("T")
 @dataclass(kw_only=True, slots=True)
 class Progress:
     """Where a run stands: steps done, epoch, batches taken from the epoch by each of `world_size` ranks, and the seconds so
-    far. data: digest of the manifest of the data that it reads."""
+    far. data: digest of the manifest of the data that it reads.
+
+    pass_done: whether the epoch's last batch is taken. Of a stream of periods: period: the one that is or was trained on last;
+    ends: period -> step of its last batch, once that is done with; partitions: what was read of the data, to know it again.
+    """
 
     step: int = 0
     epoch: int = 0
@@ -43,6 +47,14 @@ class Progress:
     world_size: int = 1
     seconds: float = 0.0
     data: str = ""
+    pass_done: bool = False
+    period: str = ""
+    ends: dict[str, int] = field(default_factory=dict)
+    partitions: list[dict[str, Any]] = field(default_factory=list)
+
+
+# Checkpoints of before there were streams lack these.
+_OF_STREAMS = ("pass_done", "period", "ends", "partitions")
 
 
 class _Refused(Exception):
@@ -194,13 +206,18 @@ def _load(path: Path, state: State, own: State, ranks: Ranks) -> Progress:
     for name, value in mine.items():
         if name.startswith("random."):
             (torch.cuda if name.startswith("random.cuda") else torch).set_rng_state(value)
-    return Progress(**{f.name: told[f.name] for f in fields(Progress)})
+    return _progress(told)
+
+
+def _progress(told: dict[str, Any]) -> Progress:
+    names = [f.name for f in fields(Progress)]
+    return Progress(**{name: told[name] for name in names if name in told or name not in _OF_STREAMS})
 
 
 def _told(path: Path) -> dict[str, Any]:
     try:
         told: dict[str, Any] = json.loads((path / "progress.json").read_text())
-        Progress(**{f.name: told[f.name] for f in fields(Progress)})
+        _progress(told)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _Refused(f"damaged: progress.json cannot be read ({error})") from None
     return told

@@ -88,8 +88,19 @@ class TrainConfig:
 
     warm_start: folder of a run whose weights this one begins with, where they fit (train/warm_start.py). warm_rename: names of
     that run's tables or parameters -> names in this one.
+
+    mode: passes over `data.fit`, or periods (docs/streaming.md): each period of the data, whatever its split, is scored by the
+    model of all before it and then trained on, once and in order of time. first_period: the first that is streamed; what lies
+    before is trained on without being scored, as `data.order` says (empty: the first of the data is). look_back: after each
+    period, scores a sample of so many rows (look_back_rows) of the periods so far back. follow_s: seconds to wait for another
+    period at the end of the data.
     """
 
+    mode: Literal["passes", "periods"] = "passes"
+    first_period: str = ""
+    look_back: tuple[int, ...] = (1, 7)
+    look_back_rows: int = 10_000
+    follow_s: float = 0.0
     epochs: int = 1
     cold_passes: int = 0
     cold_trains: Literal["all", "gates"] = "all"
@@ -228,6 +239,7 @@ def validate(config: RunConfig) -> FeatureSet:
         raise UserError(f"{config.name}: {error}") from None
     m, d, o, t = config.model, config.data, config.optim, config.train
     _check_rates(config, {table.name for table in tables})
+    _check_periods(config)
     config.sharding.check(config.name, tables)
     positive = {
         "model.heads": m.heads,
@@ -246,6 +258,7 @@ def validate(config: RunConfig) -> FeatureSet:
         "train.log_every": t.log_every,
         "train.keep_checkpoints": t.keep_checkpoints,
         "train.accumulate": t.accumulate,
+        "train.look_back_rows": t.look_back_rows,
     }
     at_least_0 = {
         "cold_weight": config.cold_weight,
@@ -261,6 +274,7 @@ def validate(config: RunConfig) -> FeatureSet:
         "train.steps": t.steps,
         "train.checkpoint_every": t.checkpoint_every,
         "train.threads": t.threads,
+        "train.follow_s": t.follow_s,
     }
     for name, value in at_least_0.items():
         if value < 0:
@@ -302,6 +316,28 @@ def _check_rates(config: RunConfig, tables: set[str]) -> None:
             )
         if scale < 0:
             raise UserError(f"{config.name}: optim.table_lr_scale[{name!r}]={scale}: must not be below 0")
+
+
+def _check_periods(config: RunConfig) -> None:
+    """Checks what a stream of periods leaves no room for."""
+    t, o = config.train, config.optim
+    if min(t.look_back, default=0) < 0 or len(set(t.look_back)) < len(t.look_back):
+        raise UserError(f"{config.name}: train.look_back={list(t.look_back)}: must be different numbers, not below 0")
+    if t.mode == "passes":
+        if t.first_period or t.follow_s:
+            name = "first_period" if t.first_period else "follow_s"
+            raise UserError(f"{config.name}: train.{name}={getattr(t, name)!r} is of a stream; set train.mode=periods")
+        return
+    wanted = {
+        "train.epochs": (t.epochs, 1),
+        "train.cold_passes": (t.cold_passes, 0),
+        # A decay ends with the run, and a stream does not.
+        "optim.decay": (o.decay, "constant"),
+        "optim.sparse_decay": (o.sparse_decay or "constant", "constant"),
+    }
+    for name, (value, right) in wanted.items():
+        if value != right:
+            raise UserError(f"{config.name}: {name}={value!r}: must be {right!r} with train.mode=periods")
 
 
 def difference(config: RunConfig, base: RunConfig) -> str:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from coldrank.train.config import RunConfig
 from coldrank.train.data.batches import BatchMaker, DataFolder, batches
-from coldrank.train.data.read import SampleReader
+from coldrank.train.data.read import Reader, SampleReader
 from coldrank.train.distributed import Ranks
 from coldrank.train.errors import UserError
 from coldrank.train.metrics import evaluate_predictions
@@ -35,21 +35,28 @@ def evaluation_reader(make: BatchMaker, data: DataFolder, split: str, config: Ru
     return reader
 
 
-@torch.no_grad()
 def predict(
     model: nn.Module, make: BatchMaker, data: DataFolder, split: str, config: RunConfig, ranks: Ranks
 ) -> pl.DataFrame | None:
-    """Scores every sample of a split, sorted by time, user and item; on the first rank, None on the others.
+    """`score` of every sample of a split."""
+    return score(model, make, evaluation_reader(make, data, split, config, ranks), split, config, ranks)
 
-    Columns: user_id, item_id, time (ms), user_views, item_views, label_<task> (null: unknown), prob_<task>, true_<task>.
+
+@torch.no_grad()
+def score(
+    model: nn.Module, make: BatchMaker, reader: Reader, what: str, config: RunConfig, ranks: Ranks
+) -> pl.DataFrame | None:
+    """Scores the samples of a reader, sorted by time, user and item; on the first rank, None on the others.
+
+    what: a name for the progress bar. Every rank must have a batch. Columns: user_id, item_id, time (ms), user_views,
+    item_views, label_<task> (null: unknown), prob_<task>, true_<task>.
     """
-    reader = evaluation_reader(make, data, split, config, ranks)
     rounds = torch.tensor(reader.batches, device=ranks.device)
     dist.all_reduce(rounds, op=dist.ReduceOp.MAX)
     model.eval()
     parts: list[dict[str, np.ndarray]] = []
     with batches(reader, make, config.data.prefetch) as source:
-        bar = tqdm(source, total=reader.batches, desc=f"score {split}", unit="batch", disable=not ranks.is_first)
+        bar = tqdm(source, total=reader.batches, desc=f"score {what}", unit="batch", disable=not ranks.is_first)
         for batch in bar:
             probabilities = torch.sigmoid(model(batch.to(ranks.device)).logits).cpu().numpy()
             columns = {name: t.numpy() for name, t in batch.keys.items()}
@@ -72,10 +79,12 @@ def predict(
     return frame.with_columns(*labels, *views).sort("time", "user_id", "item_id", maintain_order=True)
 
 
-def metric_rows(frame: pl.DataFrame, config: RunConfig, step: int, split: str) -> list[MetricRow]:
-    """The metrics of a scored split, as the rows of metrics.jsonl."""
+def metric_rows(
+    frame: pl.DataFrame, config: RunConfig, step: int, split: str, period: str | None = None
+) -> list[MetricRow]:
+    """The metrics of a scored split or period, as the rows of metrics.jsonl."""
     rows = evaluate_predictions(frame, list(config.tasks), config.cohorts)
-    return [{"step": step, "period": None, "split": split, **row} for row in rows]
+    return [{"step": step, "period": period, "split": split, **row} for row in rows]
 
 
 def write_predictions(frame: pl.DataFrame, path: Path) -> None:

@@ -1,11 +1,12 @@
 """What a run reads: passes over all samples of `data.fit`, then over those of new users."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from coldrank.train.checkpoint import Progress
 from coldrank.train.config import RunConfig
 from coldrank.train.data.batches import BatchMaker, DataFolder
-from coldrank.train.data.read import AtMost, SampleReader
+from coldrank.train.data.read import AtMost, Reader, SampleReader
 from coldrank.train.distributed import Ranks
 from coldrank.train.errors import UserError
 
@@ -14,8 +15,8 @@ from coldrank.train.errors import UserError
 class Passes:
     """`epochs` passes of the reader `all`, then, where there is a reader `cold`, `cold_passes` of that one."""
 
-    all: SampleReader
-    cold: SampleReader | None
+    all: Reader
+    cold: Reader | None
     epochs: int
     cold_passes: int
 
@@ -31,7 +32,7 @@ class Passes:
         """Whether a pass (0-based) is over new users alone."""
         return self.cold is not None and epoch >= self.epochs
 
-    def reader(self, epoch: int) -> SampleReader:
+    def reader(self, epoch: int) -> Reader:
         """The reader of a pass (0-based)."""
         return self.cold if self.cold is not None and epoch >= self.epochs else self.all
 
@@ -44,11 +45,12 @@ class Passes:
         """Steps of the passes up to where a run stands."""
         return sum(self.reader(epoch).common_batches for epoch in range(progress.epoch)) + progress.batch
 
-    def samples(self, progress: Progress) -> int:
-        """Samples that all ranks have read so far."""
+    def facts(self, progress: Progress) -> dict[str, Any]:
+        """fit_rows: of a pass over all. samples: that all ranks have read so far."""
         reader = self.reader(progress.epoch)
         part = round(reader.total_rows * progress.batch / reader.common_batches)
-        return sum(self.reader(epoch).total_rows for epoch in range(progress.epoch)) + part
+        before = sum(self.reader(epoch).total_rows for epoch in range(progress.epoch))
+        return {"fit_rows": self.all.total_rows, "samples": before + part}
 
 
 def _reader(config: RunConfig, data: DataFolder, make: BatchMaker, ranks: Ranks, only: AtMost | None) -> SampleReader:

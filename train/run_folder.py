@@ -14,6 +14,8 @@ from coldrank.train.errors import UserError
 from coldrank.train.plan.config import ShardingConfig
 
 MetricRow = dict[str, Any]
+# Splits of rows that a stream writes at the step of a checkpoint, after it: period by period.
+NEXT, BACK = "next", "back"
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -86,9 +88,13 @@ class RunFolder:
         write_atomic(self.path / "warm_start.txt", report)
 
     def forget_after(self, step: int) -> None:
-        """Drops the metrics later than a step: a run that resumes writes them again."""
-        self._write([row for row in self._rows() if row["step"] <= step])
-        self._forget_events(step + 1)
+        """Drops the metrics later than the checkpoint of a step: a run that resumes writes them again."""
+        before = [row for row in self._rows() if row["step"] <= step]
+        kept = [row for row in before if row["step"] < step or row["split"] not in (NEXT, BACK)]
+        self._write(kept)
+        self._forget_events(step + (len(kept) == len(before)))
+        if len(kept) < len(before):
+            self._draw([row for row in kept if row["step"] == step])
 
     def _forget_events(self, step: int) -> None:
         """Sets a mark at which TensorBoard drops what it has read of this step and later ones."""
@@ -111,8 +117,10 @@ class RunFolder:
 
     def _draw(self, rows: list[MetricRow]) -> None:
         for row in rows:
-            if row["value"] is not None:
-                tag = f"{row['split']}/{row['cohort']}/{row['task']}/{row['metric']}"
+            # Rows of several past periods have one step, which TensorBoard would draw as one curve.
+            if row["value"] is not None and row["split"] != BACK:
+                split = row["split"] if row["period"] is None else f"{row['split']}_period"
+                tag = f"{split}/{row['cohort']}/{row['task']}/{row['metric']}"
                 self.board.add_scalar(tag, row["value"], row["step"])
         # By itself it writes every two minutes: a kill would lose events of steps that a checkpoint has passed.
         self.board.flush()
@@ -121,7 +129,7 @@ class RunFolder:
         """Writes an evaluation into metrics.jsonl, in place of an earlier one of the same step and split, and as summary."""
         step, split = rows[0]["step"], rows[0]["split"]
         before = self._rows()
-        kept = [row for row in before if (row["step"], row["split"]) != (step, split)]
+        kept = [row for row in before if (row["step"], row["split"], row["period"]) != (step, split, None)]
         self._write(kept + rows)
         if len(kept) < len(before):
             self._forget_events(step)
@@ -138,4 +146,5 @@ class RunFolder:
 def _without_length(config: RunConfig) -> RunConfig:
     """The config but for what may change when a run goes on: its length, how it is read and kept, and where the tables lie."""
     data = replace(config.data, prefetch=DataConfig().prefetch, eval_batch_size=DataConfig().eval_batch_size)
-    return replace(config, train=TrainConfig(), data=data, sharding=ShardingConfig())
+    train = TrainConfig(mode=config.train.mode, first_period=config.train.first_period)
+    return replace(config, train=train, data=data, sharding=ShardingConfig())

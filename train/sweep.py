@@ -51,6 +51,8 @@ class Job:
         if changed:
             raise UserError(f"{self.out}: holds another run ({changed.splitlines()[0]}); --fresh starts over")
         if done["data_digest"] != data.digest:
+            if self.load().train.mode == "periods":  # there may be more of them
+                return False
             raise UserError(f"{self.out}: was trained on other data than {data.path}; --fresh starts over")
         return True
 

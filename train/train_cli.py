@@ -131,7 +131,8 @@ def _train_one(args: argparse.Namespace) -> None:
         fresh = args.fresh and not is_restart()
         rows = train(config, data, args.out, ranks, fresh=fresh, diff=_diff(args.config, config))
         if ranks.is_first:
-            tqdm.write(f"\n{summary_table(rows)}\n\n{args.out}: run folder, all metrics in summary.json")
+            table = summary_table(rows) if rows else "(no period is scored yet)"
+            tqdm.write(f"\n{table}\n\n{args.out}: run folder, all metrics in summary.json")
 
 
 def is_restart() -> bool:
@@ -163,7 +164,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     if not checkpoint.steps(checkpoints):
         raise UserError(f"{args.run_folder}: no checkpoint in it")
     data = DataFolder.open(args.data)
-    if args.split in config.data.fit:
+    if args.split in config.data.fit or config.train.mode == "periods":
         tqdm.write(
             f"{args.run_folder}: was trained on split {args.split!r}; its metrics there are not those of new data"
         )

@@ -29,10 +29,11 @@ from coldrank.train.optimizers import Optimizers
 from coldrank.train.passes import Passes
 from coldrank.train.plan import table as plan_table
 from coldrank.train.plan.plan import Plan
-from coldrank.train.preemption import preemption
+from coldrank.train.preemption import Stop, preemption
 from coldrank.train.recent import Recent
 from coldrank.train.run_folder import MetricRow, RunFolder
 from coldrank.train.stepping import Steps, Taken, one_by_one, pipelined
+from coldrank.train.streaming import Stream
 from coldrank.train.task import RankingTask
 from coldrank.train.warm_start import warm_start
 
@@ -104,10 +105,15 @@ def train(config: RunConfig, data: DataFolder, out: Path, ranks: Ranks, *, fresh
     resumes = not fresh and bool(checkpoint.steps_for_all(folder.checkpoints))
     folder.check(config if resumes else None)
     run = build(config, data, ranks)
-    passes = Passes.of(config, data, run.make, ranks)
-    evaluation_reader(
-        run.make, data, config.data.evaluate, config, ranks
-    )  # its mistakes are better known now than then
+    course: Passes | Stream
+    if config.train.mode == "periods":
+        course = Stream(run, folder)
+        fit = course.warm_files
+    else:
+        course = Passes.of(config, data, run.make, ranks)
+        fit = data.files(config.data.fit)
+        # Its mistakes are better known now than at the end.
+        evaluation_reader(run.make, data, config.data.evaluate, config, ranks)
     dist.barrier()
     if ranks.is_first and not resumes:
         folder.clear()
@@ -115,10 +121,10 @@ def train(config: RunConfig, data: DataFolder, out: Path, ranks: Ranks, *, fresh
     recent = Recent(list(config.tasks), ranks)
     warm = None
     if resumes:
-        progress = _resume(run, passes, folder, recent)
+        progress = _resume(run, course, folder, recent)
     else:
         progress = Progress(world_size=ranks.world_size, data=data.digest)
-        fit_encoder(run.encoder, data.files(config.data.fit))
+        fit_encoder(run.encoder, fit)
         if config.train.warm_start:
             warm = warm_start(config, run.model, run.state, run.encoder.features, ranks)
     if ranks.is_first:
@@ -126,18 +132,37 @@ def train(config: RunConfig, data: DataFolder, out: Path, ranks: Ranks, *, fresh
         if warm:
             folder.tell_warm_start(str(warm))
             tqdm.write(warm.line)
-        folder.describe(facts(run, passes, progress, finished=False))
+        folder.describe(facts(run, course, progress, finished=False))
         tqdm.write(plan_table.tables(run.plan))
-    _steps(run, passes, folder, progress, recent)
-    rows = evaluate(run, config.data.evaluate, progress.step, out / f"predictions-{config.data.evaluate}.parquet")
+    rows = _train(run, course, folder, progress, recent)
     if ranks.is_first:
-        folder.log_evaluation(rows)
-        folder.describe(facts(run, passes, progress, finished=True))
+        if rows:
+            folder.log_evaluation(rows)
+        folder.describe(facts(run, course, progress, finished=True))
     folder.close()
     return rows
 
 
-def facts(run: Run, passes: Passes, progress: Progress, *, finished: bool) -> dict[str, Any]:
+def _train(run: Run, course: Passes | Stream, folder: RunFolder, progress: Progress, recent: Recent) -> list[MetricRow]:
+    """Trains to the end; the metrics of the evaluation, on the first rank."""
+    config, ranks = run.config, run.ranks
+    saver = Saver(folder.checkpoints, ranks, config.train.keep_checkpoints)
+    with preemption() as stop:
+        loop = _Loop(run, folder, progress, recent, saver, stop)
+        if isinstance(course, Stream):
+            course.train(progress, loop.train, stop)
+        else:
+            # At another number of ranks than before, as many steps remain as the rest of the passes has now.
+            end = progress.step + course.steps - course.steps_before(progress)
+            loop.train(course, config.train.steps or end)
+    saver.close()
+    if isinstance(course, Stream):
+        return course.summary(progress)
+    split = config.data.evaluate
+    return evaluate(run, split, progress.step, folder.path / f"predictions-{split}.parquet")
+
+
+def facts(run: Run, course: Passes | Stream, progress: Progress, *, finished: bool) -> dict[str, Any]:
     """What run.json says. seconds: of training, without evaluation. samples: read by all ranks so far, each pass counted.
     Parameters are those of the whole model, whatever part of it this rank holds."""
     tables = sum(t.rows * t.dim for t in run.encoder.features.tables)
@@ -145,8 +170,7 @@ def facts(run: Run, passes: Passes, progress: Progress, *, finished: bool) -> di
         "finished": finished,
         "data_path": str(run.data.path),
         "data_digest": run.data.digest,
-        "fit_rows": passes.all.total_rows,
-        "samples": passes.samples(progress),
+        **course.facts(progress),
         "steps": progress.step,
         "seconds": round(progress.seconds, 3),
         "world_size": run.ranks.world_size,
@@ -159,11 +183,14 @@ def facts(run: Run, passes: Passes, progress: Progress, *, finished: bool) -> di
     }
 
 
-def _resume(run: Run, passes: Passes, folder: RunFolder, recent: Recent) -> Progress:
+def _resume(run: Run, course: Passes | Stream, folder: RunFolder, recent: Recent) -> Progress:
     """Loads the last checkpoint that can be used."""
     ranks = run.ranks
     progress = checkpoint.load(folder.checkpoints, run.state, recent.state, ranks)
-    if progress.data != run.data.digest:
+    if isinstance(course, Stream):
+        course.check_unchanged(progress)
+        progress.data = run.data.digest
+    elif progress.data != run.data.digest:
         raise UserError(f"{folder.path}: was trained on other data than {run.data.path}; --fresh starts over")
     if ranks.is_first:
         tqdm.write(f"{folder.path}: goes on from step {progress.step} (--fresh starts over)")
@@ -171,7 +198,7 @@ def _resume(run: Run, passes: Passes, folder: RunFolder, recent: Recent) -> Prog
     if progress.world_size != ranks.world_size:
         # The same share of the pass has been read; at the edges of buffers a few rows are read twice or not at all.
         batch = -(-progress.batch * progress.world_size // ranks.world_size)
-        progress.batch = min(batch, passes.reader(progress.epoch).common_batches)
+        progress.batch = min(batch, course.reader(progress.epoch).common_batches)
         progress.world_size = ranks.world_size
     return progress
 
@@ -211,31 +238,42 @@ def _trained(run: Run, passes: Passes, progress: Progress, total: int) -> Steps:
     return train_on(run.model, ready, run.ranks.device, begin, run.optimizers.end_step)
 
 
-def _steps(run: Run, passes: Passes, folder: RunFolder, progress: Progress, recent: Recent) -> None:
-    config, ranks = run.config, run.ranks
-    # At another number of ranks than before, as many steps remain as the rest of the passes has now.
-    total = config.train.steps or progress.step + passes.steps - passes.steps_before(progress)
-    saver = Saver(folder.checkpoints, ranks, config.train.keep_checkpoints)
-    begun = time.perf_counter() - progress.seconds
-    done = _trained(run, passes, progress, total)
-    bar = tqdm(done, total=total, initial=progress.step, desc=config.name, unit="step", disable=not ranks.is_first)
-    with preemption() as stop:
+@dataclass(frozen=True, slots=True)
+class _Loop:
+    """Where steps write to."""
+
+    run: Run
+    folder: RunFolder
+    progress: Progress
+    recent: Recent
+    saver: Saver
+    stop: Stop
+
+    def train(self, passes: Passes, total: int) -> None:
+        """Trains up to step `total`; the last has a line of metrics and a checkpoint."""
+        config, ranks, progress, recent = self.run.config, self.run.ranks, self.progress, self.recent
+        recent.since = time.perf_counter()
+        begun = recent.since - progress.seconds
+        done = _trained(self.run, passes, progress, total)
+        desc = f"{config.name} {progress.period}".strip()
+        bar = tqdm(done, total=total, initial=progress.step, desc=desc, unit="step", disable=not ranks.is_first)
         for taken, outputs in bar:
             recent.add(outputs.loss.detach(), outputs.task_losses, len(taken.batch))
             progress.epoch, progress.batch = taken.epoch, taken.batches
+            progress.pass_done = taken.batches == passes.reader(taken.epoch).common_batches
             progress.step += 1
             progress.seconds = time.perf_counter() - begun
-            last, stops = progress.step == total, stop.asked()
+            last, stops = progress.step == total, self.stop.asked()
             if last or progress.step % config.train.log_every == 0:
-                saver.finish()
+                self.saver.finish()
                 rows = recent.rows(progress.step)
                 if ranks.is_first:
-                    folder.log(rows)
+                    self.folder.log(rows)
                     bar.set_postfix_str(f"loss {rows[0]['value']:.4f}, {recent.rate:,.0f} samples/s")
             every = config.train.checkpoint_every
             if last or stops or (every and progress.step % every == 0):
-                saver.begin(run.state_after(taken), recent.state, progress)
+                self.saver.begin(self.run.state_after(taken), recent.state, progress)
             if stops:
-                saver.finish()
+                self.saver.finish()
                 raise Preempted(f"stopped by SIGTERM after step {progress.step}; started again, goes on from there")
-    saver.close()
+        self.saver.finish()

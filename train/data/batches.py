@@ -16,7 +16,7 @@ from torchrec import KeyedJaggedTensor
 from coldrank.models.batch import Batch
 from coldrank.models.encode import FeatureEncoder
 from coldrank.models.features import Input
-from coldrank.train.data.read import Column, Prefetcher, Raw, SampleReader
+from coldrank.train.data.read import Column, Prefetcher, Raw, Reader
 from coldrank.train.errors import UserError
 
 # Held while a module is called here, in a background thread, and by whoever changes what such a call does.
@@ -108,7 +108,7 @@ def _writable(column: Column) -> np.ndarray:
     return column if column.flags.writeable else column.copy()
 
 
-def batches(reader: SampleReader, make: BatchMaker, depth: int, epoch: int = 0, start: int = 0) -> Prefetcher:
+def batches(reader: Reader, make: BatchMaker, depth: int, epoch: int = 0, start: int = 0) -> Prefetcher:
     """Batches of an epoch from batch `start` on, read, checked and encoded `depth` ahead in a thread."""
 
     def produce() -> Iterator[Batch]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
@@ -43,6 +43,26 @@ class RowGroup:
         return self.start + (low + i if self.kept is None else int(self.kept[low + i])) + 1
 
 
+class Only(Protocol):
+    """Which rows are read."""
+
+    def rows(self, file: pq.ParquetFile, index: int) -> np.ndarray:
+        """Those of a row group that are kept, ascending."""
+        ...
+
+
+class Reader(Protocol):
+    """A rank's share of some rows, in batches. total_rows: of all ranks. common_batches: as many as every rank has."""
+
+    total_rows: int
+    batches: int
+    common_batches: int
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Raw]:
+        """The rank's batches of a pass from batch `start` on."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class AtMost:
     """Keeps the rows whose integer column is at most so large."""
@@ -56,7 +76,7 @@ class AtMost:
         return np.flatnonzero(pc.fill_null(pc.less_equal(column, self.most), False).to_numpy())
 
 
-def list_row_groups(paths: list[Path], only: AtMost | None = None) -> list[RowGroup]:
+def list_row_groups(paths: list[Path], only: Only | None = None) -> list[RowGroup]:
     """All row groups of the files, in order; with `only`, those rows of them."""
     groups = []
     for path in paths:
@@ -110,7 +130,7 @@ class SampleReader:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Raw]:
         """The rank's batches of an epoch from batch `start` on; the last may be short."""
         order = range(len(self.groups)) if self.in_time else self._rng(epoch, 0).permutation(len(self.groups))
-        line = _Line([self.groups[i] for i in order], self.columns)
+        line = Line([self.groups[i] for i in order], self.columns)
         per_buffer = self.buffer_rows // self.batch_size
         for buffer, (first, count) in enumerate(self._buffers(self.rank)):
             if count == 0 or (buffer + 1) * per_buffer <= start:
@@ -137,7 +157,7 @@ class SampleReader:
         return np.random.default_rng([self.seed, epoch, stream])
 
 
-class _Line:
+class Line:
     """Row groups end to end, read by position; keeps the last row group decoded, for the buffer that ends inside it."""
 
     def __init__(self, groups: list[RowGroup], columns: list[Input]) -> None:

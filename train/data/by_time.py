@@ -1,0 +1,122 @@
+"""Prepared Parquet -> raw columns in one line by time, whatever files they lie in.
+
+Files of one period may overlap in time (splits by users do). Each file is sorted, so what a stretch of the merged line takes
+from it is a stretch as well: only the times are held in memory. Ranks take turns batch by batch, so that step n of all ranks
+together reads what follows step n - 1.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from coldrank.models.features import Input
+from coldrank.train.data.check import check_schema
+from coldrank.train.data.read import Column, Line, Only, Raw, list_row_groups, take
+from coldrank.train.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """Keeps the rows later than a time (ms)."""
+
+    time: int
+
+    def rows(self, file: pq.ParquetFile, index: int) -> np.ndarray:
+        """Which rows of a row group are kept, ascending."""
+        column = file.read_row_group(index, columns=["time"])["time"]
+        return np.flatnonzero(pc.greater(column, self.time).to_numpy())
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """Keeps one row in so many, evenly spaced in each row group."""
+
+    step: int
+
+    def rows(self, file: pq.ParquetFile, index: int) -> np.ndarray:
+        """Which rows of a row group are kept, ascending."""
+        return np.arange(0, file.metadata.row_group(index).num_rows, self.step)
+
+
+class TimeReader:
+    """A `Reader` of the rows of some files, or of those that `only` keeps, strictly in order of time (ties: files as given).
+
+    Raises UserError for a missing column, a wrong type, a value out of range, and a file whose rows are not sorted by time.
+    """
+
+    def __init__(
+        self,
+        paths: list[Path],
+        columns: list[Input],
+        batch_size: int,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        only: Only | None = None,
+    ) -> None:
+        for path in paths:
+            check_schema(path, pq.read_schema(path), columns)
+        groups = [list_row_groups([path], only) for path in paths]
+        self.lines = [Line(own, columns) for own in groups]
+        times = [_times(path, only) for path in paths]
+        order = np.argsort(np.concatenate([np.empty(0, np.int64), *times]), kind="stable")
+        file = np.repeat(np.arange(len(paths), dtype=np.int16), [len(t) for t in times])[order]
+        # Of each file, where its rows stand in the merged line.
+        self.places = [np.flatnonzero(file == i) for i in range(len(paths))]
+        self.total_rows = len(order)
+        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
+        stretch = batch_size * world_size
+        self.full, rest = divmod(self.total_rows, stretch)
+        # The last rows are shared out evenly.
+        self.last = tuple(self.full * stretch + rest * r // world_size for r in (rank, rank + 1))
+        self.batches = self.full + (self.last[1] > self.last[0])
+        self.common_batches = self.full + (rest >= world_size)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Raw]:
+        """The rank's batches from batch `start` on, the same in every epoch; the last may be short."""
+        for n in range(start, self.batches):
+            first = (n * self.world_size + self.rank) * self.batch_size
+            yield self._read(*((first, first + self.batch_size) if n < self.full else self.last))
+
+    def _read(self, first: int, end: int) -> Raw:
+        parts, places = [], []
+        for line, own in zip(self.lines, self.places, strict=True):
+            low, high = np.searchsorted(own, (first, end))
+            if high > low:
+                parts.append(line.read(int(low), int(high - low)))
+                places.append(own[low:high])
+        if len(parts) == 1:
+            return parts[0]
+        index = np.argsort(np.concatenate(places))
+        return {name: take(_joined([part[name] for part in parts]), index) for name in parts[0]}
+
+
+def _joined(columns: list[Column]) -> Column:
+    scalars = [c for c in columns if not isinstance(c, tuple)]
+    lists = [c for c in columns if isinstance(c, tuple)]
+    if not lists:
+        return np.concatenate(scalars)
+    lengths = np.concatenate([np.diff(offsets) for _, offsets in lists])
+    return np.concatenate([values for values, _ in lists]), np.concatenate([[0], np.cumsum(lengths)])
+
+
+def _times(path: Path, only: Only | None) -> np.ndarray:
+    """Times (ms) of the rows that are kept, int64 [N]."""
+    with pq.ParquetFile(path) as file:
+        times = [np.empty(0, np.int64)]
+        for index in range(file.num_row_groups):
+            column = file.read_row_group(index, columns=["time"])["time"].to_numpy()
+            times.append(column if only is None else column[only.rows(file, index)])
+    merged = np.concatenate(times)
+    falls = np.flatnonzero(np.diff(merged) < 0)
+    if len(falls):
+        row = int(falls[0]) + 1
+        raise UserError(
+            f"{path}: column time, row {row + 1} of those read: {merged[row]} is earlier than the row before; a stream needs"
+            " rows in order of time, as `coldrank prepare` writes them"
+        )
+    return merged

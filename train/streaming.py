@@ -1,0 +1,258 @@
+"""Training on a stream of periods: every period is a test first and training afterwards (prequential evaluation).
+
+Period t is scored by the model of all periods before it, then trained on in one pass in order of time. The periods are those of
+the prepared data, of all splits. What is fitted to data (vocabularies, edges, moments) is fitted to the warm part alone.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import torch.distributed as dist
+from tqdm import tqdm
+
+from coldrank.train.checkpoint import Progress
+from coldrank.train.config import RunConfig
+from coldrank.train.data.batches import DataFolder
+from coldrank.train.data.by_time import After, Every, TimeReader
+from coldrank.train.data.read import Only, Reader, SampleReader
+from coldrank.train.errors import Preempted, UserError
+from coldrank.train.evaluate import metric_rows, score, write_predictions
+from coldrank.train.passes import Passes
+from coldrank.train.preemption import Stop
+from coldrank.train.run_folder import BACK, NEXT, MetricRow, RunFolder
+
+if TYPE_CHECKING:  # the trainer, which runs this, makes it
+    from coldrank.train.trainer import Run
+
+Json = dict[str, Any]
+POLL_S = 5.0
+# Of a look back: enough to see what is forgotten.
+_BACK_METRICS = ("auc", "ne")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What is trained on between two tests: a period, or the whole warm part. periods: their names, in order. partitions: of
+    the manifest, in order of time. scored: before it is trained on. shuffled: else in order of time."""
+
+    periods: tuple[str, ...]
+    partitions: tuple[Json, ...]
+    scored: bool
+    shuffled: bool
+
+    @property
+    def name(self) -> str:
+        """Its last period."""
+        return self.periods[-1]
+
+
+def stages(data: DataFolder, config: RunConfig) -> list[Stage]:
+    """The stages of a data folder as it is now. Raises UserError for a `train.first_period` that cannot be the first."""
+    found = _by_period(data)
+    names, first = list(found), config.train.first_period
+    if first and first not in names[1:]:
+        raise UserError(
+            f"train.first_period={first}: must be one of the periods of {data.path} after the first, "
+            f"{names[0]} to {names[-1]}"
+        )
+    at = names.index(first) if first else 1
+    shuffled = config.data.order == "random"
+    warm = [names[:at]] if shuffled else [[name] for name in names[:at]]
+    return [
+        *(Stage(tuple(w), tuple(p for name in w for p in found[name]), False, shuffled) for w in warm),
+        *(Stage((name,), found[name], True, False) for name in names[at:]),
+    ]
+
+
+class Stream:
+    """A run's way through the periods.
+
+    begins: called before a period's first step (not when a run resumes inside of it), the first of them scores it. ends: called
+    after its last step, and again when a run resumes there: its checkpoint is from before the call. Whoever has to know of
+    periods joins these lists.
+    """
+
+    def __init__(self, run: "Run", folder: RunFolder) -> None:
+        self.run, self.folder = run, folder
+        self.stages = stages(run.data, run.config)
+        self.begins: list[Callable[[Stage, Progress], None]] = [self._score_next]
+        self.ends: list[Callable[[Stage, Progress], None]] = [self._look_back]
+        self.reader(0)  # what is wrong with it is better known now than after the encoder is fitted
+
+    @cached_property
+    def warm_files(self) -> list[Path]:
+        """Files of the periods that are not scored: what the encoder may know."""
+        return [self.run.data.path / p["path"] for s in self.stages if not s.scored for p in s.partitions]
+
+    def facts(self, progress: Progress) -> Json:
+        """fit_rows: of the periods begun. samples: that all ranks have read so far. periods: name -> step of its last batch."""
+        begun = sum(p["rows"] for p in progress.partitions)
+        left = 0
+        if progress.period and not progress.pass_done:
+            reader = self.reader(progress.epoch)
+            left = round(reader.total_rows * (1 - progress.batch / max(1, reader.common_batches)))
+        return {"fit_rows": begun, "samples": begun - left, "periods": dict(progress.ends)}
+
+    def check_unchanged(self, progress: Progress) -> None:
+        """Raises UserError if what was trained on is no longer what the data folder holds, naming the first difference."""
+        data = self.run.data
+        before = {p["path"]: p for p in progress.partitions}
+        now = {
+            p["path"]: p for name, of in _by_period(data).items() if name <= progress.period for p in _seen(data, of)
+        }
+        for path in sorted(before.keys() | now.keys()):
+            was, found = before.get(path), now.get(path)
+            if was == found:
+                continue
+            if was is None or found is None:
+                text = "is no longer there" if found is None else "is new, in a period that is done with"
+            else:
+                name = next(n for n in was if was[n] != found.get(n))
+                text = f"has {name} {found.get(name)}, and had {was[name]} when it was trained on"
+            raise UserError(f"{self.folder.path}: {data.path / path} {text}; --fresh starts over")
+
+    def train(self, progress: Progress, train_on: Callable[[Passes, int], None], stop: Stop) -> None:
+        """Goes through the periods, up to the last one or to `train.steps`. train_on: trains up to a step."""
+        limit, at = self.run.config.train.steps, progress.epoch
+        while at < len(self.stages) or self._grows(progress, stop):
+            stage = self.stages[at]
+            if progress.period != stage.name:
+                if limit and progress.step >= limit:
+                    return
+                for call in self.begins:
+                    call(stage, progress)
+                progress.epoch, progress.batch, progress.pass_done, progress.period = at, 0, False, stage.name
+                progress.partitions += _seen(self.run.data, stage.partitions)
+            if not progress.pass_done:
+                reader = self.reader(at)
+                end = progress.step + max(0, reader.common_batches - progress.batch)
+                train_on(Passes(reader, None, 1, 0), min(end, limit or end))
+                progress.pass_done = progress.step == end
+            if not progress.pass_done:
+                return
+            progress.ends[stage.name] = progress.step
+            for call in self.ends:
+                call(stage, progress)
+            at += 1
+
+    def summary(self, progress: Progress) -> list[MetricRow]:
+        """The metrics of all scored periods together, on the first rank; their predictions in one file."""
+        scored = [s.name for s in self.stages[: progress.epoch + 1] if s.scored]
+        files = [path for name in scored if (path := self._predictions(name)).exists()]
+        if not files or not self.run.ranks.is_first:
+            return []
+        frame = pl.concat([pl.read_parquet(path) for path in files])
+        write_predictions(frame, self.folder.path / f"predictions-{NEXT}.parquet")
+        return metric_rows(frame, self.run.config, progress.step, NEXT)
+
+    def _predictions(self, period: str) -> Path:
+        return self.folder.path / f"predictions-{NEXT}" / f"{period}.parquet"
+
+    def reader(self, epoch: int) -> Reader:
+        """What is trained on in a stage (0-based)."""
+        run, data, stage = self.run, self.run.config.data, self.stages[epoch]
+        files = [run.data.path / p["path"] for p in stage.partitions]
+        if not stage.shuffled:
+            return self._by_time(files, data.batch_size, None)
+        return SampleReader(
+            files,
+            run.make.columns(),
+            data.batch_size,
+            shuffle_rows=data.shuffle_rows,
+            in_time=False,
+            seed=run.config.seed,
+            rank=run.ranks.rank,
+            world_size=run.ranks.world_size,
+        )
+
+    def _by_time(self, files: list[Path], batch_size: int, only: Only | None) -> TimeReader:
+        columns, ranks = self.run.make.columns(), self.run.ranks
+        return TimeReader(files, columns, batch_size, rank=ranks.rank, world_size=ranks.world_size, only=only)
+
+    def _score_next(self, stage: Stage, progress: Progress) -> None:
+        """Scores a period that comes after all that was trained on: rows that are not later than all of it are left out."""
+        if not stage.scored:
+            return
+        last = max(p["time_max"] for p in progress.partitions)
+        overlaps = last >= min(p["time_min"] for p in stage.partitions)
+        frame = self._scored(stage.partitions, f"{NEXT} {stage.name}", After(last) if overlaps else None)
+        if frame is not None:
+            write_predictions(frame, self._predictions(stage.name))
+            self.folder.log(metric_rows(frame, self.run.config, progress.step, NEXT, stage.name))
+
+    def _look_back(self, stage: Stage, progress: Progress) -> None:
+        """Scores samples of earlier periods, the same ones each time, to see what is forgotten."""
+        found = _by_period(self.run.data)
+        names, train = list(found), self.run.config.train
+        for past in (names.index(stage.name) - back for back in train.look_back):
+            if past < 0:
+                continue
+            rows = sum(p["rows"] for p in found[names[past]])
+            only = Every(-(-rows // train.look_back_rows))
+            frame = self._scored(found[names[past]], f"{BACK} {names[past]}", only)
+            if frame is not None:
+                measured = metric_rows(frame, self.run.config, progress.step, BACK, names[past])
+                self.folder.log([row for row in measured if row["metric"] in _BACK_METRICS])
+
+    def _scored(self, partitions: tuple[Json, ...], what: str, only: Only | None) -> pl.DataFrame | None:
+        """Predictions on the first rank, None on the others and where there are fewer rows than ranks."""
+        run, ranks = self.run, self.run.ranks
+        files = [run.data.path / p["path"] for p in partitions]
+        reader = self._by_time(files, run.config.data.eval_batch_size, only)
+        if reader.total_rows < ranks.world_size:
+            if ranks.is_first:
+                tqdm.write(f"{what}: {reader.total_rows} rows, too few to be scored")
+            return None
+        return score(run.model, run.make, reader, what, run.config, ranks)
+
+    def _grows(self, progress: Progress, stop: Stop) -> bool:
+        """Waits up to `train.follow_s` for another period; whether there is one. The first rank looks, for all."""
+        run, known = self.run, len(self.stages)
+        until = time.monotonic() + run.config.train.follow_s
+        while run.config.train.follow_s:
+            told: list[tuple[Json | None, float]] = [(_manifest(run.data.path), until - time.monotonic())]
+            dist.broadcast_object_list(told)
+            manifest, left = told[0]
+            if manifest is not None and manifest != run.data.manifest:
+                run.data = DataFolder(run.data.path, manifest)
+                self.check_unchanged(progress)
+                progress.data, self.stages = run.data.digest, stages(run.data, run.config)
+            if len(self.stages) > known:
+                return True
+            if left <= 0:
+                return False
+            if stop.asked():
+                raise Preempted(f"stopped by SIGTERM after period {progress.period}; started again, goes on from there")
+            time.sleep(min(POLL_S, left))
+        return False
+
+
+def _by_period(data: DataFolder) -> dict[str, tuple[Json, ...]]:
+    """Period -> its partitions, of all splits, both in order of time."""
+    found: dict[str, list[Json]] = {}
+    for p in sorted(data.manifest["partitions"], key=lambda p: (p["period"], p["time_min"], p["path"])):
+        found.setdefault(p["period"], []).append(p)
+    return {period: tuple(partitions) for period, partitions in found.items()}
+
+
+def _seen(data: DataFolder, partitions: tuple[Json, ...]) -> list[Json]:
+    """What tells the partitions from others: a changed value changes the size of a compressed file."""
+    names = ("path", "period", "rows", "time_min", "time_max")
+    files = [data.path / p["path"] for p in partitions]
+    sizes = [file.stat().st_size if file.exists() else None for file in files]
+    return [{n: p[n] for n in names} | {"bytes": size} for p, size in zip(partitions, sizes, strict=True)]
+
+
+def _manifest(path: Path) -> Json | None:
+    """The manifest as it is now; None in the moment in which another takes its place."""
+    try:
+        manifest: Json = json.loads((path / "manifest.json").read_text())
+        return manifest
+    except (OSError, ValueError):
+        return None
