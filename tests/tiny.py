@@ -50,3 +50,11 @@ def sample_base() -> RunConfig:
             ),
         )
     )
+
+
+def growing(rows: int = 64) -> RunConfig:
+    """`sample_base` with growing tables: users; items, which histories read as well; tags, which are many-valued."""
+    config = sample_base()
+    sizes = {"user": rows, "item": rows, "tag": 32}
+    tables = tuple(Table(name=t.name, rows=sizes[t.name], dim=t.dim, mapping="growing") for t in config.tables)
+    return replace(config, tables=tables)

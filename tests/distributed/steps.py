@@ -1,7 +1,7 @@
 """Some training steps of each config on the same global batches, each rank on its share of the rows.
 
 A program for torch.distributed.run, or alone as one rank. Writes OUT/<config>.pt: the mean loss of every step, and all
-that the steps change (weights and optimizer states), gathered from the ranks.
+that the steps change (weights, optimizer states and what encodes), gathered from the ranks.
 """
 
 import argparse
@@ -33,6 +33,7 @@ def losses(run: Run, ranks: Ranks, steps: int) -> Iterator[float]:
     rows = torch.arange(ranks.rank * share, (ranks.rank + 1) * share).numpy()
     for step, raw in enumerate(itertools.islice(reader.epoch(0), steps)):
         batch = run.make({name: take(column, rows) for name, column in raw.items()})
+        run.grow(batch)
         run.optimizers.begin_step(step, steps)
         loss = run.model(batch.to(ranks.device)).loss
         loss.backward()
@@ -87,8 +88,7 @@ def run_steps(config: RunConfig, data: DataFolder, ranks: Ranks, steps: int) -> 
     run = build(config, data, ranks)
     fit_encoder(run.encoder, data.files(config.data.fit))
     loss = torch.tensor(list(losses(run, ranks, steps)), dtype=torch.float64)
-    state = {"model": run.model.state_dict(), "optimizers": run.optimizers.all.state_dict()}
-    return gathered(state, ranks) | {"loss": loss}
+    return gathered(run.state, ranks) | {"loss": loss}
 
 
 def main() -> None:

@@ -1,5 +1,7 @@
 """The sharded embedding stage against plain indexing, and against itself under another order of keys."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -84,3 +86,30 @@ def test_vocabulary_is_of_the_training_split_alone(case):
     known = encoder.maps["user"].ids
     known = known[known < torch.iinfo(torch.int64).max]
     assert 30 < len(known) <= 40 and rows(encoder, "user", [1_000_000]).item() == 0
+
+
+def test_the_rows_of_several_hashes_are_summed_before_the_mean_of_many_values(case):
+    """Single ids, many values and histories; the means are over ids, not over rows."""
+    *_, raw = case
+    config = sample_base()
+    tables = tuple(replace(t, mapping="multi_hash", hashes=3, min_count=1) for t in config.tables)
+    features = FeatureSet(config.features, tables)
+    encoder = FeatureEncoder(features)
+    batch, stage = BatchMaker(encoder, list(config.tasks))(raw), EmbeddingStage(features)
+    embedded = stage(batch)
+    summed = {
+        t.name: lambda ids, name=t.name: stage.ebc.embedding_bags[name].weight[rows(encoder, name, ids)].sum(-2)
+        for t in tables
+    }
+    (tags, tag_ends), (items, ends) = raw["item_tags"], raw["hist_item_id"]
+    for b in range(37):
+        own = summed["tag"](tags[tag_ends[b] : tag_ends[b + 1]])
+        expected = [
+            summed["user"](raw["user_id"][b : b + 1])[0],
+            summed["item"](raw["item_id"][b : b + 1])[0],
+            own.mean(0) if len(own) else torch.zeros(4),
+        ]
+        torch.testing.assert_close(embedded.static[b, : 4 + 8 + 4], torch.cat(expected))
+        low, high = ends[b], ends[b + 1]
+        assert batch.sequence_lengths[0, b] == high - low
+        torch.testing.assert_close(embedded.sequences["history"][b, : high - low, :8], summed["item"](items[low:high]))

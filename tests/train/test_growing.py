@@ -8,10 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 from samples import write_samples
-from tiny import sample_base
+from tiny import growing
 
 from coldrank.configs import base as arms
-from coldrank.models.features import Table
 from coldrank.train import checkpoint
 from coldrank.train.data.batches import DataFolder, as_tensors
 from coldrank.train.data.read import SampleReader
@@ -28,14 +27,6 @@ def ranks():
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return DataFolder.open(write_samples(tmp_path_factory.mktemp("data")))
-
-
-def growing(rows: int = 64):
-    """Users and items in growing tables, the items' read by a list and by histories as well."""
-    config = sample_base()
-    grows = {"user": rows, "item": rows, "tag": 32}
-    tables = tuple(Table(name=t.name, rows=grows[t.name], dim=t.dim, mapping="growing") for t in config.tables)
-    return replace(config, tables=tables)
 
 
 def run(config, data, out, ranks):

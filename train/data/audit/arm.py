@@ -45,18 +45,21 @@ def _table(scan: Scan, features: FeatureSet, table: Table) -> list[Finding]:
     if not used:
         return []
     counts, where = _counts(scan, table, used, scan.fit), f"table {table.name}"
-    if table.mapping == "hash":
-        # Share of ids that meet another in their row, were each put into a row by chance.
-        met = 1 - (1 - 1 / table.rows) ** max(len(counts) - 1, 0)
-        what = f"{len(counts):,} ids on {table.rows:,} rows: {share(met, 1)} of them share a row with another"
-        advice = f"rows={_enough(len(counts)):,} for under {share(LIMITS.collide, 1)}"
+    if table.mapping in ("hash", "multi_hash"):
+        # Share of ids that meet another in their row, in all of their rows, were each put into them by chance.
+        met = (1 - (1 - 1 / table.rows) ** (table.reads * max(len(counts) - 1, 0))) ** table.reads
+        rows = "a row" if table.reads == 1 else f"each of their {table.reads} rows"
+        what = f"{len(counts):,} ids on {table.rows:,} rows: {share(met, 1)} of them share {rows} with another"
+        advice = f"rows={_enough(len(counts), table.reads):,} for under {share(LIMITS.collide, 1)}"
         return [_arm("warning", where, what, advice, ids=len(counts), rows=table.rows)] if met > LIMITS.collide else []
     seen = counts.filter(pl.col("rows") >= table.min_count).sort("rows", "id", descending=[True, False])
     own = seen.head(table.rows - 1)
     found = []
     if len(seen) > len(own):
-        what = f"{len(seen):,} ids occur {table.min_count} times or more, rows for {len(own):,}; the others share row 0"
-        found.append(_arm("warning", where, what, f"rows={len(seen) + 1:,} or a higher min_count", ids=len(seen)))
+        many = f"{len(seen):,} ids" + (f" occur {table.min_count} times or more" if table.min_count > 1 else "")
+        advice = f"rows={len(seen) + 1:,}" + (" or a higher min_count" if table.mapping == "vocabulary" else "")
+        what = f"{many}, rows for {len(own):,}; the others share row 0"
+        found.append(_arm("warning", where, what, advice, ids=len(seen)))
     tested = _counts(scan, table, used, (scan.evaluate,))
     missed, total = int(tested.join(own, on="id", how="anti")["rows"].sum()), int(tested["rows"].sum())
     if total and missed > LIMITS.unseen * total:
@@ -66,9 +69,9 @@ def _table(scan: Scan, features: FeatureSet, table: Table) -> list[Finding]:
     return found
 
 
-def _enough(ids: int) -> int:
-    """The next power of two of rows on which few enough of the ids collide."""
-    return 1 << int(np.ceil(np.log2(ids / -np.log1p(-LIMITS.collide))))
+def _enough(ids: int, reads: int) -> int:
+    """The next power of two of rows on which few enough of the ids collide in every row that they read."""
+    return 1 << int(np.ceil(np.log2(reads * ids / -np.log1p(-(LIMITS.collide ** (1 / reads))))))
 
 
 def _edges(feature: Feature, sample: pl.DataFrame) -> list[Finding]:
