@@ -19,7 +19,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     # Of FBGEMM's kernel for copied tables; that its gradients are right is tested.
-    warnings.filterwarnings("ignore", "fbgemm::dense_embedding_codegen_lookup_function: an autograd kernel", UserWarning)
+    warnings.filterwarnings(
+        "ignore", "fbgemm::dense_embedding_codegen_lookup_function: an autograd kernel", UserWarning
+    )
     # TorchRec's checkpoints of sharded tables are made of them.
     warnings.filterwarnings("ignore", "Please use DTensor instead", FutureWarning)
     # A team's config module lies where the command is called, as with `python -m`.
