@@ -10,12 +10,11 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from coldrank.train.config import DataConfig, RunConfig, TrainConfig, difference, load, to_dict
+from coldrank.train.data.split import BACK, NEXT
 from coldrank.train.errors import UserError
 from coldrank.train.plan.config import ShardingConfig
 
 MetricRow = dict[str, Any]
-# Splits of rows that a stream writes at the step of a checkpoint, after it: period by period.
-NEXT, BACK = "next", "back"
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -90,6 +89,7 @@ class RunFolder:
     def forget_after(self, step: int) -> None:
         """Drops the metrics later than the checkpoint of a step: a run that resumes writes them again."""
         before = [row for row in self._rows() if row["step"] <= step]
+        # A stream writes these at the step of a checkpoint, after it.
         kept = [row for row in before if row["step"] < step or row["split"] not in (NEXT, BACK)]
         self._write(kept)
         self._forget_events(step + (len(kept) == len(before)))

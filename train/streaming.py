@@ -21,11 +21,12 @@ from coldrank.train.config import RunConfig
 from coldrank.train.data.batches import DataFolder
 from coldrank.train.data.by_time import After, Every, TimeReader
 from coldrank.train.data.read import Only, Reader, SampleReader
+from coldrank.train.data.split import BACK, NEXT
 from coldrank.train.errors import Preempted, UserError
 from coldrank.train.evaluate import metric_rows, score, write_predictions
 from coldrank.train.passes import Passes
 from coldrank.train.preemption import Stop
-from coldrank.train.run_folder import BACK, NEXT, MetricRow, RunFolder
+from coldrank.train.run_folder import MetricRow, RunFolder
 
 if TYPE_CHECKING:  # the trainer, which runs this, makes it
     from coldrank.train.trainer import Run

@@ -31,7 +31,19 @@ from coldrank.train.report.words import duration, signed
 
 TASKS = ("long_view", "like")
 ROWS = 900
-SECTIONS = ["verdict", "differences", "views", "calibration", "learning", "configs", "data", "times", "figures"]
+DAYS = [f"2022-04-{day}" for day in range(20, 28)]
+SECTIONS = [
+    "verdict",
+    "differences",
+    "views",
+    "calibration",
+    "periods",
+    "learning",
+    "configs",
+    "data",
+    "times",
+    "figures",
+]
 
 
 def samples(seed: int, rows: int = ROWS) -> pl.DataFrame:
@@ -92,11 +104,32 @@ def write_run(folder: Path, arm: str, seed: int, noise: float, data: Path) -> No
         for step in range(10, 210, 10)
         for task, metric in (("all", "loss"), *((task, "logloss") for task in TASKS))
     ]
+    rows += period_rows(noise, rng)
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     if arm != "trees":
         digest = hashlib.sha256((data / "manifest.json").read_bytes()).hexdigest()
         facts = {"finished": True, "data_path": str(data), "data_digest": digest, "seconds": 60.0 + seed, "steps": 200}
+        facts |= {"periods": {day: 50 * i for i, day in enumerate(DAYS)}}
         (folder / "run.json").write_text(json.dumps(facts | {"samples": 12800, "versions": {"torch": "2.13.0"}}))
+
+
+def period_rows(noise: float, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Each day is scored before it is trained on, and a day and three days after; long_view's AUC falls by what is forgotten."""
+    rows = []
+    for i, day in enumerate(DAYS):
+        about = {"cohort": "all", "n": 100}
+        for task, level in (("long_view", 0.7), ("like", 0.9)):
+            if i:
+                step = {"step": 50 * (i - 1), "period": day, "split": "next"}
+                for metric, value in (("auc", level - noise / 100), ("ne", 0.8 + noise / 100)):
+                    rows.append(
+                        {**step, **about, "task": task, "metric": metric, "value": value + 0.001 * rng.normal()}
+                    )
+            for lag in (1, 3):
+                if i + lag < len(DAYS):
+                    step = {"step": 50 * (i + lag), "period": day, "split": "back"}
+                    rows.append({**step, **about, "task": task, "metric": "auc", "value": level - 0.01 * lag})
+    return rows
 
 
 def run_compare(*arguments: str | Path) -> None:
@@ -242,6 +275,19 @@ def test_auc_by_views_is_the_mean_of_the_seeds(page: str) -> None:
         values.append(metrics.auc(label[buckets == first], scores[buckets == first]))
     shown = re.findall(r"AUC of long view by views of the user. base begins at ([\d.]+) percent", page)
     assert shown == [f"{100 * np.mean(values):.2f}"]
+
+
+def test_periods_are_shown_with_the_difference_to_the_baseline(page: str) -> None:
+    shown = re.findall(
+        r"AUC of the next period of long view; mean of 7 periods: base ([\d.]+) percent, (\S+) (\S+) points", page
+    )
+    [(level, arm, difference)] = [found for found in shown]
+    assert float(level) == pytest.approx(68.0, abs=0.1) and arm == "poso_with_a_long_name"
+    assert float(difference) == pytest.approx(1.7, abs=0.1)
+    assert (
+        "What is remembered of past periods of like, mean change of AUC: base −2.00 points until 3 periods later"
+        in page
+    )
 
 
 def test_calibration_bins_against_sorting() -> None:

@@ -16,6 +16,7 @@ import polars as pl
 from coldrank.train.compare.interval import two_sided_p
 from coldrank.train.compare.rows import METRICS
 from coldrank.train.compare.runs import KEYS, Run, SharedRows
+from coldrank.train.data.split import NEXT
 from coldrank.train.mann_whitney import FloatArray, IntArray, SortedRows
 from coldrank.train.metrics import avc_groups, normalised, row_logloss
 
@@ -91,7 +92,7 @@ def _data_days(folder: Path, split: str, rows: SharedRows) -> np.ndarray[Any, An
     """The period of each row's sample, where the data's periods are days and hold every row; else None."""
     try:
         partitions = json.loads((folder / "manifest.json").read_text())["partitions"]
-        own = [part for part in partitions if part["split"] == split]
+        own = [part for part in partitions if split in (NEXT, part["split"])]
         if not own or any(len(part["period"]) != len("2022-05-04") for part in own):
             return None
         frames = [

@@ -9,6 +9,8 @@ from coldrank.train.errors import UserError
 
 SPLITS = ("train", "valid", "test", "embargo")
 TRAIN, VALID, TEST, EMBARGO = range(4)
+# What a stream names in the place of a split: a period before it is trained on, and past periods.
+NEXT, BACK = "next", "back"
 
 
 def split_by_time(

@@ -12,6 +12,7 @@ from coldrank.train.report.arms import Arm, read_arms
 from coldrank.train.report.data_card import data_card, find_data
 from coldrank.train.report.differences import config_changes, forest, verdict
 from coldrank.train.report.learning import learning_pictures
+from coldrank.train.report.periods import period_pictures
 from coldrank.train.report.picture import swatch
 from coldrank.train.report.scored import PER_BIN, score_tasks
 from coldrank.train.report.scored_pictures import calibration_picture, views_picture
@@ -52,6 +53,7 @@ def report_html(found: Comparison, data: Path | None = None) -> str:
         hollow=words.HOLLOW,
         changes=[(arm.name, config_changes(arm.configs[0], arms[0].configs[0])) for arm in arms[1:]],
         learning=learning_pictures(arms, tasks),
+        periods=period_pictures(arms, tasks),
         without_curve=[arm.name for arm in arms if not any(arm.curves)],
         times=run_times(arms),
         versions=_versions(arms),
