@@ -108,7 +108,10 @@ class GrowingMap(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         tail = self.tail  # before `known`: an id that leaves it is there by then
         rows = _find(self.known, ids)
-        return torch.where(rows == 0, _find(tail, ids), rows) if tail.shape[1] else rows
+        if tail.shape[1] > 0:
+            missing = (rows == 0).nonzero().squeeze(1)
+            rows[missing] = _find(tail, ids[missing])
+        return rows
 
     def add(self, ids: Tensor) -> Tensor:
         """Gives rows to ids [N], ascending, distinct and without a row; int64 [N], 0 from where the table is full."""
