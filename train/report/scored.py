@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from coldrank.train.compare.interval import Interval, contrast
+from coldrank.train.compare.interval import Interval, contrast, effective_users
 from coldrank.train.compare.resample import Sample, make_sample
 from coldrank.train.compare.rows import Comparison
 from coldrank.train.compare.runs import read_shared_rows
@@ -128,8 +128,9 @@ def _by_views(
     sample: Sample,
 ) -> ByViews:
     known = labels >= 0
-    rows = [int(np.count_nonzero(known & (buckets == g))) for g in kept]
-    users = [len(np.unique(sample.users[known & (buckets == g)])) for g in kept]
+    inside = [known & (buckets == g) for g in kept]
+    rows = [int(np.count_nonzero(mask)) for mask in inside]
+    users = [effective_users(labels[mask], sample.users[mask]) for mask in inside]
     nothing = np.zeros((1, values[0].shape[-1]))
     seeds = [[run.seed for run in arm.runs] for arm in arms]
     levels: list[list[Interval | None]] = []
