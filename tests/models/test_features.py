@@ -71,6 +71,19 @@ def test_what_a_set_of_features_needs():
         FeatureSet([ITEM, Feature(name="x", column="item_id", role="item", kind="number")], [TABLE])
 
 
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (replace(TABLE, mapping="multi_hash", hashes=1), "table 'item': hashes=1: must be 2 or more"),
+        (replace(TABLE, mapping="growing", rows=1), "table 'item': rows=1: row 0 is for unknown ids"),
+        (replace(TABLE, mapping="growing", min_count=2), "min_count=2 is for mapping 'vocabulary'"),
+    ],
+)
+def test_impossible_tables_are_refused(table: Table, message: str):
+    with pytest.raises(ValueError, match=message):
+        FeatureSet([ITEM], [table])
+
+
 def test_names_are_unique():
     with pytest.raises(ValueError, match="feature declared twice: item_id"):
         FeatureSet([ITEM, ITEM], [TABLE])

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from periods import write_periods
 from samples import write_samples
 from tiny import growing
 
@@ -127,3 +128,33 @@ def test_a_full_table_says_so_once_and_counts_what_reads_row_0(data, ranks, tmp_
     assert missed > 0
     assert facts["growing_tables"]["user"] == {"ids": 32, "rows": 33, "values_without_a_row": missed}
     assert facts["growing_tables"]["tag"]["values_without_a_row"] == 0
+
+
+def test_a_stream_of_periods_that_was_cut_grows_as_one_that_was_not(ranks, tmp_path):
+    days = ["2022-05-01", "2022-05-02", "2022-05-03"]
+    folder = DataFolder.open(write_periods(tmp_path / "data", days, rows=60))
+    config = growing()
+    config = replace(config, data=replace(config.data, batch_size=16, prefetch=4))
+    config = replace(config, train=replace(config.train, mode="periods", first_period=days[1]))
+    ends = []
+    for out, steps in ((tmp_path / "whole", (0,)), (tmp_path / "cut", (6, 0))):
+        for limit in steps:
+            part = replace(config, train=replace(config.train, steps=limit))
+            train(part, folder, out, ranks, fresh=False, diff="")
+        facts = json.loads((out / "run.json").read_text())
+        ends.append((facts["growing_tables"], [(out / f"predictions-next/{d}.parquet").read_bytes() for d in days[1:]]))
+    assert ends[0] == ends[1] and 30 < ends[0][0]["user"]["ids"] <= 40
+
+
+def test_a_warm_start_brings_the_map_and_grows_on(data, ranks, tmp_path):
+    config = growing()
+    config = replace(config, data=replace(config.data, batch_size=16))
+    short = replace(config, train=replace(config.train, steps=2))
+    train(short, data, tmp_path / "donor", ranks, fresh=False, diff="")
+    warm = replace(short, seed=2, train=replace(short.train, warm_start=str(tmp_path / "donor")))
+    train(warm, data, tmp_path / "run", ranks, fresh=False, diff="")
+    before, after = (
+        users_map(c, data, ranks, tmp_path / f"{o}/checkpoints") for c, o in ((short, "donor"), (warm, "run"))
+    )
+    rows = [{int(x): int(row) for x, row in zip(*known, strict=True) if row} for known in (before, after)]
+    assert rows[0].items() < rows[1].items()
