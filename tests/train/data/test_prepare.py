@@ -8,13 +8,15 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from event_logs import SPEC, START, prepare_frame, random_log, read_samples
+from event_logs import DAY_MS, SPEC, START, prepare_frame, random_log, read_samples
 from polars.testing import assert_frame_equal
 
 from coldrank.train.data.events import load_events
 from coldrank.train.data.ids import hash_strings, string_id
 from coldrank.train.data.log import Group, LogSpec
 from coldrank.train.data.own_log import open_log
+from coldrank.train.data.prepare import PrepareOptions, prepare
+from coldrank.train.data.split import as_date, split_by_time
 from coldrank.train.errors import UserError
 from coldrank.train.main import main
 
@@ -314,3 +316,20 @@ def test_row_groups_stay_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert SPEC.period == "day" and {p["period"] for p in manifest["partitions"]} == {
         f"2022-04-1{d}" for d in range(5, 10)
     }
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_days_that_come_later_leave_the_files_of_earlier_ones_as_they_were(tmp_path: Path, seed: int) -> None:
+    """With `--test-from` given; the log is prepared anew, as for a stream whose data grows."""
+    log, test_from = random_log(seed), as_date(START // DAY_MS + 2)
+    before = {}
+    for days in (3, 5):
+        folder = tmp_path / str(days)
+        (folder / "log").mkdir(parents=True)
+        log.filter(pl.col("time") < START + days * DAY_MS).write_parquet(folder / "log" / "events.parquet")
+        opened = open_log(folder / "log", SPEC)
+        split = lambda e: split_by_time(e.time, e.day, test_from, 1)
+        content = prepare(opened, folder / "out", split, PrepareOptions(history=4, arguments={}))
+        files = {p["path"]: (p, (folder / "out" / p["path"]).read_bytes()) for p in content["partitions"]}
+        assert len(files) == days and before.items() <= files.items()
+        before = files
