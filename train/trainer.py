@@ -169,7 +169,7 @@ def facts(run: Run, course: Passes | Stream, progress: Progress, *, finished: bo
     return {
         "finished": finished,
         "data_path": str(run.data.path),
-        "data_digest": run.data.digest,
+        "data_digest": progress.data,  # of what was read: the folder may have grown since
         **course.facts(progress),
         "steps": progress.step,
         "seconds": round(progress.seconds, 3),
