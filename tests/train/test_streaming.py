@@ -166,6 +166,7 @@ def test_a_folder_that_grows_is_followed(data, ranks, config, whole, tmp_path, m
     )
     assert predictions(out) == predictions(whole)
     assert [r for r in rows_of(out) if not pooled(r)] == [r for r in rows_of(whole) if not pooled(r)]
+    assert json.loads((out / "run.json").read_text())["data_digest"] == DataFolder.open(folder).digest
     steps = checkpoint.steps(out / "checkpoints")
     train(config, DataFolder.open(folder), out, ranks, fresh=False, diff="")
     assert checkpoint.steps(out / "checkpoints") == steps and predictions(out) == predictions(whole)

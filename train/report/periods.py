@@ -17,6 +17,7 @@ from coldrank.train.report.words import TITLES, Picture, listed, number, plain, 
 
 DRIFT = ("auc", "ne")
 MAX_LABELS = 6
+OUTSIDE = 4.0  # what lies further from the middle half than so many times its height is beyond the picture
 _LAG_DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1.5, 1)))
 # (task, metric, periods between training and the model; -1: before training) -> period -> value.
 Figures = dict[tuple[str, str, int], dict[str, float]]
@@ -78,7 +79,7 @@ def _drift_picture(arms: Sequence[Arm], figures: dict[int, list[Figures]], task:
             if arm.number:
                 _line(below, arm, means[-1] - means[0], DASHES[arm.number % len(DASHES)])
                 words.append(f"{arm.name} {_mean(means[-1] - means[0], signed)} points from {arms[0].name}")
-        _finish(below, periods)
+        _finish(above, below, periods)
         level = f"{TITLES[metric]} of the next period of {plain(task)}; mean of {len(periods)} periods: "
         text = level + ", ".join([f"{arms[0].name} {_mean(means[0], number)} percent", *words])
         return Picture(plain(task), svg(figure, f"next-{metric}-{task}", text))
@@ -101,7 +102,7 @@ def _back_picture(arms: Sequence[Arm], figures: dict[int, list[Figures]], task: 
             for i, (lag, other) in enumerate(zip(lags[1:], others, strict=True)):
                 _line(below, arm, other - first, _LAG_DASHES[i % len(_LAG_DASHES)])
                 words.append(f"{arm.name} {_mean(other - first, signed)} points until {_later(lag)}")
-        _finish(below, periods)
+        _finish(above, below, periods)
         text = f"What is remembered of past periods of {plain(task)}, mean change of AUC: {', '.join(words)}"
         note = "the longer ago, the more broken the line" if len(lags) > 2 else ""
         return Picture(plain(task), svg(figure, f"back-{task}", text), note)
@@ -122,8 +123,17 @@ def _line(ax: Axes, arm: Arm, values: FloatArray, dashes: Any) -> None:
     mark(ax.plot(values, marker="o", markersize=2.2, **style), arm.number)
 
 
-def _finish(below: Axes, periods: Sequence[str]) -> None:
-    """Zero line, and the periods' names: of days of one year without the year."""
+def _finish(above: Axes, below: Axes, periods: Sequence[str]) -> None:
+    """Bounds, the zero line, and the periods' names: of days of one year without the year."""
+    for ax in (above, below):
+        lines = np.concatenate([np.asarray(line.get_ydata(), dtype=np.float64) for line in ax.lines])
+        known = np.append(lines[~np.isnan(lines)], [0.0] if ax is below else [])
+        if len(known):  # the first periods may be far from all others: they are not to flatten these
+            first, third = np.quantile(known, (0.25, 0.75))
+            low = max(known.min(), first - OUTSIDE * (third - first))
+            high = min(known.max(), third + OUTSIDE * (third - first))
+            margin = 0.06 * (high - low) or 0.01
+            ax.set_ylim(low - margin, high + margin)
     below.axhline(0, color=MUTED, linewidth=0.8, zorder=0)
     one_year = len(periods[0]) == len("2022-05-04") and len({p[:4] for p in periods}) == 1
     every = -(-len(periods) // MAX_LABELS)
