@@ -140,7 +140,7 @@ class SampleReader:
             index = rng.permutation(count) if self.shuffle else np.arange(count)
             skip = max(0, start - buffer * per_buffer) * self.batch_size
             for at in range(skip, count, self.batch_size):
-                yield {name: take(column, index[at : at + self.batch_size]) for name, column in raw.items()}
+                yield take_rows(raw, index[at : at + self.batch_size])
 
     def _buffers(self, rank: int) -> Iterator[tuple[int, int]]:
         """First row and number of rows of a rank's buffers. The last stretch is shared out evenly."""
@@ -174,7 +174,7 @@ class Line:
                 break
             low, high = max(first - start, 0), min(first + count - start, group.rows)
             pieces.append((group, low, self._decode(group).slice(low, high - low)))
-        return {c.name: _column(c, pieces) for c in self.columns}
+        return _share_offsets({c.name: _column(c, pieces) for c in self.columns})
 
     def _decode(self, group: RowGroup) -> pa.Table:
         if self.last is None or self.last[0] is not group:
@@ -197,14 +197,44 @@ def _column(spec: Input, pieces: list[tuple[RowGroup, int, pa.Table]]) -> Column
     return values, np.concatenate([[0], np.cumsum(lengths)])
 
 
+def _share_offsets(raw: Raw) -> Raw:
+    """The same columns; lists of equal lengths, such as those of one history, have their offsets in one array."""
+    distinct: list[np.ndarray] = []
+    for name, column in raw.items():
+        if isinstance(column, tuple):
+            same = next((o for o in distinct if np.array_equal(o, column[1])), column[1])
+            distinct.append(same)
+            raw[name] = (column[0], same)
+    return raw
+
+
+def take_rows(raw: Raw, index: np.ndarray) -> Raw:
+    """Rows of all columns, in the order of the index. Where lists have their offsets in one array, so have the new ones."""
+    places: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    taken: Raw = {}
+    for name, column in raw.items():
+        if isinstance(column, tuple):
+            values, offsets = column
+            if id(offsets) not in places:
+                places[id(offsets)] = _places(offsets, index)
+            at, new = places[id(offsets)]
+            taken[name] = values.take(at), new
+        else:
+            taken[name] = column.take(index)
+    return taken
+
+
 def take(column: Column, index: np.ndarray) -> Column:
     """Rows of a column, in the order of the index."""
-    if not isinstance(column, tuple):
-        return column[index]
-    values, offsets = column
-    starts, lengths = offsets[index], np.diff(offsets)[index]
+    return take_rows({"": column}, index)[""]
+
+
+def _places(offsets: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the values of the lists of some rows stand, and their new offsets."""
+    starts = offsets[index]
+    lengths = offsets[index + 1] - starts
     new = np.concatenate([[0], np.cumsum(lengths)])
-    return values[np.repeat(starts - new[:-1], lengths) + np.arange(new[-1])], new
+    return np.repeat(starts - new[:-1], lengths) + np.arange(new[-1]), new
 
 
 class Prefetcher:

@@ -156,3 +156,25 @@ def test_only_some_rows(tmp_path):
     )
     with pytest.raises(UserError, match=r"bad.parquet: column 'x', row 52"):
         list(SampleReader([bad], COLUMNS, 8, only=AtMost("id", 51)).epoch(0))
+
+
+def test_lists_of_equal_lengths_share_their_offsets(tmp_path):
+    path = tmp_path / "l.parquet"
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(0, 5, 60)
+    frame = pl.DataFrame(
+        {
+            "id": range(60),
+            "a": [[10 * i + k for k in range(n)] for i, n in enumerate(lengths)],
+            "b": [[-i] * n for i, n in enumerate(lengths)],
+            "other": [[i] for i in range(60)],
+        }
+    )
+    frame.write_parquet(path, row_group_size=25)
+    columns = [Input("id", "int"), *(Input(n, "int", is_list=True) for n in ("a", "b", "other"))]
+    for batch in SampleReader([path], columns, 7, shuffle_rows=28, seed=1).epoch(0):
+        assert batch["a"][1] is batch["b"][1] and batch["a"][1] is not batch["other"][1]
+        rows = frame[batch["id"].tolist()]
+        for name in ("a", "b", "other"):
+            values, offsets = batch[name]
+            assert [values[x:y].tolist() for x, y in itertools.pairwise(offsets)] == rows[name].to_list()
