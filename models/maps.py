@@ -13,6 +13,8 @@ from coldrank.models.features import Table
 # The two multipliers and three shifts of the splitmix64 finaliser (Steele, Lea and Flood 2014), as signed 64-bit numbers.
 _MIX1, _MIX2, _STEP = -4658895280553007687, -7723592293110705685, -7046029254386353131
 _LARGEST = (1 << 63) - 1
+# Of how many ids on remembering places saves time, and how many places are remembered at most.
+_MANY, _REMEMBERED = 4096, 1 << 22
 
 
 def mix64(ids: Tensor) -> Tensor:
@@ -50,9 +52,14 @@ class MultiHashMap(nn.Module):
 
 
 class VocabularyMap(nn.Module):
-    """id int64 [N] -> row int64 [N]: 1.. for the ids of the vocabulary, 0 for every other."""
+    """id int64 [N] -> row int64 [N]: 1.. for the ids of the vocabulary, 0 for every other.
+
+    remembered: int32, places in `ids` where frequent ids were found, at a hash of the id. Each is checked before it is used: it
+    may be stale, or of another id, and is no part of the state.
+    """
 
     ids: Tensor
+    remembered: Tensor
 
     def __init__(self, rows: int) -> None:
         super().__init__()
@@ -60,15 +67,32 @@ class VocabularyMap(nn.Module):
         # Padded to the table's size, so that checkpoints of any vocabulary fit: the largest id fills the tail, and a search
         # from the left finds the first of equal ids.
         self.register_buffer("ids", torch.full((rows - 1,), _LARGEST))
+        size = min(_REMEMBERED, 1 << (2 * rows).bit_length())
+        self.register_buffer("remembered", torch.zeros(size, dtype=torch.int32), persistent=False)
+        self.many, self.factor = _MANY, _STEP  # a script knows no constants of the file
 
     def set(self, ids: Tensor) -> None:
         """Takes the distinct ids [V], V <= rows - 1."""
         self.ids.fill_(_LARGEST)
         self.ids[: len(ids)] = ids.sort().values
+        self.remembered.zero_()
 
     def forward(self, ids: Tensor) -> Tensor:
-        at = torch.searchsorted(self.ids, ids).clamp(max=self.ids.shape[0] - 1)
+        at = self._places(ids)
         return torch.where(self.ids[at] == ids, at + 1, torch.zeros_like(at))
+
+    def _places(self, ids: Tensor) -> Tensor:
+        """Where each id stands, if it does."""
+        last = self.ids.shape[0] - 1
+        if ids.shape[0] < self.many:
+            return torch.searchsorted(self.ids, ids).clamp(max=last)
+        slots = ((ids * self.factor) >> 40) & (self.remembered.shape[0] - 1)
+        at = self.remembered[slots].to(torch.int64)
+        other = (self.ids[at] != ids).nonzero().squeeze(1)
+        found = torch.searchsorted(self.ids, ids[other]).clamp(max=last)
+        at[other] = found
+        self.remembered[slots[other]] = found.to(torch.int32)
+        return at
 
 
 class IdentityMap(nn.Module):

@@ -2,6 +2,7 @@
 
 import threading
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -129,3 +130,19 @@ def test_growing_map_is_read_while_it_grows():
     done.set()
     reader.join()
     assert not wrong and table(ids).all()
+
+
+def test_vocabulary_finds_many_ids_whatever_it_remembers():
+    rng = np.random.default_rng(5)
+    module = VocabularyMap(3000)
+    scripted = torch.jit.script(module)
+    for vocabulary in (rng.integers(0, 1 << 40, 2500), rng.integers(-50, 3000, 800)):  # what is remembered gets stale
+        known = np.unique(vocabulary)
+        module.set(torch.from_numpy(known))
+        for ids in (rng.choice(known, 10_000), rng.integers(-60, 3100, 10_000)):
+            place = {int(x): i + 1 for i, x in enumerate(known)}
+            wanted = torch.tensor([place.get(int(x), 0) for x in ids])
+            for _ in range(2):
+                assert torch.equal(module(torch.from_numpy(ids)), wanted)
+                assert torch.equal(scripted(torch.from_numpy(ids)), wanted)
+    assert set(module.state_dict()) == {"ids"}
