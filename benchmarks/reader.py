@@ -1,0 +1,102 @@
+"""How fast samples are read, beside how fast training takes them: 20 scalar and 3 list columns, by the CPU time of one thread.
+
+    python benchmarks/reader.py --rows 200000 --out reader.json
+
+Measured, each over the same samples: `read`, raw columns in order of time; `shuffle`, with a shuffle buffer; `build`, shuffled,
+encoded and in batches as training gets them; `train`, steps of the base ranker over batches that are there already. Rows per
+second of CPU time, so that other load on the machine tells little; the best of `--repeat` passes.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pyarrow as pa
+from columns import base, write_samples
+
+from coldrank.models.batch import Batch
+from coldrank.train.data.batches import DataFolder
+from coldrank.train.data.fit import fit_encoder
+from coldrank.train.data.read import SampleReader
+from coldrank.train.distributed import process_group
+from coldrank.train.trainer import Run, build
+
+
+def main() -> None:
+    """Prints the figures, and writes them as JSON if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--steps", type=int, default=40, help="training steps that are measured")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--work", type=Path, help="folder for the samples, which stay there; default: a temporary one")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        result = measure(write_samples(args.work or Path(temporary), args.rows), args.steps, args.repeat)
+    text = json.dumps(result, indent=1)
+    print(text)
+    if args.out:
+        partial = args.out.with_name(args.out.name + ".partial")
+        partial.write_text(text + "\n")
+        os.replace(partial, args.out)
+
+
+def measure(data: DataFolder, steps: int, repeat: int) -> dict[str, object]:
+    """Rows per CPU second of each, and how many times what training takes `shuffle` and `build` give."""
+    pa.set_cpu_count(1)
+    config = base()
+    files = data.files(config.data.fit)
+    with process_group() as ranks:
+        run = build(config, data, ranks)
+        fit_encoder(run.encoder, files)
+        columns, size = run.make.columns(), config.data.batch_size
+        in_time = SampleReader(files, columns, size)
+        shuffled = SampleReader(files, columns, size, shuffle_rows=config.data.shuffle_rows, in_time=False, seed=1)
+        rate = {
+            "read": _rate(in_time.total_rows, repeat, lambda: _run_through(in_time.epoch(0))),
+            "shuffle": _rate(in_time.total_rows, repeat, lambda: _run_through(shuffled.epoch(0))),
+            "build": _rate(in_time.total_rows, repeat, lambda: _run_through(map(run.make, shuffled.epoch(0)))),
+        }
+        batches = list(itertools.islice(map(run.make, shuffled.epoch(0)), steps))
+        _train(run, batches[:3])  # the first steps make states and caches
+        rate["train"] = _rate(sum(map(len, batches)), repeat, lambda: _train(run, batches))
+    lists = sum(c.is_list for c in columns)
+    return {
+        "machine": platform.machine(),
+        "rows": in_time.total_rows,
+        "columns": {"scalar": len(columns) - lists, "list": lists},
+        "rows_per_cpu_second": {name: round(value) for name, value in rate.items()},
+        "times_training": {name: round(rate[name] / rate["train"], 1) for name in ("read", "shuffle", "build")},
+    }
+
+
+def _run_through(results: Iterable[object]) -> None:
+    for _ in results:
+        pass
+
+
+def _train(run: Run, batches: list[Batch]) -> None:
+    for step, batch in enumerate(batches):
+        run.optimizers.begin_step(step, len(batches))
+        run.model(batch).loss.backward()
+        run.optimizers.end_step()
+
+
+def _rate(rows: int, repeat: int, work: Callable[[], None]) -> float:
+    """Rows per CPU second, all threads of the process counted."""
+    best = float("inf")
+    for _ in range(repeat):
+        start = time.process_time()
+        work()
+        best = min(best, time.process_time() - start)
+    return rows / best
+
+
+if __name__ == "__main__":
+    main()
