@@ -40,13 +40,14 @@ class Batch(Pipelineable):
         )
 
     def pin_memory(self) -> "Batch":
-        """The batch in page-locked memory."""
+        """The batch in page-locked memory, from which a GPU copies while it computes; keys and unknown ids stay where they are."""
         return Batch(
             self.sparse.pin_memory(),
             self.dense.pin_memory(),
             self.sequence_lengths.pin_memory(),
             self.labels.pin_memory(),
             self.keys,
+            self.unknown,
         )
 
     def record_stream(self, stream: torch.Stream) -> None:

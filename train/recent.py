@@ -28,8 +28,10 @@ class Recent:
 
     def add(self, loss: torch.Tensor, task_losses: tuple[torch.Tensor, torch.Tensor], samples: int) -> None:
         """Adds a step. loss: scalar. task_losses: sum over the known labels and their number, [T] each."""
-        counts = torch.tensor([1.0, float(samples)], device=loss.device)
-        self.sums += torch.cat([counts, loss.reshape(1), *task_losses])
+        # Numbers are added by the device's own kernels: a copy of them to a GPU would wait for the step.
+        self.sums[0] += 1.0
+        self.sums[1] += samples
+        self.sums[2:] += torch.cat([loss.reshape(1), *task_losses])
         self.samples += samples
 
     def rows(self, step: int) -> list[MetricRow]:

@@ -217,7 +217,8 @@ def _stream(run: Run, passes: Passes, epoch: int, start: int) -> Iterator[Taken]
     """Batches from batch `start` of a pass on, pass after pass. Every rank takes equally many of a pass."""
     while True:
         reader = passes.reader(epoch)
-        with batches(reader, run.make, run.config.data.prefetch, epoch, start) as source:
+        pin = run.ranks.device.type == "cuda"
+        with batches(reader, run.make, run.config.data.prefetch, epoch, start, pin=pin) as source:
             for n, batch in enumerate(itertools.islice(source, reader.common_batches - start), start + 1):
                 yield Taken(batch, epoch, n)
         epoch, start = epoch + 1, 0

@@ -108,10 +108,15 @@ def _writable(column: Column) -> np.ndarray:
     return column if column.flags.writeable else column.copy()
 
 
-def batches(reader: Reader, make: BatchMaker, depth: int, epoch: int = 0, start: int = 0) -> Prefetcher:
-    """Batches of an epoch from batch `start` on, read, checked and encoded `depth` ahead in a thread."""
+def batches(
+    reader: Reader, make: BatchMaker, depth: int, epoch: int = 0, start: int = 0, *, pin: bool = False
+) -> Prefetcher:
+    """Batches of an epoch from batch `start` on, read, checked and encoded `depth` ahead in a thread.
+
+    pin: into page-locked memory, for a GPU to copy from while it computes."""
 
     def produce() -> Iterator[Batch]:
-        return (make(raw) for raw in reader.epoch(epoch, start))
+        made = (make(raw) for raw in reader.epoch(epoch, start))
+        return (batch.pin_memory() for batch in made) if pin else made
 
     return Prefetcher(produce, depth)
