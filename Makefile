@@ -2,6 +2,7 @@
 #   make quickstart [DATA=folder]   train the baseline and POSO, print the table per cohort (simulator, or KuaiRand at DATA)
 #   make test                       the whole test suite
 #   make test-kill                 30 kills of training on one and on two ranks; each run must end as one not killed
+#   make test-gpu                  the tests that a GPU has to pass (they have not been run on one yet)
 #   make check                      format, lint, types and the fast tests
 #   DEVICE=cpu|cuda                 the build of fbgemm; default: cuda where nvidia-smi answers
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
@@ -14,7 +15,7 @@ DATA ?=
 QUICK := runs/quickstart
 LOG := $(or $(DATA),runs/simulated)
 
-.PHONY: install test test-kill check quickstart
+.PHONY: install test test-kill test-gpu check quickstart
 
 install: $(STAMP)
 
@@ -43,6 +44,14 @@ test: install
 # One variant after the other; prints each start, how it was killed and what it left.
 test-kill: install
 	COLDRANK_KILLS=30 $(BIN)/python -m pytest -s tests/distributed/test_killed.py
+
+# Its own tests, then those of training, whose runs take a GPU where there is one.
+test-gpu:
+	@nvidia-smi >/dev/null 2>&1 || { echo "make test-gpu: no GPU here, nvidia-smi does not answer"; exit 1; }
+	$(MAKE) install DEVICE=cuda
+	$(BIN)/python -c "import sys, torch; torch.cuda.is_available() or sys.exit('make test-gpu: torch sees no GPU')"
+	$(BIN)/python -m pytest tests/gpu -k cuda
+	$(BIN)/python -m pytest tests/train/test_stepping.py tests/train/test_checkpoint.py tests/train/test_trainer.py
 
 check: install
 	$(BIN)/ruff format --check .

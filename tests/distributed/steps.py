@@ -58,10 +58,10 @@ def own_parts(state: dict[str, Any], prefix: str = "") -> dict[str, Part]:
         if isinstance(value, dict):
             found |= own_parts(value, f"{name}/")
         elif isinstance(value, ShardedTensor):
-            pieces = [(s.metadata.shard_offsets, s.tensor.detach()) for s in value.local_shards()]
+            pieces = [(s.metadata.shard_offsets, s.tensor.detach().cpu()) for s in value.local_shards()]
             found[name] = Part(tuple(value.metadata().size), pieces)
         elif isinstance(value, Tensor) and value.numel() > 1:
-            found[name] = Part((), [([], value.detach())])
+            found[name] = Part((), [([], value.detach().cpu())])
     return found
 
 

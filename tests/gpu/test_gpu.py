@@ -1,0 +1,118 @@
+"""What a GPU has to do as the CPU does. `make test-gpu` runs those with `cuda` in their names; they have not been run yet.
+
+Each is run on the CPU as well, against itself, so that what is left to fail on a GPU is the GPU's own.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from samples import write_samples
+from tiny import sample_base
+
+from coldrank.configs import base as arms
+from coldrank.train.config import RunConfig, to_dict
+
+ROOT = Path(__file__).parents[2]
+STEPS = ROOT / "tests/distributed/steps.py"
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+TWO_GPUS = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="torch sees no two GPUs")
+DEVICES = ["cpu", pytest.param("cuda", marks=NO_GPU)]
+pytestmark = pytest.mark.slow
+
+
+def on(device: str, *command: object, ranks: int = 1) -> str:
+    """Runs a program of Python; what it printed."""
+    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--rdzv-backend=c10d"]
+    launcher += ["--rdzv-endpoint=localhost:0"]
+    arguments = [sys.executable, *(launcher if ranks > 1 else []), *map(str, command)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | ({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {})
+    done = subprocess.run(arguments, check=False, env=environment, capture_output=True, text=True, timeout=480)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def written(config: RunConfig, path: Path) -> Path:
+    path.write_text(json.dumps(to_dict(config)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_samples(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def poso(tmp_path_factory) -> Path:
+    """POSO with one rate of every kind, without dropout: devices draw their own."""
+    config = arms.poso(sample_base())
+    optim = replace(config.optim, warmup_steps=3, clip_norm=1.0, sparse_weight_decay=1e-3)
+    return written(replace(config, optim=optim), tmp_path_factory.mktemp("poso") / "poso.json")
+
+
+@pytest.fixture(scope="module")
+def of_cpu(poso, data, tmp_path_factory) -> dict[str, torch.Tensor]:
+    """Losses, weights and states of the optimizers after eight steps of one rank on the CPU."""
+    out = tmp_path_factory.mktemp("cpu")
+    on("cpu", STEPS, "--config", poso, "--data", data, "--out", out, "--steps", 8)
+    return torch.load(out / "poso.pt")
+
+
+def compare(path: Path, wanted: dict[str, torch.Tensor]) -> None:
+    """Tolerances leave room for other orders of sums, and for Adam, which turns the rounding of a small gradient into a step."""
+    found = torch.load(path, map_location="cpu")
+    assert found.keys() == wanted.keys()
+    torch.testing.assert_close(found["loss"], wanted["loss"], rtol=1e-4, atol=0)
+    for name, value in wanted.items():
+        assert (found[name] - value).abs().max() <= 1e-2 * value.abs().max(), name
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_learns_what_the_cpu_learns(device, poso, data, of_cpu, tmp_path):
+    on(device, STEPS, "--config", poso, "--data", data, "--out", tmp_path, "--steps", 8)
+    compare(tmp_path / "poso.pt", of_cpu)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=TWO_GPUS)])
+def test_two_ranks_learn_what_one_learns(device, poso, data, of_cpu, tmp_path):
+    """By nccl on GPUs, by gloo on the CPU."""
+    on(device, STEPS, "--config", poso, "--data", data, "--out", tmp_path, "--steps", 8, ranks=2)
+    compare(tmp_path / "poso.pt", of_cpu)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_bf16_by_the_pipeline_and_resumed_scores_as_uninterrupted(device, data, tmp_path):
+    config = arms.poso(sample_base())
+    optim = replace(config.optim, table_optimizer="adam" if device == "cuda" else "adagrad")
+    train = replace(config.train, precision="bf16", pipeline="on", steps=10)
+    arm = written(replace(config, optim=optim, train=train), tmp_path / "arm.json")
+    scores = []
+    for name, stops in (("whole", (10,)), ("cut", (4, 10))):
+        command = ["-m", "coldrank.train.main", "train", "--config", arm, "--data", data, "--out", tmp_path / name]
+        for steps in stops:
+            # `steps` is part of the schedule: without decay the first four do not depend on it.
+            on(device, *command, "--set", f"train.steps={steps}")
+        scores.append(pl.read_parquet(tmp_path / name / "predictions-test.parquet")["prob_long_view"].to_torch())
+        assert json.loads((tmp_path / name / "run.json").read_text())["device"] == device
+    torch.testing.assert_close(scores[1], scores[0], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_benchmark_gives_its_figures(device, poso, data, tmp_path):
+    sizes = ["--config", poso, "--steps", 8, "--batch-size", 64, "--set", "optim.sparse_weight_decay=0"]
+    on(device, ROOT / "benchmarks/gpu.py", "--device", device, "--data", data, "--out", tmp_path / "run", *sizes)
+    result = json.loads((tmp_path / "run/gpu.json").read_text())
+    assert result["samples_per_second"] > 0 and result["auc"].keys() == {"long_view", "like"}
+    assert (result["gpu_memory_gib"] is not None) == (device == "cuda")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_make_says_that_there_is_no_gpu():
+    done = subprocess.run(["make", "-s", "test-gpu"], check=False, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0 and "no GPU here" in done.stdout + done.stderr
