@@ -1,9 +1,10 @@
 """How fast samples are read, beside how fast training takes them: 20 scalar and 3 list columns, by the CPU time of one thread.
 
     python benchmarks/reader.py --rows 200000 --out reader.json
+    python benchmarks/reader.py --data DATA --config coldrank.configs.kuairand:base
 
-Measured, each over the same samples: `read`, raw columns in order of time; `shuffle`, with a shuffle buffer; `build`, shuffled,
-encoded and in batches as training gets them; `train`, steps of the base ranker over batches that are there already. Rows per
+The second is of prepared data and an arm of one's own. Measured, each over the same samples: `read`, raw columns in order of time; `shuffle`, with a shuffle buffer; `build`, shuffled,
+encoded and in batches as training gets them; `train`, steps of the arm over batches that are there already. Rows per
 second of CPU time, so that other load on the machine tells little; the best of `--repeat` passes.
 """
 
@@ -21,6 +22,7 @@ import pyarrow as pa
 from columns import base, write_samples
 
 from coldrank.models.batch import Batch
+from coldrank.train.config import RunConfig, load
 from coldrank.train.data.batches import DataFolder
 from coldrank.train.data.fit import fit_encoder
 from coldrank.train.data.read import SampleReader
@@ -31,14 +33,22 @@ from coldrank.train.trainer import Run, build
 def main() -> None:
     """Prints the figures, and writes them as JSON if asked to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument(
+        "--rows", type=int, default=200_000, help="samples to write, or to read of DATA, by whole buffers"
+    )
     parser.add_argument("--steps", type=int, default=40, help="training steps that are measured")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--work", type=Path, help="folder for the samples, which stay there; default: a temporary one")
+    parser.add_argument("--data", type=Path, help="prepared data to read instead")
+    parser.add_argument("--config", help="arm that reads it")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     args = parser.parse_args()
+    if (args.data is None) != (args.config is None):
+        parser.error("--data and --config go together")
     with tempfile.TemporaryDirectory() as temporary:
-        result = measure(write_samples(args.work or Path(temporary), args.rows), args.steps, args.repeat)
+        data = DataFolder.open(args.data) if args.data else write_samples(args.work or Path(temporary), args.rows)
+        config = load(args.config, ["train.threads=1"]) if args.config else base()
+        result = measure(data, config, args.rows, args.steps, args.repeat)
     text = json.dumps(result, indent=1)
     print(text)
     if args.out:
@@ -47,10 +57,9 @@ def main() -> None:
         os.replace(partial, args.out)
 
 
-def measure(data: DataFolder, steps: int, repeat: int) -> dict[str, object]:
-    """Rows per CPU second of each, and how many times what training takes `shuffle` and `build` give."""
+def measure(data: DataFolder, config: RunConfig, rows: int, steps: int, repeat: int) -> dict[str, object]:
+    """Rows per CPU second of each, and how many times what training takes the others give. rows: about so many are read."""
     pa.set_cpu_count(1)
-    config = base()
     files = data.files(config.data.fit)
     with process_group() as ranks:
         run = build(config, data, ranks)
@@ -58,10 +67,14 @@ def measure(data: DataFolder, steps: int, repeat: int) -> dict[str, object]:
         columns, size = run.make.columns(), config.data.batch_size
         in_time = SampleReader(files, columns, size)
         shuffled = SampleReader(files, columns, size, shuffle_rows=config.data.shuffle_rows, in_time=False, seed=1)
+        # A buffer is read as a whole, however little of it is used.
+        whole = -(-rows // shuffled.buffer_rows) * shuffled.buffer_rows
+        count = min(whole, in_time.total_rows)
+        first = lambda reader: itertools.islice(reader.epoch(0), -(-count // size))
         rate = {
-            "read": _rate(in_time.total_rows, repeat, lambda: _run_through(in_time.epoch(0))),
-            "shuffle": _rate(in_time.total_rows, repeat, lambda: _run_through(shuffled.epoch(0))),
-            "build": _rate(in_time.total_rows, repeat, lambda: _run_through(map(run.make, shuffled.epoch(0)))),
+            "read": _rate(count, repeat, lambda: _run_through(first(in_time))),
+            "shuffle": _rate(count, repeat, lambda: _run_through(first(shuffled))),
+            "build": _rate(count, repeat, lambda: _run_through(map(run.make, first(shuffled)))),
         }
         batches = list(itertools.islice(map(run.make, shuffled.epoch(0)), steps))
         _train(run, batches[:3])  # the first steps make states and caches
@@ -69,7 +82,7 @@ def measure(data: DataFolder, steps: int, repeat: int) -> dict[str, object]:
     lists = sum(c.is_list for c in columns)
     return {
         "machine": platform.machine(),
-        "rows": in_time.total_rows,
+        "rows": count,
         "columns": {"scalar": len(columns) - lists, "list": lists},
         "rows_per_cpu_second": {name: round(value) for name, value in rate.items()},
         "times_training": {name: round(rate[name] / rate["train"], 1) for name in ("read", "shuffle", "build")},

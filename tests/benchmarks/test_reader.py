@@ -4,7 +4,7 @@ import json
 
 import pyarrow.parquet as pq
 import reader
-from columns import HISTORY, write_samples
+from columns import HISTORY, base, write_samples
 
 
 def test_reads_builds_and_trains_on_20_scalar_and_3_list_columns(tmp_path):
@@ -12,7 +12,7 @@ def test_reads_builds_and_trains_on_20_scalar_and_3_list_columns(tmp_path):
     samples = pq.read_table(data.files(("train",))[0])
     lists = {n: samples[n].to_pylist() for n in samples.column_names if n.startswith("hist_")}
     assert len(lists) == 3 and max(len(x) for x in lists["hist_item_id"]) <= HISTORY
-    result = reader.measure(data, steps=2, repeat=1)
+    result = reader.measure(data, base(), 3000, steps=2, repeat=1)
     rows = sum(p["rows"] for p in json.loads((data.path / "manifest.json").read_text())["partitions"])
     assert result["columns"] == {"scalar": 20, "list": 3}
     assert rows == 3000 and 0.7 * rows < result["rows"] < rows
