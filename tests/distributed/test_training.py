@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from launch import launch
 from samples import write_samples
-from test_two_ranks import launch
 from tiny import sample_base
 
 from coldrank.configs import base as arms

@@ -1,15 +1,13 @@
 """Two gloo ranks on localhost, started as torchx starts them."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 import torch
+from launch import launch
 from samples import write_samples
 from tiny import sample_base
 
@@ -18,16 +16,6 @@ from coldrank.train.config import to_dict
 from coldrank.train.plan.config import ShardingConfig
 
 STEPS = 8
-
-
-def launch(ranks: int, *command: str) -> None:
-    """Runs a program on the CPU, alone or on several ranks."""
-    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--rdzv-backend=c10d"]
-    launcher += ["--rdzv-endpoint=localhost:0"]
-    arguments = [sys.executable, *(launcher if ranks > 1 else []), *command]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(arguments, check=False, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.slow

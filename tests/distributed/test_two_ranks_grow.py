@@ -7,8 +7,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+from launch import launch
 from samples import write_samples
-from test_two_ranks import launch
 from tiny import growing
 
 from coldrank.train.config import to_dict

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import polars as pl
 import pytest
+from launch import launch
 from periods import write_periods
-from test_two_ranks import launch
 from tiny import sample_base
 
 from coldrank.configs import base as arms

@@ -4,15 +4,14 @@ Each is run on the CPU as well, against itself, so that what is left to fail on 
 """
 
 import json
-import os
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pytest
 import torch
+from launch import launch
 from samples import write_samples
 from tiny import sample_base
 
@@ -25,17 +24,6 @@ NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no
 TWO_GPUS = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="torch sees no two GPUs")
 DEVICES = ["cpu", pytest.param("cuda", marks=NO_GPU)]
 pytestmark = pytest.mark.slow
-
-
-def on(device: str, *command: object, ranks: int = 1) -> str:
-    """Runs a program of Python; what it printed."""
-    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--rdzv-backend=c10d"]
-    launcher += ["--rdzv-endpoint=localhost:0"]
-    arguments = [sys.executable, *(launcher if ranks > 1 else []), *map(str, command)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"} | ({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {})
-    done = subprocess.run(arguments, check=False, env=environment, capture_output=True, text=True, timeout=480)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 def written(config: RunConfig, path: Path) -> Path:
@@ -60,7 +48,7 @@ def poso(tmp_path_factory) -> Path:
 def of_cpu(poso, data, tmp_path_factory) -> dict[str, torch.Tensor]:
     """Losses, weights and states of the optimizers after eight steps of one rank on the CPU."""
     out = tmp_path_factory.mktemp("cpu")
-    on("cpu", STEPS, "--config", poso, "--data", data, "--out", out, "--steps", 8)
+    launch(1, STEPS, "--config", poso, "--data", data, "--out", out, "--steps", 8)
     return torch.load(out / "poso.pt")
 
 
@@ -75,14 +63,14 @@ def compare(path: Path, wanted: dict[str, torch.Tensor]) -> None:
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_learns_what_the_cpu_learns(device, poso, data, of_cpu, tmp_path):
-    on(device, STEPS, "--config", poso, "--data", data, "--out", tmp_path, "--steps", 8)
+    launch(1, STEPS, "--config", poso, "--data", data, "--out", tmp_path, "--steps", 8, device=device)
     compare(tmp_path / "poso.pt", of_cpu)
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=TWO_GPUS)])
 def test_two_ranks_learn_what_one_learns(device, poso, data, of_cpu, tmp_path):
     """By nccl on GPUs, by gloo on the CPU."""
-    on(device, STEPS, "--config", poso, "--data", data, "--out", tmp_path, "--steps", 8, ranks=2)
+    launch(2, STEPS, "--config", poso, "--data", data, "--out", tmp_path, "--steps", 8, device=device)
     compare(tmp_path / "poso.pt", of_cpu)
 
 
@@ -97,7 +85,7 @@ def test_bf16_by_the_pipeline_and_resumed_scores_as_uninterrupted(device, data, 
         command = ["-m", "coldrank.train.main", "train", "--config", arm, "--data", data, "--out", tmp_path / name]
         for steps in stops:
             # `steps` is part of the schedule: without decay the first four do not depend on it.
-            on(device, *command, "--set", f"train.steps={steps}")
+            launch(1, *command, "--set", f"train.steps={steps}", device=device)
         scores.append(pl.read_parquet(tmp_path / name / "predictions-test.parquet")["prob_long_view"].to_torch())
         assert json.loads((tmp_path / name / "run.json").read_text())["device"] == device
     torch.testing.assert_close(scores[1], scores[0], rtol=1e-3, atol=1e-4)
@@ -105,8 +93,9 @@ def test_bf16_by_the_pipeline_and_resumed_scores_as_uninterrupted(device, data, 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_benchmark_gives_its_figures(device, poso, data, tmp_path):
-    sizes = ["--config", poso, "--steps", 8, "--batch-size", 64, "--set", "optim.sparse_weight_decay=0"]
-    on(device, ROOT / "benchmarks/gpu.py", "--device", device, "--data", data, "--out", tmp_path / "run", *sizes)
+    command = [ROOT / "benchmarks/gpu.py", "--device", device, "--data", data, "--out", tmp_path / "run"]
+    command += ["--config", poso, "--steps", 8, "--batch-size", 64, "--set", "optim.sparse_weight_decay=0"]
+    launch(1, *command, device=device)
     result = json.loads((tmp_path / "run/gpu.json").read_text())
     assert result["samples_per_second"] > 0 and result["auc"].keys() == {"long_view", "like"}
     assert (result["gpu_memory_gib"] is not None) == (device == "cuda")

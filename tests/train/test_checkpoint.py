@@ -9,28 +9,14 @@ import signal
 from dataclasses import replace
 
 import pytest
-from samples import write_samples
 from tiny import sample_base
 
 from coldrank.configs import base as arms
 from coldrank.train import checkpoint
-from coldrank.train.data.batches import DataFolder
-from coldrank.train.distributed import process_group
 from coldrank.train.errors import Preempted, UserError
 from coldrank.train.recent import Recent
 from coldrank.train.run_folder import RunFolder
 from coldrank.train.trainer import train
-
-
-@pytest.fixture(scope="module")
-def ranks():
-    with process_group() as ranks:
-        yield ranks
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return DataFolder.open(write_samples(tmp_path_factory.mktemp("data")))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from samples import write_samples
 from tiny import sample_base
 from torch import nn
 
@@ -22,7 +21,6 @@ from coldrank.train.config import RunConfig
 from coldrank.train.data.batches import DataFolder
 from coldrank.train.data.fit import fit_encoder
 from coldrank.train.data.read import take
-from coldrank.train.distributed import process_group
 from coldrank.train.evaluate import evaluation_reader
 from coldrank.train.explain.attention import Attention, bands
 from coldrank.train.explain.changes import Changes
@@ -35,17 +33,6 @@ from coldrank.train.main import main
 from coldrank.train.trainer import Run, build, train
 
 COHORTS = {"all": torch.tensor([True, True]), "new_user": torch.tensor([True, False])}
-
-
-@pytest.fixture(scope="module")
-def ranks():
-    with process_group() as ranks:
-        yield ranks
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return DataFolder.open(write_samples(tmp_path_factory.mktemp("data")))
 
 
 def built(config: RunConfig, data: DataFolder, ranks, *, random_gates: bool = False) -> Run:

@@ -8,26 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 from periods import write_periods
-from samples import write_samples
 from tiny import growing
 
 from coldrank.configs import base as arms
 from coldrank.train import checkpoint
 from coldrank.train.data.batches import DataFolder, as_tensors
 from coldrank.train.data.read import SampleReader
-from coldrank.train.distributed import process_group
 from coldrank.train.trainer import build, train
-
-
-@pytest.fixture(scope="module")
-def ranks():
-    with process_group() as ranks:
-        yield ranks
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return DataFolder.open(write_samples(tmp_path_factory.mktemp("data")))
 
 
 def run(config, data, out, ranks):

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from samples import write_samples
 from tiny import sample_base
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.model_parallel import DistributedModelParallel
@@ -13,16 +12,14 @@ from torchrec.distributed.sharding_plan import construct_module_sharding_plan, d
 from torchrec.distributed.types import ShardingPlan
 
 from coldrank.configs import base as arms
-from coldrank.train.config import OptimConfig, RunConfig, validate
-from coldrank.train.data.batches import DataFolder, batches
-from coldrank.train.data.fit import fit_encoder
+from coldrank.train.config import OptimConfig, validate
+from coldrank.train.data.batches import batches
 from coldrank.train.data.read import SampleReader
-from coldrank.train.distributed import process_group
 from coldrank.train.errors import UserError
 from coldrank.train.optimizers import Optimizers, factor
 from coldrank.train.table_optimizer import fused_params, replicated
 from coldrank.train.task import RankingTask
-from coldrank.train.trainer import Run, build
+from coldrank.train.trainer import Run
 
 BASE = sample_base()
 CONFIG = arms.poso(BASE)
@@ -30,26 +27,9 @@ TABLES = ("user", "item", "tag")
 
 
 @pytest.fixture(scope="module")
-def ranks():
-    with process_group() as ranks:
-        yield ranks
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return DataFolder.open(write_samples(tmp_path_factory.mktemp("data")))
-
-
-@pytest.fixture(scope="module")
-def make(data, ranks):
-    """optim fields -> a run before its first step, always from the same weights."""
-
-    def make(config: RunConfig = CONFIG, **fields: object) -> Run:
-        run = build(replace(config, optim=replace(config.optim, **fields)), data, ranks)
-        fit_encoder(run.encoder, data.files(CONFIG.data.fit))
-        return run
-
-    return make
+def make(fitted):
+    """optim fields -> a run before its first step."""
+    return lambda config=CONFIG, **fields: fitted(replace(config, optim=replace(config.optim, **fields)))
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:

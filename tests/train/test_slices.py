@@ -5,43 +5,23 @@ from dataclasses import replace
 
 import pytest
 import torch
-from samples import write_samples
 from tiny import sample_base
 
 from coldrank.configs import base as arms
 from coldrank.models.batch import Batch
-from coldrank.train.data.batches import DataFolder, batches
-from coldrank.train.data.fit import fit_encoder
+from coldrank.train.data.batches import batches
 from coldrank.train.data.read import SampleReader
-from coldrank.train.distributed import process_group
 from coldrank.train.task import Outputs
-from coldrank.train.trainer import Run, build
+from coldrank.train.trainer import Run
 
 CONFIG = arms.poso(sample_base())
 CONFIG = replace(CONFIG, cold_weight=2.0, optim=replace(CONFIG.optim, dense_lr=1e-2, sparse_lr=0.1))
 
 
 @pytest.fixture(scope="module")
-def ranks():
-    with process_group() as ranks:
-        yield ranks
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return DataFolder.open(write_samples(tmp_path_factory.mktemp("data")))
-
-
-@pytest.fixture(scope="module")
-def make(data, ranks):
-    """train fields -> a run before its first step, always from the same weights."""
-
-    def make(**fields: object) -> Run:
-        run = build(replace(CONFIG, train=replace(CONFIG.train, **fields)), data, ranks)
-        fit_encoder(run.encoder, data.files(CONFIG.data.fit))
-        return run
-
-    return make
+def make(fitted):
+    """train fields -> a run before its first step."""
+    return lambda **fields: fitted(replace(CONFIG, train=replace(CONFIG.train, **fields)))
 
 
 def read(run: Run, size: int, count: int) -> list[Batch]:

@@ -5,32 +5,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from samples import write_samples
 from tiny import sample_base
 
 from coldrank.configs import base as arms
 from coldrank.train import checkpoint
 from coldrank.train.config import RunConfig
-from coldrank.train.data.batches import DataFolder, batches
-from coldrank.train.data.fit import fit_encoder
+from coldrank.train.data.batches import batches
 from coldrank.train.data.read import SampleReader
-from coldrank.train.distributed import process_group
 from coldrank.train.stepping import Taken, one_by_one, pipelined
-from coldrank.train.trainer import build, train
+from coldrank.train.trainer import train
 
 CONFIG = arms.poso(sample_base())
 CONFIG = replace(CONFIG, model=replace(CONFIG.model, dropout=0.2))
-
-
-@pytest.fixture(scope="module")
-def ranks():
-    with process_group() as ranks:
-        yield ranks
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return DataFolder.open(write_samples(tmp_path_factory.mktemp("data")))
 
 
 def with_train(**fields: object) -> RunConfig:
@@ -66,11 +52,10 @@ def test_runs_with_other_table_optimizers_resume_exactly(data, ranks, tmp_path, 
     assert scores[0] == scores[1]
 
 
-def test_the_stream_is_read_ahead_of_the_steps_and_not_of_what_is_yielded(data, ranks):
+def test_the_stream_is_read_ahead_of_the_steps_and_not_of_what_is_yielded(data, ranks, fitted):
     losses = {}
     for how in (one_by_one, pipelined):
-        run = build(CONFIG, data, ranks)
-        fit_encoder(run.encoder, data.files(CONFIG.data.fit))
+        run = fitted(CONFIG)
         reader = SampleReader(data.files(("train",)), run.make.columns(), 50)
         begun: list[int] = []
         taken: list[int] = []

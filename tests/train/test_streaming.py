@@ -15,17 +15,10 @@ from coldrank.configs import base as arms
 from coldrank.train import checkpoint, streaming
 from coldrank.train.config import RunConfig, validate
 from coldrank.train.data.batches import DataFolder
-from coldrank.train.distributed import process_group
 from coldrank.train.errors import UserError
 from coldrank.train.trainer import train
 
 DAYS = [f"2022-05-0{d}" for d in range(1, 6)]
-
-
-@pytest.fixture(scope="module")
-def ranks():
-    with process_group() as ranks:
-        yield ranks
 
 
 @pytest.fixture(scope="module")

@@ -13,20 +13,8 @@ from coldrank.configs import base as arms
 from coldrank.train import checkpoint
 from coldrank.train.config import RunConfig, to_dict
 from coldrank.train.data.batches import DataFolder
-from coldrank.train.distributed import process_group
 from coldrank.train.errors import UserError
 from coldrank.train.trainer import build, train
-
-
-@pytest.fixture(scope="module")
-def ranks():
-    with process_group() as ranks:
-        yield ranks
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return DataFolder.open(write_samples(tmp_path_factory.mktemp("data")))
 
 
 def run(config: RunConfig, data, out, ranks, fresh=False):

@@ -5,30 +5,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from samples import write_samples
 from tiny import sample_base
 
 from coldrank.configs import base as arms
 from coldrank.models.features import Feature
 from coldrank.modules import PosoMultiheadAttention
 from coldrank.train import checkpoint
-from coldrank.train.data.batches import DataFolder
 from coldrank.train.data.fit import fit_encoder
-from coldrank.train.distributed import process_group
 from coldrank.train.errors import UserError
 from coldrank.train.trainer import build, train
 from coldrank.train.warm_start import warm_start
-
-
-@pytest.fixture(scope="module")
-def ranks():
-    with process_group() as ranks:
-        yield ranks
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return DataFolder.open(write_samples(tmp_path_factory.mktemp("data")))
 
 
 @pytest.fixture(scope="module")

@@ -5,30 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from samples import write_samples
 from tiny import sample_base
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 
 from coldrank.train import checkpoint
 from coldrank.train.config import RunConfig
-from coldrank.train.data.batches import DataFolder
-from coldrank.train.distributed import process_group, table_of
+from coldrank.train.distributed import table_of
 from coldrank.train.errors import UserError
 from coldrank.train.plan.config import ShardingConfig
 from coldrank.train.trainer import Run, build, train
 
 COLUMNS = ShardingConfig(default="row_wise", tables={"item": "column_wise"}, column_width=4)
-
-
-@pytest.fixture(scope="module")
-def ranks():
-    with process_group() as ranks:
-        yield ranks
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return DataFolder.open(write_samples(tmp_path_factory.mktemp("data")))
 
 
 def config(sharding: ShardingConfig) -> RunConfig:
