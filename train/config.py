@@ -16,6 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from coldrank.models.features import Feature, FeatureSet, Table
 from coldrank.models.ranker import RankerConfig
 from coldrank.train.errors import UserError
+from coldrank.train.hooks.config import NAMES
 from coldrank.train.metrics import CohortConfig
 from coldrank.train.plan.config import ShardingConfig
 
@@ -119,12 +120,14 @@ class TrainConfig:
 @dataclass(kw_only=True, slots=True)
 class RunConfig:
     """A whole run. tasks: name -> weight in the loss. cold_weight: weight in the loss of the samples of new users
-    (`cohorts.new_user_max_views`), where those of others weigh 1; at 2 each counts as if it were there twice."""
+    (`cohorts.new_user_max_views`), where those of others weigh 1; at 2 each counts as if it were there twice. hooks: the
+    training methods that are on, by name and in order (docs/hooks.md); each has its settings in the field of its name."""
 
     name: str
     seed: int = 1
     tasks: dict[str, float]
     cold_weight: float = 1.0
+    hooks: tuple[str, ...] = ()
     features: tuple[Feature, ...]
     tables: tuple[Table, ...] = ()
     model: RankerConfig = field(default_factory=RankerConfig)
@@ -224,7 +227,7 @@ def _override(values: dict[str, Any], override: str) -> None:
     except json.JSONDecodeError:
         value = text
     if isinstance(node.get(last), list) and not isinstance(value, list):
-        value = [part for part in str(value).split(",") if part]
+        value = [part.strip() for part in str(value).strip("[]").split(",") if part.strip()]
     node[last] = value
 
 
@@ -240,6 +243,7 @@ def validate(config: RunConfig) -> FeatureSet:
     m, d, o, t = config.model, config.data, config.optim, config.train
     _check_rates(config, {table.name for table in tables})
     _check_periods(config)
+    _check_hooks(config)
     config.sharding.check(config.name, tables)
     positive = {
         "model.heads": m.heads,
@@ -305,6 +309,14 @@ def validate(config: RunConfig) -> FeatureSet:
             f"{config.name}: data.evaluate={d.evaluate!r} is also in data.fit={list(d.fit)}: it would be trained on"
         )
     return features
+
+
+def _check_hooks(config: RunConfig) -> None:
+    """Checks the hooks' names."""
+    for name in config.hooks:
+        if name not in NAMES or config.hooks.count(name) > 1:
+            text = "is there twice" if name in NAMES else f"is not one of {', '.join(NAMES)}"
+            raise UserError(f"{config.name}: hooks={list(config.hooks)}: {name!r} {text}")
 
 
 def _check_rates(config: RunConfig, tables: set[str]) -> None:

@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +84,9 @@ class Stream:
         self.stages = stages(run.data, run.config)
         self.begins: list[Callable[[Stage, Progress], None]] = [self._score_next]
         self.ends: list[Callable[[Stage, Progress], None]] = [self._look_back]
+        for hook in run.hooks:
+            self.begins.append(partial(hook.begins, run))
+            self.ends.append(partial(hook.ends, run))
         self.reader(0)  # what is wrong with it is better known now than after the encoder is fitted
 
     @cached_property

@@ -1,6 +1,9 @@
 """What one training step computes: embeddings, then everything dense."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -10,6 +13,7 @@ from coldrank.models.embeddings import Embedded, EmbeddingStage
 from coldrank.models.features import FeatureSet
 from coldrank.models.ranker import Ranker, RankerConfig
 from coldrank.modules.losses import MaskedBCE
+from coldrank.train.hooks.hook import Dense, Hook
 from coldrank.train.slices import in_slices
 
 
@@ -22,7 +26,7 @@ class Outputs(NamedTuple):
 
 
 class RankingTask(nn.Module):
-    """Ranker and loss. `forward` is the embedding lookup and `dense`, in one call or in slices."""
+    """Ranker, loss and hooks. `forward` is the embedding lookup and `dense`, in one call or in slices."""
 
     def __init__(
         self,
@@ -35,15 +39,17 @@ class RankingTask(nn.Module):
         new_user_max_views: int = 10,
         accumulate: int = 1,
         bf16: bool = False,
+        hooks: Mapping[str, Hook] = MappingProxyType({}),
     ) -> None:
         """cold_weight: weight in the loss of rows with `user_views` of at most `new_user_max_views`; others weigh 1.
-        accumulate, bf16: how the dense part is trained, as in TrainConfig; evaluation knows neither."""
+        accumulate, bf16: how the dense part is trained, as in TrainConfig; evaluation knows neither. hooks: by name, in order."""
         super().__init__()
         self.embeddings = EmbeddingStage(features, device=device)
         self.ranker = Ranker(config, self.embeddings, len(features.numbers), len(loss_weights))
         self.loss = MaskedBCE(list(loss_weights.values()))
         self.cold_weight, self.new_user_max_views = cold_weight, new_user_max_views
         self.accumulate, self.bf16 = accumulate, bf16
+        self.hooks = nn.ModuleDict(dict(hooks))
 
     def forward(self, batch: Batch) -> Outputs:
         if isinstance(batch, fx.Proxy):
@@ -51,13 +57,27 @@ class RankingTask(nn.Module):
             traced: Outputs = self.embeddings.ebc(batch.sparse)
             return traced
         embedded = self.embeddings(batch)
+        for hook in self.in_order:
+            embedded = hook.embed(self, batch, embedded)
         if self.accumulate == 1 or not (self.training and torch.is_grad_enabled()):
             return self.dense(batch, embedded)
         weights = [p for name, p in self.named_parameters() if not name.startswith("embeddings.")]
         return in_slices(self.dense, batch, embedded, weights, self.accumulate)
 
+    @property
+    def in_order(self) -> list[Hook]:
+        """The hooks."""
+        return cast(list[Hook], list(self.hooks.values()))
+
     def dense(self, batch: Batch, embedded: Embedded) -> Outputs:
-        """Everything after the lookup. The loss is in float32, whatever the precision."""
+        """Everything after the lookup: the hooks, and within them ranker and loss."""
+        rest: Dense = self.rank
+        for hook in reversed(self.in_order):
+            rest = partial(hook.dense, self, rest)
+        return rest(batch, embedded)
+
+    def rank(self, batch: Batch, embedded: Embedded) -> Outputs:
+        """Ranker and loss. The loss is in float32, whatever the precision."""
         with torch.autocast(batch.dense.device.type, torch.bfloat16, enabled=self.bf16 and self.training):
             logits = self.ranker(embedded, batch.dense, batch.sequence_lengths).float()
         total, per_task = self.loss(logits, batch.labels, self._row_weights(batch))

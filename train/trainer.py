@@ -25,6 +25,8 @@ from coldrank.train.distributed import Ranks, shard
 from coldrank.train.errors import Preempted, UserError
 from coldrank.train.evaluate import evaluation_reader, metric_rows, predict, write_predictions
 from coldrank.train.growing import Growth
+from coldrank.train.hooks.hook import Hook
+from coldrank.train.hooks.make import make_hooks
 from coldrank.train.optimizers import Optimizers
 from coldrank.train.passes import Passes
 from coldrank.train.plan import table as plan_table
@@ -51,6 +53,7 @@ class Run:
     make: BatchMaker
     plan: Plan
     grow: Growth
+    hooks: tuple[Hook, ...]
 
     @property
     def state(self) -> dict[str, Any]:
@@ -76,6 +79,7 @@ def build(config: RunConfig, data: DataFolder, ranks: Ranks) -> Run:
     torch.manual_seed(config.seed)
     features = validate(config)
     encoder = FeatureEncoder(features)
+    hooks = make_hooks(config, features)
     # No memory for whole tables here: the sharder makes each rank's part.
     task = RankingTask(
         features,
@@ -86,13 +90,16 @@ def build(config: RunConfig, data: DataFolder, ranks: Ranks) -> Run:
         new_user_max_views=config.cohorts.new_user_max_views,
         accumulate=config.train.accumulate,
         bf16=config.train.precision == "bf16",
+        hooks=hooks,
     )
     model, plan = shard(task, ranks, config, features)
     make = BatchMaker(encoder, list(config.tasks), data.truths(list(config.tasks)))
     # From here on the generator drops out: on every rank in its own way, in every arm in the same.
     torch.manual_seed(config.seed * 1_000_003 + ranks.rank)
     optimizers = Optimizers(model, config.optim)
-    return Run(config, data, ranks, encoder, model, optimizers, make, plan, Growth(encoder, ranks))
+    return Run(
+        config, data, ranks, encoder, model, optimizers, make, plan, Growth(encoder, ranks), tuple(hooks.values())
+    )
 
 
 def train(config: RunConfig, data: DataFolder, out: Path, ranks: Ranks, *, fresh: bool, diff: str) -> list[MetricRow]:
@@ -231,12 +238,19 @@ def _trained(run: Run, passes: Passes, progress: Progress, total: int) -> Steps:
     def begin(taken: Taken) -> None:
         run.optimizers.gates_only = cold_gates and passes.is_cold(taken.epoch)
         run.optimizers.begin_step(progress.step, total)
+        for hook in run.hooks:
+            hook.before_step(run, taken)
+
+    def end() -> None:
+        run.optimizers.end_step()
+        for hook in run.hooks:
+            hook.after_step(run)
 
     on_gpu = run.ranks.device.type == "cuda"
     train_on = pipelined if {"auto": on_gpu, "on": True, "off": False}[run.config.train.pipeline] else one_by_one
     stream = itertools.islice(_stream(run, passes, progress.epoch, progress.batch), max(0, total - progress.step))
     ready = (taken._replace(grown=run.grow(taken.batch)) for taken in stream)
-    return train_on(run.model, ready, run.ranks.device, begin, run.optimizers.end_step)
+    return train_on(run.model, ready, run.ranks.device, begin, end)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,140 @@
+"""Hooks join a run where they say, in the order of the config, and their state is in its checkpoints."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from periods import write_periods
+from samples import write_samples
+from tiny import sample_base
+from torch import nn
+
+from coldrank.models.embeddings import Embedded
+from coldrank.train import checkpoint, config
+from coldrank.train.data.batches import DataFolder
+from coldrank.train.distributed import process_group
+from coldrank.train.errors import UserError
+from coldrank.train.hooks import make
+from coldrank.train.hooks.hook import Hook
+from coldrank.train.trainer import build, train
+
+CALLS: list[str] = []
+
+
+class Scale(Hook):
+    """Multiplies the static embedding by a weight that begins at 1, and counts steps."""
+
+    slices = False
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.weight = nn.Parameter(torch.ones(()))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def embed(self, task, batch, embedded):
+        CALLS.append(f"{self.name} embed")
+        return Embedded(embedded.static * self.weight, embedded.sequences, embedded.pc)
+
+    def dense(self, task, rest, batch, embedded):
+        CALLS.append(f"{self.name} dense")
+        return rest(batch, embedded)
+
+    def before_step(self, run, taken):
+        CALLS.append(f"{self.name} before {taken.batches}")
+
+    def after_step(self, run):
+        self.steps += 1
+
+    def begins(self, run, stage, progress):
+        CALLS.append(f"{self.name} begins {stage.name}")
+
+    def ends(self, run, stage, progress):
+        CALLS.append(f"{self.name} ends {stage.name} {progress.step}")
+
+
+@pytest.fixture(autouse=True)
+def two(monkeypatch):
+    monkeypatch.setattr(config, "NAMES", ("one", "two"))
+    monkeypatch.setattr(make, "HOOKS", {name: lambda *_, name=name: Scale(name) for name in ("one", "two")})
+    CALLS.clear()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return DataFolder.open(write_samples(tmp_path_factory.mktemp("data") / "d"))
+
+
+@pytest.fixture(scope="module")
+def ranks():
+    with process_group() as ranks:
+        yield ranks
+
+
+def with_hooks(*names: str, **train_fields: object):
+    plain = sample_base()
+    return replace(plain, hooks=names, train=replace(plain.train, **train_fields))
+
+
+def test_hooks_are_called_in_their_order(data, ranks, tmp_path):
+    train(with_hooks("two", "one", steps=1), data, tmp_path / "run", ranks, fresh=False, diff="")
+    first = ["two before 1", "one before 1", "two embed", "one embed", "two dense", "one dense"]
+    assert CALLS[:6] == first
+    assert "two before 2" not in CALLS
+    assert CALLS[6:10] == first[2:]  # the evaluation
+
+
+def test_neutral_hooks_change_nothing_at_first_and_train_with_the_rest(data, ranks, tmp_path):
+    rows = [
+        train(
+            with_hooks(*names, steps=2, log_every=1),
+            data,
+            tmp_path / "-".join(("run", *names)),
+            ranks,
+            fresh=False,
+            diff="",
+        )
+        for names in ((), ("one",))
+    ]
+    logs = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("run", "run-one")]
+    assert logs[0][0] == logs[1][0]
+    assert rows[0] != rows[1]
+
+
+def test_a_checkpoint_holds_parameters_and_buffers(data, ranks, tmp_path):
+    wanted = with_hooks("one", steps=3)
+    train(wanted, data, tmp_path / "run", ranks, fresh=False, diff="")
+    run = build(wanted, data, ranks)
+    checkpoint.load(tmp_path / "run" / "checkpoints", run.state, {}, ranks)
+    (hook,) = run.hooks
+    assert isinstance(hook, Scale)
+    assert hook.steps == 3
+    assert hook.weight != 1
+
+
+def test_hooks_know_of_periods(ranks, tmp_path):
+    days = ["2022-05-01", "2022-05-02"]
+    stream = DataFolder.open(write_periods(tmp_path / "d", days))
+    train(with_hooks("one", mode="periods"), stream, tmp_path / "run", ranks, fresh=False, diff="")
+    told = [call for call in CALLS if "begins" in call or "ends" in call]
+    assert [call.rsplit(" ", 1)[0] if "ends" in call else call for call in told] == [
+        f"one {what} {day}" for day in days for what in ("begins", "ends")
+    ]
+
+
+@pytest.mark.parametrize(("names", "text"), [(("none",), "'none' is not one of one, two"), (("one", "one"), "twice")])
+def test_names_are_checked(names, text):
+    with pytest.raises(UserError, match=text):
+        config.validate(with_hooks(*names))
+
+
+def test_a_hook_that_compares_rows_refuses_slices(data, ranks):
+    with pytest.raises(UserError, match=r"accumulate=2: hook 'one' compares"):
+        build(with_hooks("one", accumulate=2), data, ranks)
+
+
+@pytest.mark.parametrize("text", ["one,two", "[one, two]", '["one", "two"]'])
+def test_hooks_are_set_on_the_command_line(text):
+    values = config.to_dict(with_hooks())
+    config._override(values, f"hooks={text}")
+    assert values["hooks"] == ["one", "two"]
