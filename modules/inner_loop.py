@@ -1,0 +1,89 @@
+"""Gradient-based adaptation of some weights to many tasks at once (MAML), with a learned rate per tensor and step (LSLR).
+
+N tasks, S steps, P adapted tensors.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from coldrank.modules.checks import check_sizes
+
+# Name -> the weights of all tasks, [N, ...].
+Weights = dict[str, Tensor]
+
+
+class InnerLoop(nn.Module):
+    """Omega_n <- Theta - alpha * grad L_n(Theta) (PAM, Eq. 9), `steps` times, for all tasks in one graph.
+
+    rates: float [S, P], alpha of every step and tensor, trained with everything else. Not bounded: a rate that turns negative
+    says that the task's support set misleads. second_order: the outer gradient passes through the inner ones; else these count
+    as constants.
+    """
+
+    def __init__(self, names: Sequence[str], steps: int = 1, rate: float = 1e-3, second_order: bool = True) -> None:
+        super().__init__()
+        check_sizes(names=len(names), steps=steps)
+        self.names = tuple(names)
+        self.second_order = second_order
+        self.rates = nn.Parameter(torch.full((steps, len(names)), rate))
+
+    def forward(
+        self,
+        start: Mapping[str, Tensor],
+        tasks: int,
+        loss: Callable[[Weights], Tensor],
+        reduce: Callable[[list[Tensor]], list[Tensor]] | None = None,
+    ) -> list[Weights]:
+        """The weights of all tasks after 0, 1, ..., S steps.
+
+        start: name -> [...], where every task begins. loss: the weights of all tasks -> [N], the support loss of each, which
+        must depend on the weights of its own task alone (`each_task` makes such a function of the loss of one task); of a task
+        without samples it must be a constant: its weights then stay at the start, bit for bit. reduce: sums gradients over
+        ranks, so that all adapt to the samples of all; it must be differentiable for second order.
+        """
+        now = {name: start[name].expand(tasks, *start[name].shape) for name in self.names}
+        path = [now]
+        for rates in self.rates:
+            now = self._step(now, rates, loss, reduce)
+            path.append(now)
+        return path
+
+    def _step(
+        self,
+        now: Weights,
+        rates: Tensor,
+        loss: Callable[[Weights], Tensor],
+        reduce: Callable[[list[Tensor]], list[Tensor]] | None,
+    ) -> Weights:
+        graph = self.second_order and torch.is_grad_enabled()
+        at = now if graph else {name: w.detach().requires_grad_() for name, w in now.items()}
+        with torch.enable_grad():
+            # The loss of a task sees its own slice alone, so the gradient of the sum holds the gradient of each.
+            total = loss(at).sum()
+        of = [at[name] for name in self.names]
+        gradients = list(torch.autograd.grad(total, of, create_graph=graph, materialize_grads=True))
+        if reduce is not None:
+            gradients = reduce(gradients)
+        return {name: now[name] - rate * g for name, rate, g in zip(self.names, rates, gradients, strict=True)}
+
+
+def each_task(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`loss(weights, rows, ...) -> scalar` of one task as a function of all tasks, `vmap` over the first dimension of every
+    argument: tensors [N, M, ...], rows padded to the largest task (`pad_tasks`), the weight of a padded row 0."""
+    return torch.func.vmap(loss)
+
+
+def pad_tasks(task: Tensor, tasks: int) -> tuple[Tensor, Tensor]:
+    """Task of each row, int64 [B] -> the rows of each task in their order, int64 [N, M], and where there is one, bool [N, M].
+
+    M: rows of the largest task. Places without a row point at row 0. Rows with a task outside 0..N-1 are in none.
+    """
+    of_task = task == torch.arange(tasks, device=task.device).unsqueeze(1)
+    counts = of_task.sum(1)
+    widest = int(counts.max()) if len(task) else 0
+    index = torch.zeros(tasks, widest, dtype=torch.int64, device=task.device)
+    present = torch.arange(widest, device=task.device) < counts.unsqueeze(1)
+    index[present] = of_task.nonzero()[:, 1]
+    return index, present
