@@ -1,0 +1,97 @@
+"""What the planted gates of the simulated log are worth for new users: the most that a model can gain from them.
+
+    python benchmarks/simulated_gates.py --events 5000000
+
+The AUC at AVC <= 10 of four scores on the same drawn labels: the true probability; the same with the gates closed, which is what
+a model has that knows everything but does not know that new users react in another way; and both again without what only a
+user's past can tell, which is what there is to know of a user at the first view.
+"""
+
+import argparse
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from tabulate import tabulate
+
+from coldrank.train.data.simulate.random import F32, normals, stream_keys
+from coldrank.train.data.simulate.scores import TASKS, fit_intercepts, score_events, true_probabilities
+from coldrank.train.data.simulate.timeline import Timeline, draw_timeline
+from coldrank.train.data.simulate.world import (
+    CATEGORY_SIZES,
+    CATEGORY_STREAM,
+    TASTE,
+    USER_SD,
+    VISIBLE_TASTE,
+    Users,
+    World,
+    build_world,
+    draw_users,
+)
+from coldrank.train.metrics import auc
+
+NEW_USER_MAX_VIEWS = 10
+# Weight of the sociability, which the follow count shows, in a user's bias.
+SOCIABILITY_WEIGHT = 0.43
+
+
+def visible(world: World, users: Users) -> Users:
+    """The users as their file shows them: no part of taste and bias that only behaviour tells."""
+    taste = np.zeros_like(users.taste)
+    for column, size in enumerate(CATEGORY_SIZES):
+        table = normals(stream_keys(world.seed, CATEGORY_STREAM, np.arange(size) + 1000 * column), TASTE)
+        taste += table[users.categories[:, column]] / np.float32(len(CATEGORY_SIZES) ** 0.5)
+    taste *= np.float32(VISIBLE_TASTE**0.5)
+    bias = SOCIABILITY_WEIGHT * users.sociability[:, None] * np.asarray(USER_SD, dtype=np.float32)
+    return replace(users, taste=taste, hidden=taste @ world.user_in, bias=bias)
+
+
+class Found(NamedTuple):
+    """views, new: events drawn, and those at AVC <= 10. auc: score -> AUC per task [S]."""
+
+    views: int
+    new: int
+    auc: dict[str, list[float]]
+
+
+def measure(events: int, count: int, seed: int) -> Found:
+    """The figures, from the first views of `count` users of a log of `events` events."""
+    world = build_world(seed, events, days=30, gate_strength=1.0)
+    closed = replace(world, gate_slope=np.zeros_like(world.gate_slope))
+    intercepts = fit_intercepts(world)
+    users = draw_users(world, np.arange(count))
+    every = draw_timeline(users, world.days)
+    new = every.avc <= NEW_USER_MAX_VIEWS
+    timeline = Timeline(every.user[new], every.avc[new], every.time_ms[new])
+
+    def probabilities(world: World, users: Users) -> F32:
+        return true_probabilities(score_events(world, users, timeline), intercepts)
+
+    seen = visible(world, users)
+    scores = {
+        "all known": probabilities(world, users),
+        "gates closed": probabilities(closed, users),
+        "first view": probabilities(world, seen),
+        "first view, gates closed": probabilities(closed, seen),
+    }
+    true = scores["all known"]
+    labels = np.random.default_rng(seed).random(true.shape) < true
+    found = {name: [auc(y, p) for y, p in zip(labels.T, of.T, strict=True)] for name, of in scores.items()}
+    return Found(len(new), int(new.sum()), found)
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=int, default=5_000_000, help="of the log: sets its catalogue")
+    parser.add_argument("--users", type=int, default=8_000, help="whose first views are drawn")
+    parser.add_argument("--seed", type=int, default=0, help="of the log")
+    args = parser.parse_args()
+    found = measure(args.events, args.users, args.seed)
+    print(f"{found.new:,} of {found.views:,} views at AVC <= {NEW_USER_MAX_VIEWS}; their AUC, %")
+    rows = [[task, *(f"{100 * of[i]:.2f}" for of in found.auc.values())] for i, task in enumerate(TASKS)]
+    print(tabulate(rows, headers=["task", *found.auc], tablefmt="pipe", disable_numparse=True))
+
+
+if __name__ == "__main__":
+    main()
