@@ -24,9 +24,7 @@ class Bucketize(nn.Module):
         self.register_buffer("edges", torch.tensor(inner, dtype=torch.float64))
 
     def forward(self, values: Tensor) -> Tensor:
-        values = values.to(torch.float64)
-        bucket = torch.bucketize(values, self.edges, right=True) + 1
-        return torch.where(torch.isnan(values), torch.zeros_like(bucket), bucket)
+        return bucket_of(values, self.edges)
 
 
 class Standardize(nn.Module):
@@ -39,19 +37,22 @@ class Standardize(nn.Module):
 
     def __init__(self, transforms: list[Transform]) -> None:
         super().__init__()
-        self.log1p = [i for i, t in enumerate(transforms) if t == "log1p"]
-        self.logit = [i for i, t in enumerate(transforms) if t == "logit"]
+        logs, logits = transforms.count("log1p"), transforms.count("logit")
+        first_log = transforms.index("log1p") if logs else 0
+        first_logit = transforms.index("logit") if logits else 0
+        self.log1p = (first_log, first_log + logs)
+        self.logit = (first_logit, first_logit + logits)
         self.register_buffer("moments", torch.tensor([0.0, 1.0], dtype=torch.float64).repeat(len(transforms), 1))
 
     def transform(self, values: Tensor) -> Tensor:
         """t(x) in float64 [B, F]: log(1 + x), log(x / (1 - x)) with x kept 1e-4 from 0 and 1, or x."""
         values = values.to(torch.float64)
-        if self.log1p:
-            slots = slice(self.log1p[0], self.log1p[-1] + 1)
-            values[:, slots] = torch.log1p(values[:, slots].clamp(min=0.0))
-        if self.logit:
-            slots = slice(self.logit[0], self.logit[-1] + 1)
-            values[:, slots] = torch.logit(values[:, slots], eps=1e-4)
+        first, end = self.log1p
+        if first < end:
+            values[:, first:end] = torch.log1p(values[:, first:end].clamp(min=0.0))
+        first, end = self.logit
+        if first < end:
+            values[:, first:end] = torch.logit(values[:, first:end], eps=1e-4)
         return values
 
     def forward(self, values: Tensor) -> Tensor:
@@ -121,12 +122,30 @@ class FeatureEncoder(nn.Module):
         if f.kind == "bucket":
             return self.buckets[f.name](raw[f.raw_columns[0]])
         if f.kind == "signals":
-            code = torch.zeros_like(raw[f.columns[0]], dtype=torch.int64)
-            for column in f.columns:
-                code = code * 3 + raw[column].to(torch.int64) + 1
-            return code
+            return joint_state([raw[column] for column in f.columns])
         ids = raw[f.raw_columns[0]]
-        return self.maps[f.table](ids ^ _salt(f.name) if f.salted else ids)
+        return self.maps[f.table](ids ^ salt(f) if f.salted else ids)
+
+
+def bucket_of(values: Tensor, edges: Tensor) -> Tensor:
+    """numbers [.., N], edges float64 [E] or [.., E], ascending -> bucket int64 [.., N]: 0 missing (NaN), else 1 + the number of
+    edges <= the value. Scriptable."""
+    values = values.to(torch.float64)
+    bucket = torch.searchsorted(edges, values, right=True) + 1
+    return torch.where(torch.isnan(values), torch.zeros_like(bucket), bucket)
+
+
+def joint_state(signals: list[Tensor]) -> Tensor:
+    """Signals in -1, 0, 1, [N] each -> their joint state int64 [N] in 0..3 ** len(signals) - 1. Scriptable."""
+    code = torch.zeros_like(signals[0], dtype=torch.int64)
+    for signal in signals:
+        code = code * 3 + signal.to(torch.int64) + 1
+    return code
+
+
+def salt(f: Feature) -> int:
+    """What is mixed into the ids of a salted feature."""
+    return int.from_bytes(hashlib.blake2b(f.name.encode(), digest_size=8).digest(), "little", signed=True)
 
 
 def _slots(lengths: Tensor, features: tuple[Feature, ...]) -> tuple[Tensor, Tensor]:
@@ -136,10 +155,6 @@ def _slots(lengths: Tensor, features: tuple[Feature, ...]) -> tuple[Tensor, Tens
     position = torch.arange(positions).unsqueeze(1)
     present = position < lengths
     return (position + starts)[present], present.flatten().to(torch.int32)
-
-
-def _salt(name: str) -> int:
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little", signed=True)
 
 
 def _own(features: FeatureSet, table: Table) -> bool:

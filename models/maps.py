@@ -10,25 +10,28 @@ from torch import Tensor, nn
 
 from coldrank.models.features import Table
 
-# The two multipliers and three shifts of the splitmix64 finaliser (Steele, Lea and Flood 2014), as signed 64-bit numbers.
-_MIX1, _MIX2, _STEP = -4658895280553007687, -7723592293110705685, -7046029254386353131
+_STEP = -7046029254386353131
 _LARGEST = (1 << 63) - 1
 # Of how many ids on remembering places saves time, and how many places are remembered at most.
 _MANY, _REMEMBERED = 4096, 1 << 22
 
 
 def mix64(ids: Tensor) -> Tensor:
-    """Mixes int64 [..] into int64 [..], one to one (splitmix64): near ids end far apart."""
-    x = ids + _STEP
-    x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * _MIX1
-    x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * _MIX2
+    """Mixes int64 [..] into int64 [..], one to one: near ids end far apart. Scriptable.
+
+    The step, the two multipliers and the three shifts of splitmix64 (Steele, Lea and Flood 2014), as signed numbers.
+    """
+    x = ids + -7046029254386353131
+    x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * -4658895280553007687
+    x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * -7723592293110705685
     return x ^ ((x >> 31) & 0x1FFFFFFFF)
 
 
 class HashMap(nn.Module):
-    """id int64 [N] -> row int64 [N] in 0..rows-1. Ids that collide share a row."""
+    """id int64 [..] -> row int64 [..] in 0..rows-1. Ids that collide share a row. rows: one for all, or of a shape that
+    spreads over the ids."""
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int | Tensor) -> None:
         super().__init__()
         self.rows = rows
 
@@ -37,7 +40,7 @@ class HashMap(nn.Module):
 
 
 class MultiHashMap(nn.Module):
-    """id int64 [N] -> rows int64 [N, H] in 0..rows-1, whose sum stands for the id. Each hash mixes the one before."""
+    """id int64 [..] -> rows int64 [.., H] in 0..rows-1, whose sum stands for the id. Each hash mixes the one before."""
 
     def __init__(self, rows: int, hashes: int) -> None:
         super().__init__()
@@ -48,7 +51,7 @@ class MultiHashMap(nn.Module):
         for _ in range(self.hashes):
             ids = mix64(ids)
             found.append(torch.remainder(ids, self.rows))
-        return torch.stack(found, 1)
+        return torch.stack(found, -1)
 
 
 class VocabularyMap(nn.Module):
@@ -76,6 +79,10 @@ class VocabularyMap(nn.Module):
         self.ids.fill_(_LARGEST)
         self.ids[: len(ids)] = ids.sort().values
         self.remembered.zero_()
+
+    def forget(self) -> None:
+        """Remembers no places from here on: a lookup then writes nothing, and any number of threads may look up."""
+        self.remembered, self.many = self.remembered[:1], _LARGEST
 
     def forward(self, ids: Tensor) -> Tensor:
         at = self._places(ids)
@@ -122,7 +129,7 @@ class GrowingMap(nn.Module):
     def __init__(self, rows: int) -> None:
         super().__init__()
         self.places = rows - 1
-        self.stride = next(s for s in range(int(0.618 * self.places) + 1, 2 * rows) if gcd(s, self.places) == 1)
+        self.stride = _stride(self.places)
         self.register_buffer("known", _padded(torch.empty(2, 0, dtype=torch.int64), self.places))
         self.register_buffer("tail", torch.empty(2, 0, dtype=torch.int64), persistent=False)
         self.register_buffer("size", torch.zeros((), dtype=torch.int64))
@@ -168,6 +175,49 @@ class GrowingMap(nn.Module):
         return 1 + torch.arange(start, end) * self.stride % self.places
 
 
+class ManagedMap(nn.Module):
+    """id int64 [N] -> row int64 [N]: 1..R-1 for the ids that hold a row, 0 for every other. Who holds one is TorchRec's
+    managed collision's to say (`train/managed.py`), whose state lies here.
+
+    ids: int64 [R], ascending, the largest number where none is. places: int64 [R], the place of each in 0..R-2; the last is
+    nobody's. scores: int64 [R], when each was last read, or how often. steps: int64 [1], batches taken. missed: values that
+    found the table full of better ids. evicted: ids that lost their row.
+    """
+
+    ids: Tensor
+    places: Tensor
+    scores: Tensor
+    steps: Tensor
+    missed: Tensor
+    evicted: Tensor
+
+    def __init__(self, rows: int, eviction: str) -> None:
+        super().__init__()
+        self.rows, self.eviction, self.stride = rows, eviction, _stride(rows - 1)
+        self.register_buffer("ids", torch.full((rows,), _LARGEST))
+        self.register_buffer("places", torch.arange(rows))
+        self.register_buffer("scores", torch.zeros(rows, dtype=torch.int64))
+        self.register_buffer("steps", torch.zeros(1, dtype=torch.int64))
+        self.register_buffer("missed", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("evicted", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        at = torch.searchsorted(self.ids, ids).clamp(max=self.rows - 1)
+        # The largest number stands for no id.
+        known = torch.logical_and(self.ids[at] == ids, self.places[at] < self.rows - 1)
+        known = torch.logical_and(known, ids < torch.iinfo(torch.int64).max)
+        return torch.where(known, self.rows_at(self.places[at]), torch.zeros_like(at))
+
+    def rows_at(self, places: Tensor) -> Tensor:
+        """Rows of places in 0..R-2: apart, so that a table that is not full is used evenly by those who hold a block of it."""
+        return 1 + places * self.stride % (self.rows - 1)
+
+    @property
+    def size(self) -> int:
+        """Ids that hold a row."""
+        return int((self.ids < _LARGEST).sum())
+
+
 def map_of(table: Table) -> nn.Module:
     """The map that the table is declared with."""
     if table.mapping == "hash":
@@ -176,7 +226,14 @@ def map_of(table: Table) -> nn.Module:
         return MultiHashMap(table.rows, table.hashes)
     if table.mapping == "growing":
         return GrowingMap(table.rows)
+    if table.mapping == "managed":
+        return ManagedMap(table.rows, table.eviction)
     return VocabularyMap(table.rows) if table.mapping == "vocabulary" else IdentityMap()
+
+
+def _stride(places: int) -> int:
+    """A step with which one comes to every place."""
+    return next(s for s in range(int(0.618 * places) + 1, 2 * places + 2) if gcd(s, places) == 1)
 
 
 def _find(index: Tensor, ids: Tensor) -> Tensor:

@@ -41,15 +41,24 @@ class MultiheadAttention(nn.Module):
         Returns [B, H * head_dim].
         Only positions 0 .. lengths - 1 are seen; an empty sequence yields zeros. pc is ignored.
         """
-        context = attend(self.weights(query, sequence, lengths, pc), sequence, lengths)
+        check_width("query", query, self.query_dim)
+        return self.read(self.query(query), sequence, lengths, pc)
+
+    @torch.jit.export
+    def read(self, q: Tensor, sequence: Tensor, lengths: Tensor, pc: Tensor | None = None) -> Tensor:
+        """`forward` from q = W^Q x_non, float [B, H * head_dim], on. B may be a multiple of the number of sequences: each is
+        then read by as many queries in turn."""
+        context = attend(self._weights(q, sequence, lengths), sequence, lengths)
         return _project(context, self.value).flatten(1)
 
     def weights(self, query: Tensor, sequence: Tensor, lengths: Tensor, pc: Tensor | None = None) -> Tensor:
         """Arguments of `forward` -> attention weights [B, H, L]: what `attention_weights` gives for Q W^K."""
         check_width("query", query, self.query_dim)
+        return self._weights(self.query(query), sequence, lengths)
+
+    def _weights(self, q: Tensor, sequence: Tensor, lengths: Tensor) -> Tensor:
         check_width("sequence", sequence, self.sequence_dim)
-        q: Tensor = self.query(query)
-        probes = _project(q.view(query.shape[0], self.heads, self.head_dim), self.key)
+        probes = _project(q.view(q.shape[0], self.heads, self.head_dim), self.key)
         return attention_weights(probes / math.sqrt(self.head_dim), sequence, lengths)
 
 
@@ -112,22 +121,29 @@ class PosoMultiheadAttention(nn.Module):
 
     def forward(self, query: Tensor, sequence: Tensor, lengths: Tensor, pc: Tensor | None = None) -> Tensor:
         """Arguments and result of `MultiheadAttention.forward`; pc: float [B, pc_dim] is required."""
-        batch = query.shape[0]
-        context = attend(self.weights(query, sequence, lengths, pc), sequence, lengths)
+        check_width("query", query, self.query_dim)
+        return self.read(self.query(query), sequence, lengths, pc)
+
+    @torch.jit.export
+    def read(self, q: Tensor, sequence: Tensor, lengths: Tensor, pc: Tensor | None = None) -> Tensor:
+        """As `MultiheadAttention.read`; q: float [B, query_folds * H * head_dim], pc: [B, pc_dim], or [1, pc_dim] for all."""
+        context = attend(self._weights(q, sequence, lengths, pc), sequence, lengths)
         gates: Tensor = self.value_gate(pc)
-        gates = gates.view(batch, self.key_folds, self.heads, self.value_folds, self.gate_width)
+        gates = gates.view(gates.shape[0], self.key_folds, self.heads, self.value_folds, self.gate_width)
         values = _project(context, self.value)
-        values = values.reshape(batch, self.key_folds, self.heads, self.value_folds, self.head_dim)
+        values = values.reshape(q.shape[0], self.key_folds, self.heads, self.value_folds, self.head_dim)
         return (gates * values).sum((1, 3)).flatten(1)
 
     def weights(self, query: Tensor, sequence: Tensor, lengths: Tensor, pc: Tensor | None = None) -> Tensor:
         """Arguments of `forward` -> attention weights [B, key_folds * H, L]: those of fold 0's heads, then of fold 1's."""
         check_width("query", query, self.query_dim)
+        return self._weights(self.query(query), sequence, lengths, pc)
+
+    def _weights(self, q: Tensor, sequence: Tensor, lengths: Tensor, pc: Tensor | None) -> Tensor:
         check_width("sequence", sequence, self.sequence_dim)
-        q: Tensor = self.query(query)
         if self.key_gate is not None:
             q = q * self.key_gate(pc)  # Q . (G^k * K) = (Q * G^k) . K
-        q = q.view(query.shape[0], self.query_folds, self.heads, self.head_dim).expand(-1, self.key_folds, -1, -1)
+        q = q.view(q.shape[0], self.query_folds, self.heads, self.head_dim).expand(-1, self.key_folds, -1, -1)
         probes = _project(q.flatten(1, 2), self.key)
         return attention_weights(probes / math.sqrt(self.head_dim), sequence, lengths)
 
@@ -135,19 +151,28 @@ class PosoMultiheadAttention(nn.Module):
 def attention_weights(probes: Tensor, sequence: Tensor, lengths: Tensor) -> Tensor:
     """softmax(probes . x)_l over the valid positions l < lengths.
 
-    probes: float [B, R, D], sequence: float [B, L, D], lengths: int64 [B] -> [B, R, L]. An empty sequence keeps its
+    probes: float [B, R, D], sequence: float [S, L, D], lengths: int64 [S] -> [B, R, L]; B is S or a multiple, with as many
+    probes in turn for each sequence. An empty sequence keeps its
     first position through the softmax, which is then finite: `attend` sets its result to zero.
     """
-    scores = probes @ sequence.transpose(1, 2)
+    scores = _by_sequence(probes, sequence) @ sequence.transpose(1, 2)
     positions = torch.arange(sequence.shape[1], device=sequence.device)
     padded = positions >= lengths.clamp(min=1).unsqueeze(1)
-    return torch.softmax(scores.masked_fill(padded.unsqueeze(1), -math.inf), -1)
+    weights = torch.softmax(scores.masked_fill(padded.unsqueeze(1), -math.inf), -1)
+    return weights.view(probes.shape[0], probes.shape[1], sequence.shape[1])
 
 
 def attend(weights: Tensor, sequence: Tensor, lengths: Tensor) -> Tensor:
-    """sum_l weights_l x_l. weights: float [B, R, L], sequence: float [B, L, D], lengths: int64 [B] -> [B, R, D]; zeros,
-    with zero gradients of any order, where lengths is 0."""
-    return (weights @ sequence) * (lengths > 0).to(sequence.dtype)[:, None, None]
+    """sum_l weights_l x_l. weights: float [B, R, L], sequence: float [S, L, D], lengths: int64 [S] -> [B, R, D], B as for
+    `attention_weights`; zeros, with zero gradients of any order, where lengths is 0."""
+    read = (_by_sequence(weights, sequence) @ sequence) * (lengths > 0).to(sequence.dtype)[:, None, None]
+    return read.view(weights.shape[0], weights.shape[1], sequence.shape[2])
+
+
+def _by_sequence(x: Tensor, sequence: Tensor) -> Tensor:
+    """x: [B, R, D] -> [S, B / S * R, D]: what is of one sequence, together."""
+    count = sequence.shape[0]
+    return x.reshape(count, x.shape[0] // max(1, count) * x.shape[1], x.shape[2])
 
 
 def _project(x: Tensor, weight: Tensor) -> Tensor:

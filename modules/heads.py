@@ -56,11 +56,11 @@ class PosoTowers(nn.Module):
             self.gates = nn.ModuleList(PersonalizedGate(pc_dim, tasks * width, gate_hidden, scale) for width in hidden)
 
     def forward(self, x: Tensor, pc: Tensor | None = None) -> Tensor:
-        """x: float [B, T, in_dim], pc: float [B, pc_dim] (required) -> logits [B, T]."""
+        """x: float [B, T, in_dim], pc: float [B, pc_dim], or [1, pc_dim] for all (required) -> logits [B, T]."""
         check_width("x", x, self.in_dim)
         for layer, gate in zip(self.layers, self.gates):  # noqa: B905 (TorchScript knows no strict=)
             active = torch.relu(layer(x))
-            x = self.dropout(gate(pc).view(active.shape) * active)
+            x = self.dropout(gate(pc).unflatten(1, active.shape[1:]) * active)
         logits: Tensor = self.logit(x)
         return logits.squeeze(-1)
 

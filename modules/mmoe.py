@@ -29,7 +29,12 @@ class Experts(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: float [B, in_dim] -> [B, E, hidden[-1]]."""
-        x = self.dropout(torch.relu(self.first(x))).unflatten(1, self.shape)
+        return self.deepen(self.first(x))
+
+    @torch.jit.export
+    def deepen(self, x: Tensor) -> Tensor:
+        """`forward` from the first layers' outputs on, float [B, E * hidden[0]]."""
+        x = self.dropout(torch.relu(x)).unflatten(1, self.shape)
         for layer in self.deeper:
             x = self.dropout(torch.relu(layer(x)))
         return x
@@ -48,9 +53,13 @@ class MMoE(nn.Module):
     def forward(self, x: Tensor, pc: Tensor | None = None) -> Tensor:
         """x: float [B, in_dim] -> [B, T, hidden[-1]]; pc is ignored."""
         check_width("x", x, self.in_dim)
-        weights = self.expert_weights(x, pc)
-        experts: Tensor = self.experts(x)
-        return weights @ experts
+        return self.mix(self.experts.first(x), self.task_gate(x), pc)
+
+    @torch.jit.export
+    def mix(self, first: Tensor, gate: Tensor, pc: Tensor | None = None) -> Tensor:
+        """`forward` from what is linear in x on: the experts' first layers, [B, E * hidden[0]], and W^t x, [B, T * E]."""
+        weights = torch.softmax(gate.unflatten(1, self.shape), -1)
+        return weights @ self.experts.deepen(first)
 
     def expert_weights(self, x: Tensor, pc: Tensor | None = None) -> Tensor:
         """x: float [B, in_dim] -> `task_weights`, [B, T, E]; pc is ignored."""
@@ -89,13 +98,19 @@ class PosoMMoE(nn.Module):
     def forward(self, x: Tensor, pc: Tensor | None = None) -> Tensor:
         """x: float [B, in_dim], pc: float [B, pc_dim] (required) -> [B, T, hidden[-1]]."""
         check_width("x", x, self.in_dim)
-        weights = self.expert_weights(x, pc)
-        experts: Tensor = self.experts(x)
-        return weights @ experts
+        return self.mix(self.experts.first(x), self.task_gate(x), pc)
+
+    @torch.jit.export
+    def mix(self, first: Tensor, gate: Tensor, pc: Tensor | None = None) -> Tensor:
+        """As `MMoE.mix`; pc: float [B, pc_dim], or [1, pc_dim] for all (required)."""
+        return self._gated(gate, pc) @ self.experts.deepen(first)
 
     def expert_weights(self, x: Tensor, pc: Tensor | None = None) -> Tensor:
         """x: float [B, in_dim], pc: float [B, pc_dim] (required) -> C g(pc)_i softmax(W^t x)_i, [B, T, E]."""
-        weights = self.task_weights(x)
+        return self._gated(self.task_gate(x), pc)
+
+    def _gated(self, gate: Tensor, pc: Tensor | None) -> Tensor:
+        weights = torch.softmax(gate.unflatten(1, self.shape), -1)
         gates: Tensor = self.gate(pc)
         return weights * gates.unsqueeze(1)
 
