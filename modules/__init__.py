@@ -3,6 +3,7 @@
 from coldrank.modules.attention import MultiheadAttention, PosoMultiheadAttention
 from coldrank.modules.gate import PersonalizedGate
 from coldrank.modules.heads import PosoTowers, Towers
+from coldrank.modules.inner_loop import InnerLoop
 from coldrank.modules.linear import GroupedLinear, Linear, PosoLinear
 from coldrank.modules.metacf import MetaCF
 from coldrank.modules.mlp import MLP, PosoMLP
@@ -11,6 +12,7 @@ from coldrank.modules.mmoe import MMoE, PosoMMoE
 __all__ = [
     "MLP",
     "GroupedLinear",
+    "InnerLoop",
     "Linear",
     "MMoE",
     "MetaCF",
