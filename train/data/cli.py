@@ -99,6 +99,16 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--history", type=_count, default=50, metavar="L", help="longest history, in events (default: 50)"
     )
+    parser.add_argument(
+        "--item-history", type=_count, default=0, metavar="L", help="also the users of an item's last L events"
+    )
+    parser.add_argument(
+        "--periods",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="N periods of equally many events (default: days or months)",
+    )
 
 
 def _by_time(parser: argparse.ArgumentParser) -> None:
@@ -153,7 +163,10 @@ def run(args: argparse.Namespace) -> None:
     log, split = args.open(args)
     given = {n: v for n, v in vars(args).items() if n not in ("run", "open", "out", "command", "source")}
     arguments = {n: str(v) if isinstance(v, (date, Path)) else v for n, v in given.items()}
-    content = prepare(log, args.out, split, PrepareOptions(history=args.history, arguments=arguments))
+    options = PrepareOptions(
+        history=args.history, item_history=args.item_history, periods=args.periods, arguments=arguments
+    )
+    content = prepare(log, args.out, split, options)
     counts = content["counts"]
     rows = ", ".join(f"{s} {content['splits'][s]['rows']:,}" for s in SPLITS)
     print(f"{args.out}: {counts['users']:,} users, {counts['items']:,} items; samples: {rows}")

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from coldrank.train.data.events import Events
 from coldrank.train.data.log import LogSpec
-from coldrank.train.data.samples import Samples
+from coldrank.train.data.samples import ITEM_HISTORY, Samples
 from coldrank.train.data.split import SPLITS
 
 _MEANINGS = {
@@ -21,6 +21,7 @@ _MEANINGS = {
     "item_age_h": "hours since the item's birth; if that is unknown, since its first event before (null: none)",
     "user_gap_h": "hours since the user's last event before (null: none)",
     "hist_item_id": "items of the user's last events before, most recent first",
+    ITEM_HISTORY: "users of the item's last events before, most recent first",
 }
 
 

@@ -34,10 +34,13 @@ _Job = tuple[str, str, NDArray[np.int64]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrepareOptions:
-    """history: longest history, in events. arguments: what the caller asked for, noted in the manifest."""
+    """history: longest history, in events. item_history: of an item (0: none). periods: so many of equally many events, in the
+    place of days or months (0: those). arguments: what the caller asked for, noted in the manifest."""
 
     history: int
     arguments: dict[str, Any]
+    item_history: int = 0
+    periods: int = 0
 
 
 def prepare(log: EventLog, out: Path, split: Split, options: PrepareOptions) -> dict[str, Any]:
@@ -49,13 +52,13 @@ def prepare(log: EventLog, out: Path, split: Split, options: PrepareOptions) -> 
     check_out(out)
     events = load_events(log)
     splits = split(events)
-    statistics = compute_statistics(events, log.spec, options.history)
+    statistics = compute_statistics(events, log.spec, options.history, options.item_history)
     users = None if log.users is None else static_table(log.users, "user_id", "user features")
     items = None if log.items is None else static_table(log.items, "item_id", "item features")
     samples = Samples.of(log.spec, events, statistics, users, items)
     new = out.with_name(f"{out.name}.tmp-{os.getpid()}")
     try:
-        partitions = _write(samples, splits, new)
+        partitions = _write(samples, splits, options.periods, new)
         content = manifest(log.source, options.arguments, samples, splits, partitions, options.history)
         (new / "manifest.json").write_text(json.dumps(content, indent=1) + "\n")
         _put_in_place(new, out)
@@ -85,27 +88,39 @@ def _put_in_place(new: Path, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _write(samples: Samples, splits: NDArray[np.int8], folder: Path) -> list[Partition]:
-    jobs = list(_partition_rows(samples, splits))
+def _write(samples: Samples, splits: NDArray[np.int8], periods: int, folder: Path) -> list[Partition]:
+    jobs = list(_partition_rows(samples, splits, periods))
     bar = tqdm(total=len(splits), desc="writing", unit="row", unit_scale=True, disable=None)
     # Each thread holds one row group; building and compressing it mostly leave the interpreter free for the others.
     with bar, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         return list(pool.map(lambda job: _write_partition(samples, folder, job, bar.update), jobs))
 
 
-def _partition_rows(samples: Samples, splits: NDArray[np.int8]) -> list[_Job]:
+def _partition_rows(samples: Samples, splits: NDArray[np.int8], periods: int) -> list[_Job]:
     """Split, period and rows of each partition, in the order of splits and time."""
-    days, day_code = np.unique(samples.events.day, return_inverse=True)
-    digits = 10 if samples.spec.period == "day" else 7
-    labels, period_of_day = np.unique([as_date(d).isoformat()[:digits] for d in days], return_inverse=True)
-    code = splits.astype(np.int64) * len(labels) + period_of_day[day_code]
+    labels, period = _equal_periods(len(splits), periods) if periods else _dated_periods(samples)
+    code = splits.astype(np.int64) * len(labels) + period
     order = np.argsort(code, kind="stable")
     bounds = np.flatnonzero(np.diff(code[order], prepend=-1, append=-1))
     parts = []
     for first, end in itertools.pairwise(bounds):
-        split, period = divmod(int(code[order[first]]), len(labels))
-        parts.append((SPLITS[split], str(labels[period]), order[first:end]))
+        split, at = divmod(int(code[order[first]]), len(labels))
+        parts.append((SPLITS[split], str(labels[at]), order[first:end]))
     return parts
+
+
+def _dated_periods(samples: Samples) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
+    """Names of the days or months, in order, and the one of each event [N]."""
+    days, day_code = np.unique(samples.events.day, return_inverse=True)
+    digits = 10 if samples.spec.period == "day" else 7
+    labels, period_of_day = np.unique([as_date(d).isoformat()[:digits] for d in days], return_inverse=True)
+    return labels, period_of_day[day_code]
+
+
+def _equal_periods(events: int, periods: int) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
+    """Numbers 01, 02, ... and the one of each event [N], in order of time."""
+    labels = np.array([f"{n + 1:0{len(str(periods))}d}" for n in range(periods)])
+    return labels, np.arange(events, dtype=np.int64) * periods // events
 
 
 def _write_partition(samples: Samples, folder: Path, job: _Job, wrote: Callable[[int], object]) -> Partition:

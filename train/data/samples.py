@@ -12,6 +12,9 @@ from coldrank.train.data.log import LogSpec
 from coldrank.train.data.statistics import Statistics
 from coldrank.train.errors import UserError
 
+# Users of the item's last events.
+ITEM_HISTORY = "item_hist_user_id"
+
 _TYPES: dict[pl.DataType | type[pl.DataType], pa.DataType] = {
     pl.Int8: pa.int8(),
     pl.Int64: pa.int64(),
@@ -66,7 +69,12 @@ class Samples:
         offsets, past = self.statistics.histories.gather(rows)
         items = self.events.frame["item_id"].to_numpy()
         values = {"item_id": items} | self.events.attributes | self.events.signals
-        return {f"hist_{n}": pa.ListArray.from_arrays(offsets, pa.array(v[past])) for n, v in values.items()}
+        columns = {f"hist_{n}": pa.ListArray.from_arrays(offsets, pa.array(v[past])) for n, v in values.items()}
+        if self.statistics.item_histories is not None:
+            offsets, past = self.statistics.item_histories.gather(rows)
+            users = self.events.frame["user_id"].to_numpy()
+            columns[ITEM_HISTORY] = pa.ListArray.from_arrays(offsets, pa.array(users[past]))
+        return columns
 
     def _fields(self) -> list[pa.Field]:
         frame, statistics = self.events.frame, self.statistics.columns
@@ -81,6 +89,8 @@ class Samples:
         lists = dict.fromkeys(["item_id", *self.events.attributes], pa.int64())
         lists |= dict.fromkeys(self.events.signals, pa.int8())
         fields += [pa.field(f"hist_{n}", pa.list_(kind), False) for n, kind in lists.items()]
+        if self.statistics.item_histories is not None:
+            fields.append(pa.field(ITEM_HISTORY, pa.list_(pa.int64()), False))
         for table, key in ((self.users, "user_id"), (self.items, "item_id")):
             if table is not None:
                 fields += [_static_field(n, _TYPES[k]) for n, k in table.schema.items() if n != key]

@@ -14,18 +14,20 @@ from coldrank.train.data.log import LogSpec
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """columns: name -> [N], int32 or float32 (NaN where there is no value). histories: the users' past events."""
+    """columns: name -> [N], int32 or float32 (NaN where there is no value). histories: the users' past events. item_histories: the
+    items', where they are asked for."""
 
     columns: dict[str, NDArray[Any]]
     histories: asof.Histories
+    item_histories: asof.Histories | None = None
 
 
-def compute_statistics(events: Events, spec: LogSpec, history_length: int) -> Statistics:
-    """Everything that needs the order of events. One sort per group; parents before the groups whose prior they are."""
+def compute_statistics(events: Events, spec: LogSpec, history_length: int, item_history: int = 0) -> Statistics:
+    """Everything that needs the order of events; item_history: longest history of an item (0: none). One sort per group; parents before the groups whose prior they are."""
     whole = asof.Timeline.of(np.zeros(len(events.time), np.int32), events.time)
     log_rate = {s: whole.rate(v, asof.LOG_PRIOR, asof.LOG_SMOOTHING) for s, v in events.signals.items()}
     columns: dict[str, NDArray[Any]] = {}
-    histories = None
+    histories = item_histories = None
     for group in tqdm(spec.all_groups(), desc="counting", unit="group", disable=None):
         line = asof.Timeline.of(asof.combine([events.codes[k] for k in group.keys]), events.time)
         columns[views_column(group.name)] = line.views()
@@ -37,8 +39,9 @@ def compute_statistics(events: Events, spec: LogSpec, history_length: int) -> St
             histories = asof.Histories.of(line, history_length)
         elif group.name == "item":
             columns["item_age_h"] = _item_age(events, line)
+            item_histories = asof.Histories.of(line, item_history) if item_history else None
     assert histories is not None  # all_groups() holds user
-    return Statistics(columns, histories)
+    return Statistics(columns, histories, item_histories)
 
 
 def views_column(group: str) -> str:
