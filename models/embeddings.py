@@ -3,6 +3,7 @@
 B batch, L sequence length, D width.
 """
 
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -27,7 +28,9 @@ class Embedded(NamedTuple):
 
 class EmbeddingStage(nn.Module):
     """Looks a batch up. All tables pool by SUM; the mean of a many-valued feature is its sum divided by its number of ids here,
-    because MEAN pooling is wrong in a collection that mixes row-wise with other shardings."""
+    because MEAN pooling is wrong in a collection that mixes row-wise with other shardings.
+
+    places: feature outside sequences -> its columns of `Embedded.static`."""
 
     def __init__(self, features: FeatureSet, device: torch.device | None = None) -> None:
         super().__init__()
@@ -52,7 +55,9 @@ class EmbeddingStage(nn.Module):
         self.sequences = {name: [f.name for f in _aligned(fs)] for name, fs in features.sequences.items()}
         self.sequence_keys = {f.name: f.keys for fs in features.sequences.values() for f in fs}
         self.key_index = {key: i for i, key in enumerate(k for f in features.sparse for k in f.keys)}
-        self.static_dim = sum(features.dim(f) for f in fixed)
+        ends = list(accumulate(features.dim(f) for f in fixed))
+        self.places = {f.name: slice(end - features.dim(f), end) for f, end in zip(fixed, ends, strict=True)}
+        self.static_dim = ends[-1]
         self.pc_dim = sum(features.dim(f) for f in features.sparse if f.role == "pc")
         self.sequence_lengths = {name: fs[0].length for name, fs in features.sequences.items()}
         self.sequence_dims = {name: sum(features.dim(f) for f in fs) for name, fs in features.sequences.items()}

@@ -24,18 +24,21 @@ from coldrank.modules import (
 class RankerConfig:
     """Sizes, and which parts are personalized.
 
+    kind: the ranker, or a model of models/backbones.py, which has `tower_hidden`, `crosses` (layers, DCN) and dropout only.
     pc: what feeds the gates: the features of role `pc`; `static`, every input outside the sequences ("all features" of POSO's
     Table 6); or a constant (the control that has POSO's parameters only).
     gate_scale: C of Eq. 6. mha_fold: the row of POSO's Table 7, `v` is the paper's choice (Eq. 14).
     positions: adds a learned vector per position to a sequence, so that attention can tell recent from old.
     """
 
+    kind: Literal["ranker", "wide_deep", "deepfm", "dcn"] = "ranker"
     heads: int = 4
     head_dim: int = 16
     positions: bool = False
     experts: int = 4
     expert_hidden: tuple[int, ...] = (256, 128)
     tower_hidden: tuple[int, ...] = (64,)
+    crosses: int = 3
     dropout: float = 0.0
     poso_mha: bool = False
     poso_mmoe: bool = False

@@ -244,11 +244,13 @@ def validate(config: RunConfig) -> FeatureSet:
     _check_rates(config, {table.name for table in tables})
     _check_periods(config)
     _check_hooks(config)
+    _check_model(config, features)
     config.sharding.check(config.name, tables)
     positive = {
         "model.heads": m.heads,
         "model.head_dim": m.head_dim,
         "model.experts": m.experts,
+        "model.crosses": m.crosses,
         "model.mha_folds": m.mha_folds,
         "model.gate_hidden": m.gate_hidden,
         "model.gate_scale": m.gate_scale,
@@ -290,18 +292,8 @@ def validate(config: RunConfig) -> FeatureSet:
     for name, widths in sizes:
         if not widths or min(widths) < 1:
             raise UserError(f"{config.name}: {name}={list(widths)}: give at least one width above 0")
-    if not 0 <= m.dropout < 1:
-        raise UserError(f"{config.name}: model.dropout={m.dropout}: must be in [0, 1)")
     if not config.tasks or min(config.tasks.values()) < 0 or max(config.tasks.values()) == 0:
         raise UserError(f"{config.name}: tasks={config.tasks}: give at least one task, weights not below 0, not all 0")
-    if m.personalized and m.pc == "feature" and not any(f.role == "pc" for f in config.features):
-        raise UserError(
-            f"{config.name}: model.pc='feature', but no feature has role 'pc'; declare one, or model.pc=constant"
-        )
-    if t.cold_passes and t.cold_trains == "gates" and not m.personalized:
-        raise UserError(
-            f"{config.name}: train.cold_trains='gates', but no part is personalized; set train.cold_trains=all"
-        )
     if d.order == "random" and d.shuffle_rows == 0:
         raise UserError(f"{config.name}: data.order='random' needs data.shuffle_rows above 0; or set data.order=time")
     if d.evaluate in d.fit:
@@ -317,6 +309,26 @@ def _check_hooks(config: RunConfig) -> None:
         if name not in NAMES or config.hooks.count(name) > 1:
             text = "is there twice" if name in NAMES else f"is not one of {', '.join(NAMES)}"
             raise UserError(f"{config.name}: hooks={list(config.hooks)}: {name!r} {text}")
+
+
+def _check_model(config: RunConfig, features: FeatureSet) -> None:
+    """Checks what a kind of model or personalization asks for."""
+    m, t = config.model, config.train
+    if not 0 <= m.dropout < 1:
+        raise UserError(f"{config.name}: model.dropout={m.dropout}: must be in [0, 1)")
+    if m.personalized and m.pc == "feature" and not any(f.role == "pc" for f in config.features):
+        raise UserError(
+            f"{config.name}: model.pc='feature', but no feature has role 'pc'; declare one, or model.pc=constant"
+        )
+    if m.personalized and m.kind != "ranker":
+        raise UserError(f"{config.name}: model.kind={m.kind!r} has no personalized parts; unset model.poso_*")
+    widths = {f.name: features.dim(f) for f in features.sparse if f.role not in ("sequence", "pc")}
+    if m.kind == "deepfm" and len(set(widths.values())) > 1:
+        raise UserError(f"{config.name}: model.kind='deepfm' needs fields of one width; dim is {widths}")
+    if t.cold_passes and t.cold_trains == "gates" and not m.personalized:
+        raise UserError(
+            f"{config.name}: train.cold_trains='gates', but no part is personalized; set train.cold_trains=all"
+        )
 
 
 def _check_rates(config: RunConfig, tables: set[str]) -> None:

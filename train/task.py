@@ -8,10 +8,11 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, fx, nn
 
+from coldrank.models.backbones import make_ranker
 from coldrank.models.batch import Batch
 from coldrank.models.embeddings import Embedded, EmbeddingStage
 from coldrank.models.features import FeatureSet
-from coldrank.models.ranker import Ranker, RankerConfig
+from coldrank.models.ranker import RankerConfig
 from coldrank.modules.losses import MaskedBCE
 from coldrank.train.hooks.hook import Dense, Hook
 from coldrank.train.slices import in_slices
@@ -45,7 +46,7 @@ class RankingTask(nn.Module):
         accumulate, bf16: how the dense part is trained, as in TrainConfig; evaluation knows neither. hooks: by name, in order."""
         super().__init__()
         self.embeddings = EmbeddingStage(features, device=device)
-        self.ranker = Ranker(config, self.embeddings, len(features.numbers), len(loss_weights))
+        self.ranker = make_ranker(config, self.embeddings, len(features.numbers), len(loss_weights))
         self.loss = MaskedBCE(list(loss_weights.values()))
         self.cold_weight, self.new_user_max_views = cold_weight, new_user_max_views
         self.accumulate, self.bf16 = accumulate, bf16

@@ -20,7 +20,7 @@ from coldrank.train.explain.attention import Attention
 from coldrank.train.explain.changes import Changes, Cohorts
 from coldrank.train.explain.experts import Experts
 from coldrank.train.explain.gates import Buckets, Gates, layouts
-from coldrank.train.explain.record import Recording, record
+from coldrank.train.explain.record import Recording, ranker_of, record
 from coldrank.train.explain.sample import ROWS_PER_BATCH, Mask, Sample, draw, masked, masks_of
 from coldrank.train.metrics import CohortConfig, cohort_masks
 from coldrank.train.task import RankingTask
@@ -80,7 +80,7 @@ class _Meter:
         tasks = list(config.tasks)
         self.task, self.masks = task, masks
         self.changes, self.experts = Changes(tasks), Experts(tasks)
-        self.gates = Gates(Buckets(config, run.encoder), layouts(task.ranker, tasks))
+        self.gates = Gates(Buckets(config, run.encoder), layouts(ranker_of(task), tasks))
         self.attention = {n: Attention(fs, config.model.positions) for n, fs in self.features.sequences.items()}
 
     def add(self, raw: Raw, batch: Batch, other: Batch, cohorts: Cohorts, bar: Any) -> None:
@@ -95,7 +95,7 @@ class _Meter:
             bar.update()
 
     def _add_weights(self, plain: Recording, lengths: Tensor, raw: Raw, cohorts: Cohorts) -> None:
-        ranker = self.task.ranker
+        ranker = ranker_of(self.task)
         for i, (name, module) in enumerate(ranker.attention.items()):
             assert isinstance(module, MultiheadAttention | PosoMultiheadAttention)
             weights = module.weights(*plain.attention[name]).cpu()

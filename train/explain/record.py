@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from coldrank.models.batch import Batch
 from coldrank.models.ranker import Ranker
 from coldrank.modules.gate import PersonalizedGate
+from coldrank.train.errors import UserError
 from coldrank.train.task import RankingTask
 
 
@@ -28,12 +29,19 @@ class Recording:
     mixture: tuple[Tensor, ...] = ()
 
 
+def ranker_of(task: RankingTask) -> Ranker:
+    """The ranker. Raises UserError for another model: what is drawn are the ranker's parts."""
+    if not isinstance(task.ranker, Ranker):
+        raise UserError(f"explain draws the parts of the ranker; this run has a {type(task.ranker).__name__}")
+    return task.ranker
+
+
 @torch.no_grad()
 def record(task: RankingTask, batch: Batch) -> Recording:
     """Scores a batch. Layers, from the input to the output: `attention NAME` of every sequence, `experts I` after layer
     I, `mixture` of the experts per task, `towers I`, `logits`."""
     recording = Recording()
-    with _hooks(task.ranker, recording):
+    with _hooks(ranker_of(task), recording):
         task(batch)
     return recording
 

@@ -1,0 +1,90 @@
+"""The rankers from the literature against their equations, sample by sample."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from samples import TASKS
+from tiny import sample_base
+
+from coldrank.models.backbones import make_ranker
+from coldrank.models.embeddings import Embedded, EmbeddingStage
+from coldrank.models.features import FeatureSet, Table
+from coldrank.train.config import validate
+from coldrank.train.errors import UserError
+
+BASE = sample_base()
+# One width, as DeepFM wants it.
+FEATURES = tuple(replace(f, dim=4 if f.dim else 0) for f in BASE.features)
+TABLES = tuple(Table(name=t.name, rows=t.rows, dim=4) for t in BASE.tables)
+SET = FeatureSet(FEATURES, TABLES)
+STAGE = EmbeddingStage(SET, device=torch.device("meta"))
+B, DENSE, LENGTH = 4, len(SET.numbers), STAGE.sequence_lengths["history"]
+
+
+def model(kind):
+    torch.manual_seed(0)
+    made = make_ranker(replace(BASE.model, kind=kind, tower_hidden=(6, 5), crosses=2), STAGE, DENSE, len(TASKS))
+    for p in made.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    return made.double().eval()
+
+
+@pytest.fixture
+def inputs():
+    torch.manual_seed(1)
+    lengths = torch.tensor([[0, LENGTH, 1, 3]])
+    sequence = torch.randn(B, LENGTH, STAGE.sequence_dims["history"]).double()
+    sequence = sequence * (torch.arange(LENGTH) < lengths[0].unsqueeze(1)).unsqueeze(2)
+    static = torch.randn(B, STAGE.static_dim).double()
+    return Embedded(static, {"history": sequence}, static[:, :0]), torch.randn(B, DENSE).double(), lengths
+
+
+def flat(inputs, b):
+    embedded, dense, lengths = inputs
+    n = int(lengths[0, b])
+    mean = embedded.sequences["history"][b, :n].mean(0) if n else torch.zeros(STAGE.sequence_dims["history"]).double()
+    return torch.cat([embedded.static[b], dense[b], mean])
+
+
+def mlp(w, x):
+    for i in range(2):
+        x = (w[f"deep.layers.{i}.weight"] @ x + w[f"deep.layers.{i}.bias"]).clamp(min=0)
+    return x
+
+
+def linear(w, name, x):
+    return w[f"{name}.weight"] @ x + w[f"{name}.bias"]
+
+
+@pytest.mark.parametrize("kind", ["wide_deep", "deepfm"])
+def test_wide_and_deep_and_pairs(kind, inputs):
+    made = model(kind)
+    w, logits = made.state_dict(), made(*inputs)
+    for b in range(B):
+        x = flat(inputs, b)
+        wanted = linear(w, "wide", x) + linear(w, "out", mlp(w, x))
+        if kind == "deepfm":
+            fields = inputs[0].static[b].split(4)
+            wanted = wanted + sum(f @ g for i, f in enumerate(fields) for g in fields[:i])
+        assert torch.allclose(logits[b], wanted)
+
+
+def test_crosses(inputs):
+    made = model("dcn")
+    w, logits = made.state_dict(), made(*inputs)
+    for b in range(B):
+        x = first = flat(inputs, b)
+        for i in range(2):
+            x = first * linear(w, f"crosses.{i}", x) + x
+        assert torch.allclose(logits[b], linear(w, "out", torch.cat([x, mlp(w, first)])))
+
+
+def test_fields_of_several_widths_and_gates_are_refused():
+    with pytest.raises(UserError, match="deepfm' needs fields of one width"):
+        validate(replace(BASE, model=replace(BASE.model, kind="deepfm")))
+    with pytest.raises(ValueError, match="multiplies fields: feature 'item_id' is 8 wide and the first 4"):
+        stage = EmbeddingStage(FeatureSet(BASE.features, BASE.tables), device=torch.device("meta"))
+        make_ranker(replace(BASE.model, kind="deepfm"), stage, DENSE, 2)
+    with pytest.raises(UserError, match="no personalized parts"):
+        validate(replace(BASE, model=replace(BASE.model, kind="dcn", poso_mlp=True)))
