@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from coldrank.configs import kuairand, movielens
+from coldrank.configs import kuairand, movielens, simulated
 from coldrank.models.embeddings import EmbeddingStage
 from coldrank.models.ranker import Ranker
 from coldrank.train.config import RunConfig, validate
@@ -17,7 +17,7 @@ def dense_parameters(config: RunConfig) -> int:
     return sum(p.numel() for p in ranker.parameters())
 
 
-@pytest.mark.parametrize("module", [kuairand, movielens], ids=["kuairand", "movielens"])
+@pytest.mark.parametrize("module", [kuairand, movielens, simulated], ids=["kuairand", "movielens", "simulated"])
 def test_base_wider_has_as_many_dense_parameters_as_poso(module):
     base, wider, poso = (dense_parameters(arm()) for arm in (module.base, module.base_wider, module.poso))
     assert base < 0.99 * poso, "the control is needed"
