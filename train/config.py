@@ -15,10 +15,12 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from coldrank.models.features import Feature, FeatureSet, Table
 from coldrank.models.ranker import RankerConfig
+from coldrank.models.two_tower import TwoTowerConfig, check_features
 from coldrank.train.errors import UserError
 from coldrank.train.hooks.config import NAMES
 from coldrank.train.metrics import CohortConfig
 from coldrank.train.plan.config import ShardingConfig
+from coldrank.train.retrieval import RetrievalConfig
 
 
 @dataclass(kw_only=True, slots=True)
@@ -121,7 +123,8 @@ class TrainConfig:
 class RunConfig:
     """A whole run. tasks: name -> weight in the loss. cold_weight: weight in the loss of the samples of new users
     (`cohorts.new_user_max_views`), where those of others weigh 1; at 2 each counts as if it were there twice. hooks: the
-    training methods that are on, by name and in order (docs/hooks.md); each has its settings in the field of its name."""
+    training methods that are on, by name and in order (docs/hooks.md); each has its settings in the field of its name.
+    two_tower: the retrieval model, which takes the place of `model`; retrieval: how it is judged (docs/pam.md)."""
 
     name: str
     seed: int = 1
@@ -131,6 +134,8 @@ class RunConfig:
     features: tuple[Feature, ...]
     tables: tuple[Table, ...] = ()
     model: RankerConfig = field(default_factory=RankerConfig)
+    two_tower: TwoTowerConfig | None = None
+    retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -139,7 +144,7 @@ class RunConfig:
 
 
 _PARTS = (DataConfig, OptimConfig, TrainConfig, RankerConfig, CohortConfig, ShardingConfig, Feature, Table)
-for _class in (RunConfig, *_PARTS):
+for _class in (RunConfig, TwoTowerConfig, RetrievalConfig, *_PARTS):
     _class.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[union-attr]
 _ADAPTER = TypeAdapter(RunConfig)
 # Fields that hold something for some of the tables: `--set` may name another.
@@ -248,6 +253,7 @@ def validate(config: RunConfig) -> FeatureSet:
     config.sharding.check(config.name, tables)
     positive = {
         "model.heads": m.heads,
+    _check_two_tower(config, features)
         "model.head_dim": m.head_dim,
         "model.experts": m.experts,
         "model.crosses": m.crosses,
@@ -303,14 +309,6 @@ def validate(config: RunConfig) -> FeatureSet:
     return features
 
 
-def _check_hooks(config: RunConfig) -> None:
-    """Checks the hooks' names."""
-    for name in config.hooks:
-        if name not in NAMES or config.hooks.count(name) > 1:
-            text = "is there twice" if name in NAMES else f"is not one of {', '.join(NAMES)}"
-            raise UserError(f"{config.name}: hooks={list(config.hooks)}: {name!r} {text}")
-
-
 def _check_model(config: RunConfig, features: FeatureSet) -> None:
     """Checks what a kind of model or personalization asks for."""
     m, t = config.model, config.train
@@ -335,6 +333,38 @@ def _check_rates(config: RunConfig, tables: set[str]) -> None:
     """Checks the tables' own learning rates."""
     for name, scale in config.optim.table_lr_scale.items():
         if name not in tables:
+def _check_two_tower(config: RunConfig, features: FeatureSet) -> None:
+    """Checks what the retrieval model asks for."""
+    c = config.two_tower
+    if c is None:
+        return
+    wrong = [
+        (len(config.tasks) != 1, f"tasks={config.tasks}: two_tower learns one task"),
+        (not c.widths or min(c.widths) < 1, f"two_tower.widths={list(c.widths)}: give at least one width above 0"),
+        (c.temperature <= 0, f"two_tower.temperature={c.temperature}: must be above 0"),
+        (
+            config.train.accumulate > 1,
+            f"train.accumulate={config.train.accumulate}: two_tower compares rows; must be 1",
+        ),
+        (config.cold_weight != 1, f"cold_weight={config.cold_weight}: two_tower knows none; must be 1"),
+    ]
+    for broken, message in wrong:
+        if broken:
+            raise UserError(f"{config.name}: {message}")
+    try:
+        check_features(features)
+    except ValueError as error:
+        raise UserError(f"{config.name}: {error}") from None
+
+
+def _check_hooks(config: RunConfig) -> None:
+    """Checks the hooks' names."""
+    for name in config.hooks:
+        if name not in NAMES or config.hooks.count(name) > 1:
+            text = "is there twice" if name in NAMES else f"is not one of {', '.join(NAMES)}"
+            raise UserError(f"{config.name}: hooks={list(config.hooks)}: {name!r} {text}")
+
+
             raise UserError(
                 f"{config.name}: optim.table_lr_scale has {name!r}, which is no table; there are {', '.join(sorted(tables))}"
             )

@@ -18,6 +18,7 @@ from coldrank.train.data.read import Reader, SampleReader
 from coldrank.train.distributed import Ranks
 from coldrank.train.errors import UserError
 from coldrank.train.metrics import evaluate_predictions
+from coldrank.train.retrieval import VECTORS, judge, met_in, vector_columns
 from coldrank.train.run_folder import MetricRow
 
 
@@ -49,7 +50,7 @@ def score(
     """Scores the samples of a reader, sorted by time, user and item; on the first rank, None on the others.
 
     what: a name for the progress bar. Every rank must have a batch. Columns: user_id, item_id, time (ms), user_views,
-    item_views, label_<task> (null: unknown), prob_<task>, true_<task>.
+    item_views, label_<task> (null: unknown), prob_<task>, true_<task>, and those of `retrieval.VECTORS` of a two-tower model.
     """
     rounds = torch.tensor(reader.batches, device=ranks.device)
     dist.all_reduce(rounds, op=dist.ReduceOp.MAX)
@@ -58,11 +59,14 @@ def score(
     with batches(reader, make, config.data.prefetch) as source:
         bar = tqdm(source, total=reader.batches, desc=f"score {what}", unit="batch", disable=not ranks.is_first)
         for batch in bar:
-            probabilities = torch.sigmoid(model(batch.to(ranks.device)).logits).cpu().numpy()
+            outputs = model(batch.to(ranks.device))
+            probabilities = torch.sigmoid(outputs.logits).cpu().numpy()
             columns = {name: t.numpy() for name, t in batch.keys.items()}
             for i, task in enumerate(config.tasks):
                 columns[f"label_{task}"] = batch.labels[:, i].numpy()
                 columns[f"prob_{task}"] = probabilities[:, i]
+            if outputs.vectors is not None:
+                columns |= {name: x.cpu().numpy() for name, x in vector_columns(outputs.vectors).items()}
             parts.append(columns)
         # The lookup is collective: a rank with fewer batches joins in, and throws the result away.
         for _ in range(int(rounds) - reader.batches):
@@ -87,11 +91,22 @@ def metric_rows(
     return [{"step": step, "period": period, "split": split, **row} for row in rows]
 
 
+def retrieval_rows(
+    frame: pl.DataFrame, config: RunConfig, data: DataFolder, step: int, split: str, period: str | None = None
+) -> list[MetricRow]:
+    """How a two-tower model finds users for items; none of another model."""
+    if config.two_tower is None:
+        return []
+    met = met_in(tuple(data.path / p["path"] for p in data.manifest["partitions"]))
+    rows = judge(frame, next(iter(config.tasks)), config.retrieval, met, config.seed)
+    return [{"step": step, "period": period, "split": split, **row} for row in rows]
+
+
 def write_predictions(frame: pl.DataFrame, path: Path) -> None:
-    """Writes the scored samples as Parquet, beside and then renamed."""
+    """Writes the scored samples as Parquet, without vectors, beside and then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    frame.write_parquet(partial)
+    frame.drop(VECTORS, strict=False).write_parquet(partial)
     os.replace(partial, path)
 
 

@@ -106,6 +106,10 @@ class RunFolder:
         lines = self.metrics.read_text().split("\n")[:-1] if self.metrics.exists() else []
         return [json.loads(line) for line in lines]
 
+    def rows(self, split: str) -> list[MetricRow]:
+        """What was measured on a split, period by period."""
+        return [row for row in self._rows() if row["split"] == split and row["period"] is not None]
+
     def _write(self, rows: list[MetricRow]) -> None:
         write_atomic(self.metrics, "".join(json.dumps(row) + "\n" for row in rows))
 

@@ -23,9 +23,10 @@ from coldrank.train.data.by_time import After, Every, TimeReader
 from coldrank.train.data.read import Only, Reader, SampleReader
 from coldrank.train.data.split import BACK, NEXT
 from coldrank.train.errors import Preempted, UserError
-from coldrank.train.evaluate import metric_rows, score, write_predictions
+from coldrank.train.evaluate import metric_rows, retrieval_rows, score, write_predictions
 from coldrank.train.passes import Passes
 from coldrank.train.preemption import Stop
+from coldrank.train.retrieval import mean_over_periods
 from coldrank.train.run_folder import MetricRow, RunFolder
 
 if TYPE_CHECKING:  # the trainer, which runs this, makes it
@@ -153,7 +154,11 @@ class Stream:
             return []
         frame = pl.concat([pl.read_parquet(path) for path in files])
         write_predictions(frame, self.folder.path / f"predictions-{NEXT}.parquet")
-        return metric_rows(frame, self.run.config, progress.step, NEXT)
+        found = metric_rows(frame, self.run.config, progress.step, NEXT)
+        if self.run.config.two_tower is None:
+            return found
+        about = {"step": progress.step, "period": None, "split": NEXT}
+        return found + [about | row for row in mean_over_periods(self.folder.rows(NEXT))]
 
     def _predictions(self, period: str) -> Path:
         return self.folder.path / f"predictions-{NEXT}" / f"{period}.parquet"
@@ -188,7 +193,10 @@ class Stream:
         frame = self._scored(stage.partitions, f"{NEXT} {stage.name}", After(last) if overlaps else None)
         if frame is not None:
             write_predictions(frame, self._predictions(stage.name))
-            self.folder.log(metric_rows(frame, self.run.config, progress.step, NEXT, stage.name))
+            rows = metric_rows(frame, self.run.config, progress.step, NEXT, stage.name)
+            self.folder.log(
+                rows + retrieval_rows(frame, self.run.config, self.run.data, progress.step, NEXT, stage.name)
+            )
 
     def _look_back(self, stage: Stage, progress: Progress) -> None:
         """Scores samples of earlier periods, the same ones each time, to see what is forgotten."""

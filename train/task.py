@@ -13,17 +13,21 @@ from coldrank.models.batch import Batch
 from coldrank.models.embeddings import Embedded, EmbeddingStage
 from coldrank.models.features import FeatureSet
 from coldrank.models.ranker import RankerConfig
+from coldrank.models.two_tower import TwoTower, TwoTowerConfig, Vectors
+from coldrank.modules.contrast import log_share, share_loss
 from coldrank.modules.losses import MaskedBCE
 from coldrank.train.hooks.hook import Dense, Hook
 from coldrank.train.slices import in_slices
 
 
 class Outputs(NamedTuple):
-    """loss: scalar. logits: float32 [B, T]. task_losses: sum over the known labels and their number, [T] each, detached."""
+    """loss: scalar. logits: float32 [B, T]. task_losses: sum over the known labels and their number, [T] each, detached.
+    vectors: of the two-tower model, detached."""
 
     loss: Tensor
     logits: Tensor
     task_losses: tuple[Tensor, Tensor]
+    vectors: Vectors | None = None
 
 
 class RankingTask(nn.Module):
@@ -41,12 +45,17 @@ class RankingTask(nn.Module):
         accumulate: int = 1,
         bf16: bool = False,
         hooks: Mapping[str, Hook] = MappingProxyType({}),
+        two_tower: TwoTowerConfig | None = None,
     ) -> None:
         """cold_weight: weight in the loss of rows with `user_views` of at most `new_user_max_views`; others weigh 1.
-        accumulate, bf16: how the dense part is trained, as in TrainConfig; evaluation knows neither. hooks: by name, in order."""
+        accumulate, bf16: how the dense part is trained, as in TrainConfig; evaluation knows neither. hooks: by name, in order.
+        two_tower: in the place of the ranker."""
         super().__init__()
         self.embeddings = EmbeddingStage(features, device=device)
-        self.ranker = make_ranker(config, self.embeddings, len(features.numbers), len(loss_weights))
+        if two_tower is None:
+            self.ranker = make_ranker(config, self.embeddings, len(features.numbers), len(loss_weights))
+        else:
+            self.ranker = TwoTower(two_tower, self.embeddings, features)
         self.loss = MaskedBCE(list(loss_weights.values()))
         self.cold_weight, self.new_user_max_views = cold_weight, new_user_max_views
         self.accumulate, self.bf16 = accumulate, bf16
@@ -79,6 +88,8 @@ class RankingTask(nn.Module):
 
     def rank(self, batch: Batch, embedded: Embedded) -> Outputs:
         """Ranker and loss. The loss is in float32, whatever the precision."""
+        if isinstance(self.ranker, TwoTower):
+            return retrieve(self.ranker, batch, embedded)
         with torch.autocast(batch.dense.device.type, torch.bfloat16, enabled=self.bf16 and self.training):
             logits = self.ranker(embedded, batch.dense, batch.sequence_lengths).float()
         total, per_task = self.loss(logits, batch.labels, self._row_weights(batch))
@@ -90,3 +101,20 @@ class RankingTask(nn.Module):
             return None
         cold = batch.keys["user_views"] <= self.new_user_max_views
         return torch.where(cold, self.cold_weight, 1.0).to(batch.labels.device)
+
+
+def retrieve(model: TwoTower, batch: Batch, embedded: Embedded) -> Outputs:
+    """Towers and in-batch softmax over the users; the loss is its mean over the rows."""
+    user, item = model.vectors(model.sides(embedded, batch.dense))
+    rows = torch.arange(len(batch), device=item.device)
+    scores = item @ user.mT / model.config.temperature
+    others = model.others(batch.keys["user_id"].to(item.device))
+    losses = share_loss(log_share(scores, rows, others), batch.labels[:, 0])
+    vectors = Vectors(item.detach(), user.detach().unsqueeze(0), torch.zeros_like(rows))
+    return tower_outputs(losses.sum() / len(batch), losses, scores.diagonal(), batch, vectors)
+
+
+def tower_outputs(loss: Tensor, losses: Tensor, scores: Tensor, batch: Batch, vectors: Vectors) -> Outputs:
+    """losses: of each row, [B]. scores: of each row's own user and item, [B]."""
+    known = (~torch.isnan(batch.labels)).sum(0).to(losses.dtype)
+    return Outputs(loss, scores.unsqueeze(1), (losses.detach().sum().unsqueeze(0), known), vectors)

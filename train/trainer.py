@@ -23,7 +23,7 @@ from coldrank.train.data.batches import BatchMaker, DataFolder, batches
 from coldrank.train.data.fit import fit_encoder
 from coldrank.train.distributed import Ranks, shard
 from coldrank.train.errors import Preempted, UserError
-from coldrank.train.evaluate import evaluation_reader, metric_rows, predict, write_predictions
+from coldrank.train.evaluate import evaluation_reader, metric_rows, predict, retrieval_rows, write_predictions
 from coldrank.train.growing import Growth
 from coldrank.train.hooks.hook import Hook
 from coldrank.train.hooks.make import make_hooks
@@ -92,6 +92,7 @@ def build(config: RunConfig, data: DataFolder, ranks: Ranks) -> Run:
         bf16=config.train.precision == "bf16",
         hooks=hooks,
     )
+        two_tower=config.two_tower,
     model, plan = shard(task, ranks, config, features)
     make = BatchMaker(encoder, list(config.tasks), data.truths(list(config.tasks)))
     # From here on the generator drops out: on every rank in its own way, in every arm in the same.
@@ -217,7 +218,7 @@ def evaluate(run: Run, split: str, step: int, predictions: Path | None) -> list[
         return []
     if predictions is not None:
         write_predictions(frame, predictions)
-    return metric_rows(frame, run.config, step, split)
+    return metric_rows(frame, run.config, step, split) + retrieval_rows(frame, run.config, run.data, step, split)
 
 
 def _stream(run: Run, passes: Passes, epoch: int, start: int) -> Iterator[Taken]:

@@ -1,0 +1,146 @@
+"""The two-tower retrieval model (PAM, section 4.1): user and item each through a tower of their own, scores by inner product.
+
+B batch, U users, D width, N sets of weights.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from coldrank.models.embeddings import Embedded, EmbeddingStage
+from coldrank.models.features import Feature, FeatureSet
+from coldrank.modules.contrast import unit
+
+
+@dataclass(kw_only=True, slots=True)
+class TwoTowerConfig:
+    """widths: of the towers' layers; the last is linear and scaled to length 1. temperature: of the softmax over the users of a
+    batch. same_user: whether the same user, met again in the batch, counts as another candidate, as in PAM's Eq. 6."""
+
+    widths: tuple[int, ...] = (16, 8)
+    temperature: float = 0.07
+    same_user: bool = True
+
+
+class Sides(NamedTuple):
+    """What the towers read: user [B, Du], item [B, Di]."""
+
+    user: Tensor
+    item: Tensor
+
+
+class Vectors(NamedTuple):
+    """What is compared: item [B, D], by the weights of its own task; users [N, B, D], by the weights of every task; task of each
+    row, int64 [B]. Without tasks N is 1."""
+
+    item: Tensor
+    users: Tensor
+    task: Tensor
+
+
+class Tower(nn.Module):
+    """relu(W x + b), stacked; the last layer is linear, and its output has length 1."""
+
+    def __init__(self, in_dim: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        sizes = (in_dim, *widths)
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, widths, strict=False))
+
+    def forward(self, x: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
+        """x: [B, in_dim] -> [B, D]; with the weights of N tasks, name -> [N, ...], -> [N, B, D]."""
+        return unit(self.last(self.hidden(x, weights), weights))
+
+    def hidden(self, x: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
+        """What the last layer reads."""
+        for i in range(len(self.layers) - 1):
+            x = torch.relu(self._layer(i, x, weights))
+        return x
+
+    def last(self, x: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The last layer, before it is scaled."""
+        return self._layer(len(self.layers) - 1, x, weights)
+
+    def _layer(self, i: int, x: Tensor, weights: Mapping[str, Tensor] | None) -> Tensor:
+        if weights is None:
+            y: Tensor = self.layers[i](x)
+            return y
+        return x @ weights[f"layers.{i}.weight"].mT + weights[f"layers.{i}.bias"].unsqueeze(-2)
+
+
+class TwoTower(nn.Module):
+    """Embedded features -> vectors of length 1. Features of role `item` go to the item's tower, all others to the user's."""
+
+    user_static: Tensor
+    user_dense: Tensor
+    item_static: Tensor
+    item_dense: Tensor
+
+    def __init__(self, config: TwoTowerConfig, stage: EmbeddingStage, features: FeatureSet) -> None:
+        super().__init__()
+        self.config = config
+        fixed = [f for f in features.sparse if f.name in stage.fixed]
+        widths = [features.dim(f) for f in fixed]
+        for side in Sides._fields:
+            self.register_buffer(f"{side}_static", _columns(fixed, widths, side), persistent=False)
+            self.register_buffer(f"{side}_dense", _columns(features.numbers, None, side), persistent=False)
+        # Feature of the item -> its columns in what the item's tower reads.
+        self.item_columns: dict[str, slice] = {}
+        at = 0
+        for f in fixed:
+            if f.role == "item":
+                self.item_columns[f.name] = slice(at, at + features.dim(f))
+                at += features.dim(f)
+        user, item = (len(s) + len(d) for s, d in self._places())
+        self.towers = nn.ModuleDict({"user": Tower(user, config.widths), "item": Tower(item, config.widths)})
+
+    def sides(self, embedded: Embedded, dense: Tensor) -> Sides:
+        """dense: [B, F]."""
+        user, item = (
+            torch.cat([embedded.static.index_select(1, s), dense.index_select(1, d)], 1) for s, d in self._places()
+        )
+        return Sides(user, item)
+
+    def _places(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        return ((self.user_static, self.user_dense), (self.item_static, self.item_dense))
+
+    def forward(self, embedded: Embedded, dense: Tensor, sequence_lengths: Tensor | None = None) -> Tensor:
+        """Scores of each row's own user and item over the temperature, [B, 1]."""
+        user, item = self.vectors(self.sides(embedded, dense))
+        return (user * item).sum(1, keepdim=True) / self.config.temperature
+
+    def vectors(self, sides: Sides) -> tuple[Tensor, Tensor]:
+        """Vectors of the users and of the items, [B, D] each."""
+        user: Tensor = self.towers["user"](sides.user)
+        item: Tensor = self.towers["item"](sides.item)
+        return user, item
+
+    def others(self, users: Tensor) -> Tensor | None:
+        """Candidates that are no others for a row: bool [B, B], the same user; None where they count as such.
+
+        users: ids, int64 [B]."""
+        return None if self.config.same_user else users.unsqueeze(1) == users
+
+
+def check_features(features: FeatureSet) -> None:
+    """Raises ValueError unless both towers have an embedded feature, and there are no sequences: a tower reads the mean of a
+    history, which is a many-valued id."""
+    if features.sequences:
+        name = next(iter(features.sequences))
+        raise ValueError(f"sequence {name!r}: the towers read a history as an id with many=True, not as a sequence")
+    for side in Sides._fields:
+        if not any((f.role == "item") == (side == "item") for f in features.sparse):
+            raise ValueError(f"no embedded feature for the {side}'s tower")
+
+
+def _columns(features: Sequence[Feature], widths: list[int] | None, side: str) -> Tensor:
+    """Where a side's features lie among the columns of all, int64; widths None: one column each."""
+    columns: list[int] = []
+    at = 0
+    for f, width in zip(features, widths or [1] * len(features), strict=True):
+        if (f.role == "item") == (side == "item"):
+            columns += range(at, at + width)
+        at += width
+    return torch.tensor(columns, dtype=torch.int64)

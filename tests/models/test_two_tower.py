@@ -1,0 +1,108 @@
+"""The two-tower model against its equations, and what it refuses."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from retrieving import two_tower
+from samples import write_samples
+
+from coldrank.models.encode import FeatureEncoder
+from coldrank.models.features import Feature
+from coldrank.models.two_tower import Tower
+from coldrank.modules.contrast import log_share, share_loss
+from coldrank.train.config import validate
+from coldrank.train.data.batches import BatchMaker, DataFolder
+from coldrank.train.data.fit import fit_encoder
+from coldrank.train.data.read import SampleReader
+from coldrank.train.errors import UserError
+from coldrank.train.task import RankingTask
+
+
+@pytest.fixture(scope="module")
+def batch_and_task(tmp_path_factory):
+    config = two_tower()
+    data = DataFolder.open(write_samples(tmp_path_factory.mktemp("data")))
+    features = validate(config)
+    encoder = FeatureEncoder(features)
+    fit_encoder(encoder, data.files(("train",)))
+    make = BatchMaker(encoder, list(config.tasks))
+    reader = SampleReader(data.files(("train",)), make.columns(), 32)
+    torch.manual_seed(0)
+    task = RankingTask(features, config.model, config.tasks, two_tower=config.two_tower)
+    return make(next(reader.epoch(0))), task
+
+
+def test_scores_and_loss_are_those_of_the_equations(batch_and_task):
+    batch, task = batch_and_task
+    out = task(batch)
+    static = task.embeddings(batch).static
+    at = task.embeddings.places
+    sides = {
+        "user": torch.cat([static[:, at["user_id"]], static[:, at["hist_item_id"]], batch.dense], 1),
+        "item": torch.cat([static[:, at["item_id"]], static[:, at["item_tags"]]], 1),
+    }
+    vectors = {}
+    for side, x in sides.items():
+        w = dict(task.ranker.towers[side].named_parameters())
+        hidden = torch.relu(x @ w["layers.0.weight"].T + w["layers.0.bias"])
+        top = hidden @ w["layers.1.weight"].T + w["layers.1.bias"]
+        vectors[side] = top / top.norm(dim=1, keepdim=True)
+    share = torch.softmax(vectors["item"] @ vectors["user"].T / 0.07, 1).diagonal()  # Eq. 6
+    y = batch.labels[:, 0]
+    loss = -(y * share.log() + (1 - y) * (1 - share).log())  # Eq. 7
+    torch.testing.assert_close(out.loss, loss.mean())
+    torch.testing.assert_close(out.logits[:, 0], (vectors["item"] * vectors["user"]).sum(1) / 0.07)
+    torch.testing.assert_close(out.vectors.users[0], vectors["user"])
+    torch.testing.assert_close(out.vectors.item, vectors["item"])
+    assert out.task_losses[1].item() == len(batch)
+
+
+def test_the_same_user_can_be_left_out():
+    torch.manual_seed(1)
+    users = torch.tensor([3, 5, 3])
+    scores = torch.randn(3, 3)
+    share = log_share(scores, torch.arange(3), users.unsqueeze(1) == users)
+    naive = [
+        torch.log(torch.exp(scores[0, 0]) / torch.exp(scores[0, :2]).sum()),
+        torch.log(torch.exp(scores[1, 1]) / torch.exp(scores[1]).sum()),
+        torch.log(torch.exp(scores[2, 2]) / torch.exp(scores[2, 1:]).sum()),
+    ]
+    torch.testing.assert_close(share, torch.stack(naive))
+
+
+def test_unknown_labels_cost_nothing_and_certain_shares_no_infinity():
+    log_p = torch.tensor([-1.0, -2.0, 0.0], requires_grad=True)
+    loss = share_loss(log_p, torch.tensor([1.0, float("nan"), 0.0]))
+    assert loss[0] == 1 and loss[1] == 0 and loss[2].item() == pytest.approx(-np.log(1e-7), rel=0.1)
+    loss.sum().backward()
+    assert log_p.grad[1] == 0 and torch.isfinite(log_p.grad).all()
+
+
+def test_stacked_weights_are_the_weights_one_by_one():
+    torch.manual_seed(2)
+    towers = [Tower(5, (4, 3)) for _ in range(3)]
+    stacked = {n: torch.stack([dict(t.named_parameters())[n] for t in towers]) for n, _ in towers[0].named_parameters()}
+    x = torch.randn(7, 5)
+    together = towers[0](x, stacked)
+    for n, tower in enumerate(towers):
+        torch.testing.assert_close(together[n], tower(x))
+
+
+def test_what_the_towers_do_not_read_is_refused():
+    config = two_tower()
+    with pytest.raises(UserError, match="learns one task"):
+        validate(replace(config, tasks={"long_view": 1.0, "like": 1.0}))
+    with pytest.raises(UserError, match="item's tower"):
+        validate(replace(config, features=tuple(f for f in config.features if f.role != "item")))
+    sequence = Feature(
+        name="hist", column="hist_item_id", role="sequence", kind="id", table="item", sequence="h", length=3
+    )
+    with pytest.raises(UserError, match="many=True"):
+        validate(replace(config, features=(*config.features, sequence)))
+
+
+def test_an_item_s_columns_are_named(batch_and_task):
+    _, task = batch_and_task
+    assert task.ranker.item_columns == {"item_id": slice(0, 8), "item_tags": slice(8, 12)}
