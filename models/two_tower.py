@@ -124,15 +124,16 @@ class TwoTower(nn.Module):
         return None if self.config.same_user else users.unsqueeze(1) == users
 
 
-def check_features(features: FeatureSet) -> None:
-    """Raises ValueError unless both towers have an embedded feature, and there are no sequences: a tower reads the mean of a
-    history, which is a many-valued id."""
+def features_problem(features: FeatureSet) -> str:
+    """What leaves the towers without their inputs, in words; '' if nothing does. A tower reads the mean of a history, which is
+    a many-valued id, and no sequence."""
     if features.sequences:
         name = next(iter(features.sequences))
-        raise ValueError(f"sequence {name!r}: the towers read a history as an id with many=True, not as a sequence")
+        return f"sequence {name!r}: the towers read a history as an id with many=True, not as a sequence"
     for side in Sides._fields:
         if not any((f.role == "item") == (side == "item") for f in features.sparse):
-            raise ValueError(f"no embedded feature for the {side}'s tower")
+            return f"no embedded feature for the {side}'s tower"
+    return ""
 
 
 def _columns(features: Sequence[Feature], widths: list[int] | None, side: str) -> Tensor:

@@ -15,12 +15,12 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from coldrank.models.features import Feature, FeatureSet, Table
 from coldrank.models.ranker import RankerConfig
-from coldrank.models.two_tower import TwoTowerConfig, check_features
+from coldrank.models.two_tower import TwoTowerConfig
 from coldrank.train.errors import UserError
 from coldrank.train.hooks.config import NAMES
 from coldrank.train.metrics import CohortConfig
 from coldrank.train.plan.config import ShardingConfig
-from coldrank.train.retrieval import RetrievalConfig
+from coldrank.train.retrieval import RetrievalConfig, two_tower_problem
 
 
 @dataclass(kw_only=True, slots=True)
@@ -253,7 +253,8 @@ def validate(config: RunConfig) -> FeatureSet:
     config.sharding.check(config.name, tables)
     positive = {
         "model.heads": m.heads,
-    _check_two_tower(config, features)
+    if config.two_tower is not None and (wrong := two_tower_problem(config, features)):
+        raise UserError(f"{config.name}: {wrong}")
         "model.head_dim": m.head_dim,
         "model.experts": m.experts,
         "model.crosses": m.crosses,
@@ -327,34 +328,6 @@ def _check_model(config: RunConfig, features: FeatureSet) -> None:
         raise UserError(
             f"{config.name}: train.cold_trains='gates', but no part is personalized; set train.cold_trains=all"
         )
-
-
-def _check_rates(config: RunConfig, tables: set[str]) -> None:
-    """Checks the tables' own learning rates."""
-    for name, scale in config.optim.table_lr_scale.items():
-        if name not in tables:
-def _check_two_tower(config: RunConfig, features: FeatureSet) -> None:
-    """Checks what the retrieval model asks for."""
-    c = config.two_tower
-    if c is None:
-        return
-    wrong = [
-        (len(config.tasks) != 1, f"tasks={config.tasks}: two_tower learns one task"),
-        (not c.widths or min(c.widths) < 1, f"two_tower.widths={list(c.widths)}: give at least one width above 0"),
-        (c.temperature <= 0, f"two_tower.temperature={c.temperature}: must be above 0"),
-        (
-            config.train.accumulate > 1,
-            f"train.accumulate={config.train.accumulate}: two_tower compares rows; must be 1",
-        ),
-        (config.cold_weight != 1, f"cold_weight={config.cold_weight}: two_tower knows none; must be 1"),
-    ]
-    for broken, message in wrong:
-        if broken:
-            raise UserError(f"{config.name}: {message}")
-    try:
-        check_features(features)
-    except ValueError as error:
-        raise UserError(f"{config.name}: {error}") from None
 
 
 def _check_hooks(config: RunConfig) -> None:
