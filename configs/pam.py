@@ -36,5 +36,5 @@ def pf() -> RunConfig:
         two_tower=TwoTowerConfig(),
         data=DataConfig(batch_size=1024, eval_batch_size=1024, order="time"),
         optim=OptimConfig(sparse_lr=0.03, dense_lr=1e-3, table_init=0.05),
-        train=TrainConfig(mode="periods", first_period="25", look_back=(), checkpoint_every=0),
+        train=TrainConfig(mode="periods", first_period="p25", look_back=(), checkpoint_every=0),
     )

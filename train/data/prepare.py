@@ -118,8 +118,8 @@ def _dated_periods(samples: Samples) -> tuple[NDArray[np.str_], NDArray[np.int64
 
 
 def _equal_periods(events: int, periods: int) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
-    """Numbers 01, 02, ... and the one of each event [N], in order of time."""
-    labels = np.array([f"{n + 1:0{len(str(periods))}d}" for n in range(periods)])
+    """Names p01, p02, ... and the one of each event [N], in order of time."""
+    labels = np.array([f"p{n + 1:0{len(str(periods))}d}" for n in range(periods)])
     return labels, np.arange(events, dtype=np.int64) * periods // events
 
 

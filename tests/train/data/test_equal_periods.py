@@ -27,7 +27,7 @@ def test_periods_of_equally_many_events_follow_each_other(tmp_path):
         rows[part["period"]] = rows.get(part["period"], 0) + part["rows"]
         assert part["time_min"] >= last
         last = part["time_max"]
-    assert list(rows) == [f"{n:02d}" for n in range(1, 13)]
+    assert list(rows) == [f"p{n:02d}" for n in range(1, 13)]
     assert max(rows.values()) - min(rows.values()) <= 1
 
 
