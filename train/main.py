@@ -48,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     from coldrank.train.data.audit import cli as audit_cli
     from coldrank.train.data.simulate import cli as simulate_cli
     from coldrank.train.explain import cli as explain_cli
+    from coldrank.train.export import cli as export_cli
     from coldrank.train.plan import cli as plan_cli
 
     whole = argparse.ArgumentParser(
@@ -62,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     tune_cli.add_tune(commands)
     compare_cli.add_compare(commands)
     explain_cli.add_explain(commands)
+    export_cli.add_export(commands)
     plan_cli.add_plan(commands)
     return whole
 

@@ -1,0 +1,94 @@
+"""The served model equals the trained one, however the request is laid out."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from served import CONFIGS, random_model, request_of, rows_of
+
+from coldrank.models.serving.tables import Rows
+from coldrank.models.serving.twin import Twin
+from coldrank.train.data.batches import DataFolder
+from coldrank.train.export import parity
+from coldrank.train.export.signature import candidate_columns
+from coldrank.train.export.write import load_script, save_script
+
+CLOSE = {"rtol": 0, "atol": 1e-5}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_twin_equals_training_eager_and_scripted(name: str, data: DataFolder, tmp_path: Path):
+    trained = random_model(CONFIGS[name](), data)
+    raw = rows_of(trained, data)
+    twin = trained.twin(candidate_columns(trained.encoder.features))
+    save_script(twin, tmp_path / "model.pt")
+    served = load_script(tmp_path / "model.pt")
+    request = parity.request_of(raw, [i.name for i in twin.inputs])
+    wanted = trained.probabilities(raw)
+    for model in (twin, served):
+        given = model(request)
+        assert list(given) == trained.tasks
+        torch.testing.assert_close(torch.stack(list(given.values()), 1), wanted, **CLOSE)
+    assert wanted.std(0).min() > 0.003
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_user_given_once_scores_as_one_given_for_every_candidate(name: str, data: DataFolder):
+    trained = random_model(CONFIGS[name](), data)
+    raw = rows_of(trained, data)
+    twin = trained.twin(candidate_columns(trained.encoder.features))
+    user, candidates = 3, [5, 0, 17, 17, 100]
+    once = twin(request_of(trained, raw, user, candidates))
+    times = twin(request_of(trained, raw, user, candidates, once=False))
+    for task in trained.tasks:
+        assert once[task].shape == (5,)
+        torch.testing.assert_close(once[task], times[task], **CLOSE)
+
+
+def test_several_users_with_candidates_each_score_as_alone(data: DataFolder):
+    trained = random_model(CONFIGS["poso"](), data)
+    raw = rows_of(trained, data)
+    twin = trained.twin(candidate_columns(trained.encoder.features))
+    requests = [request_of(trained, raw, user, rows) for user, rows in ((1, [2, 3, 4]), (9, [4, 5, 6]))]
+    together = {name: torch.cat([r[name] for r in requests]) for name in requests[0]}
+    alone = [twin(r) for r in requests]
+    for task, given in twin(together).items():
+        torch.testing.assert_close(given, torch.cat([a[task] for a in alone]), **CLOSE)
+
+
+def test_a_shared_vocabulary_is_held_once_and_lookups_write_nothing(data: DataFolder):
+    config = CONFIGS["base"]()
+    tables = tuple(replace(t, mapping="vocabulary") for t in config.tables)
+    trained = random_model(replace(config, tables=tables), data)
+    twin = trained.twin(candidate_columns(trained.encoder.features))
+    before = {name: value.clone() for name, value in twin.state_dict().items()}
+    request = request_of(trained, rows_of(trained, data), 0, [0] * 5000)
+    twin(request)
+    assert all(torch.equal(before[name], value) for name, value in twin.state_dict().items())
+    assert sum(name.endswith("map.ids") for name in before) == 3
+
+
+def test_quantized_rows_are_within_half_a_step():
+    table = torch.randn(50, 6) * torch.logspace(-4, 2, 50).unsqueeze(1)
+    table[7] = 0.25
+    rows = torch.arange(51)
+    whole = torch.cat([table, torch.zeros(1, 6)])
+    torch.testing.assert_close(Rows([table], "float32")(rows), whole)
+    torch.testing.assert_close(Rows([table], "float16")(rows), whole, rtol=1e-3, atol=1e-7)
+    spread = (whole.amax(1) - whole.amin(1)).unsqueeze(1)
+    rounding = whole.abs().amax(1, keepdim=True) * 2**-10 + 1e-6  # step and low are in float16
+    assert ((Rows([table], "int8")(rows) - whole).abs() <= spread / 510 + rounding).all()
+    assert torch.equal(Rows([table], "int8")(rows)[50], torch.zeros(6))
+
+
+def test_inputs_say_which_are_the_candidates(data: DataFolder):
+    trained = random_model(CONFIGS["base"](), data)
+    twin: Twin = trained.twin(candidate_columns(trained.encoder.features))
+    per = {i.name: i.per for i in twin.inputs}
+    assert {n for n, p in per.items() if p == "candidate"} == {"item_id", "item_tags", "item_views"}
+    assert candidate_columns(trained.encoder.features, ["user_gap_h", "-item_views"]) == {
+        "item_id",
+        "item_tags",
+        "user_gap_h",
+    }

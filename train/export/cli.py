@@ -1,0 +1,58 @@
+"""`coldrank export`."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_export(commands: Any) -> None:
+    """Adds the command to the parser."""
+    p = commands.add_parser(
+        "export",
+        help="write a trained run as one file that a serving fleet loads",
+        description="Writes the last checkpoint of a run as a TorchScript file that takes raw values and returns a probability "
+        "per task; it needs torch alone, in Python or C++. The file is held against the trained model before the folder "
+        "gets its name. docs/serving.md has the ways to load it.",
+    )
+    p.add_argument("--run", required=True, type=Path, dest="run_folder", help="run folder written by `coldrank train`")
+    p.add_argument("--out", required=True, type=Path, help="new folder for model.pt, signature.json and the rest")
+    p.add_argument("--data", type=Path, help="prepared samples to compare on (default: what the run was trained on)")
+    p.add_argument("--split", default="", help="split to compare on (default: the run's evaluation split)")
+    p.add_argument(
+        "--tables",
+        choices=("float32", "float16", "int8"),
+        default="float32",
+        help="precision of the embedding tables; int8 is row-wise (default: float32)",
+    )
+    p.add_argument(
+        "--candidate",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="input that differs between the candidates of a request, -NAME: one that does not; may be repeated (default: "
+        "inputs of items, and counts and rates of all but the user alone)",
+    )
+    p.add_argument(
+        "--allow-loss", action="store_true", help="export smaller tables even if they lose over 0.1 points of GAUC"
+    )
+    p.set_defaults(run=_export)
+
+
+def _export(args: argparse.Namespace) -> None:
+    from coldrank.train.export.write import Request, export
+
+    found = export(
+        Request(
+            run=args.run_folder,
+            out=args.out,
+            data=args.data,
+            split=args.split,
+            tables=args.tables,
+            candidate=tuple(args.candidate),
+            allow_loss=args.allow_loss,
+        )
+    )
+    print(
+        f"{args.out}: model.pt of {found['bytes']:,} bytes; on {found['rows']:,} rows probabilities differ from the trained "
+        f"model's by {found['largest_difference']:.2g} at most"
+    )

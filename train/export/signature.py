@@ -1,0 +1,90 @@
+"""What a served model takes and gives, as signature.json tells it, and which inputs belong to the candidate."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from coldrank.models.features import FeatureSet
+from coldrank.models.serving.inputs import Served
+from coldrank.train.errors import UserError
+
+_TYPES = {"int": "int64", "float": "float32"}
+
+
+def candidate_columns(features: FeatureSet, change: Iterable[str] = ()) -> set[str]:
+    """The raw columns that differ between the candidates of a request.
+
+    By default those that features of role `item` read, and of the columns that `coldrank prepare` makes all counts and rates but
+    those of the user alone. change: `NAME` adds a column, `-NAME` takes one out. Raises UserError for a name that is none.
+    """
+    of_items = {c for f in features.features if f.role == "item" for c in f.raw_columns}
+    past = {c for f in features.features if f.role == "sequence" for c in f.raw_columns}
+    known = {i.name for i in features.inputs}
+    chosen = of_items | {name for name in known if _made_of_items(name)}
+    for name in change:
+        if name.removeprefix("-") not in known:
+            raise UserError(f"--candidate {name}: no such input; there are {', '.join(sorted(known))}")
+        if name in past:
+            raise UserError(f"--candidate {name}: is of a sequence, which is given once per request")
+        chosen = chosen - {name[1:]} if name.startswith("-") else chosen | {name}
+    return chosen
+
+
+def _made_of_items(column: str) -> bool:
+    if column.startswith("rate_"):
+        return column.startswith("rate_user_x_") or not column.startswith("rate_user_")
+    return column.startswith(("views_", "item_"))
+
+
+def signature(inputs: tuple[Served, ...], tasks: list[str], meanings: dict[str, str], step: int) -> dict[str, Any]:
+    """What signature.json holds. meanings: column -> what it is, as the data's manifest says."""
+    return {
+        "format": 1,
+        "step": step,
+        "torch": torch.__version__,
+        "rows": {
+            "Q": "users in the request, as a rule 1",
+            "C": "candidates, a multiple of Q: those of the first user first",
+        },
+        "inputs": [entry for i in inputs for entry in _entries(i, meanings.get(i.name, ""))],
+        "outputs": [
+            {"name": t, "dtype": "float32", "shape": ["C"], "task": t, "meaning": f"probability of {t}"} for t in tasks
+        ],
+    }
+
+
+def _entries(i: Served, meaning: str) -> list[dict[str, Any]]:
+    """A column's entry, and that of its lengths if it is a list."""
+    rows = "C" if i.per == "candidate" else "Q"
+    entry = {
+        "name": i.name,
+        "dtype": _TYPES[i.dtype],
+        "shape": [rows],
+        "per": i.per,
+        "meaning": meaning,
+        "default": _default(i),
+    }
+    if i.low is not None:
+        entry |= {"low": i.low, "high": i.high}
+    if not i.is_list:
+        return [entry]
+    entry["shape"] = [f"the sum of {i.name}.lengths"]
+    if i.length:
+        entry |= {"length": i.length, "sequence": i.sequence}
+    lengths = {
+        "name": f"{i.name}.lengths",
+        "dtype": "int64",
+        "shape": [rows],
+        "per": i.per,
+        "meaning": f"number of values of {i.name} in each row",
+        "default": 0,
+    }
+    return [entry, lengths]
+
+
+def _default(i: Served) -> Any:
+    """What to send where the value is missing."""
+    if i.is_list:
+        return []
+    return i.default if i.dtype == "int" else "NaN"

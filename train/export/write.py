@@ -1,0 +1,123 @@
+"""Writes an export folder."""
+
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from coldrank.models.serving.tables import Precision
+from coldrank.models.serving.twin import Twin
+from coldrank.train.config import to_dict
+from coldrank.train.data.batches import DataFolder
+from coldrank.train.errors import UserError
+from coldrank.train.export import parity
+from coldrank.train.export.signature import candidate_columns, signature
+from coldrank.train.export.trained import Trained, load_trained
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """What is to be exported. data: prepared samples (None: where the run read them). split: compared (empty: the run's
+    evaluation split). candidate: changes of `candidate_columns`. allow_loss: of GAUC, by smaller tables."""
+
+    run: Path
+    out: Path
+    data: Path | None = None
+    split: str = ""
+    tables: Precision = "float32"
+    candidate: tuple[str, ...] = ()
+    allow_loss: bool = False
+
+
+def export(request: Request) -> dict[str, Any]:
+    """Writes the folder, whole or not at all; returns what parity.json holds. Raises UserError for what cannot be exported."""
+    if request.out.exists():
+        raise UserError(f"--out {request.out}: exists already; give a new folder")
+    trained = load_trained(request.run)
+    data = DataFolder.open(request.data or _data_of(request.run))
+    columns = candidate_columns(trained.encoder.features, request.candidate)
+    twin = trained.twin(columns, request.tables)
+    with new_folder(request.out) as folder:
+        save_script(twin, folder / "model.pt")
+        meanings = {c["name"]: c["meaning"] for c in data.manifest["columns"]}
+        _json(folder / "signature.json", signature(twin.inputs, trained.tasks, meanings, trained.step))
+        _json(folder / "config.json", to_dict(trained.config))
+        found = hold(trained, folder / "model.pt", data, request)
+        _json(folder / "parity.json", found)
+    return found
+
+
+def save_script(twin: Twin, path: Path) -> None:
+    """Writes the model as TorchScript."""
+    with warnings.catch_warnings():
+        # Of torch 2.13; a served file that needs torch alone, in C++ too, is what TorchScript is for.
+        warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+        torch.jit.save(torch.jit.script(twin), str(path))
+
+
+def load_script(path: Path) -> torch.jit.ScriptModule:
+    """Reads a model that `save_script` wrote."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+        return torch.jit.load(str(path))
+
+
+def hold(trained: Trained, path: Path, data: DataFolder, request: Request) -> dict[str, Any]:
+    """Compares the file with the trained model; raises UserError where it falls short, else returns what was found."""
+    model = load_script(path)
+    exact = request.tables == "float32"
+    split = request.split or trained.config.data.evaluate
+    raw = parity.sample(trained, data, split, parity.ROWS if exact else parity.METRIC_ROWS)
+    with torch.inference_mode():
+        both = parity.score_both(trained, model, raw)
+    changes = parity.changes(both, trained)
+    if exact:
+        parity.check_difference(both, f"{request.run}")
+    elif not request.allow_loss:
+        parity.check_loss(changes, f"--tables {request.tables}")
+    return {
+        "tables": request.tables,
+        "bytes": path.stat().st_size,
+        "data": str(data.path),
+        "split": split,
+        "rows": both.trained.height,
+        "largest_difference": both.worst,
+        "largest_difference_by_task": both.difference,
+        "metrics": changes,
+    }
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder that gets the name `out` when everything is written, and goes if something fails."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        partial.chmod(0o755)  # mkdtemp makes a private folder
+        yield partial
+        os.rename(partial, out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _data_of(run: Path) -> Path:
+    try:
+        path = Path(json.loads((run / "run.json").read_text())["data_path"])
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{run}: run.json does not tell the run's data ({error}); name it with --data") from None
+    if not path.exists():
+        raise UserError(f"{path}: the data that {run} was trained on is not there; name its folder with --data")
+    return path
+
+
+def _json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n")
