@@ -17,7 +17,7 @@ from torch import nn
 
 Kind = Literal["id", "signals", "bucket", "number"]
 Role = Literal["user", "item", "context", "sequence", "pc"]
-Mapping = Literal["hash", "multi_hash", "vocabulary", "growing", "identity"]
+Mapping = Literal["hash", "multi_hash", "vocabulary", "growing", "managed", "identity"]
 Transform = Literal["none", "log1p", "logit"]
 
 
@@ -28,8 +28,9 @@ class Table:
     mapping: how a raw id becomes a row. `hash`: mixed and reduced modulo rows. `multi_hash`: the sum of the rows of `hashes`
     hashes. `vocabulary`: ids seen at least `min_count` times in the training data get a row of their own (the most frequent
     first when there are too many), all others share row 0. `growing`: an id gets a row of its own when training first reads
-    it; ids that training has not read, or that find the table full, share row 0. `identity`: the id is the row; ids outside
-    0..rows-1 are refused when data is read.
+    it; ids that training has not read, or that find the table full, share row 0. `managed`: the same, but in a full table new
+    ids take the rows of old ones: of those read longest ago (eviction `lru`), or, where a batch holds the new one more often, of
+    those read least (`lfu`). `identity`: the id is the row; ids outside 0..rows-1 are refused when data is read.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Table:
     mapping: Mapping = "hash"
     min_count: int = 1
     hashes: int = 2
+    eviction: Literal["lru", "lfu"] = "lru"
     init: float = 0.0
 
     @property
@@ -209,13 +211,15 @@ def _unique(what: str, names: list[str]) -> None:
 
 
 def _check_table(t: Table) -> None:
+    grows = t.mapping in ("growing", "managed")
     rules = [
         (t.mapping == "multi_hash" and t.hashes < 2, f"hashes={t.hashes}: must be 2 or more; one is mapping 'hash'"),
-        (t.mapping == "growing" and t.rows < 2, f"rows={t.rows}: row 0 is for unknown ids, so 2 or more are needed"),
+        (grows and t.rows < 2, f"rows={t.rows}: row 0 is for unknown ids, so 2 or more are needed"),
         (
-            t.mapping == "growing" and t.min_count != 1,
-            f"min_count={t.min_count} is for mapping 'vocabulary'; a growing table has a row for every id that it reads",
+            grows and t.min_count != 1,
+            f"min_count={t.min_count} is for mapping 'vocabulary'; a {t.mapping} table has a row for every id that it reads",
         ),
+        (t.mapping != "managed" and t.eviction != "lru", f"eviction={t.eviction!r} is for mapping 'managed'"),
     ]
     for broken, message in rules:
         if broken:

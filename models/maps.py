@@ -194,6 +194,7 @@ class ManagedMap(nn.Module):
     def __init__(self, rows: int, eviction: str) -> None:
         super().__init__()
         self.rows, self.eviction, self.stride = rows, eviction, _stride(rows - 1)
+        self.largest = _LARGEST
         self.register_buffer("ids", torch.full((rows,), _LARGEST))
         self.register_buffer("places", torch.arange(rows))
         self.register_buffer("scores", torch.zeros(rows, dtype=torch.int64))
@@ -203,19 +204,16 @@ class ManagedMap(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         at = torch.searchsorted(self.ids, ids).clamp(max=self.rows - 1)
-        # The largest number stands for no id.
-        known = torch.logical_and(self.ids[at] == ids, self.places[at] < self.rows - 1)
-        known = torch.logical_and(known, ids < torch.iinfo(torch.int64).max)
+        known = (self.ids[at] == ids) & (ids < self.largest)
         return torch.where(known, self.rows_at(self.places[at]), torch.zeros_like(at))
 
     def rows_at(self, places: Tensor) -> Tensor:
         """Rows of places in 0..R-2: apart, so that a table that is not full is used evenly by those who hold a block of it."""
         return 1 + places * self.stride % (self.rows - 1)
 
-    @property
     def size(self) -> int:
         """Ids that hold a row."""
-        return int((self.ids < _LARGEST).sum())
+        return int((self.ids < self.largest).sum())
 
 
 def map_of(table: Table) -> nn.Module:

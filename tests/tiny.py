@@ -5,7 +5,7 @@ from dataclasses import replace
 from samples import TASKS
 
 from coldrank.configs.base import AVC_EDGES, counts, history, personalization_code
-from coldrank.models.features import Feature, Table
+from coldrank.models.features import Feature, Mapping, Table
 from coldrank.train.config import RunConfig
 
 
@@ -52,9 +52,9 @@ def sample_base() -> RunConfig:
     )
 
 
-def growing(rows: int = 64) -> RunConfig:
-    """`sample_base` with growing tables: users; items, which histories read as well; tags, which are many-valued."""
+def growing(rows: int = 64, mapping: Mapping = "growing") -> RunConfig:
+    """`sample_base` with growing (or managed) tables: users; items, which histories read as well; tags, which are many-valued."""
     config = sample_base()
     sizes = {"user": rows, "item": rows, "tag": 32}
-    tables = tuple(Table(name=t.name, rows=sizes[t.name], dim=t.dim, mapping="growing") for t in config.tables)
+    tables = tuple(Table(name=t.name, rows=sizes[t.name], dim=t.dim, mapping=mapping) for t in config.tables)
     return replace(config, tables=tables)

@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.staging import BlockingAsyncStager
@@ -25,7 +24,7 @@ from torch.distributed.checkpoint.state_dict_loader import load as load_state
 from torch.distributed.checkpoint.state_dict_saver import async_save
 from tqdm import tqdm
 
-from coldrank.train.distributed import Ranks
+from coldrank.train.distributed import Ranks, whole_shape
 from coldrank.train.errors import UserError
 
 State = dict[str, Any]
@@ -161,11 +160,6 @@ def newest(folder: Path, ranks: Ranks) -> tuple[Path, dict[str, list[int]]]:
 def load_into(path: Path, tensors: State) -> None:
     """Loads tensors by their names in the checkpoint, in place. Their shapes must be those of `newest`."""
     load_state(tensors, checkpoint_id=path)
-
-
-def whole_shape(value: torch.Tensor | ShardedTensor) -> list[int]:
-    """Shape of a tensor, over all ranks if it is sharded."""
-    return list(value.metadata().size if isinstance(value, ShardedTensor) else value.shape)
 
 
 def _first_usable(folder: Path, ranks: Ranks, use: Callable[[Path], T], hint: str) -> T:

@@ -17,7 +17,7 @@ from coldrank.models.features import Feature, FeatureSet, Table
 from coldrank.models.ranker import RankerConfig
 from coldrank.models.two_tower import TwoTowerConfig
 from coldrank.train.errors import UserError
-from coldrank.train.hooks.config import NAMES
+from coldrank.train.hooks.config import NAMES, MetaCFConfig
 from coldrank.train.metrics import CohortConfig
 from coldrank.train.plan.config import ShardingConfig
 from coldrank.train.retrieval import RetrievalConfig, two_tower_problem
@@ -87,7 +87,7 @@ class TrainConfig:
     accumulate: the dense part takes a batch in so many slices, one after another, and holds the activations of one; the step
     is that of the whole batch, for tables and dense weights. precision: of the dense part in training, under autocast; tables,
     losses and evaluation are in float32. pipeline: sends the ids of the next batch while one is computed (the same results;
-    auto: on GPUs).
+    auto: on GPUs, where no table is managed).
 
     warm_start: folder of a run whose weights this one begins with, where they fit (train/warm_start.py). warm_rename: names of
     that run's tables or parameters -> names in this one.
@@ -131,6 +131,7 @@ class RunConfig:
     tasks: dict[str, float]
     cold_weight: float = 1.0
     hooks: tuple[str, ...] = ()
+    metacf: MetaCFConfig = field(default_factory=MetaCFConfig)
     features: tuple[Feature, ...]
     tables: tuple[Table, ...] = ()
     model: RankerConfig = field(default_factory=RankerConfig)
@@ -142,9 +143,13 @@ class RunConfig:
     cohorts: CohortConfig = field(default_factory=CohortConfig)
     sharding: ShardingConfig = field(default_factory=ShardingConfig)
 
+    def table_scales(self, features: FeatureSet) -> dict[str, float]:
+        """Table -> standard deviation of its first weights."""
+        return {t.name: t.init or self.optim.table_init for t in features.tables}
+
 
 _PARTS = (DataConfig, OptimConfig, TrainConfig, RankerConfig, CohortConfig, ShardingConfig, Feature, Table)
-for _class in (RunConfig, TwoTowerConfig, RetrievalConfig, *_PARTS):
+for _class in (RunConfig, MetaCFConfig, TwoTowerConfig, RetrievalConfig, *_PARTS):
     _class.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[union-attr]
 _ADAPTER = TypeAdapter(RunConfig)
 # Fields that hold something for some of the tables: `--set` may name another.
@@ -249,12 +254,12 @@ def validate(config: RunConfig) -> FeatureSet:
     _check_rates(config, {table.name for table in tables})
     _check_periods(config)
     _check_hooks(config)
+    if config.two_tower is not None and (wrong := two_tower_problem(config, features)):
+        raise UserError(f"{config.name}: {wrong}")
     _check_model(config, features)
     config.sharding.check(config.name, tables)
     positive = {
         "model.heads": m.heads,
-    if config.two_tower is not None and (wrong := two_tower_problem(config, features)):
-        raise UserError(f"{config.name}: {wrong}")
         "model.head_dim": m.head_dim,
         "model.experts": m.experts,
         "model.crosses": m.crosses,
@@ -338,6 +343,16 @@ def _check_hooks(config: RunConfig) -> None:
             raise UserError(f"{config.name}: hooks={list(config.hooks)}: {name!r} {text}")
 
 
+def _check_rates(config: RunConfig, tables: set[str]) -> None:
+    """Checks what the tables ask of the training: rates of their own, and steps one by one."""
+    managed = [t.name for t in config.tables if t.mapping == "managed"]
+    if managed and config.train.pipeline == "on":
+        raise UserError(
+            f"{config.name}: train.pipeline='on': rows of managed tables ({', '.join(managed)}) pass from one id to another, "
+            "and a pipeline reads ahead of the steps; set train.pipeline=auto"
+        )
+    for name, scale in config.optim.table_lr_scale.items():
+        if name not in tables:
             raise UserError(
                 f"{config.name}: optim.table_lr_scale has {name!r}, which is no table; there are {', '.join(sorted(tables))}"
             )

@@ -90,8 +90,7 @@ def shard(
         model = DistributedModelParallel(
             task, device=ranks.device, plan=sharding, sharders=[sharder], init_parameters=False
         )
-    scales = {t.name: t.init or config.optim.table_init for t in features.tables}
-    init_tables(model, scales, config.seed)
+    init_tables(model, config.table_scales(features), config.seed)
     return model, plan
 
 
@@ -145,22 +144,31 @@ def init_tables(model: nn.Module, scales: dict[str, float], seed: int) -> None:
     for name, value in model.state_dict().items():
         if not (table := table_of(name)):
             continue
-        if isinstance(value, ShardedTensor):
-            parts = [(s.tensor, s.metadata.shard_offsets) for s in value.local_shards()]
-            width = value.metadata().size[1]
-        else:
-            parts, width = [(value, [0, 0])], value.shape[1]
-        for part, (row, column) in parts:
+        width = whole_shape(value)[1]
+        for part, (row, column) in local_parts(value):
             rows, dim = part.shape
             for block in range(row // _INIT_BLOCK, -(-(row + rows) // _INIT_BLOCK)):
-                full = _init_block(seed, table, block, width) * scales[table]
+                full = drawn(seed, table, block, _INIT_BLOCK, width) * scales[table]
                 low, high = max(row, block * _INIT_BLOCK), min(row + rows, (block + 1) * _INIT_BLOCK)
                 piece = full[low - block * _INIT_BLOCK : high - block * _INIT_BLOCK, column : column + dim]
                 part[low - row : high - row].copy_(piece)
 
 
-def _init_block(seed: int, table: str, block: int, width: int) -> torch.Tensor:
+def whole_shape(value: torch.Tensor | ShardedTensor) -> list[int]:
+    """Shape of a tensor, over all ranks if it is sharded."""
+    return list(value.metadata().size if isinstance(value, ShardedTensor) else value.shape)
+
+
+def local_parts(value: torch.Tensor | ShardedTensor) -> list[tuple[torch.Tensor, list[int]]]:
+    """What this rank holds of a sharded or copied tensor, and where each part begins."""
+    if isinstance(value, ShardedTensor):
+        return [(s.tensor, s.metadata.shard_offsets) for s in value.local_shards()]
+    return [(value, [0] * value.dim())]
+
+
+def drawn(seed: int, what: str, number: int, rows: int, width: int) -> torch.Tensor:
+    """N(0, 1), float32 [rows, width], a function of the arguments alone."""
     mixed = seed
-    for byte in (*table.encode(), *block.to_bytes(8, "little")):
+    for byte in (*what.encode(), *number.to_bytes(8, "little")):
         mixed = (mixed * 1_000_003 + byte) % (1 << 61)
-    return torch.randn(_INIT_BLOCK, width, generator=torch.Generator().manual_seed(mixed))
+    return torch.randn(rows, width, generator=torch.Generator().manual_seed(mixed))

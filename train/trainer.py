@@ -27,6 +27,7 @@ from coldrank.train.evaluate import evaluation_reader, metric_rows, predict, ret
 from coldrank.train.growing import Growth
 from coldrank.train.hooks.hook import Hook
 from coldrank.train.hooks.make import make_hooks
+from coldrank.train.managed import Renewal
 from coldrank.train.optimizers import Optimizers
 from coldrank.train.passes import Passes
 from coldrank.train.plan import table as plan_table
@@ -91,16 +92,15 @@ def build(config: RunConfig, data: DataFolder, ranks: Ranks) -> Run:
         accumulate=config.train.accumulate,
         bf16=config.train.precision == "bf16",
         hooks=hooks,
-    )
         two_tower=config.two_tower,
+    )
     model, plan = shard(task, ranks, config, features)
     make = BatchMaker(encoder, list(config.tasks), data.truths(list(config.tasks)))
     # From here on the generator drops out: on every rank in its own way, in every arm in the same.
     torch.manual_seed(config.seed * 1_000_003 + ranks.rank)
     optimizers = Optimizers(model, config.optim)
-    return Run(
-        config, data, ranks, encoder, model, optimizers, make, plan, Growth(encoder, ranks), tuple(hooks.values())
-    )
+    grow = Growth(encoder, ranks, Renewal(model, optimizers, config.table_scales(features), config.seed))
+    return Run(config, data, ranks, encoder, model, optimizers, make, plan, grow, tuple(hooks.values()))
 
 
 def train(config: RunConfig, data: DataFolder, out: Path, ranks: Ranks, *, fresh: bool, diff: str) -> list[MetricRow]:
@@ -248,7 +248,8 @@ def _trained(run: Run, passes: Passes, progress: Progress, total: int) -> Steps:
             hook.after_step(run)
 
     on_gpu = run.ranks.device.type == "cuda"
-    train_on = pipelined if {"auto": on_gpu, "on": True, "off": False}[run.config.train.pipeline] else one_by_one
+    ahead = {"auto": on_gpu and not run.grow.managed, "on": True, "off": False}[run.config.train.pipeline]
+    train_on = pipelined if ahead else one_by_one
     stream = itertools.islice(_stream(run, passes, progress.epoch, progress.batch), max(0, total - progress.step))
     ready = (taken._replace(grown=run.grow(taken.batch)) for taken in stream)
     return train_on(run.model, ready, run.ranks.device, begin, end)

@@ -17,7 +17,7 @@ from coldrank.models.features import FeatureSet, Table
 from coldrank.modules import PersonalizedGate, PosoMultiheadAttention
 from coldrank.train import checkpoint
 from coldrank.train.config import RunConfig, load, validate
-from coldrank.train.distributed import Ranks
+from coldrank.train.distributed import Ranks, whole_shape
 from coldrank.train.errors import UserError
 
 _TABLE = "embeddings.ebc.embedding_bags."
@@ -77,7 +77,7 @@ def warm_start(config: RunConfig, model: nn.Module, state: State, features: Feat
     targets: dict[str, Tensor] = {}
     plain: dict[str, tuple[PosoMultiheadAttention, Tensor]] = {}
     for name, value in here.items():
-        there, shape = names[name], checkpoint.whole_shape(value)
+        there, shape = names[name], whole_shape(value)
         attention = folds.get(name.removesuffix(".value"))
         if there not in shapes:
             report.left[name] = "not in the checkpoint"
