@@ -17,7 +17,7 @@ from coldrank.models.features import Feature, FeatureSet, Table
 from coldrank.models.ranker import RankerConfig
 from coldrank.models.two_tower import TwoTowerConfig
 from coldrank.train.errors import UserError
-from coldrank.train.hooks.config import NAMES, MetaCFConfig
+from coldrank.train.hooks.config import NAMES
 from coldrank.train.metrics import CohortConfig
 from coldrank.train.plan.config import ShardingConfig
 from coldrank.train.retrieval import RetrievalConfig, two_tower_problem
@@ -131,7 +131,6 @@ class RunConfig:
     tasks: dict[str, float]
     cold_weight: float = 1.0
     hooks: tuple[str, ...] = ()
-    metacf: MetaCFConfig = field(default_factory=MetaCFConfig)
     features: tuple[Feature, ...]
     tables: tuple[Table, ...] = ()
     model: RankerConfig = field(default_factory=RankerConfig)
@@ -149,7 +148,7 @@ class RunConfig:
 
 
 _PARTS = (DataConfig, OptimConfig, TrainConfig, RankerConfig, CohortConfig, ShardingConfig, Feature, Table)
-for _class in (RunConfig, MetaCFConfig, TwoTowerConfig, RetrievalConfig, *_PARTS):
+for _class in (RunConfig, TwoTowerConfig, RetrievalConfig, *_PARTS):
     _class.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[union-attr]
 _ADAPTER = TypeAdapter(RunConfig)
 # Fields that hold something for some of the tables: `--set` may name another.
@@ -380,27 +379,3 @@ def _check_periods(config: RunConfig) -> None:
     for name, (value, right) in wanted.items():
         if value != right:
             raise UserError(f"{config.name}: {name}={value!r}: must be {right!r} with train.mode=periods")
-
-
-def difference(config: RunConfig, base: RunConfig) -> str:
-    """The fields in which two configs differ, a line each: `field: base -> config`; features and tables by name."""
-    ours, theirs = to_dict(config), to_dict(base)
-    lines = []
-    for name in ("features", "tables"):
-        a, b = ({entry["name"]: entry for entry in side.pop(name)} for side in (theirs, ours))
-        lines += [f"{name}.{key}: removed" for key in a if key not in b]
-        lines += [f"{name}.{key}: added {b[key]}" for key in b if key not in a]
-        both = [key for key in a if key in b]
-        ours |= {f"{name}.{key}": b[key] for key in both}
-        theirs |= {f"{name}.{key}": a[key] for key in both}
-    flat_ours, flat_theirs = _flat(ours), _flat(theirs)
-    keys = [k for k in dict.fromkeys([*flat_theirs, *flat_ours]) if flat_ours.get(k) != flat_theirs.get(k)]
-    changed = [f"{k}: {flat_theirs.get(k, '(none)')} -> {flat_ours.get(k, '(none)')}" for k in keys]
-    return "".join(line + "\n" for line in [*changed, *lines])
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat

@@ -9,8 +9,9 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from coldrank.train.config import DataConfig, RunConfig, TrainConfig, difference, load, to_dict
+from coldrank.train.config import DataConfig, RunConfig, TrainConfig, load, to_dict
 from coldrank.train.data.split import BACK, NEXT
+from coldrank.train.difference import difference
 from coldrank.train.errors import UserError
 from coldrank.train.plan.config import ShardingConfig
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from coldrank.train.config import RunConfig, difference, load
+from coldrank.train.config import RunConfig, load
 from coldrank.train.data.batches import DataFolder
+from coldrank.train.difference import difference
 from coldrank.train.errors import UserError
 
 

@@ -142,7 +142,7 @@ def is_restart() -> bool:
 
 def _diff(source: str, config: "RunConfig") -> str:
     """Difference to the arm `base` of the same module; to nothing when a config.json is repeated."""
-    from coldrank.train.config import difference
+    from coldrank.train.difference import difference
 
     if source.endswith(".json"):
         return f"repeats {source}\n"

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 from tiny import tiny
 
-from coldrank.train.config import RunConfig, arms, difference, validate
+from coldrank.train.config import RunConfig, arms, validate
 from coldrank.train.data.batches import DataFolder
+from coldrank.train.difference import difference
 from coldrank.train.distributed import process_group
 from coldrank.train.main import main
 from coldrank.train.trainer import train

@@ -6,7 +6,8 @@ import pytest
 from tiny import sample_base
 
 from coldrank.configs import base as parts
-from coldrank.train.config import RunConfig, arms, difference, from_dict, load, to_dict, validate
+from coldrank.train.config import RunConfig, arms, from_dict, load, to_dict, validate
+from coldrank.train.difference import difference
 from coldrank.train.errors import UserError
 
 POSO = "coldrank.configs.kuairand:poso"

@@ -1,0 +1,29 @@
+"""In what two configurations differ: what diff.txt says, and why a run does not go on."""
+
+from typing import Any
+
+from coldrank.train.config import RunConfig, to_dict
+
+
+def difference(config: RunConfig, base: RunConfig) -> str:
+    """The fields in which two configs differ, a line each: `field: base -> config`; features and tables by name."""
+    ours, theirs = to_dict(config), to_dict(base)
+    lines = []
+    for name in ("features", "tables"):
+        a, b = ({entry["name"]: entry for entry in side.pop(name)} for side in (theirs, ours))
+        lines += [f"{name}.{key}: removed" for key in a if key not in b]
+        lines += [f"{name}.{key}: added {b[key]}" for key in b if key not in a]
+        both = [key for key in a if key in b]
+        ours |= {f"{name}.{key}": b[key] for key in both}
+        theirs |= {f"{name}.{key}": a[key] for key in both}
+    flat_ours, flat_theirs = _flat(ours), _flat(theirs)
+    keys = [k for k in dict.fromkeys([*flat_theirs, *flat_ours]) if flat_ours.get(k) != flat_theirs.get(k)]
+    changed = [f"{k}: {flat_theirs.get(k, '(none)')} -> {flat_ours.get(k, '(none)')}" for k in keys]
+    return "".join(line + "\n" for line in [*changed, *lines])
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
