@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    from coldrank.train import train_cli, tune_cli
+    from coldrank.train import score_cli, train_cli, tune_cli
     from coldrank.train.compare import cli as compare_cli
     from coldrank.train.data import cli as data_cli
     from coldrank.train.data.audit import cli as audit_cli
@@ -64,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     compare_cli.add_compare(commands)
     explain_cli.add_explain(commands)
     export_cli.add_export(commands)
+    score_cli.add_score(commands)
     plan_cli.add_plan(commands)
     return whole
 

@@ -1,0 +1,26 @@
+"""`coldrank score`."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_score(commands: Any) -> None:
+    """Adds the command to the parser."""
+    p = commands.add_parser(
+        "score",
+        help="score a Parquet file with an exported model",
+        description="Scores every row of a Parquet file of samples with the model of an export folder. OUT gets the keys and "
+        "labels that the input has, and prob_<task>. Called again after it was cut off, goes on where it stopped.",
+    )
+    p.add_argument("--artifact", required=True, type=Path, help="export folder written by `coldrank export`")
+    p.add_argument("--input", required=True, type=Path, help="Parquet file with the columns that signature.json lists")
+    p.add_argument("--out", required=True, type=Path, help="new Parquet file")
+    p.set_defaults(run=_score)
+
+
+def _score(args: argparse.Namespace) -> None:
+    from coldrank.train.score import score_file
+
+    rows = score_file(args.artifact, args.input, args.out)
+    print(f"{args.out}: {rows:,} rows")
