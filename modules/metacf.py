@@ -44,24 +44,23 @@ class MetaCF(nn.Module):
             raise ValueError(f"learner is {learner!r}: it must be general, linear or neural")
         if steps < 0 or rate < 0 or hidden < 0:
             raise ValueError(f"steps is {steps}, rate {rate}, hidden {hidden}: none may be below 0")
-        self.dim, self.general, self.first_order = dim, learner == "general", first_order
-        self.phi = nn.Parameter(0.01 * torch.randn(dim if self.general else 0))
-        self.learner: nn.Module = nn.Identity()
-        if learner == "linear":
+        self.dim, self.first_order = dim, first_order
+        self.learner: nn.Module
+        if learner == "general":
+            self.learner = Shared(dim)
+        elif learner == "linear":
             self.learner = nn.Linear(dim, dim, bias=False)
-        elif learner == "neural":
+        else:
             hidden = hidden or dim
             self.learner = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, dim))
         rates = torch.full((steps,), rate)
-        if learn_rates:
+        if learn_rates and steps:
             self.rates = nn.Parameter(rates)
         else:
             self.register_buffer("rates", rates)
 
     def initial(self, items: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         """p_u^0, [B, D]; the arguments are those of `forward`."""
-        if self.general:
-            return self.phi.expand(items.shape[0], -1)
         positive = labels * weights
         mean = (positive.unsqueeze(1) @ items).squeeze(1) / positive.sum(1, keepdim=True).clamp(min=1e-6)
         p: Tensor = self.learner(mean)
@@ -76,6 +75,17 @@ class MetaCF(nn.Module):
         check_width("items", items, self.dim)
         p = self.initial(items, labels, weights)
         return logistic_steps(p, items, labels, weights, self.rates, self.first_order)
+
+
+class Shared(nn.Module):
+    """One vector for all: x [B, D] -> phi [B, D]."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.phi = nn.Parameter(0.01 * torch.randn(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.phi.expand(x.shape[0], -1)
 
 
 def logistic_steps(

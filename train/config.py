@@ -17,7 +17,7 @@ from coldrank.models.features import Feature, FeatureSet, Table
 from coldrank.models.ranker import RankerConfig
 from coldrank.models.two_tower import TwoTowerConfig
 from coldrank.train.errors import UserError
-from coldrank.train.hooks.config import NAMES
+from coldrank.train.hooks.config import NAMES, MetaCFConfig
 from coldrank.train.metrics import CohortConfig
 from coldrank.train.plan.config import ShardingConfig
 from coldrank.train.retrieval import RetrievalConfig, two_tower_problem
@@ -131,6 +131,7 @@ class RunConfig:
     tasks: dict[str, float]
     cold_weight: float = 1.0
     hooks: tuple[str, ...] = ()
+    metacf: MetaCFConfig = field(default_factory=MetaCFConfig)
     features: tuple[Feature, ...]
     tables: tuple[Table, ...] = ()
     model: RankerConfig = field(default_factory=RankerConfig)
@@ -148,7 +149,7 @@ class RunConfig:
 
 
 _PARTS = (DataConfig, OptimConfig, TrainConfig, RankerConfig, CohortConfig, ShardingConfig, Feature, Table)
-for _class in (RunConfig, TwoTowerConfig, RetrievalConfig, *_PARTS):
+for _class in (RunConfig, MetaCFConfig, TwoTowerConfig, RetrievalConfig, *_PARTS):
     _class.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[union-attr]
 _ADAPTER = TypeAdapter(RunConfig)
 # Fields that hold something for some of the tables: `--set` may name another.

@@ -35,10 +35,8 @@ def by_autograd(made: MetaCF, items: Tensor, labels: Tensor, weights: Tensor) ->
     for user in range(len(items)):
         there = weights[user] > 0
         q, y = items[user][there], labels[user][there]
-        if made.general:
-            p = made.phi.clone()
-        else:
-            p = made.learner(q[y == 1].mean(0) if y.any() else torch.zeros(DIM).double())
+        mean = q[y == 1].mean(0) if y.any() else torch.zeros(DIM).double()
+        p = made.learner(mean.unsqueeze(0))[0]
         for rate in made.rates:
             loss = F.binary_cross_entropy_with_logits(q @ p, y, reduction="sum")
             (gradient,) = torch.autograd.grad(loss, p, create_graph=True)
@@ -54,8 +52,7 @@ def test_equals_automatic_differentiation_per_user(learner, first_order):
     ours, theirs = made(*given), by_autograd(made, *given)
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
     weight = torch.randn_like(ours)
-    names = [name for name, _ in made.named_parameters() if made.general or name != "phi"]
-    parameters = [dict(made.named_parameters())[name] for name in names]
+    parameters = list(made.parameters())
     for mine, right in zip(
         torch.autograd.grad((ours * weight).sum(), parameters),
         torch.autograd.grad((theirs * weight).sum(), parameters),
@@ -76,7 +73,7 @@ def test_second_order_gradients_equal_finite_differences():
 def test_first_order_takes_the_gradient_at_the_end_as_that_of_the_start():
     made, given = module("general", first_order=True), events()
     weight = torch.randn(5, DIM).double()
-    (gradient,) = torch.autograd.grad((made(*given) * weight).sum(), made.phi)
+    (gradient,) = torch.autograd.grad((made(*given) * weight).sum(), made.learner.phi)
     torch.testing.assert_close(gradient, weight.sum(0))
 
 

@@ -6,9 +6,10 @@ from coldrank.models.features import FeatureSet
 from coldrank.train.config import RunConfig
 from coldrank.train.errors import UserError
 from coldrank.train.hooks.hook import Hook
+from coldrank.train.hooks.metacf import MetaCFHook
 
 # Name -> how the hook is made from a checked config.
-HOOKS: dict[str, Callable[[RunConfig, FeatureSet], Hook]] = {}
+HOOKS: dict[str, Callable[[RunConfig, FeatureSet], Hook]] = {"metacf": MetaCFHook}
 
 
 def make_hooks(config: RunConfig, features: FeatureSet) -> dict[str, Hook]:

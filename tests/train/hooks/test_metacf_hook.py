@@ -1,0 +1,145 @@
+"""MetaCF in a model: new users' embeddings come from their own events, others' from the table."""
+
+import json
+from dataclasses import replace
+
+import polars as pl
+import pytest
+import torch
+from tiny import sample_base
+from torch.nn import functional as F
+
+from coldrank.configs import base as arms
+from coldrank.models.features import Table
+from coldrank.train.config import RunConfig, validate
+from coldrank.train.data.read import SampleReader
+from coldrank.train.errors import UserError
+from coldrank.train.hooks.metacf import MetaCFHook, sequence_values
+from coldrank.train.trainer import build, train
+
+BELOW = 8
+
+
+def with_metacf(base: RunConfig | None = None, **fields: object) -> RunConfig:
+    """The sample base with users as wide as items, and the hook."""
+    base = base or sample_base()
+    tables = tuple(
+        Table(name="user", rows=64, dim=8, mapping="vocabulary") if t.name == "user" else t for t in base.tables
+    )
+    metacf = replace(base.metacf, below_views=BELOW, steps=2, **fields)  # type: ignore[arg-type]
+    return replace(base, tables=tables, hooks=("metacf",), metacf=metacf)
+
+
+@pytest.fixture(scope="module")
+def batch(data, fitted):
+    """A run, a batch of the training data, its raw columns, and its embeddings before and after the hook."""
+    run = fitted(with_metacf(signal="hist_like"))
+    raw = next(SampleReader(data.files(("train",)), run.make.columns(), 64, shuffle_rows=0, seed=1).epoch(0))
+    made = run.make(raw)
+    task = run.model.module
+    embedded = task.embeddings(made)
+    return (
+        run,
+        made,
+        pl.read_parquet(data.files(("train",))[0]).head(64),
+        embedded,
+        run.hooks[0].embed(task, made, embedded),
+    )
+
+
+def test_codes_are_those_of_the_history(batch):
+    run, made, frame, _, _ = batch
+    at = run.model.module.embeddings.key_index["hist_signals.0"]
+    codes = sequence_values(made.sparse, at, 6)
+    for row, views, likes in zip(codes.tolist(), frame["hist_long_view"], frame["hist_like"], strict=True):
+        states = [3 * (v + 1) + like + 1 for v, like in zip(views, likes, strict=True)]
+        assert row == states + [-1] * (6 - len(states))
+
+
+def test_new_users_are_adapted_to_their_own_events(batch):
+    run, _, frame, before, after = batch
+    table = run.model.module.embeddings.ebc.state_dict()["embedding_bags.item.weight"]
+    weight = table.local_shards()[0].tensor
+    metacf = run.hooks[0].users.metacf
+    width = after.static.shape[1] - 8
+    torch.testing.assert_close(after.static[:, 8:], before.static[:, 8:], rtol=0, atol=0)
+    assert width > 0 and after.sequences is before.sequences and after.pc is before.pc
+    new = 0
+    for row, (views, items, likes) in enumerate(frame.select("user_views", "hist_item_id", "hist_like").iter_rows()):
+        if views >= BELOW:
+            assert torch.equal(after.static[row], before.static[row])
+            continue
+        known = [like >= 0 for like in likes]
+        q = weight[torch.tensor(items, dtype=torch.int64)][torch.tensor(known, dtype=torch.bool)]
+        y = torch.tensor([float(like) for like in likes if like >= 0])
+        p = metacf.learner((q[y == 1].mean(0) if y.any() else torch.zeros(8)).unsqueeze(0))[0]
+        for rate in metacf.rates:
+            p = p - rate * torch.autograd.grad(F.binary_cross_entropy_with_logits(q @ p, y, reduction="sum"), p)[0]
+        torch.testing.assert_close(after.static[row, :8], p)
+        new += 1
+    assert 5 < new < 60
+
+
+@pytest.mark.parametrize("arm", [sample_base, lambda: arms.poso(sample_base())])
+def test_at_fraction_0_the_first_loss_is_that_of_the_base(data, ranks, tmp_path, arm):
+    first = {}
+    for name, config in {"off": replace(with_metacf(arm()), hooks=()), "on": with_metacf(arm(), fraction=0.0)}.items():
+        config = replace(config, train=replace(config.train, steps=1, log_every=1))
+        train(config, data, tmp_path / name, ranks, fresh=False, diff="")
+        rows = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        first[name] = next(r["value"] for r in rows if r["metric"] == "loss")
+    assert first["on"] == first["off"]
+
+
+def test_a_run_that_resumes_ends_as_one_that_was_not_stopped(data, ranks, tmp_path):
+    config = with_metacf()
+    whole, cut = (tmp_path / name for name in ("whole", "cut"))
+    train(replace(config, train=replace(config.train, steps=6)), data, whole, ranks, fresh=False, diff="")
+    for steps in (3, 6):
+        train(replace(config, train=replace(config.train, steps=steps)), data, cut, ranks, fresh=False, diff="")
+    assert (cut / "predictions-test.parquet").read_bytes() == (whole / "predictions-test.parquet").read_bytes()
+
+
+def test_learner_and_rates_are_trained_with_the_model(batch):
+    run, made, _, _, _ = batch
+    run.optimizers.begin_step(0, 10)
+    run.model(made).loss.backward()
+    gradients = {name: p.grad for name, p in run.hooks[0].named_parameters()}
+    assert set(gradients) == {"users.metacf.rates"} | {
+        f"users.metacf.learner.{n}" for n in ("0.weight", "0.bias", "2.weight", "2.bias")
+    }
+    assert all(g is not None and g.abs().sum() > 0 for g in gradients.values())
+
+
+def test_scripted_equals_eager(batch):
+    run, made, _, before, after = batch
+    users = run.hooks[0].users
+    codes = sequence_values(made.sparse, run.model.module.embeddings.key_index["hist_signals.0"], 6)
+    scripted = torch.jit.script(users)
+    with torch.inference_mode():
+        args = (before.static, before.sequences["history"], codes, made.keys["user_views"])
+        torch.testing.assert_close(scripted(*args), after.static, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"user": "item_tags"}, "user='item_tags'"),
+        ({"items": "item_id"}, r"items='item_id': no id feature of a sequence"),
+        ({"signal": "hist_follow"}, r"signal='hist_follow'.*\['hist_like', 'hist_long_view'\]"),
+        ({"fraction": 1.5}, "fraction=1.5"),
+        ({"steps": -1}, "steps is -1"),
+    ],
+)
+def test_what_leaves_no_room_for_it_is_named(fields, text):
+    config = with_metacf()
+    tables = tuple(replace(t, dim=8) for t in config.tables)
+    config = replace(config, tables=tables, metacf=replace(config.metacf, **fields))
+    with pytest.raises(UserError, match=text):
+        MetaCFHook(config, validate(config))
+
+
+def test_tables_must_be_equally_wide(data, ranks):
+    config = replace(sample_base(), hooks=("metacf",))
+    with pytest.raises(UserError, match=r"tables of one width, not \{'user_id': 4, 'hist_item_id': 8\}"):
+        build(config, data, ranks)
