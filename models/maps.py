@@ -72,7 +72,7 @@ class VocabularyMap(nn.Module):
         self.register_buffer("ids", torch.full((rows - 1,), _LARGEST))
         size = min(_REMEMBERED, 1 << (2 * rows).bit_length())
         self.register_buffer("remembered", torch.zeros(size, dtype=torch.int32), persistent=False)
-        self.many, self.factor = _MANY, _STEP  # a script knows no constants of the file
+        self.many, self.factor, self.largest = _MANY, _STEP, _LARGEST  # a script knows no constants of the file
 
     def set(self, ids: Tensor) -> None:
         """Takes the distinct ids [V], V <= rows - 1."""
@@ -86,7 +86,8 @@ class VocabularyMap(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         at = self._places(ids)
-        return torch.where(self.ids[at] == ids, at + 1, torch.zeros_like(at))
+        known = (self.ids[at] == ids) & (ids < self.largest)  # what pads the vocabulary is no id
+        return torch.where(known, at + 1, torch.zeros_like(at))
 
     def _places(self, ids: Tensor) -> Tensor:
         """Where each id stands, if it does."""

@@ -39,8 +39,7 @@ def test_vocabulary_gives_own_rows_and_zero_for_others():
     vocabulary = VocabularyMap(5)
     vocabulary.set(torch.tensor([70, -3, 20]))
     ids = torch.tensor([-3, 20, 70, 21, 0, 2**63 - 1, -(2**63)])
-    rows = vocabulary(ids).tolist()
-    assert rows[:5] == [1, 2, 3, 0, 0] and rows[6] == 0
+    assert vocabulary(ids).tolist() == [1, 2, 3, 0, 0, 0, 0]
     full = VocabularyMap(3)
     full.set(torch.tensor([1, 2]))
     assert full(torch.tensor([1, 2, 3])).tolist() == [1, 2, 0]
