@@ -17,6 +17,13 @@ from coldrank.train.plan.config import ShardingConfig
 
 MetricRow = dict[str, Any]
 
+# Fields of `train` that may change when a run goes on.
+_FREE = (
+    *("steps", "epochs", "follow_s"),
+    *("log_every", "checkpoint_every", "keep_checkpoints"),
+    *("threads", "pipeline"),
+)
+
 
 def write_atomic(path: Path, text: str) -> None:
     """Writes beside, then renames."""
@@ -149,7 +156,8 @@ class RunFolder:
 
 
 def _without_length(config: RunConfig) -> RunConfig:
-    """The config but for what may change when a run goes on: its length, how it is read and kept, and where the tables lie."""
+    """The config but for what may change when a run goes on: its length, how it is read, told and kept, and where the tables
+    lie."""
     data = replace(config.data, prefetch=DataConfig().prefetch, eval_batch_size=DataConfig().eval_batch_size)
-    train = TrainConfig(mode=config.train.mode, first_period=config.train.first_period)
+    train = replace(config.train, **{name: getattr(TrainConfig(), name) for name in _FREE})
     return replace(config, train=train, data=data, sharding=ShardingConfig())
