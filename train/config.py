@@ -270,6 +270,7 @@ def validate(config: RunConfig) -> FeatureSet:
         "data.eval_batch_size": d.eval_batch_size,
         "data.prefetch": d.prefetch,
         "optim.sparse_lr": o.sparse_lr,
+        "optim.sparse_eps": o.sparse_eps,  # or a row that is read with a gradient of 0 becomes 0 / 0
         "optim.dense_lr": o.dense_lr,
         "optim.gate_lr_scale": o.gate_lr_scale,
         "train.epochs": t.epochs,

@@ -71,6 +71,12 @@ def test_a_scale_for_no_table_is_refused():
         validate(replace(CONFIG, optim=OptimConfig(table_lr_scale={"user": -1})))
 
 
+def test_an_epsilon_of_0_is_refused():
+    """Row-wise Adagrad divides a gradient of 0 by it where a row has had no other."""
+    with pytest.raises(UserError, match=r"optim.sparse_eps=0: must be above 0"):
+        validate(replace(CONFIG, optim=OptimConfig(sparse_eps=0)))
+
+
 def test_the_rows_that_a_step_reads_decay_and_no_others(make):
     before, plain = weights(make()), train(make(table_lr_scale={"tag": 0.5}))
     decayed = train(make(table_lr_scale={"tag": 0.5}, sparse_weight_decay=0.8))
