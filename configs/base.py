@@ -168,3 +168,8 @@ def cold_weighted(base: RunConfig, weight: float = 2.0) -> RunConfig:
 def cold_pass(base: RunConfig) -> RunConfig:
     """Control: a last pass over the samples of new users alone, POSO's other rival; the learning rates fall over both passes."""
     return replace(base, name=f"{base.name}_cold_pass", train=replace(base.train, cold_passes=1))
+
+
+def metacf(base: RunConfig) -> RunConfig:
+    """MetaCF: the embeddings of users with few events are adapted to these."""
+    return replace(base, name=f"{base.name}_metacf", hooks=(*base.hooks, "metacf"))

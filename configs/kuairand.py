@@ -136,3 +136,13 @@ def base_wider() -> RunConfig:
     """Control: a plain base of as many dense parameters as `poso`."""
     config = base()
     return replace(config, name="base_wider", model=replace(config.model, expert_hidden=(131, 64)))
+
+
+def base_metacf() -> RunConfig:
+    """The base with the ID embeddings of new users adapted to their first views."""
+    return parts.metacf(base())
+
+
+def poso_metacf() -> RunConfig:
+    """All POSO parts, and MetaCF."""
+    return parts.metacf(poso())

@@ -93,3 +93,25 @@ def base_wider() -> RunConfig:
     """Control: a plain base of as many dense parameters as `poso`."""
     config = base()
     return replace(config, name="base_wider", model=replace(config.model, expert_hidden=(142, 64)))
+
+
+def base_metacf() -> RunConfig:
+    """The base with an embedding for every user, adapted to the last films at every view count: users are held out, so none has
+    one in a table."""
+    return _metacf(base())
+
+
+def poso_metacf() -> RunConfig:
+    """All POSO parts, and MetaCF."""
+    return _metacf(poso())
+
+
+def _metacf(config: RunConfig) -> RunConfig:
+    user = Feature(name="user_id", role="user", kind="id", table="user")
+    config = replace(
+        config,
+        features=(user, *config.features),
+        tables=(Table(name="user", rows=2, dim=16), *config.tables),
+        metacf=replace(config.metacf, signal="hist_satisfied", below_views=1_000_000),
+    )
+    return parts.metacf(config)
