@@ -40,7 +40,8 @@ class Plan:
     placed: tuple[Placed, ...]
 
     def memory(self) -> dict[str, np.ndarray]:
-        """Kind -> bytes on every rank, float64 [ranks]; last their sum. Gradients: of data_parallel tables, whose are dense."""
+        """Kind -> bytes on every rank, float64 [ranks]; last their sum. Gradients: of data_parallel tables, whose are dense. Maps
+        of ids: not beside GPUs, where they lie in the host's memory."""
         world_size = self.request.cluster.world_size
         shards = [(p.sharding == "data_parallel", s) for p in self.placed for s in p.shards]
         weights = [(s.rank, s.rows * s.columns * FLOAT_BYTES) for _, s in shards]
@@ -54,6 +55,8 @@ class Plan:
             "ids and embeddings": self._by_rank([(s.rank, s.exchange) for _, s in shards]),
             "dense part": np.full(world_size, float(self.request.dense_bytes)),
         }
+        if self.request.cluster.device == "cpu":
+            parts["maps of ids"] = np.full(world_size, float(self.request.fixed_bytes - self.request.dense_bytes))
         return parts | {"all": np.sum(list(parts.values()), axis=0)}
 
     def work(self) -> np.ndarray:

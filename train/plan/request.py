@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 from coldrank.models.features import FeatureSet, Table
+from coldrank.models.maps import map_of
 from coldrank.train.config import OptimConfig
 from coldrank.train.plan.config import ShardingConfig
 
@@ -35,6 +38,17 @@ class Request:
     def usable(self) -> int:
         """Bytes of a rank that may be filled."""
         return int(self.cluster.memory * (1 - self.sharding.memory_margin))
+
+    def map_bytes(self, table: Table) -> int:
+        """Bytes of what says which row an id has, in the host's memory, on every rank."""
+        with torch.device("meta"):
+            return sum(b.nbytes for b in map_of(table).buffers())
+
+    @property
+    def fixed_bytes(self) -> int:
+        """Bytes of each rank's memory that no plan changes: the dense part and, where memory is the host's, the maps of ids."""
+        maps = sum(map(self.map_bytes, self.features.tables)) if self.cluster.device == "cpu" else 0
+        return self.dense_bytes + maps
 
     def state_bytes(self, rows: int, columns: int) -> int:
         """Bytes of the optimizer's state for a part of a table."""

@@ -52,7 +52,7 @@ def _search(request: Request, allowed: Mapping[str, list[str]]) -> Plan | None:
     with quiet():
         copies = _Copies(request, _topology(cluster, 0), constraints).enumerate(stage, [_Part(copied)])
         gradients = sum(o.tensor.numel() for o in copies) * FLOAT_BYTES
-        free = request.usable - request.dense_bytes - gradients - sum(_bytes(o.shards[0]) for o in copies)
+        free = request.usable - request.fixed_bytes - gradients - sum(_bytes(o.shards[0]) for o in copies)
         if free < 0:
             return None
         topology, found = _topology(cluster, free), _Found()

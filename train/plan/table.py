@@ -20,14 +20,15 @@ def size(amount: float) -> str:
 
 
 def tables(plan: Plan) -> str:
-    """A line per table, the largest first; the small ones that are sharded alike share one."""
+    """A line per table, the largest first; the small ones that are sharded alike share one. Every rank holds the whole map of
+    ids, in the host's memory."""
     by_size = sorted(plan.placed, key=lambda p: -p.table.rows * p.table.dim)
     others: dict[tuple[str, str], list[Placed]] = {}
     for p in by_size[_LISTED:]:
         others.setdefault((p.sharding, p.kernel), []).append(p)
     groups = [[p] for p in by_size[:_LISTED]] + list(others.values())
-    head = ["table", "rows", "dim", "sharding", "kernel", "ranks", "bytes", "on a rank, at most"]
-    aligned = ("left", "right", "right", "left", "left", "left", "right", "right")
+    head = ["table", "rows", "dim", "sharding", "kernel", "ranks", "bytes", "on a rank, at most", "map of ids"]
+    aligned = ("left", "right", "right", "left", "left", "left", "right", "right", "right")
     return tabulate([_line(plan, g) for g in groups], head, disable_numparse=True, colalign=aligned)
 
 
@@ -43,6 +44,7 @@ def _line(plan: Plan, group: Sequence[Placed]) -> list[str]:
         _ranks([s.rank for p in group for s in p.shards], plan.request.cluster.world_size),
         size(sum(p.table.rows * p.table.dim for p in group) * FLOAT_BYTES),
         size((alone["tables"] + alone["optimizer of the tables"]).max()),
+        size(maps) if (maps := sum(plan.request.map_bytes(p.table) for p in group)) else "",
     ]
 
 
@@ -65,7 +67,13 @@ def memory(plan: Plan) -> str:
     """Least, mean and most of the ranks, by what fills the memory."""
     rows = [[kind, *(size(x) for x in (m.min(), m.mean(), m.max()))] for kind, m in plan.memory().items()]
     head = ["memory of a rank", "least", "mean", "most"]
-    return tabulate(rows, head, disable_numparse=True, colalign=("left", "right", "right", "right"))
+    text = tabulate(rows, head, disable_numparse=True, colalign=("left", "right", "right", "right"))
+    request = plan.request
+    maps = sum(map(request.map_bytes, request.features.tables))
+    if not maps or request.cluster.device == "cpu":
+        return text
+    of_host = maps * request.cluster.world_size // request.cluster.hosts
+    return f"{text}\n\nmaps of ids, in the host's memory: {size(maps)} a rank, {size(of_host)} a host"
 
 
 def balance(plan: Plan) -> str:

@@ -21,6 +21,7 @@ from coldrank.train.plan.fit import largest_rows, shortage
 from coldrank.train.plan.plan import Plan
 from coldrank.train.plan.request import Cluster, Request
 from coldrank.train.plan.search import fits, make_plan
+from coldrank.train.plan.table import memory as memory_text
 from coldrank.train.plan.table import tables
 from coldrank.train.task import RankingTask
 
@@ -97,8 +98,9 @@ def test_every_weight_lies_somewhere_and_no_rank_is_overfull(choice, optimizer):
 def test_the_table_says_where_each_table_lies():
     lines = tables(planned(sharding=ShardingConfig(tables={"user": "row_wise"}))).splitlines()
     row = next(line for line in lines if line.startswith("user ")).split()
-    # 5,000,000 rows of 32 columns and a sum each, in MiB.
-    assert row == ["user", "40,000,000", "32", "row_wise", "fused", "all", "8", "4.8", "GiB", "629.4", "MiB"]
+    # 5,000,000 rows of 32 columns and a sum each, in MiB; a vocabulary of 8 bytes an id, and 16 MiB of remembered places.
+    bytes_of_it = ["4.8", "GiB", "629.4", "MiB", "321.2", "MiB"]
+    assert row == ["user", "40,000,000", "32", "row_wise", "fused", "all", "8", *bytes_of_it]
 
 
 @pytest.mark.slow
@@ -236,3 +238,26 @@ def test_mistakes_are_one_line(arm, flags, message, capsys):
 def test_mistakes_in_the_config(fields, message):
     with pytest.raises(UserError, match=message):
         ShardingConfig(**fields).check("a", [Table(name="item", rows=8, dim=16)])
+
+
+def test_maps_of_ids_take_memory_of_the_host():
+    """A growing table's int64 id and row of every place; a managed one's id, place and score; a vocabulary's id."""
+    config = big()
+    mappings = {"user": "growing", "item": "managed", "tag": "hash"}
+    config = replace(
+        config,
+        tables=tuple(Table(name=t.name, rows=t.rows, dim=t.dim, mapping=mappings[t.name]) for t in config.tables),
+    )
+    rows = {t.name: t.rows for t in config.tables}
+    wanted = {"user": 16 * rows["user"], "item": 24 * rows["item"], "tag": 0}
+    asked = replace(request(memory=30e9), features=validate(config))
+    sizes = {t.name: asked.map_bytes(t) for t in config.tables}
+    assert sizes == pytest.approx(wanted, abs=64)
+    gpu, cpu = make_plan(asked), make_plan(replace(asked, cluster=replace(asked.cluster, device="cpu")))
+    assert gpu is not None and cpu is not None and "maps of ids" not in gpu.memory()
+    memory = cpu.memory()
+    assert (memory["maps of ids"] == sum(sizes.values())).all()
+    assert (memory["all"] == sum(part for kind, part in memory.items() if kind != "all")).all()
+    assert not fits(replace(cpu.request, cluster=replace(cpu.request.cluster, memory=sum(sizes.values()))))
+    assert "maps of ids, in the host's memory: 633.2 MiB a rank, 4.9 GiB a host" in memory_text(gpu)
+    assert tables(gpu).splitlines()[2].endswith("610.4 MiB")
