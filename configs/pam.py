@@ -3,6 +3,8 @@
 MovieLens: `coldrank prepare movielens --history 30 --item-history 30 --periods 31`.
 """
 
+from dataclasses import replace
+
 from coldrank.models.features import Feature, Table
 from coldrank.models.two_tower import TwoTowerConfig
 from coldrank.train.config import DataConfig, OptimConfig, RunConfig, TrainConfig
@@ -38,3 +40,27 @@ def pf() -> RunConfig:
         optim=OptimConfig(sparse_lr=0.03, dense_lr=1e-3, table_init=0.05),
         train=TrainConfig(mode="periods", first_period="p25", look_back=(), checkpoint_every=0),
     )
+
+
+def pam_m() -> RunConfig:
+    """Tasks by popularity and the inner loop, without the enhancer."""
+    return replace(pf(), name="pam_m", hooks=("pam",))
+
+
+def pam_s() -> RunConfig:
+    """With the self-supervised instructor."""
+    return _gamma(pam_m(), "pam_s", s=3.0)
+
+
+def pam_a() -> RunConfig:
+    """With data augmentation."""
+    return _gamma(pam_m(), "pam_a", a=2.0)
+
+
+def pam_f() -> RunConfig:
+    """With both."""
+    return _gamma(pam_m(), "pam_f", s=3.0, a=2.0)
+
+
+def _gamma(base: RunConfig, name: str, *, s: float = 0.0, a: float = 0.0) -> RunConfig:
+    return replace(base, name=name, pam=replace(base.pam, gamma=(1.0, s, a)))

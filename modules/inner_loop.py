@@ -32,18 +32,17 @@ class InnerLoop(nn.Module):
     def forward(
         self,
         start: Mapping[str, Tensor],
-        tasks: int,
         loss: Callable[[Weights], Tensor],
         reduce: Callable[[list[Tensor]], list[Tensor]] | None = None,
     ) -> list[Weights]:
         """The weights of all tasks after 0, 1, ..., S steps.
 
-        start: name -> [...], where every task begins. loss: the weights of all tasks -> [N], the support loss of each, which
+        start: name -> [N, ...], where the tasks begin; shared weights are expanded. loss: the weights of all tasks -> [N], the support loss of each, which
         must depend on the weights of its own task alone (`each_task` makes such a function of the loss of one task); of a task
         without samples it must be a constant: its weights then stay at the start, bit for bit. reduce: sums gradients over
         ranks, so that all adapt to the samples of all; it must be differentiable for second order.
         """
-        now = {name: start[name].expand(tasks, *start[name].shape) for name in self.names}
+        now = {name: start[name] for name in self.names}
         path = [now]
         for rates in self.rates:
             now = self._step(now, rates, loss, reduce)

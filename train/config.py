@@ -18,6 +18,7 @@ from coldrank.models.ranker import RankerConfig
 from coldrank.models.two_tower import TwoTowerConfig
 from coldrank.train.errors import UserError
 from coldrank.train.hooks.config import NAMES, MetaCFConfig
+from coldrank.train.hooks.pam_config import PamConfig
 from coldrank.train.metrics import CohortConfig
 from coldrank.train.plan.config import ShardingConfig
 from coldrank.train.retrieval import RetrievalConfig, two_tower_problem
@@ -137,6 +138,7 @@ class RunConfig:
     model: RankerConfig = field(default_factory=RankerConfig)
     two_tower: TwoTowerConfig | None = None
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
+    pam: PamConfig = field(default_factory=PamConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -149,7 +151,7 @@ class RunConfig:
 
 
 _PARTS = (DataConfig, OptimConfig, TrainConfig, RankerConfig, CohortConfig, ShardingConfig, Feature, Table)
-for _class in (RunConfig, MetaCFConfig, TwoTowerConfig, RetrievalConfig, *_PARTS):
+for _class in (RunConfig, MetaCFConfig, TwoTowerConfig, RetrievalConfig, PamConfig, *_PARTS):
     _class.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[union-attr]
 _ADAPTER = TypeAdapter(RunConfig)
 # Fields that hold something for some of the tables: `--set` may name another.

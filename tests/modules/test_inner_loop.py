@@ -31,13 +31,16 @@ class Problem:
         errors = (functional_call(self.net, weights, (x,)).squeeze(-1) - y) ** 2
         return (errors * weight).sum() / weight.sum().clamp(min=1)
 
+    def stacked(self, tasks: int = TASKS) -> dict[str, Tensor]:
+        return {name: p.expand(tasks, *p.shape) for name, p in self.start.items()}
+
     def losses(self, rows: Tensor):
         index, present = pad_tasks(torch.where(rows, self.task, -1), TASKS)
         one = each_task(self.loss_of_one)
         return lambda weights: one(weights, self.x[index], self.y[index], present.double())
 
     def outer(self, loop: InnerLoop) -> Tensor:
-        return self.losses(self.query)(loop(self.start, TASKS, self.losses(~self.query))[-1]).sum()
+        return self.losses(self.query)(loop(self.stacked(), self.losses(~self.query))[-1]).sum()
 
     def naive(self, rates: Tensor, second_order: bool) -> tuple[list[dict[str, Tensor]], Tensor]:
         adapted, total = [], torch.zeros((), dtype=torch.float64)
@@ -71,7 +74,7 @@ def loop_of(steps: int = 2, *, second_order: bool = True) -> InnerLoop:
 def test_equals_a_loop_over_tasks(second_order):
     problem, loop = Problem(), loop_of(second_order=second_order)
     adapted, total = problem.naive(loop.rates, second_order)
-    found = loop(problem.start, TASKS, problem.losses(~problem.query))[-1]
+    found = loop(problem.stacked(), problem.losses(~problem.query))[-1]
     for n in range(TASKS):
         for name in NAMES:
             torch.testing.assert_close(found[name][n], adapted[n][name], rtol=1e-12, atol=1e-14)
@@ -102,12 +105,12 @@ def test_the_outer_gradient_is_that_of_finite_differences():
 
 def test_a_task_without_samples_changes_nothing():
     problem, loop = Problem(), loop_of()
-    adapted = loop(problem.start, TASKS, problem.losses(~problem.query))[-1]
+    adapted = loop(problem.stacked(), problem.losses(~problem.query))[-1]
     for name, start in problem.start.items():
         assert torch.equal(adapted[name][2], start)  # task 2 has no rows
         assert not torch.equal(adapted[name][0], start)
     # ... nor do the rows of other tasks: the same with the empty task's rows left out of the count
-    again = loop(problem.start, 2, lambda w: problem.losses(~problem.query)(_padded(w))[:2])[-1]
+    again = loop(problem.stacked(2), lambda w: problem.losses(~problem.query)(_padded(w))[:2])[-1]
     for name in NAMES:
         torch.testing.assert_close(again[name], adapted[name][:2], rtol=1e-12, atol=1e-14)
 
@@ -118,16 +121,16 @@ def _padded(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def test_the_path_begins_at_the_start_and_has_every_step():
     problem, loop = Problem(), loop_of(3)
-    path = loop(problem.start, TASKS, problem.losses(~problem.query))
+    path = loop(problem.stacked(), problem.losses(~problem.query))
     assert len(path) == 4
     assert all(torch.equal(path[0][n], problem.start[n].expand(TASKS, *problem.start[n].shape)) for n in NAMES)
 
 
 def test_adapts_without_a_graph_as_with_one():
     problem, loop = Problem(), loop_of()
-    with_graph = loop(problem.start, TASKS, problem.losses(~problem.query))[-1]
+    with_graph = loop(problem.stacked(), problem.losses(~problem.query))[-1]
     with torch.no_grad():
-        without = loop(problem.start, TASKS, problem.losses(~problem.query))[-1]
+        without = loop(problem.stacked(), problem.losses(~problem.query))[-1]
     for name in NAMES:
         assert torch.equal(without[name], with_graph[name]) and not without[name].requires_grad
 
@@ -140,8 +143,8 @@ def test_reduce_is_given_the_gradients_of_every_step():
         calls.append([g.shape for g in gradients])
         return [2 * g for g in gradients]
 
-    doubled = loop(problem.start, TASKS, problem.losses(~problem.query), double)[1]
-    plain = loop(problem.start, TASKS, problem.losses(~problem.query))[1]
+    doubled = loop(problem.stacked(), problem.losses(~problem.query), double)[1]
+    plain = loop(problem.stacked(), problem.losses(~problem.query))[1]
     assert len(calls) == 2 and calls[0] == [(TASKS, *problem.start[n].shape) for n in NAMES]
     for name, start in problem.start.items():
         torch.testing.assert_close(doubled[name] - start, 2 * (plain[name] - start))

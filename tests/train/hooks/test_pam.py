@@ -1,0 +1,314 @@
+"""PAM against a loop over tasks, and what may reach the weights that score."""
+
+import json
+from dataclasses import replace
+
+import polars as pl
+import pytest
+import torch
+from periods import write_periods
+from retrieving import two_tower
+from torch.func import functional_call
+
+from coldrank.models.encode import FeatureEncoder
+from coldrank.train.config import validate
+from coldrank.train.data.batches import BatchMaker, DataFolder
+from coldrank.train.data.fit import fit_encoder
+from coldrank.train.data.read import SampleReader
+from coldrank.train.distributed import Ranks, process_group
+from coldrank.train.errors import UserError
+from coldrank.train.hooks.make import make_hooks
+from coldrank.train.hooks.pam_config import PamConfig
+from coldrank.train.task import RankingTask
+from coldrank.train.trainer import train
+
+DAYS = [f"2022-05-0{d}" for d in range(1, 5)]
+# Views in the samples reach from 0 to 199.
+PAM = PamConfig(cuts=(20, 60, 120, 500), cold=1, behaviour=("item_id",), rate=0.1)
+ONE = Ranks(0, 1, torch.device("cpu"))
+
+
+def config(**pam: object):
+    plain = two_tower()
+    train = replace(plain.train, mode="periods", first_period=DAYS[1], look_back=())
+    return replace(plain, hooks=("pam",), pam=replace(PAM, **pam), train=train)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_periods(tmp_path_factory.mktemp("data") / "d", DAYS)
+
+
+@pytest.fixture(scope="module")
+def ranks():
+    with process_group() as ranks:
+        yield ranks
+
+
+def batch_and_task(folder, wanted, rows=64):
+    """A batch and the model in float64, training."""
+    data, features = DataFolder.open(folder), validate(wanted)
+    encoder = FeatureEncoder(features)
+    fit_encoder(encoder, data.files(("train",)))
+    make = BatchMaker(encoder, list(wanted.tasks))
+    batch = make(next(SampleReader(data.files(("train",)), make.columns(), rows).epoch(0)))
+    torch.manual_seed(0)
+    hooks = make_hooks(wanted, features)
+    task = RankingTask(features, wanted.model, wanted.tasks, two_tower=wanted.two_tower, hooks=hooks).double()
+    for table in task.embeddings.ebc.parameters():
+        torch.nn.init.normal_(table)
+    batch.sparse._values = torch.randint(1, 30, batch.sparse.values().shape)
+    batch.dense, batch.labels = batch.dense.double(), batch.labels.double()
+    return batch, task, hooks["pam"]
+
+
+def naive(task, batch, c, rates):
+    """Query losses summed as in Eq. 11, with a loop over the tasks, and the weights of each after the inner steps."""
+    model, labels = task.ranker, batch.labels[:, 0]
+    sides = model.sides(task.embeddings(batch), batch.dense)
+    views = batch.keys["item_views"]
+    names = [n for n, _ in model.named_parameters()]
+
+    def losses(weights, rows, items=None):
+        user, item = towers(weights, items)
+        share = torch.softmax(item[rows] @ user.T / model.config.temperature, 1)[torch.arange(len(rows)), rows]
+        return -(labels[rows] * share.log() + (1 - labels[rows]) * (1 - share).log())
+
+    def towers(weights, items):
+        out = []
+        for side, x in (("user", sides.user), ("item", sides.item if items is None else items)):
+            own = {n.removeprefix(f"towers.{side}."): w for n, w in weights.items() if side in n}
+            out.append(functional_call(model.towers[side], own, (x,)))
+        return out
+
+    total, adapted, n_rows = 0.0, [], len(batch)
+    for n in range(c.tasks):
+        low = (-1, *c.cuts)[n]
+        high = (*c.cuts, 10**9)[n]
+        rows = ((views > low) & (views <= high)).nonzero().squeeze(1)
+        first = int(c.support * len(rows))
+        weights = dict(model.named_parameters())
+        path = [weights]
+        for step in range(c.steps):
+            if first:
+                own = losses(weights, rows[:first])
+                loss = own.mean() if c.support_average == "task" else own.sum() / n_rows
+                grads = torch.autograd.grad(loss, [weights[k] for k in names], create_graph=c.second_order)
+                weights = {
+                    k: weights[k] - rates[step, i] * g for i, (k, g) in enumerate(zip(names, grads, strict=True))
+                }
+            path.append(weights)
+        shares = c.step_weights or (0.0,) * c.steps + (1.0,)
+        query = rows[first:]
+        for share, w in zip(shares, path, strict=True):
+            if share and len(query):
+                own = losses(w, query)
+                mean = own.mean() if c.query_average == "task" else own.sum() / n_rows
+                total = total + share * c.lambdas[n] * mean
+        adapted.append(weights)
+    return total, adapted
+
+
+@pytest.mark.parametrize(
+    "pam",
+    [
+        {},
+        {"second_order": False},
+        {"steps": 1, "support_average": "batch", "query_average": "task"},
+        {"step_weights": (0.1, 0.1, 0.8)},
+    ],
+)
+def test_equals_a_loop_over_the_tasks(folder, pam):
+    batch, task, hook = batch_and_task(folder, config(**pam))
+    assert min(hook.split(batch).support.counts[:4]) > 0 and hook.split(batch).support.counts[4] == 0
+    total, adapted = naive(task, batch, hook.config, hook.loop.rates)
+    out = task(batch)
+    torch.testing.assert_close(out.loss, total)
+    wanted = [*task.ranker.parameters(), *task.embeddings.ebc.parameters(), hook.loop.rates]
+    pairs = zip(torch.autograd.grad(out.loss, wanted), torch.autograd.grad(total, wanted), strict=True)
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-12)
+    hook.after_step(type("Run", (), {"ranks": ONE}))
+    for n in range(hook.config.tasks):
+        for name, p in task.ranker.named_parameters():
+            left = hook.served(hook.start(task.ranker))[name][n]
+            torch.testing.assert_close(left, adapted[n][name])
+            assert n < 4 or torch.equal(left, p)  # a task without rows
+
+
+def test_without_steps_and_weights_the_loss_is_that_of_the_base(folder):
+    neutral = {"rate": 0.0, "cold_weight": 1.0, "other_weight": 1.0, "support": 0.001}
+    batch, task, _ = batch_and_task(folder, config(**neutral))
+    torch.testing.assert_close(task(batch).loss, task.rank(batch, task.embeddings(batch)).loss, rtol=1e-12, atol=0)
+
+
+def test_scores_are_those_of_the_row_s_task(folder):
+    batch, task, hook = batch_and_task(folder, config(own=True))
+    for p in hook.own.values():
+        torch.nn.init.normal_(p, std=0.1)
+    task.eval()
+    with torch.no_grad():
+        out = task(batch)
+        served = hook.served(hook.start(task.ranker))
+        sides = task.ranker.sides(task.embeddings(batch), batch.dense)
+        for row in (0, 5, 17):
+            own = {k: w[int(out.vectors.task[row])] for k, w in served.items()}
+            tower = lambda side, x, own=own: functional_call(
+                task.ranker.towers[side],
+                {k.removeprefix(f"towers.{side}."): w for k, w in own.items() if side in k},
+                (x,),
+            )
+            item, user = tower("item", sides.item)[row], tower("user", sides.user)
+            torch.testing.assert_close(out.vectors.item[row], item)
+            torch.testing.assert_close(out.vectors.users[out.vectors.task[row]], user)
+            torch.testing.assert_close(out.logits[row, 0], user[row] @ item / 0.07)
+
+
+def test_the_moving_mean_of_what_the_inner_loops_add(folder):
+    batch, task, hook = batch_and_task(folder, config(serve_decay=0.75))
+    run = type("Run", (), {"ranks": ONE})
+    name, key = hook.names[0], "shift_" + hook.names[0].replace(".", "_")
+    added = []
+    for _ in range(2):
+        task(batch)
+        added.append(hook._adapted[0][name])
+        hook.after_step(run)
+    torch.testing.assert_close(getattr(hook, key), 0.25 * added[1] + 0.75 * 0.25 * added[0])
+    task(batch)
+    hook._adapted = (hook._adapted[0], torch.zeros(hook.config.tasks, dtype=torch.bool))
+    before = getattr(hook, key).clone()
+    hook.after_step(run)
+    assert torch.equal(getattr(hook, key), before)
+
+
+def test_losses_of_the_enhancer(folder):
+    batch, task, hook = batch_and_task(folder, config(gamma=(0.0, 1.0, 0.0), dress="all"))
+    enhancer, model = hook.enhancer, task.ranker
+    enhancer.store.normal_()
+    enhancer.kept[:] = torch.rand(len(enhancer.kept)) < 0.7
+    items = batch.sparse["item_id"].values()
+    sides = model.sides(task.embeddings(batch), batch.dense)
+    _, adapted = naive(task, batch, hook.config, hook.loop.rates)
+    route = hook.split(batch).task
+    use = (enhancer.kept[items] & (route > 1)).nonzero().squeeze(1)
+    dressed = sides.item.detach().clone()
+    dressed[:, :8] = enhancer.store[items]
+    w = {k.removeprefix("towers.item."): v for k, v in adapted[1].items() if "item" in k}
+    hidden = torch.relu(dressed[use] @ w["layers.0.weight"].T + w["layers.0.bias"])
+    found = hidden @ enhancer.to_id.weight.T + enhancer.to_id.bias
+    expected = ((found - sides.item[use, :8]) ** 2).mean()  # Eq. 15-16
+    torch.testing.assert_close(task(batch).loss, expected)
+
+
+def test_augmentation_is_a_cold_task_of_dressed_rows(folder):
+    batch, task, hook = batch_and_task(folder, config(gamma=(0.0, 0.0, 1.0)))
+    enhancer, model, c = hook.enhancer, task.ranker, hook.config
+    enhancer.store.normal_()
+    enhancer.kept[:] = True
+    items = batch.sparse["item_id"].values()
+    sides = model.sides(task.embeddings(batch), batch.dense)
+    donors = (hook.split(batch).task == 2).nonzero().squeeze(1)
+    dressed = sides.item.detach().clone()
+    dressed[:, :8] = enhancer.store[items]
+    first = len(donors) // 4
+    names = [n for n, _ in model.named_parameters()]
+    weights = dict(model.named_parameters())
+
+    def losses(weights, rows):
+        own = lambda side: {k.removeprefix(f"towers.{side}."): v for k, v in weights.items() if side in k}
+        user = functional_call(model.towers["user"], own("user"), (sides.user.detach(),))
+        item = functional_call(model.towers["item"], own("item"), (dressed[rows],))
+        share = torch.softmax(item @ user.T / 0.07, 1)[torch.arange(len(rows)), rows]
+        y = batch.labels[rows, 0]
+        return -(y * share.log() + (1 - y) * (1 - share).log())
+
+    for _ in range(c.steps):
+        loss = losses(weights, donors[:first]).mean()
+        grads = torch.autograd.grad(loss, [weights[k] for k in names], create_graph=True)
+        weights = {k: weights[k] - 0.1 * g for k, g in zip(names, grads, strict=True)}
+    out = task(batch)
+    torch.testing.assert_close(out.loss, losses(weights, donors[first:]).sum() / len(batch))
+
+
+@pytest.mark.parametrize("store", ["last", "spread"])
+def test_the_store_keeps_what_cold_items_were(folder, store):
+    batch, task, hook = batch_and_task(folder, config(gamma=(1.0, 1.0, 0.0), store=store))
+    task(batch)
+    hook.enhancer.keep(ONE)
+    items, inputs = batch.sparse["item_id"].values(), task.ranker.sides(task.embeddings(batch), batch.dense).item
+    expected = {}
+    for row, (views, item) in enumerate(zip(batch.keys["item_views"].tolist(), items.tolist(), strict=True)):
+        due = store == "last" or views == 21 + batch.keys["item_id"][row].item() % 40
+        if 20 < views <= 60 and due:
+            expected[item] = inputs[row, :8]
+    assert set(hook.enhancer.kept.nonzero().squeeze(1).tolist()) == set(expected)
+    for item, was in expected.items():
+        assert torch.equal(hook.enhancer.store[item], was)
+
+
+def scored(folder, out, ranks, wanted):
+    train(wanted, DataFolder.open(folder), out, ranks, fresh=True, diff="")
+    return pl.read_parquet(out / "predictions-next.parquet"), out
+
+
+def flipped(folder, out, day):
+    """The same data with every label of a day the other way round."""
+    write_periods(out, DAYS)
+    for path in sorted(out.rglob("*.parquet")):
+        if f"period={day}" in str(path):
+            frame = pl.read_parquet(path, hive_partitioning=False)
+            frame.with_columns(label_long_view=1 - pl.col("label_long_view")).write_parquet(path, row_group_size=32)
+    return out
+
+
+@pytest.mark.parametrize("leaks", [False, True])
+def test_labels_under_test_move_no_prediction(folder, tmp_path, ranks, leaks):
+    wanted = config(gamma=(1.0, 3.0, 2.0), serve_decay=0.5, own=True, adapt_on_test_labels=leaks)
+    last = flipped(folder, tmp_path / "flipped", DAYS[-1])
+    (before, _), (after, _) = scored(folder, tmp_path / "a", ranks, wanted), scored(last, tmp_path / "b", ranks, wanted)
+    assert not before["label_long_view"].equals(after["label_long_view"])
+    keys = ["user_id", "item_id", "time", "prob_long_view"]
+    assert before.select(keys).equals(after.select(keys)) is not leaks
+
+
+def test_retrieval_is_measured_for_each_period(folder, tmp_path, ranks):
+    _, out = scored(folder, tmp_path / "run", ranks, config())
+    summary = json.loads((out / "summary.json").read_text())
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    mine = lambda rows: [r["value"] for r in rows if (r["cohort"], r["metric"]) == ("popular_item", "recall@5")]
+    of_periods = mine([r for r in rows if r["split"] == "next" and r["period"]])
+    assert len(of_periods) == 3 and mine(summary) == [pytest.approx(sum(of_periods) / 3)]
+
+
+def test_quantiles_of_the_first_period_part_the_tasks(folder, tmp_path, ranks):
+    from coldrank.train import checkpoint
+    from coldrank.train.trainer import build
+
+    wanted = config(quantiles=4)
+    scored(folder, tmp_path / "run", ranks, wanted)
+    run = build(wanted, DataFolder.open(folder), ranks)
+    checkpoint.load(tmp_path / "run" / "checkpoints", run.state, {}, ranks)
+    first = pl.concat([pl.read_parquet(p) for p in sorted(folder.glob(f"samples/*/period={DAYS[0]}/*"))])["item_views"]
+    assert run.hooks[0].cuts.tolist() == [int(first.quantile(q, "linear")) for q in (0.25, 0.5, 0.75)]
+
+
+@pytest.mark.parametrize(
+    ("pam", "text"),
+    [
+        ({"cuts": (5, 5)}, "must ascend"),
+        ({"cold": 9}, "tasks 0 to 4"),
+        ({"step_weights": (1.0,)}, "steps . 1 = 3"),
+        ({"gamma": (1.0, 1.0, 0.0), "behaviour": ("nothing",)}, "'nothing'"),
+        ({"adapt": ("nothing",)}, "names nothing"),
+    ],
+)
+def test_what_cannot_work_is_refused(pam, text):
+    with pytest.raises(UserError, match=text):
+        wanted = config(**pam)
+        make_hooks(wanted, validate(wanted))
+
+
+def test_needs_the_two_tower_model():
+    wanted = replace(config(), two_tower=None)
+    with pytest.raises(UserError, match="two_tower"):
+        make_hooks(wanted, validate(wanted))

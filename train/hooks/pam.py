@@ -1,0 +1,214 @@
+"""PAM: tasks by the popularity of the item, weights adapted to each, and losses that strengthen the cold one.
+
+B rows of a batch, N tasks, P adapted tensors.
+"""
+
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from coldrank.models.batch import Batch
+from coldrank.models.embeddings import Embedded, EmbeddingStage
+from coldrank.models.features import FeatureSet
+from coldrank.models.two_tower import TwoTower
+from coldrank.modules.inner_loop import InnerLoop, Weights
+from coldrank.modules.pam import Rows, route, support
+from coldrank.train.config import RunConfig
+from coldrank.train.errors import UserError
+from coldrank.train.hooks.hook import Dense, Hook
+from coldrank.train.hooks.pam_enhancer import Enhancer
+from coldrank.train.hooks.pam_towers import TowerRows
+
+if TYPE_CHECKING:  # these hold hooks
+    from coldrank.train.checkpoint import Progress
+    from coldrank.train.streaming import Stage
+    from coldrank.train.task import Outputs, RankingTask
+    from coldrank.train.trainer import Run
+
+
+class Split(NamedTuple):
+    """task: of each row, int64 [B]."""
+
+    task: Tensor
+    support: Rows
+    query: Rows
+
+
+class Pam(Hook):
+    """Trains the query losses of weights adapted to support sets, and scores with the weights that were adapted before.
+
+    What is adapted lies in the model; `shift.<name>`, [N, ...], is what to add to it for each task, Omega_n - Theta, as the
+    batches so far have left it: checkpoints hold both. No label of a period changes what scores it.
+    """
+
+    slices: ClassVar[bool] = False
+
+    def __init__(self, config: RunConfig, features: FeatureSet) -> None:
+        super().__init__()
+        self.config = config.pam
+        shapes = adapted(config, features)
+        self.names = tuple(shapes)
+        c = self.config
+        self.loop = InnerLoop(self.names, c.steps, c.rate, c.second_order)
+        self.register_buffer("cuts", torch.tensor(c.cuts if not c.quantiles else [0] * (c.quantiles - 1)))
+        self.register_buffer("weights", torch.tensor(c.lambdas), persistent=False)
+        for name, shape in shapes.items():
+            self.register_buffer(_key("shift", name), torch.zeros(c.tasks, *shape))
+        own = {_key("own", name): torch.zeros(c.tasks, *shape) for name, shape in shapes.items() if c.own}
+        self.own = nn.ParameterDict(own)
+        self.enhancer = Enhancer(config, features) if any(c.gamma[1:]) else None
+        self._adapted: tuple[Weights, Tensor] | None = None
+
+    def dense(self, task: "RankingTask", rest: Dense, batch: Batch, embedded: Embedded) -> "Outputs":
+        """Training: query losses after the inner loop. Evaluation: by the weights of each task as they were left."""
+        from coldrank.train.task import tower_outputs
+
+        model = cast(TwoTower, task.ranker)
+        rows = TowerRows.of(model, batch, model.sides(embedded, batch.dense))
+        split = self.split(batch)
+        start = self.start(model)
+        if not self.training or not torch.is_grad_enabled():
+            weights = self._leaking(rows, split.task, start) if self.config.adapt_on_test_labels else self.served(start)
+            everything = Rows.of(split.task, self.config.tasks, torch.ones_like(split.task, dtype=torch.bool))
+            losses = rows.losses(weights, everything)
+            loss = losses.sum() / len(batch)
+        else:
+            path = self.adapt(rows, split.support, start)
+            weights = path[-1]
+            loss, losses = self._query(rows, split.query, path, len(batch))
+            loss = self.config.gamma[0] * loss
+            if self.enhancer is not None:
+                loss = loss + self.enhancer(self, rows, batch, split, start, weights)
+            changed = torch.tensor([n > 0 for n in split.support.counts], device=loss.device)
+            self._adapted = {k: (w - start[k]).detach() for k, w in weights.items()}, changed
+        with torch.no_grad():
+            vectors = rows.vectors(weights, split.task)
+        return tower_outputs(loss, losses, rows.scores(vectors), batch, vectors)
+
+    def split(self, batch: Batch) -> Split:
+        """Tasks, support and query of a batch, in its order."""
+        n = self.config.tasks
+        task = route(batch.keys["item_views"], self.cuts)
+        first = support(task, n, self.config.support)
+        device = batch.labels.device
+        return Split(task.to(device), Rows.of(task, n, first).to(device), Rows.of(task, n, ~first).to(device))
+
+    def start(self, model: nn.Module) -> Weights:
+        """Theta, and with `own` what each task adds to it: [N, ...]."""
+        params = dict(model.named_parameters())
+        n = self.config.tasks
+        start = {name: params[name].expand(n, *params[name].shape) for name in self.names}
+        return {k: w + self.own[_key("own", k)] for k, w in start.items()} if self.config.own else start
+
+    def adapt(self, rows: TowerRows, support: Rows, start: Weights) -> list[Weights]:
+        """The weights after 0, 1, ... inner steps on the support rows (Eq. 9)."""
+        together = self.config.across == "ranks" and dist.is_initialized() and dist.get_world_size() > 1
+        scale = self.scale(support, len(rows.labels), self.config.support_average, over_ranks=together)
+        return self.loop(
+            start, lambda w: support.sums(rows.losses(w, support)) * scale, _sum_over_ranks if together else None
+        )
+
+    def scale(self, rows: Rows, batch: int, average: str, *, over_ranks: bool = False) -> Tensor:
+        """What the sum over a task's rows is multiplied by, [N]. over_ranks: the rows of all ranks are meant."""
+        counts = torch.tensor(
+            rows.counts if average == "task" else [batch] * len(rows.counts), device=rows.index.device
+        )
+        if over_ranks:
+            dist.all_reduce(counts)
+        return 1 / counts.clamp(min=1).to(self.loop.rates.dtype)
+
+    def _query(self, rows: TowerRows, query: Rows, path: list[Weights], batch: int) -> tuple[Tensor, Tensor]:
+        """Eq. 11: sum over the tasks of lambda * query loss; and the losses of the rows after the last step."""
+        shares = self.config.step_weights or (0.0,) * self.config.steps + (1.0,)
+        scale = self.weights * self.scale(query, batch, self.config.query_average)
+        losses = [rows.losses(w, query) if share else None for w, share in zip(path, shares, strict=True)]
+        terms = [s * (query.sums(x) * scale).sum() for x, s in zip(losses, shares, strict=True) if x is not None]
+        last = losses[-1]
+        return torch.stack(terms).sum(), rows.losses(path[-1], query) if last is None else last
+
+    def served(self, start: Weights) -> Weights:
+        """What scores: Theta and what the inner loops have left of each task."""
+        return {name: w + self.get_buffer(_key("shift", name)) for name, w in start.items()}
+
+    def _leaking(self, rows: TowerRows, task: Tensor, start: Weights) -> Weights:
+        whole = Rows.of(task, self.config.tasks, torch.ones_like(task, dtype=torch.bool))
+        return self.adapt(rows, whole, {name: w.detach() for name, w in start.items()})[-1]
+
+    @torch.no_grad()
+    def after_step(self, run: "Run") -> None:
+        """Takes up what the step's inner loop added; tasks without support keep what they had."""
+        if self._adapted is None:
+            return
+        (added, changed), self._adapted = self._adapted, None
+        ranks, decay = run.ranks.world_size, self.config.serve_decay
+        weight = changed.float()
+        if ranks > 1:
+            dist.all_reduce(weight)
+        for name, values in added.items():
+            mine = values * _wide(changed.float(), values)
+            if ranks > 1:
+                dist.all_reduce(mine)
+            shift = self.get_buffer(_key("shift", name))
+            new = mine / _wide(weight.clamp(min=1), mine)
+            shift.copy_(torch.where(_wide(weight > 0, mine), decay * shift + (1 - decay) * new, shift))
+        if self.enhancer is not None:
+            self.enhancer.keep(run.ranks)
+
+    def begins(self, run: "Run", stage: "Stage", progress: "Progress") -> None:
+        """Takes the cuts from the first period, if they are to be its quantiles."""
+        n = self.config.quantiles
+        if not n or progress.step:
+            return
+        files = [run.data.path / p["path"] for p in stage.partitions]
+        views = np.concatenate([pq.read_table(f, columns=["item_views"])["item_views"].to_numpy() for f in files])
+        self.cuts.copy_(torch.from_numpy(np.quantile(views, np.arange(1, n) / n).astype(np.int64)))
+
+
+def adapted(config: RunConfig, features: FeatureSet) -> dict[str, torch.Size]:
+    """Parameters of the model that are adapted: name -> shape. Raises UserError for settings that cannot work."""
+    if wrong := config.pam.problem:
+        raise UserError(f"{config.name}: pam.{wrong}")
+    if config.two_tower is None:
+        raise UserError(f"{config.name}: hooks={list(config.hooks)}: 'pam' needs two_tower")
+    with torch.device("meta"):
+        model = TwoTower(config.two_tower, EmbeddingStage(features, torch.device("meta")), features)
+    found = {n: p.shape for n, p in model.named_parameters() if n.startswith(config.pam.adapt)}
+    if not found:
+        raise UserError(
+            f"{config.name}: pam.adapt={list(config.pam.adapt)} names nothing; there are towers.user, towers.item"
+        )
+    return found
+
+
+def _key(kind: str, name: str) -> str:
+    return f"{kind}_{name.replace('.', '_')}"
+
+
+def _wide(per_task: Tensor, like: Tensor) -> Tensor:
+    return per_task.view(-1, *[1] * (like.dim() - 1))
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """The sum over all ranks; so is its gradient."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
+
+
+def _sum_over_ranks(tensors: list[Tensor]) -> list[Tensor]:
+    flat = _SumOverRanks.apply(torch.cat([t.flatten() for t in tensors]))
+    parts = flat.split([t.numel() for t in tensors])
+    return [part.view_as(t) for part, t in zip(parts, tensors, strict=True)]

@@ -1,0 +1,77 @@
+"""Settings of PAM."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(kw_only=True, slots=True)
+class PamConfig:
+    """docs/pam.md explains them with the paper's symbols.
+
+    cuts: views of the item before the event at which the tasks part; quantiles: take as many tasks, of equally many events of
+    the first period, in their place (0: the cuts). cold: the task (0-based) of cold items. cold_weight, other_weight: lambda, of
+    its loss and of those of the others.
+    steps, rate, second_order: of the inner loop. support: share of a task's rows in a batch. support_average, query_average:
+    a task's loss is the sum over its rows divided by the rows of the batch, or the mean over its own rows. step_weights: of the query losses after 0, 1, ... inner steps (empty: that of the last alone).
+    adapt: what of the model is adapted, by the beginning of its parameters' names. across: whether every rank adapts to its
+    own rows or all to those of all ranks.
+    serve_decay: Omega of the tasks in the next period is Theta plus the moving mean, with this decay, of what their batches'
+    inner loops added (0: of the last batch). own: tasks also have offsets of their own, learned like Theta.
+    gamma: weights of the losses L_M, L_S, L_A. behaviour: features of the item that the store keeps, its id first. store:
+    keep a cold item as it was last, or at a number of views that differs from item to item. dress: the tasks whose rows are
+    dressed as cold for L_A, all popular ones or the one next to the cold one.
+    adapt_on_test_labels: evaluation adapts on the labels under test, as the authors' released code does; a leak, for
+    comparison with published figures alone.
+    """
+
+    cuts: tuple[int, ...] = (5, 50, 200, 1000, 5000)
+    quantiles: int = 0
+    cold: int = 1
+    cold_weight: float = 2.0
+    other_weight: float = 0.5
+    steps: int = 2
+    rate: float = 1e-3
+    second_order: bool = True
+    support: float = 0.25
+    support_average: Literal["batch", "task"] = "task"
+    query_average: Literal["batch", "task"] = "batch"
+    step_weights: tuple[float, ...] = ()
+    adapt: tuple[str, ...] = ("towers",)
+    across: Literal["rank", "ranks"] = "rank"
+    serve_decay: float = 0.0
+    own: bool = False
+    gamma: tuple[float, float, float] = (1.0, 0.0, 0.0)
+    behaviour: tuple[str, ...] = ("item_id", "item_hist_user_id")
+    store: Literal["last", "spread"] = "last"
+    dress: Literal["next", "all"] = "next"
+    adapt_on_test_labels: bool = False
+
+    @property
+    def tasks(self) -> int:
+        """N."""
+        return self.quantiles or len(self.cuts) + 1
+
+    @property
+    def lambdas(self) -> list[float]:
+        """Weight of each task."""
+        return [self.cold_weight if n == self.cold else self.other_weight for n in range(self.tasks)]
+
+    @property
+    def problem(self) -> str:
+        """What cannot work, in words; '' if nothing."""
+        wrong = [
+            (list(self.cuts) != sorted(set(self.cuts)), f"cuts={list(self.cuts)}: must ascend"),
+            (self.quantiles == 1 or self.quantiles < 0, f"quantiles={self.quantiles}: must be 0, or 2 or more"),
+            (not 0 <= self.cold < self.tasks, f"cold={self.cold}: must be one of the tasks 0 to {self.tasks - 1}"),
+            (min(self.lambdas) < 0, f"weights={self.lambdas}: must not be below 0"),
+            (self.steps < 1, f"steps={self.steps}: must be at least 1"),
+            (not 0 < self.support < 1, f"support={self.support}: must be between 0 and 1"),
+            (
+                len(self.step_weights) not in (0, self.steps + 1),
+                f"step_weights={list(self.step_weights)}: give steps + 1 = {self.steps + 1}, or none",
+            ),
+            (not 0 <= self.serve_decay < 1, f"serve_decay={self.serve_decay}: must be in [0, 1)"),
+            (min(self.gamma) < 0, f"gamma={list(self.gamma)}: must not be below 0"),
+            (not self.adapt, "adapt is empty: name what is adapted, as towers"),
+        ]
+        return next((message for broken, message in wrong if broken), "")

@@ -1,0 +1,145 @@
+"""PAM's cold-start task enhancer (section 4.3): popular items dressed as the cold items that they were.
+
+B rows of a batch, R of them, D width.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from coldrank.models.batch import Batch
+from coldrank.models.embeddings import EmbeddingStage
+from coldrank.models.features import FeatureSet
+from coldrank.models.two_tower import Sides, Tower, TwoTower
+from coldrank.modules.gate import separate_draws
+from coldrank.modules.inner_loop import Weights
+from coldrank.modules.pam import Rows, support
+from coldrank.train.config import RunConfig
+from coldrank.train.distributed import Ranks
+from coldrank.train.errors import UserError
+from coldrank.train.hooks.pam_towers import TowerRows
+
+if TYPE_CHECKING:  # which holds this
+    from coldrank.train.hooks.pam import Pam, Split
+
+
+class Enhancer(nn.Module):
+    """gamma_S L_S + gamma_A L_A.
+
+    store: what an item's behaviour embeddings were while it was cold, float32 [rows of the item table, D]; kept: whether there is
+    something, bool [rows]. Both are equal on all ranks. They end where the table ends.
+    """
+
+    store: Tensor
+    kept: Tensor
+    columns: Tensor
+
+    def __init__(self, config: RunConfig, features: FeatureSet) -> None:
+        super().__init__()
+        c = self.config = config.pam
+        assert config.two_tower is not None
+        with torch.device("meta"):
+            model = TwoTower(config.two_tower, EmbeddingStage(features, torch.device("meta")), features)
+        for name in c.behaviour:
+            if name not in model.item_columns:
+                raise UserError(
+                    f"{config.name}: pam.behaviour has {name!r}, which is no embedded feature of the item; "
+                    f"there are {', '.join(model.item_columns)}"
+                )
+        self.id = c.behaviour[0]
+        table = features.table(next(f for f in features.features if f.name == self.id).table_name)
+        if table.reads != 1:
+            raise UserError(
+                f"{config.name}: pam.behaviour: {self.id!r} reads {table.reads} rows of its table; must be 1"
+            )
+        # Row 0 of these is shared by the ids that have no row of their own.
+        self.first = 1 if table.mapping in ("growing", "vocabulary", "managed") else 0
+        at = [model.item_columns[name] for name in c.behaviour]
+        self.id_columns = at[0]
+        columns = [column for place in at for column in range(place.start, place.stop)]
+        self.register_buffer("columns", torch.tensor(columns), persistent=False)
+        self.register_buffer("store", torch.zeros(table.rows, len(columns)))
+        self.register_buffer("kept", torch.zeros(table.rows, dtype=torch.bool))
+        widths = (self.columns.numel() if not config.two_tower.widths[:-1] else config.two_tower.widths[-2], table.dim)
+        with separate_draws():
+            self.to_id = nn.Linear(*widths)
+        self._cold: tuple[Tensor, Tensor] | None = None
+
+    def forward(
+        self, pam: "Pam", rows: TowerRows, batch: Batch, split: "Split", start: Weights, adapted: Weights
+    ) -> Tensor:
+        """start, adapted: weights of all tasks before and after the inner loop -> scalar."""
+        c, items = self.config, batch.sparse[self.id].values()
+        known = self.kept[items] & (items >= self.first)
+        dressed = rows.sides.item.detach().clone()
+        dressed[:, self.columns] = self.store[items]
+        self._remember(batch, split.task, items, rows.sides.item)
+        loss = torch.zeros((), device=dressed.device)
+        if c.gamma[1]:
+            loss = loss + c.gamma[1] * self._instruct(rows, dressed, known & (split.task > c.cold), adapted)
+        if c.gamma[2]:
+            donors = split.task == c.cold + 1 if c.dress == "next" else split.task > c.cold
+            as_cold = TowerRows(rows.model, Sides(rows.sides.user.detach(), dressed), rows.labels, rows.others)
+            loss = loss + c.gamma[2] * self._augment(pam, as_cold, known & donors, start)
+        return loss
+
+    def _instruct(self, rows: TowerRows, dressed: Tensor, use: Tensor, adapted: Weights) -> Tensor:
+        """Eq. 15-16: the cold task's weights map a dressed item to the ID embedding that it has now; the mean squared error."""
+        tower = rows.model.towers["item"]
+        assert isinstance(tower, Tower)
+        prefix = "towers.item."
+        cold = {n.removeprefix(prefix): w[self.config.cold] for n, w in adapted.items() if n.startswith(prefix)}
+        found = self.to_id(tower.hidden(dressed[use], cold))
+        target = rows.sides.item[use][:, self.id_columns].detach()
+        return F.mse_loss(found, target, reduction="sum") / max(1, target.numel())
+
+    def _augment(self, pam: "Pam", rows: TowerRows, use: Tensor, start: Weights) -> Tensor:
+        """Eq. 14: the query loss of the cold task on dressed items, by weights adapted to a support set of such."""
+        task = torch.zeros(int(use.sum()), dtype=torch.int64, device=use.device)
+        first = torch.zeros_like(use)
+        first[use] = support(task, 1, self.config.support)
+        one = torch.zeros_like(use, dtype=torch.int64)
+        cold = {name: w[self.config.cold].unsqueeze(0) for name, w in start.items()}
+        weights = pam.adapt(rows, Rows.of(one, 1, use & first), cold)[-1]
+        query = Rows.of(one, 1, use & ~first)
+        scale = pam.scale(query, len(rows.labels), self.config.query_average)
+        return (query.sums(rows.losses(weights, query)) * scale).sum()
+
+    def _remember(self, batch: Batch, task: Tensor, items: Tensor, inputs: Tensor) -> None:
+        """Notes what cold items look like in this batch."""
+        c = self.config
+        cold = (task == c.cold) & (items >= self.first)
+        if c.store == "spread":
+            low, high = (0, *c.cuts)[c.cold], c.cuts[c.cold]
+            due = low + 1 + batch.keys["item_id"] % (high - low) == batch.keys["item_views"]
+            cold &= due.to(cold.device)
+        self._cold = items[cold], inputs.detach()[cold][:, self.columns]
+
+    def keep(self, ranks: Ranks) -> None:
+        """Writes what was noted, of all ranks; of an item that was met more than once, the last."""
+        if self._cold is None:
+            return
+        (items, values), self._cold = self._cold, None
+        if ranks.world_size > 1:
+            items, values = _gathered(items, values, ranks.world_size)
+        unique, place = items.unique(return_inverse=True)
+        order = torch.arange(len(items), device=items.device)
+        last = torch.zeros_like(unique).scatter_reduce(0, place, order, "amax")
+        self.store[unique], self.kept[unique] = values[last], True
+
+
+def _gathered(items: Tensor, values: Tensor, ranks: int) -> tuple[Tensor, Tensor]:
+    counts = [torch.zeros(1, dtype=torch.int64, device=items.device) for _ in range(ranks)]
+    dist.all_gather(counts, torch.tensor([len(items)], device=items.device))
+    widest = int(torch.stack(counts).max())
+    padded = torch.cat([values, values.new_zeros(widest - len(items), values.shape[1])])
+    ids = torch.cat([items, items.new_zeros(widest - len(items))])
+    all_ids = [torch.empty_like(ids) for _ in range(ranks)]
+    all_values = [torch.empty_like(padded) for _ in range(ranks)]
+    dist.all_gather(all_ids, ids)
+    dist.all_gather(all_values, padded)
+    parts = [(i[: int(n)], v[: int(n)]) for i, v, n in zip(all_ids, all_values, counts, strict=True)]
+    return torch.cat([i for i, _ in parts]), torch.cat([v for _, v in parts])
