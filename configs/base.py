@@ -170,6 +170,12 @@ def cold_pass(base: RunConfig) -> RunConfig:
     return replace(base, name=f"{base.name}_cold_pass", train=replace(base.train, cold_passes=1))
 
 
+def gate_pass(base: RunConfig) -> RunConfig:
+    """A last pass over the samples of new users that trains POSO's gates alone: they are too few to learn samples by heart."""
+    train = replace(base.train, cold_passes=1, cold_trains="gates")
+    return replace(base, name=f"{base.name}_gate_pass", train=train)
+
+
 def metacf(base: RunConfig) -> RunConfig:
     """MetaCF: the embeddings of users with few events are adapted to these."""
     return replace(base, name=f"{base.name}_metacf", hooks=(*base.hooks, "metacf"))

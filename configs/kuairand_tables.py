@@ -101,3 +101,8 @@ def base_cold_pass() -> RunConfig:
 def poso_cold_pass() -> RunConfig:
     """POSO with a last pass over the samples of new users."""
     return parts.cold_pass(poso())
+
+
+def poso_gate_pass() -> RunConfig:
+    """A last pass over the samples of new users, for the gates alone."""
+    return parts.gate_pass(poso())
