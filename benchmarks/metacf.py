@@ -1,0 +1,170 @@
+"""MetaCF's experiment on MovieLens-1M: pre-training, meta-training, meta-test, against what one would pick instead.
+
+    python benchmarks/metacf.py tune --data ml-1m --out OUT [--trials 4]
+    python benchmarks/metacf.py run --data ml-1m --out OUT [--seeds 5] [--arms ours,ease]
+    python benchmarks/metacf.py table --out OUT
+
+`tune` tries as many settings of each arm, the default first, on users that are in no test; `run` takes the best. Called again, both
+go on with what is not done yet. `table` prints the means and 95% intervals over users and seeds, and writes OUT/table.json.
+"""
+
+import argparse
+import itertools
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from metacf_arms import ALL, ARMS, Items
+from metacf_data import Episodes, Log, measure, split
+from metacf_train import Scorer
+from torch import Tensor
+
+METRICS = ("hr", "ndcg", "any_hit")
+DRAWS = 4  # of records, for every user of a test
+SUPPORTS = (1, 2, 5, 10)
+BY_SUPPORT = ("popularity", "zero_50", "ials", "ease", "metacf_neural", "ours")
+
+
+def score(scorer: Scorer, test: Episodes) -> Tensor:
+    """float32 [E, 3]: METRICS of every episode."""
+    parts = zip(test.support.split(512), test.query.split(512), strict=True)
+    return torch.cat([measure(scorer(support), support, query) for support, query in parts])
+
+
+def settings_of(name: str, out: Path) -> dict[str, Any]:
+    """An arm's tuned settings; the defaults before it is tuned."""
+    arm = ALL[name]
+    of = arm.of or name
+    chosen = {key: values[0] for key, values in ALL[of].space.items()}
+    path = out / f"tuned/{of}.json"
+    if path.exists():
+        trials = json.loads(path.read_text())
+        chosen = max(trials, key=lambda trial: trial["hr"])["settings"]
+    return chosen | arm.fixed
+
+
+def tune(log: Log, out: Path, trials: int, names: list[str]) -> None:
+    """Tries settings of every arm that has any; OUT/tuned/ARM.json."""
+    (out / "tuned").mkdir(parents=True, exist_ok=True)
+    made = split(log, 0, draws=DRAWS)
+    items = Items(made, 0)
+    for name, arm in ((n, ARMS[n]) for n in names if n in ARMS):
+        path = out / f"tuned/{name}.json"
+        if path.exists() or not arm.space:
+            continue
+        grid = [dict(zip(arm.space, values, strict=True)) for values in itertools.product(*arm.space.values())]
+        order = np.random.default_rng(0).permutation(len(grid) - 1) + 1
+        done = []
+        for settings in [grid[0], *(grid[i] for i in order[: trials - 1])]:
+            hr, ndcg, _ = score(arm.fit(items, settings), made.test).mean(0).tolist()
+            done.append({"settings": settings, "hr": hr, "ndcg": ndcg})
+            print(name, settings, f"HR@10 {hr:.4f}", flush=True)
+        _write(path, done)
+
+
+def run(log: Log, out: Path, seeds: int, names: list[str]) -> None:
+    """Every arm on every split; OUT/runs/SEED/ARM.npz and, for supports of one size, SEED/ARM-SIZE.npz."""
+    for seed in range(1, seeds + 1):
+        folder = out / f"runs/{seed}"
+        folder.mkdir(parents=True, exist_ok=True)
+        missing = [name for name in names if not (folder / f"{name}.npz").exists()]
+        if not missing:
+            continue
+        made = split(log, seed, draws=DRAWS)
+        tests = {"": made.test} | {f"-{n}": split(log, seed, draws=DRAWS, support=n).test for n in SUPPORTS}
+        items = Items(made, seed)
+        for name in missing:
+            began = time.process_time()
+            scorer = ALL[name].fit(items, settings_of(name, out))
+            seconds = time.process_time() - began
+            for size in [*(f"-{n}" for n in SUPPORTS if name in BY_SUPPORT), ""]:
+                test = tests[size]
+                values = score(scorer, test).numpy()
+                part = folder / f"{name}{size}.part.npz"
+                np.savez(part, users=test.users.numpy(), values=values, seconds=seconds)
+                part.rename(folder / f"{name}{size}.npz")
+            print(seed, name, f"HR@10 {values[:, 0].mean():.4f}, {seconds:.1f} s", flush=True)
+
+
+class Intervals:
+    """Resamples users, whichever seeds they are in, and seeds."""
+
+    def __init__(self, users: int, seeds: int, samples: int = 2000) -> None:
+        rng = np.random.default_rng(0)
+        self.weights = rng.multinomial(users, np.full(users, 1 / users), samples).astype(np.float32)
+        self.seeds = rng.integers(0, seeds, (samples, seeds))
+
+    def __call__(self, files: list[Path], metric: int) -> tuple[float, np.ndarray]:
+        """Mean over the seeds, and what it is in every sample."""
+        means, whole = [], []
+        for file in files:
+            content = np.load(file)
+            value = content["values"][:, metric]
+            whole.append(float(value.mean()))
+            total, count = (
+                np.bincount(content["users"], w, self.weights.shape[1]) for w in (value, np.ones_like(value))
+            )
+            means.append((self.weights @ total.astype(np.float32)) / (self.weights @ count.astype(np.float32)))
+        drawn = np.take_along_axis(np.stack(means, 1), self.seeds, 1).mean(1)
+        return float(np.mean(whole)), drawn
+
+
+def table(out: Path) -> None:
+    """Prints and writes means, their intervals, and the difference to EASE, of what every seed has."""
+    folders = sorted(p for p in (out / "runs").iterdir() if (p / "ease.npz").exists())
+    intervals = Intervals(6040, len(folders))
+    rows: list[dict[str, Any]] = []
+    for stem in [f"{name}{size}" for size in ("", *(f"-{n}" for n in SUPPORTS)) for name in ALL]:
+        files = [folder / f"{stem}.npz" for folder in folders]
+        if not all(file.exists() for file in files):
+            continue
+        rival = [file.with_name(f"ease{stem[len(stem.split('-')[0]) :]}.npz") for file in files]
+        row: dict[str, Any] = {"arm": stem, "seeds": len(files)}
+        row["seconds"] = float(np.mean([np.load(file)["seconds"] for file in files]))
+        for i, metric in enumerate(METRICS):
+            value, drawn = intervals(files, i)
+            other, others = intervals(rival, i)
+            row[metric] = [value, *np.quantile(drawn, (0.025, 0.975)).tolist()]
+            row[f"{metric}_over_ease"] = [value - other, *np.quantile(drawn - others, (0.025, 0.975)).tolist()]
+        rows.append(row)
+        text = "  ".join(f"{m} {row[m][0]:.4f} [{row[m][1]:.4f}, {row[m][2]:.4f}]" for m in METRICS)
+        over = "{:+.4f} [{:+.4f}, {:+.4f}]".format(*row["hr_over_ease"])
+        print(f"{stem:20s} {text}  hr over ease {over}  {row['seconds']:.0f} s")
+    _write(out / "table.json", rows)
+
+
+def _write(path: Path, content: object) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(content, indent=1) + "\n")
+    part.rename(path)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("tune", "run", "table"))
+    parser.add_argument("--data", type=Path, help="folder with ratings.dat of MovieLens-1M")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--trials", type=int, default=4)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--arms", default=",".join(ALL))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if args.what == "table":
+        return table(args.out)
+    if args.data is None:
+        parser.error("--data: give the folder of MovieLens-1M")
+    log = Log.read(args.data)
+    unknown = [name for name in args.arms.split(",") if name not in ALL]
+    if unknown:
+        parser.error(f"--arms {','.join(unknown)}: there are {', '.join(ALL)}")
+    if args.what == "tune":
+        return tune(log, args.out, args.trials, args.arms.split(","))
+    return run(log, args.out, args.seeds, args.arms.split(","))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Item vectors from the ratings of the users for pre-training: matrix factorisation by gradients, and iALS.
+
+U users, N items, D width.
+"""
+
+import torch
+from metacf_data import Log
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def factorise(log: Log, loss: str, *, dim: int, epochs: int, l2: float, seed: int, lr: float = 2e-3) -> Tensor:
+    """Item vectors float32 [N, D] of p_u . q_v. loss: `bce`, the paper's Eq. 2 with 3 random negatives per positive, drawn in
+    every epoch, or `bpr`, the pairs of Rendle et al. (2009). l2: lambda, per example. Adam, batches of 4,096 ratings."""
+    torch.manual_seed(seed)
+    users, items = torch.from_numpy(log.users), torch.from_numpy(log.items)
+    rated = log.matrix().bool()
+    p = (0.1 * torch.randn(len(log.starts) - 1, dim)).requires_grad_()
+    q = (0.1 * torch.randn(log.count, dim)).requires_grad_()
+    optimizer = torch.optim.Adam([p, q], lr=lr)
+    negatives = 3 if loss == "bce" else 1
+    for _ in range(epochs):
+        for batch in torch.randperm(len(items)).split(4096):
+            u, other = users[batch], torch.randint(0, log.count, (negatives, len(batch)))
+            other = torch.where(rated[u, other], torch.randint(0, log.count, other.shape), other)
+            pu, qi, qj = p[u], q[items[batch]], q[other]
+            good, bad = (pu * qi).sum(-1), (pu * qj).sum(-1)
+            fit = -F.logsigmoid(good - bad).sum() if loss == "bpr" else F.softplus(-good).sum() + F.softplus(bad).sum()
+            decay = l2 * (pu.square().sum() + qi.square().sum() + qj.square().sum())
+            optimizer.zero_grad()
+            ((fit + decay) / len(batch)).backward()
+            optimizer.step()
+    return q.detach()
+
+
+def ials(ratings: Tensor, *, dim: int, alpha: float, l2: float, sweeps: int = 12, seed: int = 0) -> Tensor:
+    """Item vectors float32 [N, D] by alternating least squares on implicit feedback (Hu et al., 2008, as Rendle et al. write it
+    in 2021): sum over ratings of (1 - p.q)^2, alpha times the sum over all pairs of (p.q)^2, and l2 of each vector by the weight
+    of its pairs. ratings: float32 [U, N] of 0 and 1."""
+    generator = torch.Generator().manual_seed(seed)
+    q = torch.randn(ratings.shape[1], dim, generator=generator) * 0.1 / dim**0.5
+    rows, columns = ratings.to_sparse(), ratings.T.to_sparse()
+    for _ in range(sweeps):
+        p = fold_in(rows, q, alpha, l2)
+        q = fold_in(columns, p, alpha, l2)
+    return q
+
+
+def fold_in(ratings: Tensor, q: Tensor, alpha: float, l2: float) -> Tensor:
+    """The best vectors [U, D] for ratings [U, N] (sparse or not), given the others' q [N, D]: (Q'Q over the rated + alpha Q'Q
+    + reg I) p = Q' 1, with reg = l2 (number rated + alpha N)."""
+    dim = q.shape[1]
+    pairs = (q.unsqueeze(2) * q.unsqueeze(1)).flatten(1)
+    weights = (ratings @ q.new_ones(len(q), 1)).squeeze(1) + alpha * len(q)
+    left = (
+        (ratings @ pairs).view(-1, dim, dim) + alpha * (q.T @ q) + (l2 * weights).view(-1, 1, 1) * torch.eye(dim).to(q)
+    )
+    return torch.linalg.solve(left, ratings @ q)
+
+
+def ease(ratings: Tensor, l2: float) -> Tensor:
+    """Item-to-item weights [N, N] of the shallow autoencoder (Steck, 2019): B = I - P / diag(P), P = (X'X + l2 I)^-1."""
+    inverse = torch.linalg.inv(ratings.T @ ratings + l2 * torch.eye(ratings.shape[1]))
+    weights = -inverse / inverse.diagonal()
+    return weights.fill_diagonal_(0.0)

@@ -1,0 +1,146 @@
+"""MetaCF's experiment on a small log: splits, measures, rivals and the program."""
+
+import json
+import math
+
+import metacf
+import metacf_speed
+import numpy as np
+import pytest
+import torch
+from metacf_arms import ALL, ARMS, Items
+from metacf_data import Episodes, Log, Split, draw, split
+from metacf_items import ease, factorise, fold_in, ials
+from metacf_train import MetaConfig, melu, meta_train, with_negatives
+
+USERS, ITEMS = 80, 40
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory) -> Log:
+    """Users of even number rate items of the first half, others those of the second."""
+    folder = tmp_path_factory.mktemp("log")
+    rng = np.random.default_rng(0)
+    lines = []
+    for user in range(USERS):
+        half = rng.permutation(ITEMS // 2)[: rng.integers(12, 18)] + (user % 2) * (ITEMS // 2)
+        lines += [f"{user + 5}::{3 * item + 1}::4::9" for item in half]
+    (folder / "ratings.dat").write_text("\n".join(rng.permutation(lines)) + "\n")
+    return Log.read(folder)
+
+
+@pytest.fixture(scope="module")
+def small(log) -> Split:
+    return split(log, 1, draws=2)
+
+
+def test_the_log_is_read(log):
+    assert log.count == ITEMS and len(log.starts) == USERS + 1
+    assert ((log.matrix()[::2, ITEMS // 2 :] == 0).all()) and (log.matrix()[1::2, : ITEMS // 2] == 0).all()
+
+
+def test_records_are_drawn_of_the_user_and_never_twice(log):
+    drawn = draw(log, np.random.default_rng(3))
+    rated = log.matrix()
+    sizes = set()
+    for user, support, query in zip(*drawn, strict=True):
+        s, q = support[support >= 0].tolist(), query[query >= 0].tolist()
+        assert not set(s) & set(q) and len({*s, *q}) == len(s) + len(q)
+        assert rated[user, s + q].all() and len(s) == (len(s) + len(q)) // 2
+        sizes.add(len(s) + len(q))
+    assert sizes == set(range(2, 11))
+    fixed = draw(log, np.random.default_rng(3), 3)
+    assert ((fixed.support >= 0).sum(1) == 3).all() and ((fixed.query >= 0).sum(1) == 5).all()
+
+
+def test_users_are_split_and_those_for_tuning_are_in_no_test(log, small):
+    tuning, tests = set(split(log, 0).test.users.tolist()), [split(log, seed).test.users for seed in (1, 2)]
+    assert len(tuning) == USERS // 4 and all(not tuning & set(t.tolist()) and len(t) == USERS // 4 for t in tests)
+    assert set(tests[0].tolist()) != set(tests[1].tolist())
+    assert len(small.meta.users) == USERS // 2 and len(small.pretrain.starts) - 1 == USERS // 4
+    assert len(small.test.users) == 2 * (USERS // 4)
+    everything = log.matrix()
+    for users, support in ((small.test.users, small.test.support),):
+        assert all(everything[u, s[s >= 0]].all() for u, s in zip(users, support, strict=True))
+    few = (small.meta.support >= 0).sum() + (small.meta.query >= 0).sum()
+    assert small.known.sum() == len(small.pretrain.items) + few
+
+
+def test_measures_are_those_of_the_definition():
+    scores = torch.arange(20.0, 0.0, -1.0).expand(2, -1)
+    support = torch.tensor([[0, 1], [5, -1]])
+    query = torch.tensor([[3, 15, -1], [19, 18, 17]])
+    values = metacf.measure(scores, support, query, k=10)
+    # Without items 0 and 1, item 3 is second; 15 is past the tenth.
+    ndcg = (1 / math.log2(3)) / (1 + 1 / math.log2(3))
+    torch.testing.assert_close(values, torch.tensor([[0.5, ndcg, 1.0], [0.0, 0.0, 0.0]]))
+
+
+def test_ease_and_ials_solve_what_they_say(small):
+    x, l2 = small.known.double(), 3.0
+    weights = ease(x.float(), l2).double()
+    slope = (x.T @ x) @ weights + l2 * weights - x.T @ x
+    slope.fill_diagonal_(0.0)
+    assert weights.diagonal().abs().max() == 0 and slope.abs().max() < 1e-3
+    q = ials(small.known, dim=4, alpha=0.2, l2=0.01).double()
+    p = fold_in(x, q, 0.2, 0.01).requires_grad_()
+    scores = p @ q.T
+    reg = 0.01 * (x.sum(1) + 0.2 * ITEMS)
+    loss = (x * (1 - scores).square()).sum() + 0.2 * scores.square().sum() + (reg * p.square().sum(1)).sum()
+    assert torch.autograd.grad(loss, p)[0].abs().max() < 1e-4
+
+
+def test_negatives_weigh_three_whatever_their_number():
+    support = torch.tensor([[4, 7], [2, -1]])
+    for negatives in (3, 20):
+        items, labels, weights = with_negatives(support, ITEMS, torch.Generator().manual_seed(0), negatives)
+        assert items.shape == labels.shape == weights.shape == (2, 2 + 2 * negatives)
+        torch.testing.assert_close((weights * labels).sum(1), torch.tensor([2.0, 1.0]))
+        torch.testing.assert_close((weights * (1 - labels)).sum(1), torch.tensor([6.0, 3.0]))
+
+
+def halves(scores: torch.Tensor, test: Episodes) -> float:
+    """Share of the users whose own half is scored higher."""
+    own = scores.view(len(scores), 2, -1).mean(2)
+    right = (own[:, 1] > own[:, 0]).long() == test.users % 2
+    return right.double().mean().item()
+
+
+@pytest.mark.parametrize("name", ["bce", "bpr"])
+def test_factorisation_and_meta_training_find_the_two_halves(small, name):
+    q = factorise(small.pretrain, name, dim=8, epochs=60, l2=1e-3, seed=0, lr=2e-2)
+    for config in (
+        MetaConfig(lr=1e-2, rate=0.1),
+        MetaConfig(learner="linear", lr=1e-2, outer="softmax", replay=True, epochs=20, negatives=5),
+    ):
+        assert halves(meta_train(small, q, config, 0)(small.test.support), small.test) > 0.8
+    scorer = melu(small, q, hidden=8, steps=2, rate=0.05, lr=1e-2, epochs=20, seed=0)
+    assert halves(scorer(small.test.support), small.test) > 0.7
+
+
+def test_arms_take_the_settings_of_those_they_vary(tmp_path):
+    (tmp_path / "tuned").mkdir()
+    trials = [{"settings": {"hidden": h}, "hr": hr} for h, hr in ((128, 0.1), (512, 0.3), (64, 0.2))]
+    (tmp_path / "tuned/ours.json").write_text(json.dumps(trials))
+    assert metacf.settings_of("ours_k2", tmp_path) == {"hidden": 512, "steps": 2}
+    assert all(arm.of in ARMS for arm in ALL.values() if arm.of)
+
+
+def test_what_is_done_is_not_done_again(log, tmp_path, capsys):
+    names = ["popularity", "zero_50", "ease"]
+    metacf.tune(log, tmp_path, 2, names)
+    assert len(json.loads((tmp_path / "tuned/ease.json").read_text())) == 2
+    for _ in range(2):
+        metacf.run(log, tmp_path, 2, names)
+    assert capsys.readouterr().out.count("HR@10") == 2 * 2 + 2 * 3
+    metacf.table(tmp_path)
+    rows = {row["arm"]: row for row in json.loads((tmp_path / "table.json").read_text())}
+    assert rows["ease"]["hr_over_ease"] == [0, 0, 0] and rows["ease"]["seeds"] == 2
+    value, low, high = rows["ease"]["hr"]
+    assert 0 < low <= value <= high <= 1 and rows["popularity-2"]["hr"][0] > 0
+    assert all(Items(split(log, 1), 1)("bce", 1, 0.0).shape == (ITEMS, 32) for _ in range(1))
+
+
+def test_speed_is_measured_on_equal_results():
+    found = metacf_speed.measure(64, 2, 2)
+    assert found["batch_over_loop"] == found["batch"] / found["autograd_loop"] and min(found.values()) > 0
