@@ -15,14 +15,23 @@ from pathlib import Path
 import pytest
 from killing import Kill, Life, draw, live, outcome
 from samples import write_samples
-from tiny import sample_base
+from tiny import growing, sample_base
 
 from coldrank.configs import base as arms
 from coldrank.train import checkpoint
 from coldrank.train.config import to_dict
 
-# (ranks, whether they are killed one at a time) -> kills of a plain test run, and their share of COLDRANK_KILLS.
-VARIANTS = {(1, True): (3, 0.4), (2, False): (1, 0.2), (2, True): (2, 0.4)}
+# (tables, ranks, whether they are killed one at a time) -> kills of a plain test run, and their share of COLDRANK_KILLS.
+VARIANTS = {
+    ("fixed", 1, True): (3, 0.3),
+    ("fixed", 2, False): (1, 0.2),
+    ("fixed", 2, True): (2, 0.2),
+    ("growing", 1, True): (1, 0.1),
+    ("growing", 2, True): (1, 0.1),
+    ("managed", 2, True): (1, 0.1),
+}
+# Of growing and managed tables: more than there are users, fewer than there are items.
+ROWS = 50
 KILLS_PER_RUN = 4
 EPOCHS, STEPS = 3, {1: 33, 2: 18}
 
@@ -38,15 +47,24 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def command(tmp_path_factory):
+def commands(tmp_path_factory):
+    """Tables -> the command that trains with them."""
     folder = tmp_path_factory.mktemp("killed")
     data = write_samples(folder / "data")
-    config = arms.poso(sample_base())
-    # Dropout, a checkpoint that falls between two lines of metrics, and one in the middle of a pass.
-    config = replace(config, model=replace(config.model, dropout=0.2))
-    config = replace(config, train=replace(config.train, epochs=EPOCHS, log_every=4, checkpoint_every=3))
-    (folder / "config.json").write_text(json.dumps(to_dict(config)))
-    return ["train", "--config", str(folder / "config.json"), "--data", str(data)]
+    found = {}
+    for tables in ("fixed", "growing", "managed"):
+        config = arms.poso(sample_base() if tables == "fixed" else growing(ROWS, tables))
+        # Dropout, a checkpoint that falls between two lines of metrics, and one in the middle of a pass.
+        config = replace(config, model=replace(config.model, dropout=0.2))
+        config = replace(config, train=replace(config.train, epochs=EPOCHS, log_every=4, checkpoint_every=3))
+        (folder / f"{tables}.json").write_text(json.dumps(to_dict(config)))
+        found[tables] = ["train", "--config", str(folder / f"{tables}.json"), "--data", str(data)]
+    return found
+
+
+@pytest.fixture(scope="module")
+def command(commands):
+    return commands["fixed"]
 
 
 def run_on(command, out, notes, ranks, kill) -> Life:
@@ -54,11 +72,12 @@ def run_on(command, out, notes, ranks, kill) -> Life:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("ranks", "one"), list(VARIANTS))
-def test_killed_runs_end_as_one_that_was_not(command, tmp_path, ranks, one):
-    few, share = VARIANTS[ranks, one]
+@pytest.mark.parametrize(("tables", "ranks", "one"), list(VARIANTS))
+def test_killed_runs_end_as_one_that_was_not(commands, tmp_path, tables, ranks, one):
+    few, share = VARIANTS[tables, ranks, one]
+    command = commands[tables]
     wanted = round(share * int(os.environ.get("COLDRANK_KILLS", "0"))) or few
-    rng = random.Random(f"{ranks} {one}")
+    rng = random.Random(f"{ranks} {one}" if tables == "fixed" else f"{tables} {ranks}")
     whole = run_on(command, tmp_path / "whole", tmp_path / "notes", ranks, None)
     assert whole.codes == [0] * ranks and done(tmp_path / "whole") == STEPS[ranks]
     every_row_once(whole, STEPS[ranks])
@@ -79,7 +98,10 @@ def test_killed_runs_end_as_one_that_was_not(command, tmp_path, ranks, one):
                 tmp_path / f"notes-{runs}-{len(lives) - 1}/log-0"
             ).read_text()
             killed, kills = killed + hit, kills - hit
-            print(f"{ranks} ranks, run {runs}, start {len(lives)}: {kill} -> {state(out, lives[-1])}", flush=True)
+            print(
+                f"{tables} tables, {ranks} ranks, run {runs}, start {len(lives)}: {kill} -> {state(out, lives[-1])}",
+                flush=True,
+            )
         same(outcome(out), outcome_of_whole)
     assert killed == wanted
 
