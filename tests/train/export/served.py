@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from coldrank.configs import base as parts
 from coldrank.models.encode import FeatureEncoder
 from coldrank.models.features import Feature, Table
-from coldrank.models.maps import GrowingMap
+from coldrank.models.maps import GrowingMap, ManagedMap
 from coldrank.models.two_tower import TwoTowerConfig
 from coldrank.train.config import RunConfig, validate
 from coldrank.train.data.batches import DataFolder, as_tensors
@@ -19,6 +19,7 @@ from coldrank.train.data.read import Raw
 from coldrank.train.export import parity
 from coldrank.train.export.signature import candidate_columns
 from coldrank.train.export.trained import Trained
+from coldrank.train.managed import admit
 from coldrank.train.task import RankingTask
 
 
@@ -65,6 +66,7 @@ CONFIGS = {
     ),
     "positions": lambda: replace(sample_base(), model=replace(sample_base().model, positions=True)),
     "growing": growing,
+    "managed": lambda: growing(33, "managed"),
     "wide_deep": lambda: backbone("wide_deep"),
     "deepfm": lambda: backbone("deepfm"),
     "dcn": lambda: backbone("dcn"),
@@ -82,6 +84,8 @@ def random_model(config: RunConfig, data: DataFolder, seed: int = 0) -> Trained:
     for module in encoder.maps.values():
         if isinstance(module, GrowingMap):
             module.add(torch.arange(1, 30, 2))
+        if isinstance(module, ManagedMap):
+            admit(module, torch.arange(1, 30, 2), torch.ones(15, dtype=torch.int64))
     task = RankingTask(encoder.features, config.model, config.tasks, two_tower=config.two_tower).eval()
     for name, parameter in task.named_parameters():
         nn.init.normal_(parameter, mean=0.5 * name.endswith("bias"), std=0.8)
