@@ -75,7 +75,8 @@ def live(command: list[str], out: Path, notes: Path, ranks: int, kill: Kill | No
         time.sleep(kill.delay)
         for process in victims:
             assert process.pid
-            os.kill(process.pid, kill.sent)
+            with contextlib.suppress(ProcessLookupError):  # it was done before
+                os.kill(process.pid, kill.sent)
     _await(processes)
     return Life(
         [p.exitcode for p in processes],

@@ -77,7 +77,7 @@ def test_killed_runs_end_as_one_that_was_not(commands, tmp_path, tables, ranks, 
     few, share = VARIANTS[tables, ranks, one]
     command = commands[tables]
     wanted = round(share * int(os.environ.get("COLDRANK_KILLS", "0"))) or few
-    rng = random.Random(f"{ranks} {one}" if tables == "fixed" else f"{tables} {ranks}")
+    rng = random.Random(f"{tables} tables, {ranks} ranks")
     whole = run_on(command, tmp_path / "whole", tmp_path / "notes", ranks, None)
     assert whole.codes == [0] * ranks and done(tmp_path / "whole") == STEPS[ranks]
     every_row_once(whole, STEPS[ranks])
