@@ -121,7 +121,7 @@ class Door(nn.Module):
             raise ValueError(f"input '{name}' is missing")
         x = raw[name]
         if x.dim() != 1:
-            raise ValueError(f"input '{name}' has shape {x.shape}; must have one dimension")
+            raise ValueError(f"input '{name}' has shape {list(x.shape)}; must have one dimension")
         if x.is_complex() or (not floating and (x.is_floating_point() or x.dtype == torch.bool)):
             what = "real numbers" if floating else "integers"
             raise ValueError(f"input '{name}' has values of another type; must be {what}")

@@ -62,10 +62,12 @@ class Ids(nn.Module):
             ids.append(raw[name].to(torch.int64) ^ self.of_lists[0, i])
         sizes = [len(x) for x in ids]
         flat = torch.cat(ids)
-        rows = (mix64(flat) if self.hashed else self.map(flat)).view(-1, self.reads)
+        rows = (mix64(flat) if self.hashed else self.map(flat)).view(len(flat), self.reads)
         parts = rows.split(sizes)
-        request = self._placed(parts[0].view(-1, requests, self.reads), self.of_request.unsqueeze(3))
-        candidate = self._placed(parts[1].view(-1, candidates, self.reads), self.of_candidate.unsqueeze(3))
+        request = self._placed(parts[0].view(len(self.request), requests, self.reads), self.of_request.unsqueeze(3))
+        candidate = self._placed(
+            parts[1].view(len(self.candidate), candidates, self.reads), self.of_candidate.unsqueeze(3)
+        )
         lists = [self._placed(part, self.of_lists[:, i]) for i, part in enumerate(parts[2:])]
         return request.transpose(1, 2), candidate.transpose(1, 2), lists
 

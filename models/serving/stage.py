@@ -69,7 +69,9 @@ class Store(nn.Module):
         codes: list[Tensor] = []
         for side, pick in enumerate(self.picks):
             rows = found[side][pick]
-            read = self.read(rows.view(-1, self.reads, rows.shape[1]).transpose(1, 2)).transpose(0, 1)
+            read = self.read(
+                rows.view(rows.shape[0] // self.reads, self.reads, rows.shape[1]).transpose(1, 2)
+            ).transpose(0, 1)
             cut = self.cuts[side]
             means = [self.mean(lists[name], lengths[name]) for name in self.many[side]]
             static.append(torch.cat([read[:, :cut].flatten(1)] + means, 1))

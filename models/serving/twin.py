@@ -9,11 +9,17 @@ from coldrank.models.serving.inputs import Door, Served, served_inputs
 from coldrank.models.serving.ranker import ServedRanker
 from coldrank.models.serving.stage import Stage
 from coldrank.models.serving.tables import Precision
+from coldrank.models.serving.update import apply, check, digest
 from coldrank.models.serving.whole import ServedWhole
 
 
 class Twin(nn.Module):
-    """The serving twin of a trained model. Scriptable; a call changes nothing, so any number of threads may call."""
+    """The serving twin of a trained model. Scriptable; a call changes nothing, so any number of threads may call.
+
+    version: int64 [], digest of the state.
+    """
+
+    state: dict[str, Tensor]
 
     def __init__(
         self,
@@ -37,6 +43,9 @@ class Twin(nn.Module):
             self.ranker = ServedWhole(ranker, features, order)
         self.requires_grad_(False)
         self.eval()
+        # The same tensors by name, for a script to find; as an attribute they stay out of the modules' own state.
+        self.state = dict(self.state_dict())
+        self.version = digest(self.state, "")
         self._inputs = inputs
 
     @property
@@ -44,6 +53,14 @@ class Twin(nn.Module):
     def inputs(self) -> tuple[Served, ...]:
         """The signature."""
         return self._inputs
+
+    @torch.jit.export
+    def update(self, delta: dict[str, Tensor]) -> None:
+        """Goes on to a later state, in place, as `update.delta` wrote it; refuses a delta that is half written or of another
+        model and then changes nothing. No request may be under way."""
+        check(self.state, self.version, delta)
+        apply(self.state, delta)
+        self.version.copy_(delta["to"])
 
     def forward(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
         """raw: the inputs by name -> task: probabilities float32 [C]. Raises an error that names the input at fault."""

@@ -27,7 +27,7 @@ def artifact(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("artifact")
     twin = trained.twin(candidate_columns(trained.encoder.features))
     save_script(twin, folder / "model.pt")
-    (folder / "signature.json").write_text(json.dumps(signature(twin.inputs, trained.tasks, {}, 1)))
+    (folder / "signature.json").write_text(json.dumps(signature(twin.inputs, trained.tasks, {})))
     return folder
 
 

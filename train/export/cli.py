@@ -35,6 +35,13 @@ def add_export(commands: Any) -> None:
     p.add_argument(
         "--allow-loss", action="store_true", help="export smaller tables even if they lose over 0.1 points of GAUC"
     )
+    p.add_argument(
+        "--delta",
+        type=Path,
+        metavar="BASE",
+        help="export folder that is in service; DIR/delta.pt then holds the rows and weights that changed since, which a loaded "
+        "model applies in place",
+    )
     p.set_defaults(run=_export)
 
 
@@ -50,6 +57,7 @@ def _export(args: argparse.Namespace) -> None:
             tables=args.tables,
             candidate=tuple(args.candidate),
             allow_loss=args.allow_loss,
+            delta=args.delta,
         )
     )
     print(

@@ -37,11 +37,10 @@ def _made_of_items(column: str) -> bool:
     return column.startswith(("views_", "item_"))
 
 
-def signature(inputs: tuple[Served, ...], tasks: list[str], meanings: dict[str, str], step: int) -> dict[str, Any]:
+def signature(inputs: tuple[Served, ...], tasks: list[str], meanings: dict[str, str]) -> dict[str, Any]:
     """What signature.json holds. meanings: column -> what it is, as the data's manifest says."""
     return {
         "format": 1,
-        "step": step,
         "torch": torch.__version__,
         "rows": {
             "Q": "users in the request, as a rule 1",

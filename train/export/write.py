@@ -15,18 +15,21 @@ import torch
 
 from coldrank.models.serving.tables import Precision
 from coldrank.models.serving.twin import Twin
+from coldrank.models.serving.update import State, delta
 from coldrank.train.config import to_dict
 from coldrank.train.data.batches import DataFolder
 from coldrank.train.errors import UserError
 from coldrank.train.export import parity
 from coldrank.train.export.signature import candidate_columns, signature
 from coldrank.train.export.trained import Trained, load_trained
+from coldrank.train.export.triton import write_repository
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
     """What is to be exported. data: prepared samples (None: where the run read them). split: compared (empty: the run's
-    evaluation split). candidate: changes of `candidate_columns`. allow_loss: of GAUC, by smaller tables."""
+    evaluation split). candidate: changes of `candidate_columns`. allow_loss: of GAUC, by smaller tables.
+    delta: export folder that is in service, from which delta.pt is to lead to this one."""
 
     run: Path
     out: Path
@@ -35,6 +38,7 @@ class Request:
     tables: Precision = "float32"
     candidate: tuple[str, ...] = ()
     allow_loss: bool = False
+    delta: Path | None = None
 
 
 def export(request: Request) -> dict[str, Any]:
@@ -48,8 +52,12 @@ def export(request: Request) -> dict[str, Any]:
     with new_folder(request.out) as folder:
         save_script(twin, folder / "model.pt")
         meanings = {c["name"]: c["meaning"] for c in data.manifest["columns"]}
-        _json(folder / "signature.json", signature(twin.inputs, trained.tasks, meanings, trained.step))
+        told = signature(twin.inputs, trained.tasks, meanings)
+        _json(folder / "signature.json", told | {"step": trained.step, "version": int(twin.version)})
         _json(folder / "config.json", to_dict(trained.config))
+        write_repository(twin, folder / "triton")
+        if request.delta is not None:
+            torch.save(lead(request.delta, folder), folder / "delta.pt")
         found = hold(trained, folder / "model.pt", data, request)
         _json(folder / "parity.json", found)
     return found
@@ -95,6 +103,31 @@ def hold(trained: Trained, path: Path, data: DataFolder, request: Request) -> di
     }
 
 
+def lead(base: Path, folder: Path) -> State:
+    """The delta between two export folders; applied to the base it gives the very state of the other. Raises UserError if they
+    differ in more than their state."""
+    for name, parts in (
+        ("signature.json", ("inputs", "outputs")),
+        ("config.json", ("features", "tables", "model", "tasks")),
+    ):
+        before, after = (_read(f / name) for f in (base, folder))
+        for part in parts:
+            if before[part] != after[part]:
+                raise UserError(
+                    f"--delta {base}: {name} has other {part} than this run; export it whole, without --delta"
+                )
+    old, new = (load_script(f / "model.pt") for f in (base, folder))
+    for name, value in new.state.items():
+        if name not in old.state or old.state[name].shape != value.shape or old.state[name].dtype != value.dtype:
+            raise UserError(
+                f"--delta {base}: tensor {name} has another shape or type there; were its --tables the same?"
+            )
+    changes = delta(old.state, new.state)
+    old.update(changes)
+    assert all(torch.equal(old.state[name], value) for name, value in new.state.items())
+    return changes
+
+
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """A folder that gets the name `out` when everything is written, and goes if something fails."""
@@ -117,6 +150,14 @@ def _data_of(run: Path) -> Path:
     if not path.exists():
         raise UserError(f"{path}: the data that {run} was trained on is not there; name its folder with --data")
     return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path.parent}: no export folder ({error})") from None
 
 
 def _json(path: Path, value: dict[str, Any]) -> None:

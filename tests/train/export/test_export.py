@@ -1,9 +1,11 @@
 """`coldrank export` as a user types it."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -100,6 +102,28 @@ def test_the_model_loads_where_there_is_torch_alone(exported: Path, run: Path, d
     torch.testing.assert_close(once["like"][0], wanted[0, 1], rtol=0, atol=1e-6)
 
 
+def test_a_later_checkpoint_is_a_delta_to_what_is_in_service(
+    run: Path, exported: Path, data: DataFolder, tmp_path: Path
+):
+    later = tmp_path / "run"
+    shutil.copytree(run, later)
+    command = ["train", "--config", str(run / "config.json"), "--data", str(data.path), "--out", str(later)]
+    assert main([*command, "--set", "train.steps=10"]) == 0
+    export = ["export", "--run", str(later), "--out", str(tmp_path / "later"), "--delta", str(exported)]
+    assert main(export) == 0
+    served, whole = load_script(exported / "model.pt"), load_script(tmp_path / "later/model.pt")
+    served.update(torch.load(tmp_path / "later/delta.pt"))
+    assert int(served.version) == json.loads((tmp_path / "later/signature.json").read_text())["version"]
+    raw = parity.sample(load_trained(later), data, "test", 50)
+    request = parity.request_of(raw, [e["name"] for e in _inputs(exported)])
+    assert served(request)["like"].tolist() == whole(request)["like"].tolist()
+
+
+def _inputs(folder: Path) -> list[dict[str, Any]]:
+    found = json.loads((folder / "signature.json").read_text())["inputs"]
+    return [e for e in found if not e["name"].endswith(".lengths")]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -115,7 +139,7 @@ def test_the_model_loads_where_there_is_torch_alone(exported: Path, run: Path, d
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(run, exported, tmp_path, capsys, arguments, message):
-    names = {"RUN": run, "OUT": tmp_path / "out", "NONE": tmp_path / "none"}
+    names = {"RUN": run, "OUT": tmp_path / "out", "NONE": tmp_path / "none", "BASE": exported}
     assert main(["export", *(str(names.get(a, a)) for a in arguments)]) == 2
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
     assert not list(tmp_path.iterdir())

@@ -1,0 +1,117 @@
+"""A served model goes on to a later state in place, or refuses a delta and stays as it was."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from served import CONFIGS, random_model, request_of, rows_of
+from torch import Tensor
+
+from coldrank.models.serving.tables import Precision
+from coldrank.models.serving.twin import Twin
+from coldrank.models.serving.update import State, delta, digest
+from coldrank.train.data.batches import DataFolder
+from coldrank.train.export.signature import candidate_columns
+from coldrank.train.export.write import load_script, save_script
+
+
+def twins(
+    data: DataFolder, name: str = "growing", precision: Precision = "float32"
+) -> tuple[Twin, Twin, dict[str, Tensor]]:
+    """A model, the same after some training on a few rows and the dense part, and a request."""
+    trained = random_model(CONFIGS[name](), data)
+    chosen = candidate_columns(trained.encoder.features)
+    request = request_of(trained, rows_of(trained, data), 3, [5, 0, 17])
+    before = trained.twin(chosen, precision)
+    with torch.no_grad():
+        bags = trained.task.embeddings.ebc.embedding_bags
+        bags["user"].weight[7:9] += 1
+        bags["item"].weight[:40:3] -= 1
+        for parameter in trained.task.ranker.parameters():
+            parameter += 0.1
+    trained.encoder.maps["user"].add(torch.tensor([1000, 1001]))
+    return before, trained.twin(chosen, precision), request
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+def test_an_updated_model_is_the_later_one(precision: Precision, data: DataFolder, tmp_path: Path):
+    before, after, request = twins(data, precision=precision)
+    save_script(before, tmp_path / "model.pt")
+    served = load_script(tmp_path / "model.pt")
+    changes = delta(before.state, after.state)
+    assert served(request)["like"].tolist() == before(request)["like"].tolist()
+    torch.save(changes, tmp_path / "delta.pt")
+    served.update(torch.load(tmp_path / "delta.pt"))
+    assert served(request)["like"].tolist() == after(request)["like"].tolist() != before(request)["like"].tolist()
+    assert int(served.version) == int(after.version) == int(digest(served.state, ""))
+    part = "steps" if precision == "int8" else "weight"
+    assert len(changes[f"rows:stage.stores.0.rows.{part}"]) < 25
+    served.save(str(tmp_path / "later.pt"))
+    assert load_script(tmp_path / "later.pt")(request)["like"].tolist() == after(request)["like"].tolist()
+
+
+def test_equal_states_have_an_empty_delta(data: DataFolder):
+    before, _, _ = twins(data)
+    changes = delta(before.state, before.state)
+    assert set(changes) == {"from", "to", "sum"} and int(changes["from"]) == int(changes["to"])
+
+
+def flip(changes: State) -> State:
+    """One bit of one value differs."""
+    name = next(n for n in changes if n.startswith("values:"))
+    values = changes[name].clone()
+    values.view(-1).view(torch.uint8)[0] ^= 1
+    return changes | {name: values}
+
+
+def signed(changes: State) -> State:
+    """A delta that was written whole, whatever it holds."""
+    return changes | {"sum": digest(changes, "sum")}
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda d: {n: t for n, t in d.items() if n != next(m for m in d if m.startswith("rows:"))}, "contents differ"),
+        (lambda d: {n: t for n, t in d.items() if n != "to"}, "'to' is missing"),
+        (flip, "contents differ"),
+        (lambda d: signed(d | {"from": torch.tensor(5)}), "is for the model of version 5"),
+        (
+            lambda d: signed(d | {"rows:x": torch.tensor([0]), "values:x": torch.tensor([0])}),
+            "'x' is not of this model",
+        ),
+        (lambda d: signed({n: t + 10**6 if n.startswith("rows:") else t for n, t in d.items()}), "this model's has"),
+        (
+            lambda d: signed({n: t.double() if n.startswith("values:") else t for n, t in d.items()}),
+            "another shape or type",
+        ),
+    ],
+)
+def test_a_delta_that_does_not_fit_is_refused_and_changes_nothing(
+    data: DataFolder, harm: Callable[[State], State], message: str
+):
+    before, after, _ = twins(data)
+    state = {name: value.clone() for name, value in before.state.items()}
+    with pytest.raises(ValueError, match=message):
+        before.update(harm(delta(before.state, after.state)))
+    assert all(torch.equal(state[name], value) for name, value in before.state.items())
+
+
+def test_a_delta_is_applied_once(data: DataFolder):
+    before, after, _ = twins(data)
+    changes = delta(before.state, after.state)
+    before.update(changes)
+    with pytest.raises(ValueError, match="is for the model of version"):
+        before.update(changes)
+
+
+def test_half_a_file_is_refused(data: DataFolder):
+    before, after, _ = twins(data)
+    file = io.BytesIO()
+    torch.save(delta(before.state, after.state), file)
+    whole = file.getvalue()
+    for size in (len(whole) // 2, len(whole) - 1):
+        with pytest.raises((RuntimeError, ValueError)):
+            torch.load(io.BytesIO(whole[:size]))
