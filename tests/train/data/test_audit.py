@@ -249,6 +249,7 @@ def table(name: str, **changes: object) -> RunConfig:
     [
         (table("item", rows=100), "table item", r"4\d\d ids occur 2 times or more, rows for 99"),
         (table("item", rows=100, mapping="growing", min_count=1), "table item", r"^4\d\d ids, rows for 99; the others"),
+        (table("item", rows=100, mapping="managed", min_count=1), "table item", r"^4\d\d ids, rows for 99; they take turns"),
         (table("place", rows=6), "table place", "5 ids on 6 rows"),
         (table("place", rows=6, mapping="multi_hash"), "table place", "share each of their 2 rows with another"),
         (feature("user_views_bucket", edges=(1000.0, 2000.0)), "feature user_views_bucket", "100.0% of the values are in one bucket"),

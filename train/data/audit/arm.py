@@ -58,7 +58,8 @@ def _table(scan: Scan, features: FeatureSet, table: Table) -> list[Finding]:
     if len(seen) > len(own):
         many = f"{len(seen):,} ids" + (f" occur {table.min_count} times or more" if table.min_count > 1 else "")
         advice = f"rows={len(seen) + 1:,}" + (" or a higher min_count" if table.mapping == "vocabulary" else "")
-        what = f"{many}, rows for {len(own):,}; the others share row 0"
+        then = "they take turns" if table.mapping == "managed" else "the others share row 0"
+        what = f"{many}, rows for {len(own):,}; {then}"
         found.append(_arm("warning", where, what, advice, ids=len(seen)))
     tested = _counts(scan, table, used, (scan.evaluate,))
     missed, total = int(tested.join(own, on="id", how="anti")["rows"].sum()), int(tested["rows"].sum())
