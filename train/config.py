@@ -18,6 +18,7 @@ from coldrank.models.ranker import RankerConfig
 from coldrank.models.two_tower import TwoTowerConfig
 from coldrank.train.errors import UserError
 from coldrank.train.hooks.config import NAMES, MetaCFConfig
+from coldrank.train.hooks.mwuf_config import MwufConfig
 from coldrank.train.hooks.pam_config import PamConfig
 from coldrank.train.metrics import CohortConfig
 from coldrank.train.plan.config import ShardingConfig
@@ -133,6 +134,7 @@ class RunConfig:
     cold_weight: float = 1.0
     hooks: tuple[str, ...] = ()
     metacf: MetaCFConfig = field(default_factory=MetaCFConfig)
+    mwuf: MwufConfig = field(default_factory=MwufConfig)
     features: tuple[Feature, ...]
     tables: tuple[Table, ...] = ()
     model: RankerConfig = field(default_factory=RankerConfig)
@@ -151,7 +153,7 @@ class RunConfig:
 
 
 _PARTS = (DataConfig, OptimConfig, TrainConfig, RankerConfig, CohortConfig, ShardingConfig, Feature, Table)
-for _class in (RunConfig, MetaCFConfig, TwoTowerConfig, RetrievalConfig, PamConfig, *_PARTS):
+for _class in (RunConfig, MetaCFConfig, MwufConfig, TwoTowerConfig, RetrievalConfig, PamConfig, *_PARTS):
     _class.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[union-attr]
 _ADAPTER = TypeAdapter(RunConfig)
 # Fields that hold something for some of the tables: `--set` may name another.

@@ -16,7 +16,8 @@ from coldrank.train.table_optimizer import RowDecay, replicated
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """An optimizer and the rates of its groups at full rate. what: of the tables, the gates or the other dense parameters."""
+    """An optimizer and the rates of its groups at full rate. what: of the tables, the gates, MWUF's networks or the
+    other dense parameters."""
 
     what: str
     optimizer: KeyedOptimizer
@@ -35,7 +36,7 @@ class Optimizers:
     among the parameters, and get the tables' optimizer, rates and schedule.
     """
 
-    def __init__(self, model: DistributedModelParallel, config: OptimConfig) -> None:
+    def __init__(self, model: DistributedModelParallel, config: OptimConfig, mwuf_lr_scale: float = 1.0) -> None:
         self.config = config
         self.gates_only = False
         loose = dict(in_backward_optimizer_filter(model.named_parameters()))
@@ -44,12 +45,14 @@ class Optimizers:
         self.dense = list(dense.values())
         in_gates = {id(p) for m in model.modules() if isinstance(m, PersonalizedGate) for p in m.parameters()}
         gates = {name: p for name, p in dense.items() if id(p) in in_gates}
-        rest = {name: p for name, p in dense.items() if name not in gates}
+        nets = {name: p for name, p in dense.items() if name.startswith("hooks.mwuf.")}
+        rest = {name: p for name, p in dense.items() if name not in gates and name not in nets}
         self.fused = model.fused_optimizer
         self.parts = [_part("tables", self.fused)]
         for what, params, rate in (
             ("dense", rest, config.dense_lr),
             ("gates", gates, config.dense_lr * config.gate_lr_scale),
+            ("hook mwuf", nets, config.dense_lr * mwuf_lr_scale),
         ):
             if params:
                 make = lambda p, rate=rate: torch.optim.AdamW(p, lr=rate, weight_decay=config.weight_decay)
@@ -77,9 +80,10 @@ class Optimizers:
         c = self.config
         dense = factor(step, total, c.warmup_steps, c.decay)
         warmup = c.warmup_steps if c.sparse_warmup_steps is None else c.sparse_warmup_steps
-        shares = {"tables": factor(step, total, warmup, c.sparse_decay or c.decay), "dense": dense, "gates": dense}
+        tables = factor(step, total, warmup, c.sparse_decay or c.decay)
         for part in self.parts:
-            part.set(0.0 if self.gates_only and part.what != "gates" else shares[part.what])
+            stands = self.gates_only and part.what != "gates"
+            part.set(0.0 if stands else tables if part.what == "tables" else dense)
         if not self._begun:  # fused Adam counts its steps outside its state: a run that resumes has to tell it
             self.fused.set_optimizer_step(step)
             self._begun = True

@@ -98,7 +98,7 @@ def build(config: RunConfig, data: DataFolder, ranks: Ranks) -> Run:
     make = BatchMaker(encoder, list(config.tasks), data.truths(list(config.tasks)))
     # From here on the generator drops out: on every rank in its own way, in every arm in the same.
     torch.manual_seed(config.seed * 1_000_003 + ranks.rank)
-    optimizers = Optimizers(model, config.optim)
+    optimizers = Optimizers(model, config.optim, config.mwuf.lr_scale)
     grow = Growth(encoder, ranks, Renewal(model, optimizers, config.table_scales(features), config.seed))
     return Run(config, data, ranks, encoder, model, optimizers, make, plan, grow, tuple(hooks.values()))
 

@@ -20,6 +20,7 @@ from coldrank.train.data.batches import DataFolder
 from coldrank.train.data.fit import fit_encoder
 from coldrank.train.data.read import SampleReader, take
 from coldrank.train.distributed import Ranks, process_group
+from coldrank.train.stepping import Taken
 from coldrank.train.trainer import Run, build
 
 
@@ -33,11 +34,15 @@ def losses(run: Run, ranks: Ranks, steps: int) -> Iterator[float]:
     rows = torch.arange(ranks.rank * share, (ranks.rank + 1) * share).numpy()
     for step, raw in enumerate(itertools.islice(reader.epoch(0), steps)):
         batch = run.make({name: take(column, rows) for name, column in raw.items()})
-        run.grow(batch)
+        taken = Taken(batch, 0, step + 1, run.grow(batch))
         run.optimizers.begin_step(step, steps)
+        for hook in run.hooks:
+            hook.before_step(run, taken)
         loss = run.model(batch.to(ranks.device)).loss
         loss.backward()
         run.optimizers.end_step()
+        for hook in run.hooks:
+            hook.after_step(run)
         mean = loss.detach()
         dist.all_reduce(mean)
         yield mean.item() / ranks.world_size

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 # Hooks by name, in the order in which a message lists them.
-NAMES: tuple[str, ...] = ("metacf", "pam")
+NAMES: tuple[str, ...] = ("metacf", "mwuf", "pam")
 
 
 @dataclass(kw_only=True, slots=True)

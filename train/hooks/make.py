@@ -7,10 +7,11 @@ from coldrank.train.config import RunConfig
 from coldrank.train.errors import UserError
 from coldrank.train.hooks.hook import Hook
 from coldrank.train.hooks.metacf import MetaCFHook
+from coldrank.train.hooks.mwuf import MwufHook
 from coldrank.train.hooks.pam import Pam
 
 # Name -> how the hook is made from a checked config.
-HOOKS: dict[str, Callable[[RunConfig, FeatureSet], Hook]] = {"metacf": MetaCFHook, "pam": Pam}
+HOOKS: dict[str, Callable[[RunConfig, FeatureSet], Hook]] = {"metacf": MetaCFHook, "mwuf": MwufHook, "pam": Pam}
 
 
 def make_hooks(config: RunConfig, features: FeatureSet) -> dict[str, Hook]:

@@ -1,0 +1,199 @@
+"""MWUF as a hook: who trains what, which users an event sees, and what a checkpoint holds."""
+
+from dataclasses import replace
+from itertools import islice
+
+import pytest
+import torch
+from tiny import growing, sample_base
+
+from coldrank.models.embeddings import Embedded
+from coldrank.train import checkpoint
+from coldrank.train.data.batches import batches
+from coldrank.train.errors import UserError
+from coldrank.train.hooks.rows import TableRows
+from coldrank.train.passes import Passes
+from coldrank.train.stepping import Taken
+from coldrank.train.trainer import build, train
+
+BELOW = 60
+
+
+def with_mwuf(base=None, *, train_fields=None, **fields):
+    base = base or sample_base()
+    config = replace(base, hooks=("mwuf",), mwuf=replace(base.mwuf, below_views=BELOW, users=8, **fields))
+    return replace(config, train=replace(config.train, **(train_fields or {})))
+
+
+def some_batches(run, count):
+    reader = Passes.of(run.config, run.data, run.make, run.ranks).reader(0)
+    with batches(reader, run.make, 2) as source:
+        return list(islice(source, count))
+
+
+def step(run, batch, number=0):
+    taken = Taken(batch, 0, number + 1, run.grow(batch))
+    run.optimizers.begin_step(number, 10)
+    for hook in run.hooks:
+        hook.before_step(run, taken)
+    outputs = run.model(batch)
+    outputs.loss.backward()
+    run.optimizers.end_step()
+    for hook in run.hooks:
+        hook.after_step(run)
+    return outputs
+
+
+def weights(run):
+    found = {}
+    for name, value in run.model.state_dict().items():
+        tensor = value.local_shards()[0].tensor if hasattr(value, "local_shards") else value
+        found[name] = tensor.detach().clone()
+    return found
+
+
+def test_the_model_trains_as_it_does_without_the_hook(fitted):
+    """Losses and weights, bit for bit, dropout included; the networks learn."""
+    base = replace(sample_base(), model=replace(sample_base().model, dropout=0.2))
+    plain, warm = fitted(base), fitted(with_mwuf(base, common_init=False))
+    nets, losses = weights(warm), []
+    for run in (plain, warm):
+        torch.manual_seed(0)
+        losses.append([step(run, batch, number).loss.item() for number, batch in enumerate(some_batches(run, 4))])
+    assert losses[0] == losses[1]
+    after, ours = weights(plain), weights(warm)
+    assert all(torch.equal(value, ours[name]) for name, value in after.items())
+    assert all((ours[n] != nets[n]).any() for n in nets if "mwuf.nets" in n)
+
+
+def test_the_networks_get_the_gradient_of_the_warm_loss(fitted):
+    """Against autograd through the whole model, its own parameters held."""
+    run = fitted(with_mwuf())
+    (hook,) = run.hooks
+    for parameter in hook.nets.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    first, batch = some_batches(run, 2)
+    step(run, first)
+    task = run.model.module
+    embedded = Embedded(*task.embeddings(batch))  # before the tables change, which is in the backward pass
+    run.optimizers.begin_step(1, 10)
+    run.model(batch).loss.backward()
+    found = [p.grad.clone() for p in hook.nets.parameters()]
+    rows = batch.keys["item_id"]
+    views = batch.keys["item_views"]
+    warm = hook.warmed(embedded.static, rows, views)
+    cold = (views < BELOW).unsqueeze(1)
+    assert cold.any() and not cold.all()
+    slot = task.embeddings.places["item_id"]
+    ids = torch.where(cold, warm, embedded.static[:, slot].detach())
+    static = torch.cat([embedded.static[:, : slot.start].detach(), ids, embedded.static[:, slot.stop :].detach()], 1)
+    loss = task.rank(batch, embedded._replace(static=static)).loss
+    wanted = torch.autograd.grad(loss, list(hook.nets.parameters()))
+    assert all(torch.allclose(a, b, atol=1e-7) for a, b in zip(found, wanted, strict=True))
+    assert all(g.abs().max() > 0 for g in wanted)
+
+
+def test_an_event_sees_the_users_before_it_in_whatever_order_they_come(fitted):
+    run = fitted(with_mwuf(common_init=False))
+    (hook,) = run.hooks
+    hook.nets.shifting[2].bias.data.zero_()
+    seen = {}
+    for number, batch in enumerate(some_batches(run, 3)):
+        task = run.model.module
+        users = task.embeddings(batch).static[:, hook.user_columns].detach().clone()
+        step(run, batch, number)
+        keys = [batch.keys[n].tolist() for n in ("item_id", "item_views", "user_id")]
+        in_batch = {}
+        for i, (item, views, user) in enumerate(zip(*keys, strict=True)):
+            if views < 8 and user >= in_batch.get((item, views), (-1,))[0]:
+                in_batch[item, views] = user, users[i]
+        seen |= in_batch
+    assert len(seen) > 5
+    for (item, views), (_, user) in seen.items():
+        assert torch.equal(hook.users[item, views], user)
+    assert hook.present.sum() == len(seen)
+    item, views = max(seen)
+    before = [user for (i, v), (_, user) in seen.items() if i == item and v <= views]
+    present = hook.present[item] & (torch.arange(8) < views + 1)
+    assert present.sum() == len(before)
+
+
+def test_evaluation_scores_cold_items_with_warm_embeddings_and_others_as_before(fitted):
+    run = fitted(with_mwuf())
+    (hook,) = run.hooks
+    (batch,) = some_batches(run, 1)
+    run.model.eval()
+    with torch.no_grad():
+        fresh = run.model(batch).logits
+        hook.nets.shifting[2].bias.fill_(0.5)
+        changed = (run.model(batch).logits != fresh).any(1)
+    assert torch.equal(changed, batch.keys["item_views"] < BELOW)
+
+
+def test_new_items_of_a_growing_table_begin_as_the_mean_of_the_old(fitted):
+    run = fitted(with_mwuf(growing(), refresh=1))
+    (hook,) = run.hooks
+    first, second = some_batches(run, 2)
+    step(run, first)
+    table = TableRows(run.model, "item")
+    (part, row, column) = table.parts[0]
+    assert (row, column) == (0, 0)
+    old = hook.views >= BELOW
+    mean = part[old].mean(0)
+    taken = Taken(second, 0, 2, run.grow(second))
+    at = second.sparse.keys().index("item_id") * len(second)
+    rows = second.sparse.values()[second.sparse.offsets()[at : at + len(second)]]
+    new = rows[(second.keys["item_views"] < BELOW) & (hook.views[rows] == 0)].unique()
+    assert len(new) > 3
+    others = part.clone()
+    hook.before_step(run, taken)
+    assert torch.allclose(table.mean(old), mean)
+    assert torch.allclose(part[new], mean.expand(len(new), -1))
+    keep = torch.ones(len(part), dtype=torch.bool)
+    keep[new] = False
+    assert torch.equal(part[keep], others[keep])
+
+
+def test_a_frozen_model_keeps_all_but_the_cold_ids(data, ranks, fitted, tmp_path):
+    base = growing()
+    train(replace(base, train=replace(base.train, steps=6)), data, tmp_path / "base", ranks, fresh=False, diff="")
+    start = str(tmp_path / "base")
+    config = with_mwuf(growing(), mode="warm_up", train_fields={"warm_start": start, "steps": 3})
+    train(config, data, tmp_path / "warm", ranks, fresh=False, diff="")
+    before, after = (loaded(c, data, ranks, tmp_path / n) for c, n in ((base, "base"), (config, "warm")))
+    changed = {n for n, v in before.items() if not torch.equal(after[n], v)}
+    assert changed == {"embeddings.ebc.embedding_bags.item.weight"}
+    assert any(after[n].any() for n in after if "nets.scaling.2" in n)
+
+
+def loaded(config, data, ranks, folder):
+    run = build(config, data, ranks)
+    checkpoint.load(folder / "checkpoints", run.state, {}, ranks)
+    return weights(run)
+
+
+def test_a_run_goes_on_where_it_stopped(data, ranks, tmp_path):
+    config = with_mwuf(growing(), refresh=2, train_fields={"steps": 6, "log_every": 1, "checkpoint_every": 3})
+    whole = train(config, data, tmp_path / "whole", ranks, fresh=False, diff="")
+    short = replace(config, train=replace(config.train, steps=3))
+    train(short, data, tmp_path / "parts", ranks, fresh=False, diff="")
+    (tmp_path / "parts/config.json").write_text((tmp_path / "whole/config.json").read_text())
+    assert train(config, data, tmp_path / "parts", ranks, fresh=False, diff="") == whole
+    a, b = (loaded(config, data, ranks, tmp_path / n) for n in ("whole", "parts"))
+    assert all(torch.equal(v, b[n]) for n, v in a.items())
+    assert any(v.any() for n, v in a.items() if n.endswith("mwuf.users"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"item": "nothing"}, "'nothing' is no embedded feature"),
+        ({"item": "item_tags"}, "mwuf.item='item_tags': must be one id"),
+        ({"user": ()}, "name a feature"),
+        ({"hidden": 0}, "mwuf.hidden=0: must be above 0"),
+        ({"mode": "warm_up"}, "needs train.warm_start"),
+    ],
+)
+def test_settings_are_checked(fields, text, data, ranks):
+    with pytest.raises(UserError, match=text):
+        build(with_mwuf(**fields), data, ranks)

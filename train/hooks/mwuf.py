@@ -1,0 +1,200 @@
+"""MWUF in a model: warm ID embeddings for items with few views (modules/mwuf.py), while it trains or on a frozen one.
+
+Two losses: L_cold of the ID embeddings as they are, L_warm of the warm ones. L_cold trains what it would train without the hook
+(mode joint), or the ID embeddings of cold items alone (warm_up). L_warm trains the two networks and nothing else: its gradient
+is taken with respect to the warm embeddings, and handed on to the networks.
+
+B batch, D width of the ID embedding, R rows of the item's table, K users that are remembered, U width of a user's embedding.
+"""
+
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torchrec import KeyedJaggedTensor
+
+from coldrank.models.batch import Batch
+from coldrank.models.embeddings import Embedded, EmbeddingStage
+from coldrank.models.features import FeatureSet
+from coldrank.models.maps import GrowingMap, VocabularyMap
+from coldrank.modules.mwuf import Mwuf, mean_users
+from coldrank.train.config import RunConfig
+from coldrank.train.errors import UserError
+from coldrank.train.hooks.hook import Dense, Hook
+from coldrank.train.hooks.rows import TableRows, of_all_ranks
+
+if TYPE_CHECKING:  # these hold hooks
+    from coldrank.train.stepping import Taken
+    from coldrank.train.task import Outputs, RankingTask
+    from coldrank.train.trainer import Run
+
+
+class Views(NamedTuple):
+    """Of a batch: rows of the items, views of these before, and ids of the users, int64 [B] each; users' embeddings [B, U]."""
+
+    rows: Tensor
+    views: Tensor
+    ids: Tensor
+    users: Tensor
+
+
+class MwufHook(Hook):
+    """Remembers the users of every item's first K views, each at the place of its view, so that an event sees those before it
+    alone, in whatever order events are trained on.
+
+    users: [R, K, U], embeddings as they were when trained on. present: bool [R, K]. views: int64 [R], of each item so far.
+    common: [D], the mean that new items begin with; zeros until a refresh finds an old item.
+    """
+
+    slices: ClassVar[bool] = False  # what `embed` has found waits for `dense`, whole
+    users: Tensor
+    present: Tensor
+    views: Tensor
+    common: Tensor
+    steps: Tensor
+
+    def __init__(self, config: RunConfig, features: FeatureSet) -> None:
+        super().__init__()
+        self.config = c = config.mwuf
+        try:
+            side = c.side(features)
+        except ValueError as error:
+            raise UserError(f"{config.name}: {error}") from None
+        if c.mode == "warm_up" and (not config.train.warm_start or config.optim.sparse_weight_decay):
+            wrong = "needs optim.sparse_weight_decay=0" if config.train.warm_start else "needs train.warm_start"
+            raise UserError(f"{config.name}: mwuf.mode=warm_up {wrong}: the model is to be a trained one, and to stay")
+        places = EmbeddingStage(features, torch.device("meta")).places
+        columns = lambda names: torch.cat([torch.arange(places[n].start, places[n].stop) for n in names])
+        self.slot = places[c.item]
+        self.register_buffer("side_columns", columns([f.name for f in side]), persistent=False)
+        self.register_buffer("user_columns", columns(c.user), persistent=False)
+        item = next(f for f in features.sparse if f.name == c.item)
+        table = features.table(item.table)
+        self.table, self.key = table.name, item.keys[0]
+        self.shared_row = table.mapping in ("vocabulary", "growing", "managed")  # row 0: all unknown items together
+        user_dim = len(self.get_buffer("user_columns"))
+        self.nets = Mwuf(table.dim, len(self.get_buffer("side_columns")), user_dim, c.hidden)
+        self.register_buffer("users", torch.zeros(table.rows, c.users, user_dim))
+        self.register_buffer("present", torch.zeros(table.rows, c.users, dtype=torch.bool))
+        self.register_buffer("views", torch.zeros(table.rows, dtype=torch.int64))
+        self.register_buffer("common", torch.zeros(table.dim))
+        self.register_buffer("steps", torch.zeros(1, dtype=torch.int64))
+        self._seen: Views | None = None
+        self._warm: tuple[Tensor, Tensor] | None = None
+        self._rows: TableRows | None = None
+
+    def embed(self, task: "RankingTask", batch: Batch, embedded: Embedded) -> Embedded:
+        """Evaluation: warm ID embeddings in the place of cold items' own. Training: the ID embeddings as they are."""
+        static = embedded.static
+        rows = candidates(batch.sparse, self.key)
+        views = batch.keys["item_views"].to(static.device, non_blocking=True)
+        warm = self.warmed(static, rows, views)
+        cold = (views < self.config.below_views).unsqueeze(1)
+        if not self.training or not torch.is_grad_enabled():
+            return embedded._replace(static=self._put(static, torch.where(cold, warm, static[:, self.slot])))
+        ids = batch.keys["user_id"].to(static.device, non_blocking=True)
+        self._seen = Views(rows, views, ids, static[:, self.get_buffer("user_columns")].detach())
+        self._warm = warm, cold
+        if self.config.mode == "joint":
+            return embedded
+        v = static[:, self.slot]
+        return _detached(embedded, self._put(static.detach(), torch.where(cold, v, v.detach())))
+
+    def warmed(self, static: Tensor, rows: Tensor, views: Tensor) -> Tensor:
+        """Warm ID embeddings [B, D] of items at `rows` that had so many views; gradients reach the networks alone."""
+        static = static.detach()
+        present = self.present[rows] & (torch.arange(self.config.users, device=views.device) < views.unsqueeze(1))
+        if self.shared_row:
+            present = present & (rows > 0).unsqueeze(1)
+        users = mean_users(self.users[rows], present)
+        warm: Tensor = self.nets(static[:, self.slot], static[:, self.get_buffer("side_columns")], users)
+        return warm
+
+    def dense(self, task: "RankingTask", rest: Dense, batch: Batch, embedded: Embedded) -> "Outputs":
+        """Training: L_cold with its value, and L_warm with its gradient alone."""
+        out = rest(batch, embedded)
+        if self._warm is None or not self.training or not torch.is_grad_enabled():
+            return out
+        (warm, cold), self._warm = self._warm, None
+        leaf = warm.detach().requires_grad_()
+        ids = torch.where(cold, leaf, embedded.static[:, self.slot].detach())
+        # Dropout draws what it would draw without this pass, here and in the next batch.
+        with torch.random.fork_rng(devices=[leaf.device] if leaf.is_cuda else []):
+            loss = rest(batch, _detached(embedded, self._put(embedded.static.detach(), ids))).loss
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        handed_on = (warm * gradient).sum()
+        return out._replace(loss=out.loss + (handed_on - handed_on.detach()))
+
+    def before_step(self, run: "Run", taken: "Taken") -> None:
+        """Gives new items the common initialisation; mode warm_up: holds the model still."""
+        if self._rows is None:
+            self._rows = TableRows(run.model, self.table)
+        if self.config.mode == "warm_up":
+            for part in run.optimizers.parts:
+                if part.what not in ("tables", "hook mwuf"):
+                    part.set(0.0)
+        if run.config.train.warm_start and not self.views.any():
+            # The model knows its items; those that have come with a batch are told apart by it.
+            self.views[rows_with_an_id(run.encoder.maps[self.table], len(self.views))] = self.config.below_views
+        grown = taken.grown.get(self.table)
+        if grown is not None:
+            new = grown.rows.to(self.views.device)
+            self.views[new], self.present[new] = 0, False
+        if not self.config.common_init:
+            return
+        rows = candidates(taken.batch.sparse, self.key).to(self.views.device)
+        begun = taken.batch.keys["item_views"].to(self.views.device) < self.config.below_views
+        new = of_all_ranks(rows[begun & (self.views[rows] == 0)]).unique()
+        old = self.views >= self.config.below_views
+        if self.shared_row:
+            new, old[0] = new[new > 0], False
+        if self.steps % self.config.refresh == 0 and old.any():
+            self.common.copy_(self._rows.mean(old))
+        if self.common.any():
+            self._rows.write(new, self.common)
+
+    @torch.no_grad()
+    def after_step(self, run: "Run") -> None:
+        """Remembers the users of the batch, of all ranks."""
+        assert self._seen is not None
+        seen, self._seen = Views(*(of_all_ranks(t) for t in self._seen)), None
+        self.steps += 1
+        self.views.scatter_reduce_(0, seen.rows, seen.views + 1, "amax")
+        kept = seen.views < self.config.users
+        place = (seen.rows * self.config.users + seen.views)[kept]
+        # Views of one moment share a place: the user with the largest id has it, whichever rank has read them.
+        order = seen.ids[kept].argsort(stable=True)
+        order = order[place[order].argsort(stable=True)]
+        at = place[order]
+        last = torch.ones_like(at, dtype=torch.bool)
+        last[:-1] = at[1:] != at[:-1]
+        self.users.view(-1, self.users.shape[2])[at[last]] = seen.users[kept][order[last]]
+        self.present.view(-1)[at] = True
+
+    def _put(self, static: Tensor, ids: Tensor) -> Tensor:
+        return torch.cat([static[:, : self.slot.start], ids, static[:, self.slot.stop :]], 1)
+
+
+def rows_with_an_id(items: nn.Module, rows: int) -> Tensor:
+    """bool [R]: which rows of a table belong to an id; where the map does not tell, all."""
+    held = torch.zeros(rows, dtype=torch.bool)
+    if isinstance(items, VocabularyMap):
+        held[1 : 1 + int((items.ids < items.largest).sum())] = True
+    elif isinstance(items, GrowingMap):
+        held[torch.cat([items.known[1], items.tail[1]])] = True
+        held[0] = False
+    else:
+        held[:] = True
+    return held
+
+
+def candidates(sparse: KeyedJaggedTensor, key: str) -> Tensor:
+    """Rows of a feature with one id per sample: int64 [B]."""
+    size = sparse.stride()
+    at = sparse.keys().index(key) * size
+    return sparse.values()[sparse.offsets()[at : at + size]].to(torch.int64)
+
+
+def _detached(embedded: Embedded, static: Tensor) -> Embedded:
+    sequences = {name: sequence.detach() for name, sequence in embedded.sequences.items()}
+    return Embedded(static, sequences, embedded.pc.detach())
