@@ -8,6 +8,7 @@ from coldrank.modules.linear import GroupedLinear, Linear, PosoLinear
 from coldrank.modules.metacf import MetaCF
 from coldrank.modules.mlp import MLP, PosoMLP
 from coldrank.modules.mmoe import MMoE, PosoMMoE
+from coldrank.modules.mwuf import Mwuf
 
 __all__ = [
     "MLP",
@@ -17,6 +18,7 @@ __all__ = [
     "MMoE",
     "MetaCF",
     "MultiheadAttention",
+    "Mwuf",
     "PersonalizedGate",
     "PosoLinear",
     "PosoMLP",
