@@ -64,7 +64,7 @@ class Pam(Hook):
         self._adapted: tuple[Weights, Tensor] | None = None
 
     def dense(self, task: "RankingTask", rest: Dense, batch: Batch, embedded: Embedded) -> "Outputs":
-        """Training: query losses after the inner loop. Evaluation: by the weights of each task as they were left."""
+        """Training: query losses after the inner loop, and no logits. Evaluation: by the weights that each task was left with."""
         from coldrank.train.task import tower_outputs
 
         model = cast(TwoTower, task.ranker)
@@ -77,7 +77,7 @@ class Pam(Hook):
             losses = rows.losses(weights, everything)
             loss = losses.sum() / len(batch)
         else:
-            path = self.adapt(rows, split.support, start)
+            path = self.adapt(rows, split.support, start, self.among(split.support))
             weights = path[-1]
             loss, losses = self._query(rows, split.query, path, len(batch))
             loss = self.config.gamma[0] * loss
@@ -85,8 +85,9 @@ class Pam(Hook):
                 loss = loss + self.enhancer(self, rows, batch, split, start, weights)
             changed = torch.tensor([n > 0 for n in split.support.counts], device=loss.device)
             self._adapted = {k: (w - start[k]).detach() for k, w in weights.items()}, changed
-        with torch.no_grad():
-            vectors = rows.vectors(weights, split.task)
+        if self.training:
+            return tower_outputs(loss, losses, torch.zeros_like(batch.labels[:, 0]), batch, None)
+        vectors = rows.vectors(weights, split.task)
         return tower_outputs(loss, losses, rows.scores(vectors), batch, vectors)
 
     def split(self, batch: Batch) -> Split:
@@ -104,12 +105,16 @@ class Pam(Hook):
         start = {name: params[name].expand(n, *params[name].shape) for name in self.names}
         return {k: w + self.own[_key("own", k)] for k, w in start.items()} if self.config.own else start
 
-    def adapt(self, rows: TowerRows, support: Rows, start: Weights) -> list[Weights]:
+    def among(self, rows: Rows) -> Tensor | None:
+        """Whose users are the candidates of a support or query set: the set's own rows, or (None) all of the batch."""
+        return rows.index if self.config.candidates == "set" else None
+
+    def adapt(self, rows: TowerRows, support: Rows, start: Weights, among: Tensor | None) -> list[Weights]:
         """The weights after 0, 1, ... inner steps on the support rows (Eq. 9)."""
         together = self.config.across == "ranks" and dist.is_initialized() and dist.get_world_size() > 1
         scale = self.scale(support, len(rows.labels), self.config.support_average, over_ranks=together)
         return self.loop(
-            start, lambda w: support.sums(rows.losses(w, support)) * scale, _sum_over_ranks if together else None
+            start, lambda w: support.sums(rows.losses(w, support, among)) * scale, _sum_over_ranks if together else None
         )
 
     def scale(self, rows: Rows, batch: int, average: str, *, over_ranks: bool = False) -> Tensor:
@@ -125,10 +130,11 @@ class Pam(Hook):
         """Eq. 11: sum over the tasks of lambda * query loss; and the losses of the rows after the last step."""
         shares = self.config.step_weights or (0.0,) * self.config.steps + (1.0,)
         scale = self.weights * self.scale(query, batch, self.config.query_average)
-        losses = [rows.losses(w, query) if share else None for w, share in zip(path, shares, strict=True)]
+        among = self.among(query)
+        losses = [rows.losses(w, query, among) if share else None for w, share in zip(path, shares, strict=True)]
         terms = [s * (query.sums(x) * scale).sum() for x, s in zip(losses, shares, strict=True) if x is not None]
         last = losses[-1]
-        return torch.stack(terms).sum(), rows.losses(path[-1], query) if last is None else last
+        return torch.stack(terms).sum(), rows.losses(path[-1], query, among) if last is None else last
 
     def served(self, start: Weights) -> Weights:
         """What scores: Theta and what the inner loops have left of each task."""
@@ -136,7 +142,7 @@ class Pam(Hook):
 
     def _leaking(self, rows: TowerRows, task: Tensor, start: Weights) -> Weights:
         whole = Rows.of(task, self.config.tasks, torch.ones_like(task, dtype=torch.bool))
-        return self.adapt(rows, whole, {name: w.detach() for name, w in start.items()})[-1]
+        return self.adapt(rows, whole, {name: w.detach() for name, w in start.items()}, None)[-1]
 
     @torch.no_grad()
     def after_step(self, run: "Run") -> None:

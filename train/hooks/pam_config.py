@@ -12,7 +12,8 @@ class PamConfig:
     the first period, in their place (0: the cuts). cold: the task (0-based) of cold items. cold_weight, other_weight: lambda, of
     its loss and of those of the others.
     steps, rate, second_order: of the inner loop. support: share of a task's rows in a batch. support_average, query_average:
-    a task's loss is the sum over its rows divided by the rows of the batch, or the mean over its own rows. step_weights: of the query losses after 0, 1, ... inner steps (empty: that of the last alone).
+    a task's loss is the sum over its rows divided by the rows of the batch, or the mean over its own rows. candidates: of a row of
+    a support or query set: the users of that set's rows, or of the whole batch. step_weights: of the query losses after 0, 1, ... inner steps (empty: that of the last alone).
     adapt: what of the model is adapted, by the beginning of its parameters' names. across: whether every rank adapts to its
     own rows or all to those of all ranks.
     serve_decay: Omega of the tasks in the next period is Theta plus the moving mean, with this decay, of what their batches'
@@ -35,6 +36,7 @@ class PamConfig:
     support: float = 0.25
     support_average: Literal["batch", "task"] = "task"
     query_average: Literal["batch", "task"] = "batch"
+    candidates: Literal["set", "batch"] = "batch"
     step_weights: tuple[float, ...] = ()
     adapt: tuple[str, ...] = ("towers",)
     across: Literal["rank", "ranks"] = "rank"

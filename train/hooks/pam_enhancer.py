@@ -16,7 +16,7 @@ from coldrank.models.features import FeatureSet
 from coldrank.models.two_tower import Sides, Tower, TwoTower
 from coldrank.modules.gate import separate_draws
 from coldrank.modules.inner_loop import Weights
-from coldrank.modules.pam import Rows, support
+from coldrank.modules.pam import Rows
 from coldrank.train.config import RunConfig
 from coldrank.train.distributed import Ranks
 from coldrank.train.errors import UserError
@@ -83,7 +83,7 @@ class Enhancer(nn.Module):
         if c.gamma[2]:
             donors = split.task == c.cold + 1 if c.dress == "next" else split.task > c.cold
             as_cold = TowerRows(rows.model, Sides(rows.sides.user.detach(), dressed), rows.labels, rows.others)
-            loss = loss + c.gamma[2] * self._augment(pam, as_cold, known & donors, start)
+            loss = loss + c.gamma[2] * self._augment(pam, as_cold, split, known & donors, start)
         return loss
 
     def _instruct(self, rows: TowerRows, dressed: Tensor, use: Tensor, adapted: Weights) -> Tensor:
@@ -96,17 +96,16 @@ class Enhancer(nn.Module):
         target = rows.sides.item[use][:, self.id_columns].detach()
         return F.mse_loss(found, target, reduction="sum") / max(1, target.numel())
 
-    def _augment(self, pam: "Pam", rows: TowerRows, use: Tensor, start: Weights) -> Tensor:
-        """Eq. 14: the query loss of the cold task on dressed items, by weights adapted to a support set of such."""
-        task = torch.zeros(int(use.sum()), dtype=torch.int64, device=use.device)
-        first = torch.zeros_like(use)
-        first[use] = support(task, 1, self.config.support)
-        one = torch.zeros_like(use, dtype=torch.int64)
+    def _augment(self, pam: "Pam", rows: TowerRows, split: "Split", use: Tensor, start: Weights) -> Tensor:
+        """Eq. 14: the query loss of the cold task on dressed items, by weights adapted to a support set of such: what are support
+        rows without the dress."""
+        first = torch.zeros_like(use).index_fill(0, split.support.index, True)
+        one = torch.zeros_like(split.task)
         cold = {name: w[self.config.cold].unsqueeze(0) for name, w in start.items()}
-        weights = pam.adapt(rows, Rows.of(one, 1, use & first), cold)[-1]
+        weights = pam.adapt(rows, Rows.of(one, 1, use & first), cold, pam.among(split.support))[-1]
         query = Rows.of(one, 1, use & ~first)
         scale = pam.scale(query, len(rows.labels), self.config.query_average)
-        return (query.sums(rows.losses(weights, query)) * scale).sum()
+        return (query.sums(rows.losses(weights, query, pam.among(split.query))) * scale).sum()
 
     def _remember(self, batch: Batch, task: Tensor, items: Tensor, inputs: Tensor) -> None:
         """Notes what cold items look like in this batch."""

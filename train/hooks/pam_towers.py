@@ -31,15 +31,20 @@ class TowerRows:
         others = model.others(batch.keys["user_id"].to(sides.item.device))
         return cls(model, sides, batch.labels[:, 0], others)
 
-    def losses(self, weights: Weights, rows: Rows) -> Tensor:
-        """Eq. 7 of each of the rows, [R], item and candidates by the weights of the row's task."""
-        users = self._tower("user")(self.sides.user, _of(weights, "user"))
+    def losses(self, weights: Weights, rows: Rows, among: Tensor | None = None) -> Tensor:
+        """Eq. 7 of each of the rows, [R], item and candidates by the weights of the row's task.
+
+        among: rows whose users are the candidates, int64 [U], the rows themselves among them; None: all of the batch."""
+        users = self._tower("user")(self.sides.user if among is None else self.sides.user[among], _of(weights, "user"))
         items = self._tower("item")(self.sides.item[rows.index], _of(weights, "item"))
-        items = items[rows.task, torch.arange(len(rows.task), device=items.device)]
+        items = items[rows.task, torch.arange(len(rows.task), device=items.device)] / self.model.config.temperature
         parts = zip(items.split(rows.counts), users, strict=True)
-        scores = torch.cat([own @ candidates.mT for own, candidates in parts]) / self.model.config.temperature
-        others = None if self.others is None else self.others[rows.index]
-        return share_loss(log_share(scores, rows.index, others), self.labels[rows.index])
+        scores = torch.cat([own @ candidates.mT for own, candidates in parts])
+        own, others = rows.index, None if self.others is None else self.others[rows.index]
+        if among is not None:
+            own = torch.empty_like(self.labels, dtype=torch.int64).index_copy(0, among, _count(among))[rows.index]
+            others = None if others is None else others[:, among]
+        return share_loss(log_share(scores, own, others), self.labels[rows.index])
 
     def vectors(self, weights: Weights, task: Tensor) -> Vectors:
         """task: of every row of the batch, int64 [B]."""
@@ -56,6 +61,10 @@ class TowerRows:
         tower = self.model.towers[side]
         assert isinstance(tower, Tower)
         return tower
+
+
+def _count(rows: Tensor) -> Tensor:
+    return torch.arange(len(rows), device=rows.device)
 
 
 def _of(weights: Mapping[str, Tensor], side: str) -> dict[str, Tensor]:

@@ -28,8 +28,9 @@ PAM = PamConfig(cuts=(20, 60, 120, 500), cold=1, behaviour=("item_id",), rate=0.
 ONE = Ranks(0, 1, torch.device("cpu"))
 
 
-def config(**pam: object):
+def config(*, same_user: bool = True, **pam: object):
     plain = two_tower()
+    plain = replace(plain, two_tower=replace(plain.two_tower, same_user=same_user))
     train = replace(plain.train, mode="periods", first_period=DAYS[1], look_back=())
     return replace(plain, hooks=("pam",), pam=replace(PAM, **pam), train=train)
 
@@ -69,29 +70,37 @@ def naive(task, batch, c, rates):
     views = batch.keys["item_views"]
     names = [n for n, _ in model.named_parameters()]
 
-    def losses(weights, rows, items=None):
-        user, item = towers(weights, items)
-        share = torch.softmax(item[rows] @ user.T / model.config.temperature, 1)[torch.arange(len(rows)), rows]
-        return -(labels[rows] * share.log() + (1 - labels[rows]) * (1 - share).log())
+    def losses(weights, rows, candidates):
+        user, item = towers(weights)
+        found = []
+        for row in rows.tolist():
+            known = [c for c in candidates if c == row or model.config.same_user or users[c] != users[row]]
+            shares = torch.softmax(user[known] @ item[row] / model.config.temperature, 0)
+            share = shares[known.index(row)]
+            found.append(-(labels[row] * share.log() + (1 - labels[row]) * (1 - share).log()))
+        return torch.stack(found)
 
-    def towers(weights, items):
+    def towers(weights):
         out = []
-        for side, x in (("user", sides.user), ("item", sides.item if items is None else items)):
+        for side, x in (("user", sides.user), ("item", sides.item)):
             own = {n.removeprefix(f"towers.{side}."): w for n, w in weights.items() if side in n}
             out.append(functional_call(model.towers[side], own, (x,)))
         return out
 
-    total, adapted, n_rows = 0.0, [], len(batch)
-    for n in range(c.tasks):
-        low = (-1, *c.cuts)[n]
-        high = (*c.cuts, 10**9)[n]
-        rows = ((views > low) & (views <= high)).nonzero().squeeze(1)
+    total, adapted, n_rows, users = 0.0, [], len(batch), batch.keys["user_id"]
+    bounds = zip((-1, *c.cuts), (*c.cuts, 10**9), strict=True)
+    of_task = [((views > low) & (views <= high)).nonzero().squeeze(1) for low, high in bounds]
+    supports = [row for rows in of_task for row in rows[: int(c.support * len(rows))].tolist()]
+    queries = [row for row in range(n_rows) if row not in supports]
+    if c.candidates == "batch":
+        supports = queries = list(range(n_rows))
+    for n, rows in enumerate(of_task):
         first = int(c.support * len(rows))
         weights = dict(model.named_parameters())
         path = [weights]
         for step in range(c.steps):
             if first:
-                own = losses(weights, rows[:first])
+                own = losses(weights, rows[:first], supports)
                 loss = own.mean() if c.support_average == "task" else own.sum() / n_rows
                 grads = torch.autograd.grad(loss, [weights[k] for k in names], create_graph=c.second_order)
                 weights = {
@@ -102,7 +111,7 @@ def naive(task, batch, c, rates):
         query = rows[first:]
         for share, w in zip(shares, path, strict=True):
             if share and len(query):
-                own = losses(w, query)
+                own = losses(w, query, queries)
                 mean = own.mean() if c.query_average == "task" else own.sum() / n_rows
                 total = total + share * c.lambdas[n] * mean
         adapted.append(weights)
@@ -116,6 +125,8 @@ def naive(task, batch, c, rates):
         {"second_order": False},
         {"steps": 1, "support_average": "batch", "query_average": "task"},
         {"step_weights": (0.1, 0.1, 0.8)},
+        {"candidates": "set"},
+        {"candidates": "set", "same_user": False},
     ],
 )
 def test_equals_a_loop_over_the_tasks(folder, pam):

@@ -1,0 +1,157 @@
+"""What PAM's steps cost beside plain fine-tuning: CPU time per step and the process's peak memory, all arms in one run.
+
+    python benchmarks/pam.py --data DATA [--steps 20] [--repeats 3] [--arms pf,pam_m,pam_f,pam_m_looped]
+
+DATA: samples that the arms of coldrank.configs.pam can read. Every arm runs in a process of its own, in turns, on one thread and
+on the same batches of the last period; `pam_m_looped` is pam_m with a Python loop over the tasks.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+from torch import Tensor
+
+from coldrank.models.batch import Batch
+from coldrank.modules.inner_loop import Weights
+from coldrank.modules.pam import Rows
+from coldrank.train.config import load
+from coldrank.train.data.batches import DataFolder
+from coldrank.train.data.by_time import TimeReader
+from coldrank.train.data.fit import fit_encoder
+from coldrank.train.distributed import process_group
+from coldrank.train.hooks import make
+from coldrank.train.hooks.pam import Pam
+from coldrank.train.hooks.pam_towers import TowerRows
+from coldrank.train.trainer import Run, build
+
+LOOPED = "_looped"
+WARM_UP = 3
+
+
+class Looped(Pam):
+    """One task after the other."""
+
+    def adapt(self, rows: TowerRows, support: Rows, start: Weights, among: Tensor | None) -> list[Weights]:
+        paths = []
+        for n, own in enumerate(_one_by_one(support)):
+            alone = {name: w[n : n + 1] for name, w in start.items()}
+            paths.append(super().adapt(rows, own, alone, among))
+        return [{k: torch.cat([path[s][k] for path in paths]) for k in start} for s in range(len(paths[0]))]
+
+    def _query(self, rows: TowerRows, query: Rows, path: list[Weights], batch: int) -> tuple[Tensor, Tensor]:
+        losses = [
+            rows.losses({k: w[n : n + 1] for k, w in path[-1].items()}, own, self.among(query))
+            for n, own in enumerate(_one_by_one(query))
+        ]
+        weighted = [weight * own.sum() / batch for weight, own in zip(self.weights, losses, strict=True)]
+        return torch.stack(weighted).sum(), torch.cat(losses)
+
+
+def _one_by_one(rows: Rows) -> list[Rows]:
+    parts = rows.index.split(rows.counts)
+    return [Rows(part, torch.zeros_like(part), [len(part)]) for part in parts]
+
+
+def main() -> None:
+    """Runs the arms in turns and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="prepared data")
+    parser.add_argument("--module", default="coldrank.configs.pam", help="module of the arms")
+    parser.add_argument("--arms", default="pf,pam_m,pam_f,pam_m_looped")
+    parser.add_argument("--steps", type=int, default=20, help="measured, after 3 others (default: 20)")
+    parser.add_argument("--repeats", type=int, default=3, help="processes of each arm (default: 3)")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="changes a field of all arms")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(measure(f"{args.module}:{args.one}", args.set, args.data, args.steps)))
+        return
+    arms = args.arms.split(",")
+    found: dict[str, list[dict[str, float]]] = {arm: [] for arm in arms}
+    for _ in range(args.repeats):
+        for arm in arms:
+            command = [sys.executable, __file__, "--data", str(args.data), "--module", args.module]
+            command += ["--steps", str(args.steps), "--one", arm, *(part for s in args.set for part in ("--set", s))]
+            out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            found[arm].append(json.loads(out.splitlines()[-1]))
+    middle = {a: {k: statistics.median(run[k] for run in runs) for k in runs[0]} for a, runs in found.items()}
+    base = middle[arms[0]]
+    rows = [
+        [
+            a,
+            m["step_ms"],
+            m["step_ms"] / base["step_ms"],
+            m["dense_ms"],
+            m["dense_ms"] / base["dense_ms"],
+            m["peak_mib"],
+        ]
+        for a, m in middle.items()
+    ]
+    headers = ["arm", "CPU ms per step", f"x {arms[0]}", "without tables, ms", f"x {arms[0]}", "peak MiB"]
+    print(tabulate(rows, headers=headers, floatfmt=("", ".1f", ".2f", ".1f", ".2f", ".0f")))
+
+
+def measure(config: str, settings: list[str], data: Path, steps: int) -> dict[str, float]:
+    """step_ms: CPU time of a whole step, batch in hand. dense_ms: of what follows the lookup, forward and backward, alone."""
+    looped = config.endswith(LOOPED)
+    if looped:
+        make.HOOKS["pam"] = Looped
+    torch.set_num_threads(1)
+    with process_group() as ranks:
+        run = build(load(config.removesuffix(LOOPED), ["train.threads=1", *settings]), DataFolder.open(data), ranks)
+        batches = _batches(run, steps + WARM_UP)
+        step, dense = (_timed(f, batches) for f in (lambda b: _step(run, b), lambda b: _dense(run, b)))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"step_ms": step, "dense_ms": dense, "peak_mib": peak}
+
+
+def _batches(run: Run, count: int) -> list[Batch]:
+    last = max(p["period"] for p in run.data.manifest["partitions"])
+    files = [run.data.path / p["path"] for p in run.data.manifest["partitions"] if p["period"] == last]
+    fit_encoder(run.encoder, files)
+    reader = TimeReader(files, run.make.columns(), run.config.data.batch_size)
+    made = []
+    for n, raw in enumerate(reader.epoch(0)):
+        if n < min(count, reader.full):
+            made.append(run.make(raw))
+            run.grow(made[-1])
+    return made
+
+
+def _timed(call: Any, batches: list[Batch]) -> float:
+    """Median CPU time in milliseconds."""
+    times = []
+    for batch in batches:
+        begun = time.process_time()
+        call(batch)
+        times.append(1000 * (time.process_time() - begun))
+    return statistics.median(times[WARM_UP:])
+
+
+def _step(run: Run, batch: Batch) -> None:
+    run.optimizers.begin_step(0, 1)
+    run.model(batch).loss.backward()
+    run.optimizers.end_step()
+    for hook in run.hooks:
+        hook.after_step(run)
+
+
+def _dense(run: Run, batch: Batch) -> None:
+    task = run.model.module
+    with torch.no_grad():
+        embedded = task.embeddings(batch)
+    leaf = embedded._replace(static=embedded.static.detach().requires_grad_())
+    task.dense(batch, leaf).loss.backward()
+
+
+if __name__ == "__main__":
+    main()
