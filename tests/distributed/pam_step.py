@@ -1,0 +1,106 @@
+"""One PAM step of each config on the same global batch, each rank on its half: the weights, the optimizers and what is served.
+
+A program for torch.distributed.run, or alone as one rank, which then holds both halves as two and is the reference: candidates are
+the users of a half, and the loss is the mean of the halves'. Writes OUT/<config>.pt.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from steps import gathered
+from torch import Tensor
+
+from coldrank.models.batch import Batch
+from coldrank.models.embeddings import Embedded
+from coldrank.train.config import RunConfig, load
+from coldrank.train.data.batches import DataFolder
+from coldrank.train.data.fit import fit_encoder
+from coldrank.train.data.read import SampleReader, take
+from coldrank.train.distributed import Ranks, process_group
+from coldrank.train.hooks.pam import Pam
+from coldrank.train.hooks.pam_towers import TowerRows
+from coldrank.train.trainer import Run, build
+
+STEPS = 3
+
+
+def reference(run: Run, pam: Pam, batch: Batch, halves: list[Batch]) -> Tensor:
+    """The loss of two ranks, on one."""
+    task = run.model.module
+    static = task.embeddings(batch).static.chunk(2)
+    rows: list[TowerRows] = []
+    for half, part in zip(halves, static, strict=True):
+        sides = task.ranker.sides(Embedded(part, {}, part[:, :0]), half.dense)
+        rows.append(TowerRows.of(task.ranker, half, sides))
+    splits = [pam.split(half) for half in halves]
+    counts = torch.tensor([split.support.counts for split in splits])
+    start = pam.start(task.ranker)
+
+    def support(weights: dict[str, Tensor], of: list[int]) -> Tensor:
+        total = counts[of].sum(0).clamp(min=1)
+        return sum(splits[i].support.sums(rows[i].losses(weights, splits[i].support)) for i in of) / total
+
+    if pam.config.across == "ranks":
+        paths = [pam.loop(start, lambda w: support(w, [0, 1]))] * 2
+        changed = [counts.sum(0) > 0] * 2
+    else:
+        paths = [pam.loop(start, lambda w, i=i: support(w, [i])) for i in (0, 1)]
+        changed = [c > 0 for c in counts]
+    weight = torch.stack(changed).float()
+    added = {
+        name: sum(
+            (path[-1][name] - start[name]).detach() * w.view(-1, *[1] * (start[name].dim() - 1))
+            for path, w in zip(paths, weight, strict=True)
+        )
+        / weight.sum(0).clamp(min=1).view(-1, *[1] * (start[name].dim() - 1))
+        for name in pam.names
+    }
+    pam._adapted = added, weight.sum(0) > 0
+    losses = [pam._query(r, s.query, p, len(h))[0] for r, s, p, h in zip(rows, splits, paths, halves, strict=True)]
+    return torch.stack(losses).mean()
+
+
+def run_steps(config: RunConfig, data: DataFolder, ranks: Ranks) -> dict[str, Tensor]:
+    """All that the steps leave, and `loss`."""
+    run = build(config, data, ranks)
+    (pam,) = run.hooks
+    assert isinstance(pam, Pam)
+    files = data.files(config.data.fit)
+    fit_encoder(run.encoder, files)
+    reader = SampleReader(files, run.make.columns(), 64)
+    losses = []
+    for step, raw in zip(range(STEPS), reader.epoch(0), strict=False):
+        cut = [{n: take(c, torch.arange(32 * i, 32 * i + 32).numpy()) for n, c in raw.items()} for i in (0, 1)]
+        run.grow(run.make(raw))  # every rank gives the rows of the whole batch
+        halves = [run.make(part) for part in cut]
+        run.optimizers.begin_step(step, STEPS)
+        if ranks.world_size == 2:
+            loss = run.model(halves[ranks.rank]).loss
+        else:
+            loss = reference(run, pam, run.make(raw), halves)
+        loss.backward()
+        run.optimizers.end_step()
+        pam.after_step(run)
+        mean = loss.detach().clone()
+        torch.distributed.all_reduce(mean)
+        losses.append(mean / ranks.world_size)
+    return gathered(run.state, ranks) | {"loss": torch.stack(losses)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config", type=Path, nargs="+", required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    with process_group() as ranks:
+        for path in args.config:
+            result: dict[str, Any] = run_steps(load(str(path)), DataFolder.open(args.data), ranks)
+            if ranks.is_first:
+                torch.save(result, args.out / f"{path.stem}.pt")
+
+
+if __name__ == "__main__":
+    main()
