@@ -124,10 +124,10 @@ class TwoTower(nn.Module):
         return None if self.config.same_user else users.unsqueeze(1) == users
 
 
-def features_problem(features: FeatureSet) -> str:
+def features_problem(features: FeatureSet, *, sequences: bool = False) -> str:
     """What leaves the towers without their inputs, in words; '' if nothing does. A tower reads the mean of a history, which is
-    a many-valued id, and no sequence."""
-    if features.sequences:
+    a many-valued id, and no sequence. sequences: whether a hook reads those."""
+    if features.sequences and not sequences:
         name = next(iter(features.sequences))
         return f"sequence {name!r}: the towers read a history as an id with many=True, not as a sequence"
     for side in Sides._fields:

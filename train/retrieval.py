@@ -80,7 +80,9 @@ def two_tower_problem(config: "RunConfig", features: FeatureSet) -> str:
         (t.accumulate > 1, f"train.accumulate={t.accumulate}: two_tower compares rows; must be 1"),
         (config.cold_weight != 1, f"cold_weight={config.cold_weight}: two_tower knows none; must be 1"),
     ]
-    return next((message for broken, message in wrong if broken), "") or features_problem(features)
+    return next((message for broken, message in wrong if broken), "") or features_problem(
+        features, sequences="metacf" in config.hooks
+    )
 
 
 class Met:

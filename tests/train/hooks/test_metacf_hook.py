@@ -6,11 +6,12 @@ from dataclasses import replace
 import polars as pl
 import pytest
 import torch
+from retrieving import two_tower
 from tiny import sample_base
 from torch.nn import functional as F
 
 from coldrank.configs import base as arms
-from coldrank.models.features import Table
+from coldrank.models.features import Feature, Table
 from coldrank.train.config import RunConfig, validate
 from coldrank.train.data.read import SampleReader
 from coldrank.train.errors import UserError
@@ -80,10 +81,27 @@ def test_new_users_are_adapted_to_their_own_events(batch):
     assert 5 < new < 60
 
 
-@pytest.mark.parametrize("arm", [sample_base, lambda: arms.poso(sample_base())])
+def towers() -> RunConfig:
+    """The two-tower model; its towers read no sequence, the hook does."""
+    config = two_tower()
+    signals = ("hist_long_view", "hist_like")
+    events = (
+        Feature(
+            name="events", column="hist_item_id", kind="id", table="item", role="sequence", sequence="events", length=6
+        ),
+        Feature(name="signals", columns=signals, kind="signals", dim=4, role="sequence", sequence="events", length=6),
+    )
+    metacf = replace(config.metacf, items="events")
+    return replace(config, features=(*config.features, *events), hooks=("metacf",), metacf=metacf)
+
+
+@pytest.mark.parametrize("arm", [sample_base, lambda: arms.poso(sample_base()), towers])
 def test_at_fraction_0_the_first_loss_is_that_of_the_base(data, ranks, tmp_path, arm):
     first = {}
-    for name, config in {"off": replace(with_metacf(arm()), hooks=()), "on": with_metacf(arm(), fraction=0.0)}.items():
+    off = replace(with_metacf(arm()), hooks=())
+    if off.two_tower:
+        off = replace(off, features=two_tower().features)
+    for name, config in {"off": off, "on": with_metacf(arm(), fraction=0.0)}.items():
         config = replace(config, train=replace(config.train, steps=1, log_every=1))
         train(config, data, tmp_path / name, ranks, fresh=False, diff="")
         rows = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
