@@ -25,7 +25,7 @@ from torch import Tensor
 METRICS = ("hr", "ndcg", "any_hit")
 DRAWS = 4  # of records, for every user of a test
 SUPPORTS = (1, 2, 5, 10)
-BY_SUPPORT = ("popularity", "zero_50", "ials", "ease", "metacf_neural", "ours")
+BY_SUPPORT = ("popularity", "zero_50", "ials", "ease", "metacf_neural", "ours", "ours_and_ease")
 
 
 def score(scorer: Scorer, test: Episodes) -> Tensor:

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 LEAST, MOST = 2, 10
 
@@ -20,7 +21,7 @@ class Log(NamedTuple):
 
     items: np.ndarray
     starts: np.ndarray
-    count: int
+    item_count: int
 
     @staticmethod
     def read(folder: Path) -> "Log":
@@ -34,7 +35,7 @@ class Log(NamedTuple):
         """The ratings of these users alone, in their order."""
         lengths = self.starts[users + 1] - self.starts[users]
         rows = np.repeat(self.starts[users] - (np.cumsum(lengths) - lengths), lengths) + np.arange(lengths.sum())
-        return Log(self.items[rows], np.concatenate([[0], np.cumsum(lengths)]), self.count)
+        return Log(self.items[rows], np.concatenate([[0], np.cumsum(lengths)]), self.item_count)
 
     @property
     def users(self) -> np.ndarray:
@@ -43,7 +44,7 @@ class Log(NamedTuple):
 
     def matrix(self) -> Tensor:
         """float32 [U, N]: 1 where a user rated an item."""
-        matrix = torch.zeros(len(self.starts) - 1, self.count)
+        matrix = torch.zeros(len(self.starts) - 1, self.item_count)
         matrix[torch.from_numpy(self.users), torch.from_numpy(self.items)] = 1.0
         return matrix
 
@@ -58,19 +59,21 @@ class Episodes(NamedTuple):
     @staticmethod
     def concat(parts: list["Episodes"]) -> "Episodes":
         """Episodes one after the other."""
-        return Episodes(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+        users, *lists = zip(*parts, strict=True)
+        width = [max(x.shape[1] for x in columns) for columns in lists]
+        wide = [[F.pad(x, (0, w - x.shape[1]), value=-1) for x in c] for w, c in zip(width, lists, strict=True)]
+        return Episodes(torch.cat(users), *(torch.cat(columns) for columns in wide))
 
 
-def draw(log: Log, rng: np.random.Generator, support: int = 0, query: int = MOST // 2) -> Episodes:
-    """n ~ U{2..10} random records of every user, floor(n / 2) of them the support and the rest the query; or `support` and
-    `query` records. A user with fewer has fewer in the query."""
+def draw(log: Log, rng: np.random.Generator, support: int = 0, query: int = 0) -> Episodes:
+    """n ~ U{2..10} random records of every user, floor(n / 2) of them the support and the rest the query. support: so many, and 5
+    in the query. query: so many there. A user with fewer records has fewer in the query."""
     lengths = np.diff(log.starts)
     order = np.lexsort((rng.random(len(log.items)), log.users))
-    if support:
-        first, total = np.full(len(lengths), support), np.full(len(lengths), support + query)
-    else:
-        total = rng.integers(LEAST, MOST + 1, len(lengths))
-        first = total // 2
+    total = rng.integers(LEAST, MOST + 1, len(lengths))
+    first = np.full(len(lengths), support) if support else total // 2
+    if support or query:
+        total = first + (query or MOST // 2)
     total = np.minimum(total, lengths)
     first = np.minimum(first, total - 1)
     place = np.arange(max(first.max(), (total - first).max()))
@@ -95,7 +98,7 @@ class Split:
     @property
     def known(self) -> Tensor:
         """float32 [U, N]: all that may be learnt from, the ratings of pretrain and the records of meta."""
-        few = torch.zeros(len(self.meta.users), self.pretrain.count + 1)
+        few = torch.zeros(len(self.meta.users), self.pretrain.item_count + 1)
         few.scatter_(1, torch.cat([self.meta.support, self.meta.query], 1) % few.shape[1], 1.0)
         return torch.cat([self.pretrain.matrix(), few[:, :-1]])
 

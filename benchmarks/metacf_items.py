@@ -16,13 +16,13 @@ def factorise(log: Log, loss: str, *, dim: int, epochs: int, l2: float, seed: in
     users, items = torch.from_numpy(log.users), torch.from_numpy(log.items)
     rated = log.matrix().bool()
     p = (0.1 * torch.randn(len(log.starts) - 1, dim)).requires_grad_()
-    q = (0.1 * torch.randn(log.count, dim)).requires_grad_()
+    q = (0.1 * torch.randn(log.item_count, dim)).requires_grad_()
     optimizer = torch.optim.Adam([p, q], lr=lr)
     negatives = 3 if loss == "bce" else 1
     for _ in range(epochs):
         for batch in torch.randperm(len(items)).split(4096):
-            u, other = users[batch], torch.randint(0, log.count, (negatives, len(batch)))
-            other = torch.where(rated[u, other], torch.randint(0, log.count, other.shape), other)
+            u, other = users[batch], torch.randint(0, log.item_count, (negatives, len(batch)))
+            other = torch.where(rated[u, other], torch.randint(0, log.item_count, other.shape), other)
             pu, qi, qj = p[u], q[items[batch]], q[other]
             good, bad = (pu * qi).sum(-1), (pu * qj).sum(-1)
             fit = -F.logsigmoid(good - bad).sum() if loss == "bpr" else F.softplus(-good).sum() + F.softplus(bad).sum()

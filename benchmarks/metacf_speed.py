@@ -32,7 +32,7 @@ def by_autograd(metacf: MetaCF, items: Tensor, labels: Tensor, weights: Tensor) 
     return torch.stack(adapted)
 
 
-def users_per_second(adapt: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> float:
+def users_per_second(adapt: Callable[..., object], inputs: tuple[Tensor, ...]) -> float:
     """Of the fastest of 5 calls, after one that warms up."""
     times = []
     for _ in range(6):
@@ -53,7 +53,7 @@ def measure(users: int, records: int, steps: int) -> dict[str, float]:
     scripted = torch.jit.script(metacf)
     torch.testing.assert_close(scripted(*few), by_autograd(metacf, *few))
     batch = users_per_second(scripted, inputs)
-    one = users_per_second(lambda *x: torch.cat([scripted(*user) for user in zip(*(y.split(1) for y in x))]), few)
+    one = users_per_second(lambda *x: [scripted(*(y[i : i + 1] for y in x)) for i in range(len(x[0]))], few)
     loop = users_per_second(lambda *x: by_autograd(metacf, *x), few)
     return {"batch": batch, "one_by_one": one, "autograd_loop": loop, "batch_over_loop": batch / loop}
 

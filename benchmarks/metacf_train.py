@@ -27,7 +27,8 @@ class MetaConfig:
 
     Ours: outer `softmax` is the query's cross-entropy over all items outside the support, in the place of the paper's logistic
     loss with 3 random negatives. replay: episodes drawn anew in every epoch from the users of the pre-training join those of
-    meta-training. negatives: per positive in the support, weighted so that they count as 3.
+    meta-training, with `query` records in the query set (0: as there). negatives: per positive in the support, weighted so
+    that they count as 3.
     """
 
     learner: Learner = "neural"
@@ -40,6 +41,7 @@ class MetaConfig:
     epochs: int = 50
     outer: str = "bce"
     replay: bool = False
+    query: int = 0
     negatives: int = NEGATIVES
 
 
@@ -71,7 +73,7 @@ def meta_train(split: Split, q: Tensor, config: MetaConfig, seed: int) -> Scorer
         return p
 
     for _ in range(c.epochs):
-        episodes = Episodes.concat([split.meta, draw(split.pretrain, rng)]) if c.replay else split.meta
+        episodes = Episodes.concat([split.meta, draw(split.pretrain, rng, query=c.query)]) if c.replay else split.meta
         for batch in torch.randperm(len(episodes.users)).split(BATCH):
             support, query = episodes.support[batch], episodes.query[batch]
             loss = _query_loss(adapt(support), q, support, query, c.outer, generator)

@@ -35,7 +35,7 @@ def small(log) -> Split:
 
 
 def test_the_log_is_read(log):
-    assert log.count == ITEMS and len(log.starts) == USERS + 1
+    assert log.item_count == ITEMS and len(log.starts) == USERS + 1
     assert ((log.matrix()[::2, ITEMS // 2 :] == 0).all()) and (log.matrix()[1::2, : ITEMS // 2] == 0).all()
 
 
