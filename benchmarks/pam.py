@@ -30,7 +30,8 @@ from coldrank.train.data.fit import fit_encoder
 from coldrank.train.distributed import process_group
 from coldrank.train.hooks import make
 from coldrank.train.hooks.pam import Pam
-from coldrank.train.hooks.pam_towers import TowerRows
+from coldrank.train.hooks.pam_rows import TaskRows
+from coldrank.train.task import RankingTask
 from coldrank.train.trainer import Run, build
 
 LOOPED = "_looped"
@@ -40,19 +41,21 @@ WARM_UP = 3
 class Looped(Pam):
     """One task after the other."""
 
-    def adapt(self, rows: TowerRows, support: Rows, start: Weights, among: Tensor | None) -> list[Weights]:
+    def adapt(
+        self, task: RankingTask, rows: TaskRows, support: Rows, start: Weights, among: Tensor | None
+    ) -> list[Weights]:
         paths = []
         for n, own in enumerate(_one_by_one(support)):
             alone = {name: w[n : n + 1] for name, w in start.items()}
-            paths.append(super().adapt(rows, own, alone, among))
+            paths.append(super().adapt(task, rows, own, alone, among))
         return [{k: torch.cat([path[s][k] for path in paths]) for k in start} for s in range(len(paths[0]))]
 
-    def _query(self, rows: TowerRows, query: Rows, path: list[Weights], batch: int) -> tuple[Tensor, Tensor]:
+    def _query(self, task: RankingTask, rows: TaskRows, query: Rows, path: list[Weights]) -> tuple[Tensor, Tensor]:
         losses = [
             rows.losses({k: w[n : n + 1] for k, w in path[-1].items()}, own, self.among(query))
             for n, own in enumerate(_one_by_one(query))
         ]
-        weighted = [weight * own.sum() / batch for weight, own in zip(self.weights, losses, strict=True)]
+        weighted = [weight * own.sum() / len(rows.labels) for weight, own in zip(self.weights, losses, strict=True)]
         return torch.stack(weighted).sum(), torch.cat(losses)
 
 

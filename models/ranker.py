@@ -81,6 +81,11 @@ class Ranker(nn.Module):
 
     def forward(self, embedded: Embedded, dense: Tensor, sequence_lengths: Tensor) -> Tensor:
         """dense: [B, F], sequence_lengths: int64 [S, B] in the order of the sequences -> logits [B, T]."""
+        logits: Tensor = self.towers(*self.represent(embedded, dense, sequence_lengths))
+        return logits
+
+    def represent(self, embedded: Embedded, dense: Tensor, sequence_lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What the towers read: representations of the tasks [B, T, D], personalization code."""
         static = torch.cat([embedded.static, dense], 1)
         pc = embedded.pc
         if self.pc == "static":
@@ -93,8 +98,7 @@ class Ranker(nn.Module):
             if name in self.positions:
                 sequence = sequence + self.positions[name]
             parts.append(attention(static, sequence, sequence_lengths[i], pc))
-        logits: Tensor = self.towers(self.mmoe(torch.cat(parts, 1), pc), pc)
-        return logits
+        return self.mmoe(torch.cat(parts, 1), pc), pc
 
 
 def _attention(config: RankerConfig, query_dim: int, sequence_dim: int, pc_dim: int) -> nn.Module:

@@ -43,6 +43,11 @@ class Rows:
         index = index[torch.argsort(task[index], stable=True)]
         return cls(index, task[index], torch.bincount(task[index], minlength=tasks).tolist())
 
+    @property
+    def count_tensor(self) -> Tensor:
+        """The counts, int64 [N], where the rows are."""
+        return torch.tensor(self.counts, device=self.index.device)
+
     def sums(self, values: Tensor) -> Tensor:
         """Sum over the rows of every task: [R] -> [N]."""
         return values.new_zeros(len(self.counts)).index_add(0, self.task, values)

@@ -110,11 +110,10 @@ def retrieve(model: TwoTower, batch: Batch, embedded: Embedded) -> Outputs:
     scores = (item / model.config.temperature) @ user.mT
     others = model.others(batch.keys["user_id"].to(item.device))
     losses = share_loss(log_share(scores, rows, others), batch.labels[:, 0])
-    vectors = Vectors(item.detach(), user.detach().unsqueeze(0), torch.zeros_like(rows))
-    return tower_outputs(losses.sum() / len(batch), losses, scores.diagonal(), batch, vectors)
-
-
-def tower_outputs(loss: Tensor, losses: Tensor, scores: Tensor, batch: Batch, vectors: Vectors | None) -> Outputs:
-    """losses: of each row, [B]. scores: of each row's own user and item, [B]."""
     known = (~torch.isnan(batch.labels)).sum(0).to(losses.dtype)
-    return Outputs(loss, scores.unsqueeze(1), (losses.detach().sum().unsqueeze(0), known), vectors)
+    return Outputs(
+        losses.sum() / len(batch),
+        scores.diagonal().unsqueeze(1),
+        (losses.detach().sum().unsqueeze(0), known),
+        Vectors(item.detach(), user.detach().unsqueeze(0), torch.zeros_like(rows)),
+    )

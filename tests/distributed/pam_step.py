@@ -20,7 +20,7 @@ from coldrank.train.data.fit import fit_encoder
 from coldrank.train.data.read import SampleReader, take
 from coldrank.train.distributed import Ranks, process_group
 from coldrank.train.hooks.pam import Pam
-from coldrank.train.hooks.pam_towers import TowerRows
+from coldrank.train.hooks.pam_rows import TowerRows
 from coldrank.train.trainer import Run, build
 
 STEPS = 3
@@ -40,7 +40,9 @@ def reference(run: Run, pam: Pam, batch: Batch, halves: list[Batch]) -> Tensor:
 
     def support(weights: dict[str, Tensor], of: list[int]) -> Tensor:
         total = counts[of].sum(0).clamp(min=1)
-        return sum(splits[i].support.sums(rows[i].losses(weights, splits[i].support)) for i in of) / total
+        return (
+            sum(pam.of_tasks(task, rows[i].losses(weights, splits[i].support), splits[i].support) for i in of) / total
+        )
 
     if pam.config.across == "ranks":
         paths = [pam.loop(start, lambda w: support(w, [0, 1]))] * 2
@@ -58,7 +60,7 @@ def reference(run: Run, pam: Pam, batch: Batch, halves: list[Batch]) -> Tensor:
         for name in pam.names
     }
     pam._adapted = added, weight.sum(0) > 0
-    losses = [pam._query(r, s.query, p, len(h))[0] for r, s, p, h in zip(rows, splits, paths, halves, strict=True)]
+    losses = [pam._query(task, r, s.query, p)[0] for r, s, p in zip(rows, splits, paths, strict=True)]
     return torch.stack(losses).mean()
 
 

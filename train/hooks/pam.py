@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from coldrank.models.batch import Batch
 from coldrank.models.embeddings import Embedded, EmbeddingStage
 from coldrank.models.features import FeatureSet
+from coldrank.models.ranker import Ranker
 from coldrank.models.two_tower import TwoTower
 from coldrank.modules.inner_loop import InnerLoop, Weights
 from coldrank.modules.pam import Rows, route, support
@@ -21,7 +22,7 @@ from coldrank.train.config import RunConfig
 from coldrank.train.errors import UserError
 from coldrank.train.hooks.hook import Dense, Hook
 from coldrank.train.hooks.pam_enhancer import Enhancer
-from coldrank.train.hooks.pam_towers import TowerRows
+from coldrank.train.hooks.pam_rows import RankerRows, TaskRows, TowerRows
 
 if TYPE_CHECKING:  # these hold hooks
     from coldrank.train.checkpoint import Progress
@@ -65,30 +66,40 @@ class Pam(Hook):
 
     def dense(self, task: "RankingTask", rest: Dense, batch: Batch, embedded: Embedded) -> "Outputs":
         """Training: query losses after the inner loop, and no logits. Evaluation: by the weights that each task was left with."""
-        from coldrank.train.task import tower_outputs
+        from coldrank.train.task import Outputs
 
-        model = cast(TwoTower, task.ranker)
-        rows = TowerRows.of(model, batch, model.sides(embedded, batch.dense))
+        rows = self.rows(task, batch, embedded)
         split = self.split(batch)
-        start = self.start(model)
-        if not self.training or not torch.is_grad_enabled():
-            weights = self._leaking(rows, split.task, start) if self.config.adapt_on_test_labels else self.served(start)
-            everything = Rows.of(split.task, self.config.tasks, torch.ones_like(split.task, dtype=torch.bool))
-            losses = rows.losses(weights, everything)
-            loss = losses.sum() / len(batch)
-        else:
-            path = self.adapt(rows, split.support, start, self.among(split.support))
-            weights = path[-1]
-            loss, losses = self._query(rows, split.query, path, len(batch))
+        start = self.start(task.ranker)
+        if self.training and torch.is_grad_enabled():
+            path = self.adapt(task, rows, split.support, start, self.among(split.support))
+            loss, losses = self._query(task, rows, split.query, path)
             loss = self.config.gamma[0] * loss
             if self.enhancer is not None:
-                loss = loss + self.enhancer(self, rows, batch, split, start, weights)
-            changed = torch.tensor([n > 0 for n in split.support.counts], device=loss.device)
-            self._adapted = {k: (w - start[k]).detach() for k, w in weights.items()}, changed
-        if self.training:
-            return tower_outputs(loss, losses, torch.zeros_like(batch.labels[:, 0]), batch, None)
-        vectors = rows.vectors(weights, split.task)
-        return tower_outputs(loss, losses, rows.scores(vectors), batch, vectors)
+                assert isinstance(rows, TowerRows)
+                loss = loss + self.enhancer(self, task, rows, batch, split, start, path[-1])
+            self._adapted = {k: (w - start[k]).detach() for k, w in path[-1].items()}, split.support.count_tensor > 0
+            seen, logits, vectors = split.query, torch.zeros_like(batch.labels), None
+        else:
+            seen = Rows.of(split.task, self.config.tasks, torch.ones_like(split.task, dtype=torch.bool))
+            leaks = self.config.adapt_on_test_labels
+            weights = self._leaking(task, rows, seen, start) if leaks else self.served(start)
+            losses = rows.losses(weights, seen)
+            loss = self.of_tasks(task, losses, seen).sum() / len(batch)
+            logits, vectors = rows.outputs(weights, split.task)
+        known = (~torch.isnan(batch.labels[seen.index])).sum(0).to(losses.dtype)
+        return Outputs(loss, logits, (losses.detach().sum(0), known), vectors)
+
+    def rows(self, task: "RankingTask", batch: Batch, embedded: Embedded) -> TaskRows:
+        """The batch before the part of the model that is adapted."""
+        model = task.ranker
+        if isinstance(model, TwoTower):
+            return TowerRows.of(model, batch, model.sides(embedded, batch.dense))
+        return RankerRows.of(cast(Ranker, model), batch, embedded)
+
+    def of_tasks(self, task: "RankingTask", losses: Tensor, rows: Rows) -> Tensor:
+        """Losses of rows, [R, T] -> their sums over each of PAM's tasks, [N], with the weights of the model's tasks."""
+        return rows.sums(losses @ task.loss.weights.to(losses.dtype))
 
     def split(self, batch: Batch) -> Split:
         """Tasks, support and query of a batch, in its order."""
@@ -109,13 +120,17 @@ class Pam(Hook):
         """Whose users are the candidates of a support or query set: the set's own rows, or (None) all of the batch."""
         return rows.index if self.config.candidates == "set" else None
 
-    def adapt(self, rows: TowerRows, support: Rows, start: Weights, among: Tensor | None) -> list[Weights]:
+    def adapt(
+        self, task: "RankingTask", rows: TaskRows, support: Rows, start: Weights, among: Tensor | None
+    ) -> list[Weights]:
         """The weights after 0, 1, ... inner steps on the support rows (Eq. 9)."""
         together = self.config.across == "ranks" and dist.is_initialized() and dist.get_world_size() > 1
         scale = self.scale(support, len(rows.labels), self.config.support_average, over_ranks=together)
-        return self.loop(
-            start, lambda w: support.sums(rows.losses(w, support, among)) * scale, _sum_over_ranks if together else None
-        )
+
+        def loss(weights: Weights) -> Tensor:
+            return self.of_tasks(task, rows.losses(weights, support, among), support) * scale
+
+        return self.loop(start, loss, _sum_over_ranks if together else None)
 
     def scale(self, rows: Rows, batch: int, average: str, *, over_ranks: bool = False) -> Tensor:
         """What the sum over a task's rows is multiplied by, [N]. over_ranks: the rows of all ranks are meant."""
@@ -126,23 +141,24 @@ class Pam(Hook):
             dist.all_reduce(counts)
         return 1 / counts.clamp(min=1).to(self.loop.rates.dtype)
 
-    def _query(self, rows: TowerRows, query: Rows, path: list[Weights], batch: int) -> tuple[Tensor, Tensor]:
+    def _query(self, task: "RankingTask", rows: TaskRows, query: Rows, path: list[Weights]) -> tuple[Tensor, Tensor]:
         """Eq. 11: sum over the tasks of lambda * query loss; and the losses of the rows after the last step."""
         shares = self.config.step_weights or (0.0,) * self.config.steps + (1.0,)
-        scale = self.weights * self.scale(query, batch, self.config.query_average)
+        scale = self.weights * self.scale(query, len(rows.labels), self.config.query_average)
         among = self.among(query)
-        losses = [rows.losses(w, query, among) if share else None for w, share in zip(path, shares, strict=True)]
-        terms = [s * (query.sums(x) * scale).sum() for x, s in zip(losses, shares, strict=True) if x is not None]
-        last = losses[-1]
-        return torch.stack(terms).sum(), rows.losses(path[-1], query, among) if last is None else last
+        last = rows.losses(path[-1], query, among)
+        terms = [shares[-1] * (self.of_tasks(task, last, query) * scale).sum()]
+        for share, weights in zip(shares[:-1], path, strict=False):
+            if share:
+                terms.append(share * (self.of_tasks(task, rows.losses(weights, query, among), query) * scale).sum())
+        return torch.stack(terms).sum(), last
 
     def served(self, start: Weights) -> Weights:
         """What scores: Theta and what the inner loops have left of each task."""
         return {name: w + self.get_buffer(_key("shift", name)) for name, w in start.items()}
 
-    def _leaking(self, rows: TowerRows, task: Tensor, start: Weights) -> Weights:
-        whole = Rows.of(task, self.config.tasks, torch.ones_like(task, dtype=torch.bool))
-        return self.adapt(rows, whole, {name: w.detach() for name, w in start.items()}, None)[-1]
+    def _leaking(self, task: "RankingTask", rows: TaskRows, whole: Rows, start: Weights) -> Weights:
+        return self.adapt(task, rows, whole, {name: w.detach() for name, w in start.items()}, None)[-1]
 
     @torch.no_grad()
     def after_step(self, run: "Run") -> None:
@@ -178,16 +194,27 @@ def adapted(config: RunConfig, features: FeatureSet) -> dict[str, torch.Size]:
     """Parameters of the model that are adapted: name -> shape. Raises UserError for settings that cannot work."""
     if wrong := config.pam.problem:
         raise UserError(f"{config.name}: pam.{wrong}")
-    if config.two_tower is None:
-        raise UserError(f"{config.name}: hooks={list(config.hooks)}: 'pam' needs two_tower")
+    if config.two_tower is None and (any(config.pam.gamma[1:]) or config.model.kind != "ranker"):
+        raise UserError(
+            f"{config.name}: hooks={list(config.hooks)}: 'pam' with gamma={list(config.pam.gamma)} needs two_tower"
+        )
     with torch.device("meta"):
-        model = TwoTower(config.two_tower, EmbeddingStage(features, torch.device("meta")), features)
-    found = {n: p.shape for n, p in model.named_parameters() if n.startswith(config.pam.adapt)}
+        model = _model(config, features)
+    of_towers = {n: p.shape for n, p in model.named_parameters() if n.startswith("towers.")}
+    found = {n: shape for n, shape in of_towers.items() if n.startswith(config.pam.adapt)}
     if not found:
         raise UserError(
-            f"{config.name}: pam.adapt={list(config.pam.adapt)} names nothing; there are towers.user, towers.item"
+            f"{config.name}: pam.adapt={list(config.pam.adapt)}: no parameter of the towers begins so; "
+            f"there is {next(iter(of_towers))}"
         )
     return found
+
+
+def _model(config: RunConfig, features: FeatureSet) -> nn.Module:
+    stage = EmbeddingStage(features, torch.device("meta"))
+    if config.two_tower is not None:
+        return TwoTower(config.two_tower, stage, features)
+    return Ranker(config.model, stage, len(features.numbers), len(config.tasks))
 
 
 def _key(kind: str, name: str) -> str:

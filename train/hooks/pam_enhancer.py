@@ -20,10 +20,11 @@ from coldrank.modules.pam import Rows
 from coldrank.train.config import RunConfig
 from coldrank.train.distributed import Ranks
 from coldrank.train.errors import UserError
-from coldrank.train.hooks.pam_towers import TowerRows
+from coldrank.train.hooks.pam_rows import TowerRows
 
 if TYPE_CHECKING:  # which holds this
     from coldrank.train.hooks.pam import Pam, Split
+    from coldrank.train.task import RankingTask
 
 
 class Enhancer(nn.Module):
@@ -69,7 +70,14 @@ class Enhancer(nn.Module):
         self._cold: tuple[Tensor, Tensor] | None = None
 
     def forward(
-        self, pam: "Pam", rows: TowerRows, batch: Batch, split: "Split", start: Weights, adapted: Weights
+        self,
+        pam: "Pam",
+        task: "RankingTask",
+        rows: TowerRows,
+        batch: Batch,
+        split: "Split",
+        start: Weights,
+        adapted: Weights,
     ) -> Tensor:
         """start, adapted: weights of all tasks before and after the inner loop -> scalar."""
         c, items = self.config, batch.sparse[self.id].values()
@@ -83,7 +91,7 @@ class Enhancer(nn.Module):
         if c.gamma[2]:
             donors = split.task == c.cold + 1 if c.dress == "next" else split.task > c.cold
             as_cold = TowerRows(rows.model, Sides(rows.sides.user.detach(), dressed), rows.labels, rows.others)
-            loss = loss + c.gamma[2] * self._augment(pam, as_cold, split, known & donors, start)
+            loss = loss + c.gamma[2] * self._augment(pam, task, as_cold, split, known & donors, start)
         return loss
 
     def _instruct(self, rows: TowerRows, dressed: Tensor, use: Tensor, adapted: Weights) -> Tensor:
@@ -96,16 +104,19 @@ class Enhancer(nn.Module):
         target = rows.sides.item[use][:, self.id_columns].detach()
         return F.mse_loss(found, target, reduction="sum") / max(1, target.numel())
 
-    def _augment(self, pam: "Pam", rows: TowerRows, split: "Split", use: Tensor, start: Weights) -> Tensor:
+    def _augment(
+        self, pam: "Pam", task: "RankingTask", rows: TowerRows, split: "Split", use: Tensor, start: Weights
+    ) -> Tensor:
         """Eq. 14: the query loss of the cold task on dressed items, by weights adapted to a support set of such: what are support
         rows without the dress."""
         first = torch.zeros_like(use).index_fill(0, split.support.index, True)
         one = torch.zeros_like(split.task)
         cold = {name: w[self.config.cold].unsqueeze(0) for name, w in start.items()}
-        weights = pam.adapt(rows, Rows.of(one, 1, use & first), cold, pam.among(split.support))[-1]
+        weights = pam.adapt(task, rows, Rows.of(one, 1, use & first), cold, pam.among(split.support))[-1]
         query = Rows.of(one, 1, use & ~first)
         scale = pam.scale(query, len(rows.labels), self.config.query_average)
-        return (query.sums(rows.losses(weights, query, pam.among(split.query))) * scale).sum()
+        losses = rows.losses(weights, query, pam.among(split.query))
+        return (pam.of_tasks(task, losses, query) * scale).sum()
 
     def _remember(self, batch: Batch, task: Tensor, items: Tensor, inputs: Tensor) -> None:
         """Notes what cold items look like in this batch."""

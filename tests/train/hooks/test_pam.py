@@ -8,8 +8,11 @@ import pytest
 import torch
 from periods import write_periods
 from retrieving import two_tower
+from tiny import growing
 from torch.func import functional_call
 
+from coldrank.configs import base as arms
+from coldrank.models.embeddings import Embedded
 from coldrank.models.encode import FeatureEncoder
 from coldrank.train.config import validate
 from coldrank.train.data.batches import BatchMaker, DataFolder
@@ -56,9 +59,13 @@ def batch_and_task(folder, wanted, rows=64):
     torch.manual_seed(0)
     hooks = make_hooks(wanted, features)
     task = RankingTask(features, wanted.model, wanted.tasks, two_tower=wanted.two_tower, hooks=hooks).double()
+    # The collection pools in float32 whatever its weights are.
+    double = lambda e: Embedded(e.static.double(), {k: x.double() for k, x in e.sequences.items()}, e.pc.double())
+    task.embeddings.register_forward_hook(lambda module, args, out: double(out))
     for table in task.embeddings.ebc.parameters():
         torch.nn.init.normal_(table)
-    batch.sparse._values = torch.randint(1, 30, batch.sparse.values().shape)
+    rows_of_tables = 30 if wanted.two_tower else 5
+    batch.sparse._values = torch.randint(1, rows_of_tables, batch.sparse.values().shape)
     batch.dense, batch.labels = batch.dense.double(), batch.labels.double()
     return batch, task, hooks["pam"]
 
@@ -310,7 +317,7 @@ def test_quantiles_of_the_first_period_part_the_tasks(folder, tmp_path, ranks):
         ({"cold": 9}, "tasks 0 to 4"),
         ({"step_weights": (1.0,)}, "steps . 1 = 3"),
         ({"gamma": (1.0, 1.0, 0.0), "behaviour": ("nothing",)}, "'nothing'"),
-        ({"adapt": ("nothing",)}, "names nothing"),
+        ({"adapt": ("nothing",)}, "begins so; there is towers.user"),
     ],
 )
 def test_what_cannot_work_is_refused(pam, text):
@@ -319,7 +326,65 @@ def test_what_cannot_work_is_refused(pam, text):
         make_hooks(wanted, validate(wanted))
 
 
-def test_needs_the_two_tower_model():
-    wanted = replace(config(), two_tower=None)
-    with pytest.raises(UserError, match="two_tower"):
+def test_the_enhancer_needs_the_two_tower_model():
+    wanted = replace(config(gamma=(1.0, 1.0, 0.0)), two_tower=None)
+    with pytest.raises(UserError, match="needs two_tower"):
         make_hooks(wanted, validate(wanted))
+
+
+def ranker(**pam: object):
+    """POSO's ranker with two tasks and PAM's on its towers."""
+    plain = arms.poso(growing())
+    return replace(plain, hooks=("pam",), pam=replace(PAM, **pam), tasks={"long_view": 1.0, "like": 0.5})
+
+
+@pytest.mark.parametrize("second_order", [True, False])
+def test_on_the_ranker_equals_a_loop_over_the_tasks(folder, second_order):
+    batch, task, hook = batch_and_task(folder, ranker(second_order=second_order))
+    c, model = hook.config, task.ranker
+    x, pc = model.represent(task.embeddings(batch), batch.dense, batch.sequence_lengths)
+    weight = torch.tensor([1.0, 0.5], dtype=torch.float64)
+
+    def loss(weights, rows):
+        own = {k.removeprefix("towers."): w for k, w in weights.items()}
+        logits = functional_call(model.towers, own, (x[rows], pc[rows]))
+        labels = batch.labels[rows]
+        known = ~torch.isnan(labels)
+        cross = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels.nan_to_num(), reduction="none")
+        return (cross.where(known, 0.0) * weight).sum()
+
+    total = 0.0
+    names = [k for k, _ in model.named_parameters() if k.startswith("towers.")]
+    adapted, route = [], hook.split(batch).task
+    for n in range(c.tasks):
+        rows = (route == n).nonzero().squeeze(1)
+        first = int(c.support * len(rows))
+        weights = {k: p for k, p in model.named_parameters() if k in names}
+        for step in range(c.steps if first else 0):
+            grads = torch.autograd.grad(
+                loss(weights, rows[:first]) / first, [weights[k] for k in names], create_graph=second_order
+            )
+            rates = hook.loop.rates[step]
+            weights = {k: weights[k] - r * g for k, r, g in zip(names, rates, grads, strict=True)}
+        total = total + c.lambdas[n] * loss(weights, rows[first:]) / len(batch)
+        adapted.append(weights)
+    out = task(batch)
+    torch.testing.assert_close(out.loss, total)
+    wanted = [*model.parameters(), *task.embeddings.ebc.parameters(), hook.loop.rates]
+    pairs = zip(torch.autograd.grad(out.loss, wanted), torch.autograd.grad(total, wanted), strict=True)
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-12)
+    hook.after_step(type("Run", (), {"ranks": ONE}))
+    with torch.no_grad():
+        logits = task.eval()(batch).logits
+        for row in range(0, 64, 7):
+            own = {k.removeprefix("towers."): w for k, w in adapted[int(route[row])].items()}
+            expected = functional_call(model.towers, own, (x[row : row + 1], pc[row : row + 1]))[0]
+            torch.testing.assert_close(logits[row], expected)
+
+
+def test_on_the_ranker_without_steps_the_loss_is_that_of_the_base(folder):
+    batch, task, _ = batch_and_task(folder, ranker(rate=0.0, cold_weight=1.0, other_weight=1.0, support=0.001))
+    torch.testing.assert_close(
+        task(batch).loss, task.rank(batch, task.embeddings(batch)).loss, rtol=1e-6, atol=0
+    )  # the base's are float32
