@@ -1,6 +1,6 @@
 """The served model for servers that put requests together by themselves: every input padded, a request to a row.
 
-B requests, N candidates of each, M longest list.
+B requests, N candidates of each, M longest list, T tasks.
 """
 
 import torch
@@ -27,8 +27,8 @@ class Batched(nn.Module):
         self.scalars = [i.name for i in inputs if not i.is_list]
         self.lists = [i.name for i in inputs if i.is_list]
 
-    def forward(self, padded: dict[str, Tensor]) -> list[Tensor]:
-        """Probabilities [B, N] of each task."""
+    def forward(self, padded: dict[str, Tensor]) -> Tensor:
+        """Probabilities [B, N, T]."""
         raw: dict[str, Tensor] = {}
         requests, candidates = 0, 0
         for name in self.scalars:
@@ -51,7 +51,7 @@ class Batched(nn.Module):
             raw[name] = x[torch.arange(x.shape[1]) < lengths.unsqueeze(1)]
             raw[name + ".lengths"] = lengths
         given = self.twin(raw)
-        return [given[task].view(requests, candidates) for task in self.tasks]
+        return torch.stack([given[task].view(requests, candidates) for task in self.tasks], 2)
 
 
 def _matrix(padded: dict[str, Tensor], name: str, dims: int) -> Tensor:

@@ -60,9 +60,9 @@ class Ids(nn.Module):
         ids.append((_stacked(raw, self.candidate, candidates).to(torch.int64) ^ self.of_candidate[0]).flatten())
         for i, name in enumerate(self.lists):
             ids.append(raw[name].to(torch.int64) ^ self.of_lists[0, i])
-        sizes = [len(x) for x in ids]
+        sizes = [x.shape[0] for x in ids]  # not len, which an export takes for a constant
         flat = torch.cat(ids)
-        rows = (mix64(flat) if self.hashed else self.map(flat)).view(len(flat), self.reads)
+        rows = (mix64(flat) if self.hashed else self.map(flat)).view(flat.shape[0], self.reads)
         parts = rows.split(sizes)
         request = self._placed(parts[0].view(len(self.request), requests, self.reads), self.of_request.unsqueeze(3))
         candidate = self._placed(

@@ -86,7 +86,7 @@ class Store(nn.Module):
 
     def mean(self, rows: Tensor, lengths: Tensor) -> Tensor:
         """rows int64 [V, H] of n lists end to end -> the mean of each, [n, D]; 0 of an empty one."""
-        owner = torch.repeat_interleave(lengths)
+        owner = torch.repeat_interleave(lengths, output_size=rows.shape[0])
         read = self.read(rows)
         total = torch.zeros(lengths.shape[0], read.shape[1]).index_add(0, owner, read)
         return total / lengths.clamp(min=1).unsqueeze(1)

@@ -25,6 +25,12 @@ def add_export(commands: Any) -> None:
         help="precision of the embedding tables; int8 is row-wise (default: float32)",
     )
     p.add_argument(
+        "--format",
+        choices=("torchscript", "aoti"),
+        default="torchscript",
+        help="aoti: an AOTInductor package, machine code for requests of one user; needs a C++ compiler (default: torchscript)",
+    )
+    p.add_argument(
         "--candidate",
         action="append",
         default=[],
@@ -58,9 +64,10 @@ def _export(args: argparse.Namespace) -> None:
             candidate=tuple(args.candidate),
             allow_loss=args.allow_loss,
             delta=args.delta,
+            aoti=args.format == "aoti",
         )
     )
     print(
-        f"{args.out}: model.pt of {found['bytes']:,} bytes; on {found['rows']:,} rows probabilities differ from the trained "
+        f"{args.out}: a model of {found['bytes']:,} bytes; on {found['rows']:,} rows probabilities differ from the trained "
         f"model's by {found['largest_difference']:.2g} at most"
     )

@@ -1,7 +1,7 @@
 """A model repository for Triton's PyTorch backend.
 
-The backend gives a model with one argument, Dict[str, Tensor], the inputs of config.pbtxt by their names, and takes a tuple of
-tensors for its outputs, in their order there.
+The backend gives a model with one argument, Dict[str, Tensor], the inputs of config.pbtxt by their names. It takes no dictionary
+back: the output is one tensor, whose last dimension is the tasks in the order of signature.json.
 """
 
 import json
@@ -25,36 +25,9 @@ def write_repository(twin: Twin, folder: Path, max_batch: int = 64, delay_us: in
     """
     (folder / NAME / "1").mkdir(parents=True)
     (folder / NAME / "config.pbtxt").write_text(config(twin.inputs, twin.tasks, max_batch, delay_us))
-    torch.jit.save(script(twin), str(folder / NAME / "1" / "model.pt"))
-
-
-def script(twin: Twin) -> torch.jit.ScriptModule:
-    """`Batched` as TorchScript, with a tuple for its result."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
-        inner = torch.jit.script(_Lists(Batched(twin, twin.inputs)))
-    count = len(twin.tasks)
-    kinds = ", ".join(["Tensor"] * count)
-    values = "".join(f"found[{i}], " for i in range(count))
-    inner.define(
-        f"def forward(self, padded: Dict[str, Tensor]) -> Tuple[{kinds}]:\n"
-        f"    found = self.answer(padded)\n"
-        f"    return ({values})\n"
-    )
-    return inner
-
-
-class _Lists(torch.nn.Module):
-    """Leaves the name `forward` free."""
-
-    def __init__(self, batched: Batched) -> None:
-        super().__init__()
-        self.batched = batched
-
-    @torch.jit.export
-    def answer(self, padded: dict[str, torch.Tensor]) -> list[torch.Tensor]:
-        found: list[torch.Tensor] = self.batched(padded)
-        return found
+        torch.jit.save(torch.jit.script(Batched(twin, twin.inputs)), str(folder / NAME / "1" / "model.pt"))
 
 
 def config(inputs: tuple[Served, ...], tasks: list[str], max_batch: int, delay_us: int) -> str:
@@ -67,7 +40,7 @@ def config(inputs: tuple[Served, ...], tasks: list[str], max_batch: int, delay_u
             entries.append(_entry(f"{i.name}.lengths", "TYPE_INT64", rows))
         else:
             entries.append(_entry(i.name, _TYPES[i.dtype], rows))
-    outputs = [_entry(task, "TYPE_FP32", [-1]) for task in tasks]
+    outputs = [_entry("probabilities", "TYPE_FP32", [-1, len(tasks)])]
     return "\n".join(
         [
             f'name: "{NAME}"',

@@ -20,6 +20,7 @@ from coldrank.train.config import to_dict
 from coldrank.train.data.batches import DataFolder
 from coldrank.train.errors import UserError
 from coldrank.train.export import parity
+from coldrank.train.export.aoti import by_user, load_package, write_package
 from coldrank.train.export.signature import candidate_columns, signature
 from coldrank.train.export.trained import Trained, load_trained
 from coldrank.train.export.triton import write_repository
@@ -29,7 +30,8 @@ from coldrank.train.export.triton import write_repository
 class Request:
     """What is to be exported. data: prepared samples (None: where the run read them). split: compared (empty: the run's
     evaluation split). candidate: changes of `candidate_columns`. allow_loss: of GAUC, by smaller tables.
-    delta: export folder that is in service, from which delta.pt is to lead to this one."""
+    delta: export folder that is in service, from which delta.pt is to lead to this one. aoti: an
+    AOTInductor package in the place of TorchScript."""
 
     run: Path
     out: Path
@@ -39,10 +41,13 @@ class Request:
     candidate: tuple[str, ...] = ()
     allow_loss: bool = False
     delta: Path | None = None
+    aoti: bool = False
 
 
 def export(request: Request) -> dict[str, Any]:
     """Writes the folder, whole or not at all; returns what parity.json holds. Raises UserError for what cannot be exported."""
+    if request.aoti and request.delta is not None:
+        raise UserError("--format aoti: a compiled package takes no delta; export it whole, without --delta")
     if request.out.exists():
         raise UserError(f"--out {request.out}: exists already; give a new folder")
     trained = load_trained(request.run)
@@ -50,15 +55,18 @@ def export(request: Request) -> dict[str, Any]:
     columns = candidate_columns(trained.encoder.features, request.candidate)
     twin = trained.twin(columns, request.tables)
     with new_folder(request.out) as folder:
-        save_script(twin, folder / "model.pt")
+        if request.aoti:
+            write_package(twin, folder)
+        else:
+            save_script(twin, folder / "model.pt")
+            write_repository(twin, folder / "triton")
         meanings = {c["name"]: c["meaning"] for c in data.manifest["columns"]}
         told = signature(twin.inputs, trained.tasks, meanings)
         _json(folder / "signature.json", told | {"step": trained.step, "version": int(twin.version)})
         _json(folder / "config.json", to_dict(trained.config))
-        write_repository(twin, folder / "triton")
         if request.delta is not None:
             torch.save(lead(request.delta, folder), folder / "delta.pt")
-        found = hold(trained, folder / "model.pt", data, request)
+        found = hold(trained, folder, data, request)
         _json(folder / "parity.json", found)
     return found
 
@@ -78,9 +86,11 @@ def load_script(path: Path) -> torch.jit.ScriptModule:
         return torch.jit.load(str(path))
 
 
-def hold(trained: Trained, path: Path, data: DataFolder, request: Request) -> dict[str, Any]:
-    """Compares the file with the trained model; raises UserError where it falls short, else returns what was found."""
-    model = load_script(path)
+def hold(trained: Trained, folder: Path, data: DataFolder, request: Request) -> dict[str, Any]:
+    """Compares the exported file with the trained model; raises UserError where it falls short, else returns what was found."""
+    path = folder / ("model.pt2" if request.aoti else "model.pt")
+    inputs = [i.name for i in trained.encoder.features.inputs]
+    model = by_user(load_package(folder), inputs) if request.aoti else load_script(path)
     exact = request.tables == "float32"
     split = request.split or trained.config.data.evaluate
     raw = parity.sample(trained, data, split, parity.ROWS if exact else parity.METRIC_ROWS)
@@ -92,6 +102,7 @@ def hold(trained: Trained, path: Path, data: DataFolder, request: Request) -> di
     elif not request.allow_loss:
         parity.check_loss(changes, f"--tables {request.tables}")
     return {
+        "format": "aoti" if request.aoti else "torchscript",
         "tables": request.tables,
         "bytes": path.stat().st_size,
         "data": str(data.path),

@@ -1,0 +1,46 @@
+"""The model as an AOTInductor package: torch.export's graph compiled to machine code, beside the script that checks its inputs."""
+
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from coldrank.models.serving.compiled import OneUser, Ready, example, shapes
+from coldrank.models.serving.twin import Twin
+from coldrank.train.export.parity import Request, Serve
+
+
+def write_package(twin: Twin, folder: Path) -> None:
+    """Writes `model.pt2` and `ready.pt`. Compiling needs a C++ compiler."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+        torch.jit.save(torch.jit.script(Ready(twin.inputs)), str(folder / "ready.pt"))
+    with torch.no_grad(), warnings.catch_warnings():
+        # Of torch 2.13's own code while it exports.
+        warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec.` is deprecated", FutureWarning)
+        program = torch.export.export(OneUser(twin), (example(twin.inputs),), dynamic_shapes=(shapes(twin.inputs),))
+        torch._inductor.aoti_compile_and_package(program, package_path=str(folder / "model.pt2"))
+
+
+def load_package(folder: Path) -> Serve:
+    """The compiled model behind its checks: a request of one user -> task: probabilities [C]."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+        ready = torch.jit.load(str(folder / "ready.pt"))
+    model = torch._inductor.aoti_load_package(str(folder / "model.pt2"))
+    return lambda request: model(ready(request))
+
+
+def by_user(serve: Serve, names: list[str]) -> Serve:
+    """A model for requests of one user, for requests of B users with a candidate each."""
+
+    def each(request: Request) -> dict[str, Tensor]:
+        parts = {
+            n: request[n].split(request[f"{n}.lengths"].tolist() if f"{n}.lengths" in request else 1) for n in names
+        }
+        parts |= {n: request[n].split(1) for n in request if n not in parts}
+        given = [serve(dict(zip(parts, values, strict=True))) for values in zip(*parts.values(), strict=True)]
+        return {task: torch.cat([g[task] for g in given]) for task in given[0]}
+
+    return each
