@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -127,9 +127,11 @@ class Scored:
         """frame: rows in order of time, with `VECTORS`."""
         item = np.asarray(frame["item_vector"].to_numpy(), np.float32)
         users = np.asarray(frame["user_vectors"].to_numpy(), np.float32).reshape(len(frame), -1, item.shape[1])
-        ids = (frame[n].to_numpy().astype(np.int64) for n in ("user_id", "item_id", "item_views"))
+        user, item_id, views = (frame[n].to_numpy().astype(np.int64) for n in ("user_id", "item_id", "item_views"))
         label = frame[f"label_{task}"].fill_null(-1).to_numpy()
-        return cls(*ids, label, frame["route"].to_numpy(), item, np.ascontiguousarray(users.transpose(1, 0, 2)))
+        return cls(
+            user, item_id, views, label, frame["route"].to_numpy(), item, np.ascontiguousarray(users.transpose(1, 0, 2))
+        )
 
 
 def judge(frame: pl.DataFrame, task: str, config: RetrievalConfig, met: Met, seed: int) -> list[Row]:
@@ -156,7 +158,7 @@ def _metrics(
     rank: NDArray[np.float64], candidates: Ints, cohort: str, task: str, ks: tuple[int, ...], name: str
 ) -> list[Row]:
     n = len(rank)
-    values = {f"recall@{k}{name}": rank < k for k in ks}
+    values: dict[str, NDArray[Any]] = {f"recall@{k}{name}": rank < k for k in ks}
     values |= {f"ndcg@{k}{name}": np.where(rank < k, 1 / np.log2(rank + 2), 0.0) for k in ks}
     values |= {f"candidates{name}": candidates}
     return [

@@ -157,7 +157,7 @@ class Stream:
         found = metric_rows(frame, self.run.config, progress.step, NEXT)
         if self.run.config.two_tower is None:
             return found
-        about = {"step": progress.step, "period": None, "split": NEXT}
+        about: dict[str, str | float | int | None] = {"step": progress.step, "period": None, "split": NEXT}
         return found + [about | row for row in mean_over_periods(self.folder.rows(NEXT))]
 
     def _predictions(self, period: str) -> Path:

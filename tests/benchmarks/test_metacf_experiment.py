@@ -122,7 +122,7 @@ def test_arms_take_the_settings_of_those_they_vary(tmp_path):
     (tmp_path / "tuned").mkdir()
     trials = [{"settings": {"hidden": h}, "hr": hr} for h, hr in ((128, 0.1), (512, 0.3), (64, 0.2))]
     (tmp_path / "tuned/ours.json").write_text(json.dumps(trials))
-    assert metacf.settings_of("ours_k2", tmp_path) == {"hidden": 512, "steps": 2}
+    assert metacf.settings_of("ours_no_steps", tmp_path) == {"hidden": 512, "steps": 0}
     assert all(arm.of in ARMS for arm in ALL.values() if arm.of)
 
 

@@ -47,6 +47,8 @@ class Pam(Hook):
     """
 
     slices: ClassVar[bool] = False
+    cuts: Tensor
+    weights: Tensor
 
     def __init__(self, config: RunConfig, features: FeatureSet) -> None:
         super().__init__()
