@@ -55,7 +55,7 @@ def _kuairand(sources: Any) -> None:
     about = "KuaiRand (Pure or 1K), official files: log_*.csv, user_features_*.csv, video_features_basic_*.csv"
     parser = sources.add_parser("kuairand", help=about, description=about)
     _common(parser)
-    _by_time(parser)
+    _split(parser, "time")
     outcomes = ", ".join(OUTCOMES)
     names = ",".join(DEFAULT_TASKS)
     parser.add_argument("--tasks", type=_names, default=names, help=f"labels, among {outcomes} (default: %(default)s)")
@@ -72,11 +72,7 @@ def _movielens(sources: Any) -> None:
     about = "MovieLens, official files: u.data (100K), ratings.dat (1M) or ratings.csv (20M, 25M, latest)"
     parser = sources.add_parser("movielens", help=about, description=about)
     _common(parser)
-    parser.add_argument(
-        "--split", choices=("users", "time"), default="users", help="hold out users, or the last days (default: users)"
-    )
-    _by_time(parser)
-    _by_users(parser)
+    _split(parser, "users")
     parser.set_defaults(run=run, open=_open_movielens)
 
 
@@ -87,7 +83,7 @@ def _own_log(sources: Any) -> None:
         "--spec", type=Path, required=True, metavar="FILE", help="Python file that defines spec = LogSpec(...)"
     )
     _common(parser)
-    _by_time(parser)
+    _split(parser, "time")
     parser.set_defaults(run=run, open=_open_log)
 
 
@@ -111,16 +107,19 @@ def _common(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _by_time(parser: argparse.ArgumentParser) -> None:
+def _split(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument(
+        "--split",
+        choices=("users", "time"),
+        default=default,
+        help="hold out users, or the last days (default: %(default)s)",
+    )
     parser.add_argument(
         "--test-from", type=_day, metavar="DAY", help="first day of test, like 2022-05-04 (default: the last two days)"
     )
     parser.add_argument(
         "--valid-days", type=_count, default=2, metavar="N", help="last days before test for validation (default: 2)"
     )
-
-
-def _by_users(parser: argparse.ArgumentParser) -> None:
     # POSO section 5.3 trains on 100k of the 138k users of MovieLens-20M; a tenth of those is for validation here.
     parser.add_argument(
         "--test-share", type=float, default=0.278, metavar="P", help="share of users for test (default: 0.278)"
@@ -133,13 +132,13 @@ def _by_users(parser: argparse.ArgumentParser) -> None:
 
 def _open_kuairand(args: argparse.Namespace) -> tuple[EventLog, Split]:
     log = open_kuairand(args.data, tasks=args.tasks, signals=args.signals, include_random=args.include_random)
-    return log, partial(_time_split, args)
+    return log, _chosen(args)
 
 
 def _open_movielens(args: argparse.Namespace) -> tuple[EventLog, Split]:
     if args.split == "time" and args.test_from is None:
         raise UserError("--split time: needs --test-from DAY, the first day of test")
-    return open_movielens(args.data), partial(_user_split if args.split == "users" else _time_split, args)
+    return open_movielens(args.data), _chosen(args)
 
 
 def _open_log(args: argparse.Namespace) -> tuple[EventLog, Split]:
@@ -147,7 +146,11 @@ def _open_log(args: argparse.Namespace) -> tuple[EventLog, Split]:
         raise UserError(
             f"--out {args.out}: lies in --data {args.data}, where it would be read as events; choose another"
         )
-    return open_log(args.data, load_spec(args.spec)), partial(_time_split, args)
+    return open_log(args.data, load_spec(args.spec)), _chosen(args)
+
+
+def _chosen(args: argparse.Namespace) -> Split:
+    return partial(_user_split if args.split == "users" else _time_split, args)
 
 
 def _time_split(args: argparse.Namespace, events: Events) -> Any:

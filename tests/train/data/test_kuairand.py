@@ -86,6 +86,15 @@ def test_random_logs_are_read_only_on_request(tmp_path: Path) -> None:
     assert len(load_events(open_kuairand(folder, include_random=True)).time) == 6
 
 
+def test_users_are_held_out_on_request(tmp_path: Path) -> None:
+    log = write_log(tmp_path / "log", [row(user, 7, hour, "20220422") for hour in range(3) for user in range(10)])
+    shares = ("--test-share", "0.3", "--valid-share", "0.2")
+    assert command(log, tmp_path / "out", "--split", "users", *shares) == 0
+    files = {split: tmp_path / f"out/samples/split={split}/**/*.parquet" for split in ("train", "valid", "test")}
+    users = [set(pl.read_parquet(f, columns=["user_id"], hive_partitioning=False)["user_id"]) for f in files.values()]
+    assert [len(u) for u in users] == [5, 2, 3] and len(set.union(*users)) == 10
+
+
 def test_the_day_is_the_logs_own_and_else_that_of_utc_plus_8(tmp_path: Path) -> None:
     rows = [row(1, 7, -0.5, "20220425"), row(1, 7, -0.4, "")]
     events = load_events(open_kuairand(write_log(tmp_path / "log", rows)))
