@@ -8,6 +8,7 @@ from dataclasses import replace
 from coldrank.models.features import Feature, Table
 from coldrank.models.two_tower import TwoTowerConfig
 from coldrank.train.config import DataConfig, OptimConfig, RunConfig, TrainConfig
+from coldrank.train.hooks.pam_config import PamConfig
 
 DIM = 8
 
@@ -40,6 +41,12 @@ def pf() -> RunConfig:
         optim=OptimConfig(sparse_lr=0.03, dense_lr=1e-3, table_init=0.05),
         train=TrainConfig(mode="periods", first_period="p25", look_back=(), checkpoint_every=0),
     )
+
+
+def pf_balanced() -> RunConfig:
+    """PF with the losses weighed as PAM weighs its tasks': the control that tells the inner loop's gain from the weights'."""
+    weighing = PamConfig(steps=0, support=0.0, query_average="task")
+    return replace(pf(), name="pf_balanced", hooks=("pam",), pam=weighing)
 
 
 def pam_m() -> RunConfig:

@@ -19,12 +19,14 @@ class InnerLoop(nn.Module):
 
     rates: float [S, P], alpha of every step and tensor, trained with everything else. Not bounded: a rate that turns negative
     says that the task's support set misleads. second_order: the outer gradient passes through the inner ones; else these count
-    as constants.
+    as constants. steps may be 0: nothing is adapted then.
     """
 
     def __init__(self, names: Sequence[str], steps: int = 1, rate: float = 1e-3, second_order: bool = True) -> None:
         super().__init__()
-        check_sizes(names=len(names), steps=steps)
+        check_sizes(names=len(names))
+        if steps < 0:
+            raise ValueError(f"steps is {steps}: it must not be below 0")
         self.names = tuple(names)
         self.second_order = second_order
         self.rates = nn.Parameter(torch.full((steps, len(names)), rate))

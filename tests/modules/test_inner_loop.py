@@ -158,8 +158,8 @@ def test_pad_tasks():
     assert empty.shape == (2, 0)
 
 
-def test_refuses_a_loop_without_steps_or_tensors():
-    with pytest.raises(ValueError, match="steps is 0"):
-        InnerLoop(NAMES, steps=0)
+def test_refuses_a_loop_of_negative_length_or_without_tensors():
+    with pytest.raises(ValueError, match="steps is -1"):
+        InnerLoop(NAMES, steps=-1)
     with pytest.raises(ValueError, match="names is 0"):
         InnerLoop((), steps=1)

@@ -108,8 +108,9 @@ class Pam(Hook):
         n = self.config.tasks
         task = route(batch.keys["item_views"], self.cuts)
         first = support(task, n, self.config.support)
+        query = ~first if self.config.query == "rest" else torch.ones_like(first)
         device = batch.labels.device
-        return Split(task.to(device), Rows.of(task, n, first).to(device), Rows.of(task, n, ~first).to(device))
+        return Split(task.to(device), Rows.of(task, n, first).to(device), Rows.of(task, n, query).to(device))
 
     def start(self, model: nn.Module) -> Weights:
         """Theta, and with `own` what each task adds to it: [N, ...]."""

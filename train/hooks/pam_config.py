@@ -11,7 +11,8 @@ class PamConfig:
     cuts: views of the item before the event at which the tasks part; quantiles: take as many tasks, of equally many events of
     the first period, in their place (0: the cuts). cold: the task (0-based) of cold items. cold_weight, other_weight: lambda, of
     its loss and of those of the others.
-    steps, rate, second_order: of the inner loop. support: share of a task's rows in a batch. support_average, query_average:
+    steps, rate, second_order: of the inner loop; without steps the hook only weighs the tasks' losses. support: share of a task's
+    rows in a batch, which come first; the others are query, or with query=all every row is. support_average, query_average:
     a task's loss is the sum over its rows divided by the rows of the batch, or the mean over its own rows. candidates: of a row of
     a support or query set: the users of that set's rows, or of the whole batch. step_weights: of the query losses after 0, 1, ... inner steps (empty: that of the last alone).
     adapt: what of the model is adapted, by the beginning of its parameters' names. across: whether every rank adapts to its
@@ -34,6 +35,7 @@ class PamConfig:
     rate: float = 1e-3
     second_order: bool = True
     support: float = 0.25
+    query: Literal["rest", "all"] = "rest"
     support_average: Literal["batch", "task"] = "task"
     query_average: Literal["batch", "task"] = "batch"
     candidates: Literal["set", "batch"] = "batch"
@@ -66,8 +68,11 @@ class PamConfig:
             (self.quantiles == 1 or self.quantiles < 0, f"quantiles={self.quantiles}: must be 0, or 2 or more"),
             (not 0 <= self.cold < self.tasks, f"cold={self.cold}: must be one of the tasks 0 to {self.tasks - 1}"),
             (min(self.lambdas) < 0, f"weights={self.lambdas}: must not be below 0"),
-            (self.steps < 1, f"steps={self.steps}: must be at least 1"),
-            (not 0 < self.support < 1, f"support={self.support}: must be between 0 and 1"),
+            (self.steps < 0, f"steps={self.steps}: must not be below 0"),
+            (
+                not 0 <= self.support < 1 or (self.support == 0) != (self.steps == 0),
+                f"support={self.support}: must be between 0 and 1; 0 goes with steps=0",
+            ),
             (
                 len(self.step_weights) not in (0, self.steps + 1),
                 f"step_weights={list(self.step_weights)}: give steps + 1 = {self.steps + 1}, or none",

@@ -113,7 +113,7 @@ class Enhancer(nn.Module):
         one = torch.zeros_like(split.task)
         cold = {name: w[self.config.cold].unsqueeze(0) for name, w in start.items()}
         weights = pam.adapt(task, rows, Rows.of(one, 1, use & first), cold, pam.among(split.support))[-1]
-        query = Rows.of(one, 1, use & ~first)
+        query = Rows.of(one, 1, use & ~first if self.config.query == "rest" else use)
         scale = pam.scale(query, len(rows.labels), self.config.query_average)
         losses = rows.losses(weights, query, pam.among(split.query))
         return (pam.of_tasks(task, losses, query) * scale).sum()

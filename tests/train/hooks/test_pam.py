@@ -98,7 +98,7 @@ def naive(task, batch, c, rates):
     bounds = zip((-1, *c.cuts), (*c.cuts, 10**9), strict=True)
     of_task = [((views > low) & (views <= high)).nonzero().squeeze(1) for low, high in bounds]
     supports = [row for rows in of_task for row in rows[: int(c.support * len(rows))].tolist()]
-    queries = [row for row in range(n_rows) if row not in supports]
+    queries = [row for row in range(n_rows) if c.query == "all" or row not in supports]
     if c.candidates == "batch":
         supports = queries = list(range(n_rows))
     for n, rows in enumerate(of_task):
@@ -115,7 +115,7 @@ def naive(task, batch, c, rates):
                 }
             path.append(weights)
         shares = c.step_weights or (0.0,) * c.steps + (1.0,)
-        query = rows[first:]
+        query = rows if c.query == "all" else rows[first:]
         for share, w in zip(shares, path, strict=True):
             if share and len(query):
                 own = losses(w, query, queries)
@@ -134,6 +134,7 @@ def naive(task, batch, c, rates):
         {"step_weights": (0.1, 0.1, 0.8)},
         {"candidates": "set"},
         {"candidates": "set", "same_user": False},
+        {"candidates": "set", "query": "all"},
     ],
 )
 def test_equals_a_loop_over_the_tasks(folder, pam):
@@ -157,6 +158,15 @@ def test_equals_a_loop_over_the_tasks(folder, pam):
 def test_without_steps_and_weights_the_loss_is_that_of_the_base(folder):
     neutral = {"rate": 0.0, "cold_weight": 1.0, "other_weight": 1.0, "support": 0.001}
     batch, task, _ = batch_and_task(folder, config(**neutral))
+    torch.testing.assert_close(task(batch).loss, task.rank(batch, task.embeddings(batch)).loss, rtol=1e-12, atol=0)
+
+
+def test_without_an_inner_loop_the_hook_weighs_the_tasks(folder):
+    batch, task, hook = batch_and_task(folder, config(steps=0, support=0.0, query_average="task"))
+    total, _ = naive(task, batch, hook.config, hook.loop.rates)
+    torch.testing.assert_close(task(batch).loss, total)
+    even = config(steps=0, support=0.0, cold_weight=1.0, other_weight=1.0)
+    batch, task, _ = batch_and_task(folder, even)
     torch.testing.assert_close(task(batch).loss, task.rank(batch, task.embeddings(batch)).loss, rtol=1e-12, atol=0)
 
 
@@ -316,6 +326,7 @@ def test_quantiles_of_the_first_period_part_the_tasks(folder, tmp_path, ranks):
         ({"cuts": (5, 5)}, "must ascend"),
         ({"cold": 9}, "tasks 0 to 4"),
         ({"step_weights": (1.0,)}, "steps . 1 = 3"),
+        ({"steps": 0}, "0 goes with steps=0"),
         ({"gamma": (1.0, 1.0, 0.0), "behaviour": ("nothing",)}, "'nothing'"),
         ({"adapt": ("nothing",)}, "begins so; there is towers.user"),
     ],
