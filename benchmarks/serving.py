@@ -23,7 +23,6 @@ from coldrank.train.data.batches import DataFolder, as_tensors
 from coldrank.train.data.read import Raw, take_rows
 from coldrank.train.export import parity
 from coldrank.train.export.aoti import load_package, write_package
-from coldrank.train.export.signature import candidate_columns
 from coldrank.train.export.trained import Trained, load_trained
 from coldrank.train.export.write import load_script, save_script
 
@@ -34,7 +33,7 @@ CANDIDATES = (1, 10, 100, 500)
 
 def request_of(trained: Trained, raw: Raw, candidates: int, *, times: bool) -> Request:
     """The user with the longest history, and the first rows' items; times: the user's inputs once per candidate."""
-    chosen = candidate_columns(trained.encoder.features)
+    chosen = trained.columns()
     history = next(c for f in trained.encoder.features.features if f.role == "sequence" for c in f.raw_columns)
     user = int(np.argmax(np.diff(raw[history][1])))
     rows = {True: np.arange(candidates), False: np.full(candidates if times else 1, user)}
@@ -44,7 +43,7 @@ def request_of(trained: Trained, raw: Raw, candidates: int, *, times: bool) -> R
 
 def forms(trained: Trained, folder: Path, *, compiled: bool) -> dict[str, Serve]:
     """Name -> a loaded model."""
-    chosen = candidate_columns(trained.encoder.features)
+    chosen = trained.columns()
     twin = trained.twin(chosen)
     save_script(twin, folder / "model.pt")
     save_script(trained.twin(chosen, "int8"), folder / "int8.pt")

@@ -34,12 +34,14 @@ PART = 64
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """An export folder: the model, the columns that it reads, its tasks, and what tells it from another."""
+    """An export folder: the model, the columns that it reads, its tasks, and what tells it from another. temperature: of a two-tower
+    model, whose inner products become probabilities by it (0: of another)."""
 
     model: torch.jit.ScriptModule
     inputs: list[Input]
     tasks: list[str]
     digest: str
+    temperature: float
 
     @classmethod
     def open(cls, folder: Path) -> "Artifact":
@@ -51,12 +53,15 @@ class Artifact:
             raise UserError(f"{folder}: no export folder ({error}); make one with `coldrank export`") from None
         inputs = [_input(e) for e in told["inputs"] if not e["name"].endswith(".lengths")]
         digest = f"{len(content)}-{zlib.crc32(content):08x}"
-        return cls(load_script(folder / "model.pt"), inputs, [o["task"] for o in told["outputs"]], digest)
+        tasks, temperature = [o["task"] for o in told["outputs"]], told.get("temperature") or 0.0
+        return cls(load_script(folder / "model.pt"), inputs, tasks, digest, temperature)
 
     @torch.inference_mode()
     def score(self, raw: Raw) -> pl.DataFrame:
         """The columns of `raw` that identify a sample and its labels, and prob_<task>."""
         given = self.model(request_of(raw, [i.name for i in self.inputs]))
+        if self.temperature:
+            given = {t: torch.sigmoid(score / self.temperature) for t, score in given.items()}
         columns = {n: raw[n] for n in (*KEYS, *(f"label_{t}" for t in self.tasks)) if n in raw}
         frame = pl.DataFrame(columns | {f"prob_{t}": given[t].numpy() for t in self.tasks})
         labels = [pl.col(n).fill_nan(None).cast(pl.Int8) for n in columns if n.startswith("label_")]

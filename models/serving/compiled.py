@@ -18,7 +18,7 @@ class OneUser(nn.Module):
 
     def __init__(self, twin: Twin) -> None:
         super().__init__()
-        self.stage, self.ranker, self.tasks = twin.stage, twin.ranker, twin.tasks
+        self.core, self.tasks = twin.core, twin.tasks
         # An input whose size is C; none: every candidate is the same, and there is one.
         names = [f"{i.name}.lengths" if i.is_list else i.name for i in twin.inputs if i.per == "candidate"]
         self.candidate = names[0] if names else ""
@@ -26,8 +26,7 @@ class OneUser(nn.Module):
     def forward(self, ready: dict[str, Tensor]) -> dict[str, Tensor]:
         """Inputs of one user and C candidates -> task: probabilities float32 [C]."""
         candidates = ready[self.candidate].shape[0] if self.candidate else 1
-        probabilities = torch.sigmoid(self.ranker(self.stage(ready, 1, candidates)))
-        return dict(zip(self.tasks, probabilities.unbind(1), strict=True))
+        return dict(zip(self.tasks, self.core(ready, 1, candidates).unbind(1), strict=True))
 
 
 class Ready(nn.Module):

@@ -36,12 +36,12 @@ class Served:
     sequence: str = ""
 
 
-def served_inputs(features: FeatureSet, candidate: Iterable[str]) -> tuple[Served, ...]:
-    """The inputs of the features. candidate: the raw columns that differ between the candidates of a request; none of a
-    sequence."""
+def served_inputs(features: FeatureSet, candidate: Iterable[str], counts: Iterable[str] = ()) -> tuple[Served, ...]:
+    """The inputs of the features, and counts that no feature reads. candidate: the raw columns that differ between the candidates
+    of a request; none of a sequence."""
     columns = set(candidate)
     sequences = {c: f for f in features.features if f.role == "sequence" for c in f.raw_columns}
-    return tuple(
+    read = tuple(
         Served(
             name=i.name,
             dtype=i.dtype,
@@ -54,6 +54,11 @@ def served_inputs(features: FeatureSet, candidate: Iterable[str]) -> tuple[Serve
             sequence=sequences[i.name].sequence if i.name in sequences else "",
         )
         for i in features.inputs
+    )
+    more = [name for name in counts if name not in {i.name for i in read}]
+    return (
+        *read,
+        *(Served(name=n, dtype="int", per="candidate" if n in columns else "request", default=0) for n in more),
     )
 
 

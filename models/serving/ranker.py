@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from coldrank.models.features import FeatureSet
 from coldrank.models.ranker import Ranker
-from coldrank.models.serving.order import code_places, places
+from coldrank.models.serving.hooked import Routed
+from coldrank.models.serving.order import code_places, places, spread
+from coldrank.models.serving.routed import PlainTowers, RoutedTowers
 from coldrank.models.serving.stage import Looked, Order
 from coldrank.modules import MultiheadAttention, PosoMultiheadAttention
 
@@ -33,11 +35,6 @@ class SplitLinear(nn.Module):
         """r: [Q, ..], c: [C, ..] -> [C, out]."""
         once = torch.addmm(self.bias, request, self.of_request)
         return torch.addmm(spread(once, candidate.shape[0]), candidate, self.of_candidate)
-
-
-def spread(x: Tensor, rows: int) -> Tensor:
-    """Rows of requests [Q, ..] for the candidates [C, ..]; those of a single request are left to spread by themselves."""
-    return x if x.shape[0] == rows or x.shape[0] == 1 else x.repeat_interleave(rows // max(1, x.shape[0]), 0)
 
 
 class SequenceReader(nn.Module):
@@ -64,12 +61,13 @@ class SequenceReader(nn.Module):
 class ServedRanker(nn.Module):
     """`Ranker`, with its weights, over what `Stage` gives. Scriptable."""
 
-    def __init__(self, ranker: Ranker, features: FeatureSet, order: list[Order]) -> None:
+    def __init__(self, ranker: Ranker, features: FeatureSet, order: list[Order], routed: Routed | None = None) -> None:
         super().__init__()
         ranker = deepcopy(ranker).eval()
         request, candidate = (places(features, o) for o in order)
         width = len(request) + len(candidate)  # of the static inputs of training
-        self.mmoe, self.towers = ranker.mmoe, ranker.towers
+        self.mmoe = ranker.mmoe
+        self.towers = PlainTowers(ranker.towers) if routed is None else RoutedTowers(ranker.towers, routed)
         self.sequences = nn.ModuleDict({n: SequenceReader(ranker, n, request, candidate) for n in ranker.attention})
         first, gate = ranker.mmoe.experts.first, ranker.mmoe.task_gate
         weight = torch.cat([first.weight, gate.weight]).detach()
@@ -92,7 +90,7 @@ class ServedRanker(nn.Module):
             parts.append(reader(request, candidate, looked.sequences[name], looked.lengths[name], pc))
         first = self.first(request, torch.cat(parts, 1))
         mixed = self.mmoe.mix(first[:, : self.first_width], first[:, self.first_width :], pc)
-        logits: Tensor = self.towers(mixed, pc)
+        logits: Tensor = self.towers(mixed, pc, looked.counts)
         return logits
 
     def _code(self, looked: Looked, request: Tensor, candidate: Tensor) -> Tensor:

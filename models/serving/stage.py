@@ -4,6 +4,7 @@ Q requests, C candidates, n rows of a side (Q or C), V values of a list, L seque
 """
 
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -25,12 +26,33 @@ class Side(NamedTuple):
 
 
 class Looked(NamedTuple):
-    """What a request holds. sequences: name -> [Q, L, D], zeros past a sequence's end. lengths: name -> int64 [Q]."""
+    """What a request holds. sequences: name -> [Q, L, D], zeros past a sequence's end. lengths: name -> int64 [Q].
+
+    What `Asked` asks for by feature or column: rows, int64 [n], in the feature's own table; codes, the states of signals, int64
+    [Q, L], -1 past the end; counts, int64 [n].
+    """
 
     request: Side
     candidate: Side
     sequences: dict[str, Tensor]
     lengths: dict[str, Tensor]
+    rows: dict[str, Tensor]
+    codes: dict[str, Tensor]
+    counts: dict[str, Tensor]
+
+
+def with_sides(looked: Looked, request: Side, candidate: Side) -> Looked:
+    """The same with other sides. Scriptable."""
+    return Looked(request, candidate, looked.sequences, looked.lengths, looked.rows, looked.codes, looked.counts)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """What is read beside the embeddings: rows of id features outside sequences, states of signals, and counts by raw column."""
+
+    rows: tuple[str, ...] = ()
+    codes: tuple[str, ...] = ()
+    counts: tuple[str, ...] = ()
 
 
 class Order(NamedTuple):
@@ -93,11 +115,21 @@ class Store(nn.Module):
 
     def by_position(self, rows: Tensor, lengths: Tensor, positions: int) -> Tensor:
         """rows int64 [V, H] of Q lists end to end -> [Q, L, D]; what is past L is left out, as in training."""
-        position = torch.arange(positions)
-        present = position < lengths.unsqueeze(1)
-        at = torch.where(present, (lengths.cumsum(0) - lengths).unsqueeze(1) + position, rows.shape[0])
-        padded = torch.cat([rows, torch.full((1, rows.shape[1]), self.rows.zero)])
-        return self.read(padded[at])
+        return self.read(by_position(rows, lengths, positions, self.rows.zero))
+
+
+def by_position(values: Tensor, lengths: Tensor, positions: int, fill: int) -> Tensor:
+    """Values int64 [V, H] of Q lists end to end -> [Q, L, H], filled up past a list's end. Scriptable."""
+    position = torch.arange(positions)
+    present = position < lengths.unsqueeze(1)
+    at = torch.where(present, (lengths.cumsum(0) - lengths).unsqueeze(1) + position, values.shape[0])
+    return torch.cat([values, torch.full((1, values.shape[1]), fill)])[at]
+
+
+def count_of(values: Tensor) -> Tensor:
+    """A raw count, a number of any type, as int64; what is not finite is missing: 0. Scriptable."""
+    exact = values.to(torch.float64)
+    return torch.where(torch.isfinite(exact), exact, 0.0).clamp(-9007199254740992.0, 9007199254740992.0).to(torch.int64)
 
 
 class Stage(nn.Module):
@@ -112,9 +144,17 @@ class Stage(nn.Module):
     columns: dict[str, str]
     sequences: dict[str, list[str]]
     positions: dict[str, int]
+    asked_rows: list[tuple[str, int, int, int]]
+    asked_codes: list[str]
+    asked_counts: list[str]
 
     def __init__(
-        self, encoder: FeatureEncoder, tables: dict[str, Tensor], candidate: set[str], precision: Precision
+        self,
+        encoder: FeatureEncoder,
+        tables: dict[str, Tensor],
+        candidate: set[str],
+        precision: Precision,
+        asked: Asked,
     ) -> None:
         """tables: name -> float32 [rows, D]. candidate: raw columns that differ between candidates."""
         super().__init__()
@@ -143,19 +183,25 @@ class Stage(nn.Module):
         self.signal_starts = {f.name: starts[f.name] for f in states}
         self.sequences = {name: [f.name for f in fs] for name, fs in features.sequences.items()}
         self.positions = {f.name: f.length for fs in features.sequences.values() for f in fs}
-        self.order = [self._lay(features, list(kinds), groups, fs, i) for i, fs in enumerate(sides)]
+        # Of an id feature: its side, its place among the rows that are found there, and where its table starts.
+        self.asked_rows = []
+        self.asked_codes, self.asked_counts = list(asked.codes), list(asked.counts)
+        places = [_found(features, groups, fs, i) for i, fs in enumerate(sides)]
+        for i, of_side in enumerate(places):
+            at = {f.name: (f.name, i, place[0], starts[f.table]) for f, place in of_side if f.name in asked.rows}
+            self.asked_rows += at.values()
+        self.order = [self._lay(features, list(kinds), places[i], fs, i) for i, fs in enumerate(sides)]
 
     def _lay(
-        self, features: FeatureSet, kinds: list[tuple[int, int]], groups: dict[str, Sides], side: list[Feature], i: int
+        self,
+        features: FeatureSet,
+        kinds: list[tuple[int, int]],
+        at: list[tuple[Feature, list[int]]],
+        side: list[Feature],
+        i: int,
     ) -> Order:
-        """Tells the stores what is theirs of a side, and returns the order that follows."""
-        found = [f for g in groups.values() for f in (g.candidate if i else g.request)]
-        found += [f for f in side if f.kind == "bucket"]
-        places, at = {}, 0
-        for f in found:
-            reads = features.table(f.table_name).reads
-            places[f.name] = list(range(at, at + reads))
-            at += reads
+        """Tells the stores what is theirs of a side, and returns the order that follows. at: as `_found` says."""
+        found, places = [f for f, _ in at], {f.name: place for f, place in at}
         static: list[Feature] = []
         pc: list[Feature] = []
         for kind, store in zip(kinds, self.stores, strict=True):
@@ -206,7 +252,27 @@ class Stage(nn.Module):
         sides = [Side(torch.cat(static[i], 1), dense[i], torch.cat(codes[i], 1)) for i in range(2)]
         sequences = {name: torch.cat([read[f] for f in fs], 2) for name, fs in self.sequences.items()}
         ends = {name: lengths[fs[0]].clamp(max=self.positions[fs[0]]) for name, fs in self.sequences.items()}
-        return Looked(sides[0], sides[1], sequences, ends)
+        own = {name: found[side][place] - start for name, side, place, start in self.asked_rows}
+        codes_of: dict[str, Tensor] = {}
+        for name in self.asked_codes:
+            states = lists[name] - self.signal_starts[name]
+            codes_of[name] = by_position(states, lengths[name], self.positions[name], -1).squeeze(2)
+        counts = {name: count_of(raw[name]) for name in self.asked_counts}
+        return Looked(sides[0], sides[1], sequences, ends, own, codes_of, counts)
+
+
+def _found(
+    features: FeatureSet, groups: dict[str, Sides], side: list[Feature], i: int
+) -> list[tuple[Feature, list[int]]]:
+    """The features of a side whose rows are found one by one, in their order, and the places of their rows."""
+    found = [f for g in groups.values() for f in (g.candidate if i else g.request)]
+    found += [f for f in side if f.kind == "bucket"]
+    places, at = [], 0
+    for f in found:
+        reads = features.table(f.table_name).reads
+        places.append((f, list(range(at, at + reads))))
+        at += reads
+    return places
 
 
 def _sides(features: FeatureSet, candidate: set[str], per: str) -> list[Feature]:

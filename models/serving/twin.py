@@ -5,12 +5,50 @@ from torch import Tensor, nn
 
 from coldrank.models.encode import FeatureEncoder
 from coldrank.models.ranker import Ranker
+from coldrank.models.serving.backbone import ServedBackbone
+from coldrank.models.serving.hooked import Hooked, Layout
 from coldrank.models.serving.inputs import Door, Served, served_inputs
 from coldrank.models.serving.ranker import ServedRanker
 from coldrank.models.serving.stage import Stage
 from coldrank.models.serving.tables import Precision
+from coldrank.models.serving.two_tower import ServedTwoTower
 from coldrank.models.serving.update import apply, check, digest
-from coldrank.models.serving.whole import ServedWhole
+from coldrank.models.two_tower import TwoTower
+
+
+class Core(nn.Module):
+    """Lookup, what hooks make of it, and the model: everything behind the door. Scriptable."""
+
+    def __init__(
+        self,
+        encoder: FeatureEncoder,
+        tables: dict[str, Tensor],
+        model: nn.Module,
+        candidate: set[str],
+        precision: Precision,
+        hooked: Hooked,
+    ) -> None:
+        super().__init__()
+        features = encoder.features
+        self.stage = Stage(encoder, tables, candidate, precision, hooked.asked)
+        order = self.stage.order
+        layout = Layout(features=features, order=order, candidate=candidate, precision=precision)
+        self.hooks = nn.ModuleList(made(layout) for made in hooked.made)
+        self.retrieves = isinstance(model, TwoTower)
+        if isinstance(model, TwoTower):
+            self.model: nn.Module = ServedTwoTower(model, features, order, hooked.routed)
+        elif isinstance(model, Ranker):
+            self.model = ServedRanker(model, features, order, hooked.routed)
+        else:
+            self.model = ServedBackbone(model, features, order)
+
+    def forward(self, raw: dict[str, Tensor], requests: int, candidates: int) -> Tensor:
+        """raw: a request that `Door` has let in -> probabilities [C, T]; of the two-tower model, inner products."""
+        looked = self.stage(raw, requests, candidates)
+        for hook in self.hooks:
+            looked = hook(looked)
+        given: Tensor = self.model(looked)
+        return given if self.retrieves else torch.sigmoid(given)
 
 
 class Twin(nn.Module):
@@ -25,22 +63,21 @@ class Twin(nn.Module):
         self,
         encoder: FeatureEncoder,
         tables: dict[str, Tensor],
-        ranker: nn.Module,
+        model: nn.Module,
         tasks: list[str],
         candidate: set[str],
         precision: Precision = "float32",
+        hooked: Hooked | None = None,
     ) -> None:
-        """tables: name -> float32 [rows, D]. candidate: raw columns that differ between the candidates of a request."""
+        """tables: name -> float32 [rows, D]. candidate: raw columns that differ between the candidates of a request.
+
+        Raises ValueError for a column that a hook needs on the other side."""
         super().__init__()
         self.tasks = tasks
-        inputs = served_inputs(encoder.features, candidate)
+        hooked = hooked or Hooked()
+        inputs = served_inputs(encoder.features, candidate, hooked.asked.counts)
         self.door = Door(inputs)
-        self.stage = Stage(encoder, tables, candidate, precision)
-        features, order = encoder.features, self.stage.order
-        if isinstance(ranker, Ranker):
-            self.ranker: nn.Module = ServedRanker(ranker, features, order)
-        else:
-            self.ranker = ServedWhole(ranker, features, order)
+        self.core = Core(encoder, tables, model, candidate, precision, hooked)
         self.requires_grad_(False)
         self.eval()
         # The same tensors by name, for a script to find; as an attribute they stay out of the modules' own state.
@@ -63,7 +100,8 @@ class Twin(nn.Module):
         self.version.copy_(delta["to"])
 
     def forward(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
-        """raw: the inputs by name -> task: probabilities float32 [C]. Raises an error that names the input at fault."""
+        """raw: the inputs by name -> task: probabilities float32 [C] (of the two-tower model, inner products). Raises an error that
+        names the input at fault."""
         requests, candidates = self.door(raw)
-        probabilities = torch.sigmoid(self.ranker(self.stage(raw, requests, candidates)))
-        return {task: column for task, column in zip(self.tasks, probabilities.unbind(1))}  # noqa: B905
+        given = self.core(raw, requests, candidates)
+        return {task: column for task, column in zip(self.tasks, given.unbind(1))}  # noqa: B905

@@ -10,7 +10,7 @@ from export.served import CONFIGS, random_model
 
 from coldrank.train import score
 from coldrank.train.data.batches import DataFolder
-from coldrank.train.export.signature import candidate_columns, signature
+from coldrank.train.export.signature import signature
 from coldrank.train.export.trained import Trained
 from coldrank.train.export.write import save_script
 from coldrank.train.main import main
@@ -25,7 +25,7 @@ def trained(data: DataFolder) -> Trained:
 def artifact(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An export folder with what `score` reads."""
     folder = tmp_path_factory.mktemp("artifact")
-    twin = trained.twin(candidate_columns(trained.encoder.features))
+    twin = trained.twin(trained.columns())
     save_script(twin, folder / "model.pt")
     (folder / "signature.json").write_text(json.dumps(signature(twin.inputs, trained.tasks, {})))
     return folder
@@ -50,7 +50,7 @@ def test_every_row_gets_the_trained_model_s_probability(artifact, data, trained,
     assert kept == ["user_id", "item_id", "time", "user_views", "item_views", "label_long_view", "label_like"]
     assert scored.select(kept).equals(samples.select(kept))
     reader = score.SampleReader([source], trained.make.columns(), 1000)
-    wanted = trained.probabilities(next(reader.epoch(0)))
+    wanted = trained.scores(next(reader.epoch(0)))
     given = torch.from_numpy(scored.select("prob_long_view", "prob_like").to_numpy().copy())
     torch.testing.assert_close(given, wanted, rtol=0, atol=1e-5)
     assert [p.name for p in tmp_path.iterdir()] == ["scores.parquet"]

@@ -64,11 +64,11 @@ def request_of(raw: Raw, names: list[str]) -> Request:
 
 def score_both(trained: Trained, serve: Serve, raw: Raw) -> Both:
     """Scores rows by the trained model and by a served one."""
-    names = [i.name for i in trained.encoder.features.inputs]
+    names = trained.reads
     theirs, ours = [], []
     batches = list(in_batches(raw))
     for part in tqdm(batches, desc="parity", unit="batch"):
-        theirs.append(trained.probabilities(part))
+        theirs.append(trained.scores(part))
         given = serve(request_of(part, names))
         ours.append(torch.stack([given[t] for t in trained.tasks], 1))
     a, b = torch.cat(theirs), torch.cat(ours)
@@ -76,7 +76,8 @@ def score_both(trained: Trained, serve: Serve, raw: Raw) -> Both:
     return Both(difference, _frame(trained, raw, a), _frame(trained, raw, b))
 
 
-def _frame(trained: Trained, raw: Raw, probabilities: Tensor) -> pl.DataFrame:
+def _frame(trained: Trained, raw: Raw, scores: Tensor) -> pl.DataFrame:
+    probabilities = torch.sigmoid(scores / trained.temperature) if trained.temperature else scores
     columns = {k: raw[k] for k in KEYS} | {f"label_{t}": raw[f"label_{t}"] for t in trained.tasks}
     columns |= {f"prob_{t}": probabilities[:, i].numpy() for i, t in enumerate(trained.tasks)}
     frame = pl.DataFrame(columns)

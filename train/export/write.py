@@ -21,7 +21,7 @@ from coldrank.train.data.batches import DataFolder
 from coldrank.train.errors import UserError
 from coldrank.train.export import parity
 from coldrank.train.export.aoti import by_user, load_package, write_package
-from coldrank.train.export.signature import candidate_columns, signature
+from coldrank.train.export.signature import signature
 from coldrank.train.export.trained import Trained, load_trained
 from coldrank.train.export.triton import write_repository
 
@@ -52,8 +52,7 @@ def export(request: Request) -> dict[str, Any]:
         raise UserError(f"--out {request.out}: exists already; give a new folder")
     trained = load_trained(request.run)
     data = DataFolder.open(request.data or _data_of(request.run))
-    columns = candidate_columns(trained.encoder.features, request.candidate)
-    twin = trained.twin(columns, request.tables)
+    twin = trained.twin(trained.columns(request.candidate), request.tables)
     with new_folder(request.out) as folder:
         if request.aoti:
             write_package(twin, folder)
@@ -61,7 +60,7 @@ def export(request: Request) -> dict[str, Any]:
             save_script(twin, folder / "model.pt")
             write_repository(twin, folder / "triton")
         meanings = {c["name"]: c["meaning"] for c in data.manifest["columns"]}
-        told = signature(twin.inputs, trained.tasks, meanings)
+        told = signature(twin.inputs, trained.tasks, meanings, trained.temperature)
         _json(folder / "signature.json", told | {"step": trained.step, "version": int(twin.version)})
         _json(folder / "config.json", to_dict(trained.config))
         if request.delta is not None:
@@ -89,8 +88,7 @@ def load_script(path: Path) -> torch.jit.ScriptModule:
 def hold(trained: Trained, folder: Path, data: DataFolder, request: Request) -> dict[str, Any]:
     """Compares the exported file with the trained model; raises UserError where it falls short, else returns what was found."""
     path = folder / ("model.pt2" if request.aoti else "model.pt")
-    inputs = [i.name for i in trained.encoder.features.inputs]
-    model = by_user(load_package(folder), inputs) if request.aoti else load_script(path)
+    model = by_user(load_package(folder), trained.reads) if request.aoti else load_script(path)
     exact = request.tables == "float32"
     split = request.split or trained.config.data.evaluate
     raw = parity.sample(trained, data, split, parity.ROWS if exact else parity.METRIC_ROWS)
@@ -119,11 +117,11 @@ def lead(base: Path, folder: Path) -> State:
     differ in more than their state."""
     for name, parts in (
         ("signature.json", ("inputs", "outputs")),
-        ("config.json", ("features", "tables", "model", "tasks")),
+        ("config.json", ("features", "tables", "model", "two_tower", "tasks", "hooks")),
     ):
         before, after = (_read(f / name) for f in (base, folder))
         for part in parts:
-            if before[part] != after[part]:
+            if before.get(part) != after.get(part):
                 raise UserError(
                     f"--delta {base}: {name} has other {part} than this run; export it whole, without --delta"
                 )

@@ -8,6 +8,7 @@ from tiny import growing, sample_base, tiny
 from torch import Tensor, nn
 
 from coldrank.configs import base as parts
+from coldrank.configs.base import history
 from coldrank.models.encode import FeatureEncoder
 from coldrank.models.features import Feature, Table
 from coldrank.models.maps import GrowingMap, ManagedMap
@@ -17,10 +18,11 @@ from coldrank.train.data.batches import DataFolder, as_tensors
 from coldrank.train.data.fit import fit_encoder
 from coldrank.train.data.read import Raw
 from coldrank.train.export import parity
-from coldrank.train.export.signature import candidate_columns
-from coldrank.train.export.trained import Trained
+from coldrank.train.export.trained import Trained, made_task
+from coldrank.train.hooks.config import MetaCFConfig
+from coldrank.train.hooks.mwuf_config import MwufConfig
+from coldrank.train.hooks.pam_config import PamConfig
 from coldrank.train.managed import admit
-from coldrank.train.task import RankingTask
 
 
 def multi_hash() -> RunConfig:
@@ -51,6 +53,25 @@ def two_tower() -> RunConfig:
     return replace(config, features=(*features, past), tasks={"like": 1.0}, two_tower=TwoTowerConfig())
 
 
+def hooked(base: RunConfig, *hooks: str) -> RunConfig:
+    """An arm with hooks; users are as wide as items, and half of the samples' counts are below the limits."""
+    tables = tuple(replace(t, dim=8) if t.name in ("user", "item") else t for t in base.tables)
+    return replace(
+        base,
+        tables=tables,
+        hooks=hooks,
+        mwuf=MwufConfig(below_views=100, users=4),
+        metacf=MetaCFConfig(below_views=100, steps=2, rate=0.5, signal="hist_like"),
+        pam=PamConfig(cuts=(20, 60, 120)),
+    )
+
+
+def two_tower_with_history() -> RunConfig:
+    """Towers, and a sequence beside them that MetaCF reads."""
+    config = two_tower()
+    return replace(config, features=(*config.features, *history(6, {"past_item_id": "item"}, ("like",), dim=4)))
+
+
 CONFIGS = {
     "base": sample_base,
     "poso": lambda: parts.poso(sample_base()),
@@ -72,6 +93,16 @@ CONFIGS = {
     "dcn": lambda: backbone("dcn"),
     "two_tower": two_tower,
     "multi_hash": multi_hash,
+    "base_mwuf": lambda: hooked(sample_base(), "mwuf"),
+    "poso_mwuf_growing": lambda: hooked(parts.all_features(parts.poso(growing())), "mwuf"),
+    "base_metacf": lambda: hooked(sample_base(), "metacf"),
+    "base_pam": lambda: hooked(sample_base(), "pam"),
+    "poso_pam": lambda: hooked(parts.poso(sample_base()), "pam"),
+    "poso_pam_mwuf_metacf": lambda: hooked(parts.poso(sample_base()), "pam", "mwuf", "metacf"),
+    "poso_metacf_mwuf": lambda: hooked(parts.poso(sample_base()), "metacf", "mwuf"),
+    "dcn_metacf_mwuf": lambda: hooked(backbone("dcn"), "metacf", "mwuf"),
+    "two_tower_pam": lambda: hooked(two_tower(), "pam"),
+    "two_tower_mwuf_pam": lambda: hooked(two_tower(), "mwuf", "pam"),
 }
 
 
@@ -86,9 +117,14 @@ def random_model(config: RunConfig, data: DataFolder, seed: int = 0) -> Trained:
             module.add(torch.arange(1, 30, 2))
         if isinstance(module, ManagedMap):
             admit(module, torch.arange(1, 30, 2), torch.ones(15, dtype=torch.int64))
-    task = RankingTask(encoder.features, config.model, config.tasks, two_tower=config.two_tower).eval()
+    task = made_task(config, encoder.features).eval()
     for name, parameter in task.named_parameters():
         nn.init.normal_(parameter, mean=0.5 * name.endswith("bias"), std=0.8)
+    for name, buffer in task.named_buffers():
+        if ".shift_" in name or name.endswith("mwuf.users"):
+            buffer.normal_()
+        if name.endswith("mwuf.present"):
+            buffer.copy_(torch.rand(buffer.shape) < 0.5)
     return Trained(config, encoder, task, 1)
 
 
@@ -99,9 +135,9 @@ def rows_of(trained: Trained, data: DataFolder, rows: int = 200) -> Raw:
 
 def request_of(trained: Trained, raw: Raw, user: int, candidates: list[int], *, once: bool = True) -> dict[str, Tensor]:
     """The inputs of a user (of row `user`) and candidates (of rows), the user's given once or for every candidate."""
-    chosen = candidate_columns(trained.encoder.features)
+    chosen = trained.columns()
     request: dict[str, Tensor] = {}
-    for i in trained.encoder.features.inputs:
-        rows = candidates if i.name in chosen else [user] * (1 if once else len(candidates))
-        request |= as_tensors({i.name: parity.take_rows({i.name: raw[i.name]}, np.array(rows, dtype=np.int64))[i.name]})
+    for name in trained.reads:
+        rows = candidates if name in chosen else [user] * (1 if once else len(candidates))
+        request |= as_tensors({name: parity.take_rows({name: raw[name]}, np.array(rows, dtype=np.int64))[name]})
     return request

@@ -10,7 +10,6 @@ from served import CONFIGS, random_model, request_of, rows_of
 from coldrank.train.data.batches import DataFolder
 from coldrank.train.export import parity
 from coldrank.train.export.aoti import by_user, load_package, write_package
-from coldrank.train.export.signature import candidate_columns
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +20,7 @@ def test_a_package_scores_as_the_trained_model(name: str, data: DataFolder, tmp_
         pytest.skip("no g++ here, which compiling needs")
     trained = random_model(CONFIGS[name](), data)
     raw = rows_of(trained, data)
-    twin = trained.twin(candidate_columns(trained.encoder.features), "int8" if name == "growing" else "float32")
+    twin = trained.twin(trained.columns(), "int8" if name == "growing" else "float32")
     write_package(twin, tmp_path)
     served = load_package(tmp_path)
     names = [i.name for i in twin.inputs]

@@ -13,7 +13,6 @@ from test_requests import malformed
 from coldrank.models.serving.update import delta
 from coldrank.train.data.batches import DataFolder
 from coldrank.train.export import parity
-from coldrank.train.export.signature import candidate_columns
 from coldrank.train.export.write import load_script, save_script
 
 SOURCE = Path(__file__).parents[3] / "models/serving/cpp/serve.cpp"
@@ -35,7 +34,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_cpp_answers_as_python_does(program: Path, data: DataFolder, tmp_path: Path):
     trained = random_model(CONFIGS["poso"](), data)
-    chosen = candidate_columns(trained.encoder.features)
+    chosen = trained.columns()
     raw = rows_of(trained, data)
     twin = trained.twin(chosen)
     save_script(twin, tmp_path / "model.pt")
@@ -58,12 +57,12 @@ def test_cpp_answers_as_python_does(program: Path, data: DataFolder, tmp_path: P
             torch.testing.assert_close(dict(answer), dict(wanted), rtol=0, atol=1e-6)
     assert refused > 50
     ours = torch.cat([torch.stack([a[t] for t in trained.tasks], 1) for a in answers[: len(whole)]])
-    torch.testing.assert_close(ours, trained.probabilities(raw), rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours, trained.scores(raw), rtol=0, atol=1e-5)
 
 
 def test_cpp_applies_a_delta(program: Path, data: DataFolder, tmp_path: Path):
     trained = random_model(CONFIGS["base"](), data)
-    chosen = candidate_columns(trained.encoder.features)
+    chosen = trained.columns()
     before = trained.twin(chosen)
     trained.task.embeddings.ebc.embedding_bags["item"].weight.data += 1
     after = trained.twin(chosen)

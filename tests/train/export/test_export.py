@@ -88,7 +88,7 @@ def test_the_signature_s_defaults_make_a_request(exported: Path):
 def test_the_model_loads_where_there_is_torch_alone(exported: Path, run: Path, data: DataFolder, tmp_path: Path):
     trained = load_trained(run)
     raw = parity.sample(trained, data, "test", 200)
-    request = parity.request_of(raw, [i.name for i in trained.encoder.features.inputs])
+    request = parity.request_of(raw, trained.reads)
     torch.save(request, tmp_path / "request.pt")
     subprocess.run(
         [sys.executable, "-W", "ignore", "-c", ALONE, exported, tmp_path / "request.pt", tmp_path / "given.pt"],
@@ -96,7 +96,7 @@ def test_the_model_loads_where_there_is_torch_alone(exported: Path, run: Path, d
         cwd=tmp_path,
     )
     given = torch.load(tmp_path / "given.pt")
-    wanted = trained.probabilities(raw)
+    wanted = trained.scores(raw)
     torch.testing.assert_close(torch.stack([given[t] for t in trained.tasks], 1), wanted, rtol=0, atol=1e-6)
     once = load_script(exported / "model.pt")(request_of(trained, raw, 0, [0, 1, 2]))
     torch.testing.assert_close(once["like"][0], wanted[0, 1], rtol=0, atol=1e-6)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from coldrank.models.serving.twin import Twin
 from coldrank.train.data.batches import DataFolder
-from coldrank.train.export.signature import candidate_columns
 from coldrank.train.export.write import load_script, save_script
 
 Request = dict[str, Tensor]
@@ -20,7 +19,7 @@ Request = dict[str, Tensor]
 @pytest.fixture(scope="module")
 def model(data: DataFolder) -> Twin:
     trained = random_model(CONFIGS["poso"](), data)
-    return trained.twin(candidate_columns(trained.encoder.features))
+    return trained.twin(trained.columns())
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from coldrank.models.serving.twin import Twin
 from coldrank.train.data.batches import DataFolder
-from coldrank.train.export.signature import candidate_columns
 from coldrank.train.export.triton import write_repository
 from coldrank.train.export.write import load_script
 
@@ -36,7 +35,7 @@ def repository(
 ) -> tuple[Twin, Path, list[dict[str, Tensor]]]:
     """A model, its repository, and three requests of four candidates."""
     trained = random_model(CONFIGS["poso"](), data)
-    twin = trained.twin(candidate_columns(trained.encoder.features))
+    twin = trained.twin(trained.columns())
     folder = tmp_path_factory.mktemp("triton")
     write_repository(twin, folder)
     raw = rows_of(trained, data)

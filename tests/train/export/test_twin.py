@@ -10,8 +10,8 @@ from served import CONFIGS, random_model, request_of, rows_of
 from coldrank.models.serving.tables import Rows
 from coldrank.models.serving.twin import Twin
 from coldrank.train.data.batches import DataFolder
+from coldrank.train.errors import UserError
 from coldrank.train.export import parity
-from coldrank.train.export.signature import candidate_columns
 from coldrank.train.export.write import load_script, save_script
 
 CLOSE = {"rtol": 0, "atol": 1e-5}
@@ -21,23 +21,26 @@ CLOSE = {"rtol": 0, "atol": 1e-5}
 def test_twin_equals_training_eager_and_scripted(name: str, data: DataFolder, tmp_path: Path):
     trained = random_model(CONFIGS[name](), data)
     raw = rows_of(trained, data)
-    twin = trained.twin(candidate_columns(trained.encoder.features))
+    twin = trained.twin(trained.columns())
     save_script(twin, tmp_path / "model.pt")
     served = load_script(tmp_path / "model.pt")
     request = parity.request_of(raw, [i.name for i in twin.inputs])
-    wanted = trained.probabilities(raw)
+    wanted = trained.scores(raw)
     for model in (twin, served):
         given = model(request)
         assert list(given) == trained.tasks
         torch.testing.assert_close(torch.stack(list(given.values()), 1), wanted, **CLOSE)
-    assert wanted.std(0).min() > 0.003
+    assert wanted.std(0).min() > 0.001
+    for hook in list(trained.task.hooks):
+        del trained.task.hooks[hook]
+        assert (trained.scores(raw) - wanted).abs().max() > 100 * CLOSE["atol"], hook
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_user_given_once_scores_as_one_given_for_every_candidate(name: str, data: DataFolder):
     trained = random_model(CONFIGS[name](), data)
     raw = rows_of(trained, data)
-    twin = trained.twin(candidate_columns(trained.encoder.features))
+    twin = trained.twin(trained.columns())
     user, candidates = 3, [5, 0, 17, 17, 100]
     once = twin(request_of(trained, raw, user, candidates))
     times = twin(request_of(trained, raw, user, candidates, once=False))
@@ -49,7 +52,7 @@ def test_a_user_given_once_scores_as_one_given_for_every_candidate(name: str, da
 def test_several_users_with_candidates_each_score_as_alone(data: DataFolder):
     trained = random_model(CONFIGS["poso"](), data)
     raw = rows_of(trained, data)
-    twin = trained.twin(candidate_columns(trained.encoder.features))
+    twin = trained.twin(trained.columns())
     requests = [request_of(trained, raw, user, rows) for user, rows in ((1, [2, 3, 4]), (9, [4, 5, 6]))]
     together = {name: torch.cat([r[name] for r in requests]) for name in requests[0]}
     alone = [twin(r) for r in requests]
@@ -61,7 +64,7 @@ def test_a_shared_vocabulary_is_held_once_and_lookups_write_nothing(data: DataFo
     config = CONFIGS["base"]()
     tables = tuple(replace(t, mapping="vocabulary") for t in config.tables)
     trained = random_model(replace(config, tables=tables), data)
-    twin = trained.twin(candidate_columns(trained.encoder.features))
+    twin = trained.twin(trained.columns())
     before = {name: value.clone() for name, value in twin.state_dict().items()}
     request = request_of(trained, rows_of(trained, data), 0, [0] * 5000)
     twin(request)
@@ -82,12 +85,41 @@ def test_quantized_rows_are_within_half_a_step():
     assert torch.equal(Rows([table], "int8")(rows)[50], torch.zeros(6))
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("base_metacf", "user_id", "user_id: goes with the history, which is given once per request"),
+        ("base_metacf", "user_views", "user_views: goes with the history"),
+        ("base_mwuf", "-item_id", "item_id: is warmed up by what differs between candidates; so must this"),
+    ],
+)
+def test_a_hook_s_inputs_belong_together(name: str, change: str, message: str, data: DataFolder):
+    trained = random_model(CONFIGS[name](), data)
+    with pytest.raises(UserError, match=f"--candidate: {message}"):
+        trained.twin(trained.columns([change]))
+
+
+def test_an_item_given_once_is_warmed_up_once(data: DataFolder):
+    trained = random_model(CONFIGS["base_mwuf"](), data)
+    raw = rows_of(trained, data)
+    twin = trained.twin(trained.columns(["-item_id", "-item_tags", "-item_views"]))
+    given = twin(parity.request_of(raw, trained.reads))
+    torch.testing.assert_close(torch.stack(list(given.values()), 1), trained.scores(raw), **CLOSE)
+
+
+def test_adapting_on_labels_is_not_served(data: DataFolder):
+    config = CONFIGS["two_tower_pam"]()
+    trained = random_model(replace(config, pam=replace(config.pam, adapt_on_test_labels=True)), data)
+    with pytest.raises(UserError, match="adapts on labels that serving does not have"):
+        trained.twin(trained.columns())
+
+
 def test_inputs_say_which_are_the_candidates(data: DataFolder):
     trained = random_model(CONFIGS["base"](), data)
-    twin: Twin = trained.twin(candidate_columns(trained.encoder.features))
+    twin: Twin = trained.twin(trained.columns())
     per = {i.name: i.per for i in twin.inputs}
     assert {n for n, p in per.items() if p == "candidate"} == {"item_id", "item_tags", "item_views"}
-    assert candidate_columns(trained.encoder.features, ["user_gap_h", "-item_views"]) == {
+    assert trained.columns(["user_gap_h", "-item_views"]) == {
         "item_id",
         "item_tags",
         "user_gap_h",

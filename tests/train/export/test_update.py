@@ -13,7 +13,6 @@ from coldrank.models.serving.tables import Precision
 from coldrank.models.serving.twin import Twin
 from coldrank.models.serving.update import State, delta, digest
 from coldrank.train.data.batches import DataFolder
-from coldrank.train.export.signature import candidate_columns
 from coldrank.train.export.write import load_script, save_script
 
 
@@ -22,7 +21,7 @@ def twins(
 ) -> tuple[Twin, Twin, dict[str, Tensor]]:
     """A model, the same after some training on a few rows and the dense part, and a request."""
     trained = random_model(CONFIGS[name](), data)
-    chosen = candidate_columns(trained.encoder.features)
+    chosen = trained.columns()
     request = request_of(trained, rows_of(trained, data), 3, [5, 0, 17])
     before = trained.twin(chosen, precision)
     with torch.no_grad():
@@ -47,7 +46,7 @@ def test_an_updated_model_is_the_later_one(precision: Precision, data: DataFolde
     assert served(request)["like"].tolist() == after(request)["like"].tolist() != before(request)["like"].tolist()
     assert int(served.version) == int(after.version) == int(digest(served.state, ""))
     part = "steps" if precision == "int8" else "weight"
-    assert len(changes[f"rows:stage.stores.0.rows.{part}"]) < 25
+    assert len(changes[f"rows:core.stage.stores.0.rows.{part}"]) < 25
     served.save(str(tmp_path / "later.pt"))
     assert load_script(tmp_path / "later.pt")(request)["like"].tolist() == after(request)["like"].tolist()
 

@@ -1,0 +1,89 @@
+"""Every arm and every hook: trained for some steps, loaded from its checkpoint, and served as it was trained."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from golden.test_arms import rated, simulated, write_movielens
+from tiny import tiny
+
+from coldrank.configs import kuairand, pam
+from coldrank.train.config import RunConfig, arms
+from coldrank.train.data.batches import DataFolder
+from coldrank.train.distributed import process_group
+from coldrank.train.export import parity
+from coldrank.train.export.trained import load_trained
+from coldrank.train.export.write import load_script, save_script
+from coldrank.train.hooks.mwuf_config import MwufConfig
+from coldrank.train.main import main
+from coldrank.train.trainer import train
+
+
+def of(module: str) -> dict[str, Callable[[], RunConfig]]:
+    """Arms of a config module."""
+    found = arms(importlib.import_module(f"coldrank.configs.{module}"))
+    return {f"{module}:{n}": f for n, f in found.items() if f.__module__ == f"coldrank.configs.{module}"}
+
+
+def with_hooks(arm: Callable[[], RunConfig], *hooks: str) -> Callable[[], RunConfig]:
+    """An arm with hooks, whose limits part the few events."""
+    base = arm()
+    mwuf = MwufConfig(below_views=8, users=4, item=base.mwuf.item, user=base.mwuf.user)
+    return lambda: replace(base, hooks=hooks, mwuf=mwuf, pam=replace(base.pam, cuts=(1, 4, 12)))
+
+
+HOOKS = {
+    "kuairand:poso with mwuf": with_hooks(kuairand.poso, "mwuf"),
+    "kuairand:poso with pam": with_hooks(kuairand.poso, "pam"),
+    "kuairand:poso_metacf with metacf, mwuf and pam": with_hooks(kuairand.poso_metacf, "metacf", "mwuf", "pam"),
+    "kuairand:poso_metacf with mwuf and metacf": with_hooks(kuairand.poso_metacf, "mwuf", "metacf"),
+    "pam:pam_f with pam and mwuf": with_hooks(pam.pam_f, "pam", "mwuf"),
+}
+MODULES = ("kuairand", "kuairand_tables", "movielens", "movielens_tables", "simulated", "mwuf", "pam")
+ARMS = {name: arm for m in MODULES for name, arm in of(m).items()} | HOOKS
+
+
+def periods(folder: Path) -> DataFolder:
+    """The random film log in periods, with the users of an item's last events."""
+    write_movielens(folder / "log")
+    command = ["prepare", "movielens", "--data", str(folder / "log"), "--out", str(folder / "data"), "--history", "30"]
+    assert main([*command, "--item-history", "30", "--periods", "31"]) == 0
+    return DataFolder.open(folder / "data")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], DataFolder]:
+    """Name of an arm -> data for it."""
+    made: dict[Callable[[Path], DataFolder], DataFolder] = {}
+
+    def folder(name: str) -> DataFolder:
+        make = periods if name.startswith("pam") else rated if "movielens" in name else simulated
+        if make not in made:
+            made[make] = make(tmp_path_factory.mktemp("data"))
+        return made[make]
+
+    return folder
+
+
+# Without --slow one of a kind; all take minutes.
+QUICK = ("kuairand:poso_metacf with metacf, mwuf and pam", "pam:pam_f with pam and mwuf")
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in ARMS])
+def test_is_served_as_it_was_trained(name: str, folders: Callable[[str], DataFolder], tmp_path: Path):
+    data, config = folders(name), tiny(ARMS[name]())
+    steps = replace(config.train, steps=0 if config.train.mode == "periods" else 6)
+    with process_group() as ranks:
+        train(replace(config, train=steps), data, tmp_path / "run", ranks, fresh=True, diff="")
+    trained = load_trained(tmp_path / "run")
+    assert list(trained.task.hooks) == list(config.hooks)
+    save_script(trained.twin(trained.columns()), tmp_path / "model.pt")
+    split = data.manifest["partitions"][-1]["split"]
+    raw = parity.sample(trained, data, split, 500)
+    with torch.inference_mode():
+        both = parity.score_both(trained, load_script(tmp_path / "model.pt"), raw)
+    assert both.worst < parity.LIMIT
+    assert both.served.height > 20
