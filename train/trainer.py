@@ -28,6 +28,7 @@ from coldrank.train.growing import Growth
 from coldrank.train.hooks.hook import Hook
 from coldrank.train.hooks.make import make_hooks
 from coldrank.train.managed import Renewal
+from coldrank.train.memory import reuse_freed_memory
 from coldrank.train.optimizers import Optimizers
 from coldrank.train.passes import Passes
 from coldrank.train.plan import table as plan_table
@@ -73,6 +74,7 @@ class Run:
 
 def build(config: RunConfig, data: DataFolder, ranks: Ranks) -> Run:
     """The parts of a run before its first step, a function of config and seed alone. The encoder is not fitted yet."""
+    reuse_freed_memory()
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     random.seed(config.seed)
