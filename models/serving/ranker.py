@@ -7,6 +7,7 @@ from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from coldrank.models.features import FeatureSet
 from coldrank.models.ranker import Ranker
@@ -27,14 +28,15 @@ class SplitLinear(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None, request: list[int], candidate: list[int]) -> None:
         """weight: [out, in]. request, candidate: the places in x of the columns of r and c."""
         super().__init__()
-        self.register_buffer("of_request", weight[:, request].t().contiguous())
-        self.register_buffer("of_candidate", weight[:, candidate].t().contiguous())
+        self.register_buffer("of_request", weight[:, request].contiguous())
+        self.register_buffer("of_candidate", weight[:, candidate].contiguous())
         self.register_buffer("bias", torch.zeros(weight.shape[0]) if bias is None else bias.clone())
 
     def forward(self, request: Tensor, candidate: Tensor) -> Tensor:
         """r: [Q, ..], c: [C, ..] -> [C, out]."""
-        once = torch.addmm(self.bias, request, self.of_request)
-        return torch.addmm(spread(once, candidate.shape[0]), candidate, self.of_candidate)
+        # Not addmm: of one with a constant first argument torch.jit.freeze takes the shape of that argument for its shape.
+        once = F.linear(request, self.of_request, self.bias)
+        return spread(once, candidate.shape[0]) + F.linear(candidate, self.of_candidate)
 
 
 class SequenceReader(nn.Module):

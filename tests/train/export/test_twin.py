@@ -26,7 +26,7 @@ def test_twin_equals_training_eager_and_scripted(name: str, data: DataFolder, tm
     served = load_script(tmp_path / "model.pt")
     request = parity.request_of(raw, [i.name for i in twin.inputs])
     wanted = trained.scores(raw)
-    for model in (twin, served):
+    for model in (twin, served, torch.jit.freeze(served.eval())):
         given = model(request)
         assert list(given) == trained.tasks
         torch.testing.assert_close(torch.stack(list(given.values()), 1), wanted, **CLOSE)
