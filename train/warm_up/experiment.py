@@ -21,6 +21,7 @@ from coldrank.train.data.batches import DataFolder
 from coldrank.train.mann_whitney import SortedRows
 from coldrank.train.warm_up import methods as m
 from coldrank.train.warm_up.base import Base, Events, Rows, pretrain
+from coldrank.train.warm_up.gated import GatedWarm
 from coldrank.train.warm_up.protocol import SPLITS, Protocol, write_splits
 
 Json = dict[str, Any]
@@ -35,6 +36,7 @@ METHODS: dict[str, tuple[type[m.Method], float]] = {
     "DropoutNet": (m.Mean, DROPOUT),
     "MetaEmb": (m.MetaEmb, 0.0),
     "MWUF": (m.Warm, 0.0),
+    "MWUF, gated by views": (GatedWarm, 0.0),
     "CVAR": (m.CvarWarm, 0.0),
     "posterior": (m.Posterior, 0.0),
     "posterior, DropoutNet": (m.Posterior, DROPOUT),
@@ -43,7 +45,7 @@ METHODS: dict[str, tuple[type[m.Method], float]] = {
     "prior's mean, then Adam": (m.PriorMean, DROPOUT),
 }
 RATES = (1e-3, 5e-3, 2e-2)
-STRENGTHS = (0.5, 1.0, 2.0)
+STRENGTHS = (0.02, 0.14, 1.0)
 
 
 @dataclass(slots=True)
@@ -164,23 +166,23 @@ def experiment(
 
 def _tune(config: RunConfig, data: DataFolder, out: Path, names: list[str]) -> dict[tuple[str, int], m.Settings]:
     """The best settings on the held-out old items, by method and passes."""
-    tried = [r for r in read(out / "tuned.jsonl") if r["model"] == config.name]
-    done = {r["method"] for r in tried}
-    left = [n for n in names if n not in done]
-    if left:
-        stage = Stage.of(config, data, 1)
-        settings = {(n, p): candidates(n, p) for n in left for p in PASSES}
-        for name in left:  # a method's tries are written together
-            found = list(runs(stage, [name], settings, 0))
-            _append(out / "tuned.jsonl", *found)
-            tried += found
-    best: dict[tuple[str, int], m.Settings] = {}
+    wanted = {(name, passes): candidates(name, passes) for name in names for passes in PASSES}
+    scores = _tuned(config, out)
+    left = {key: [s for s in tries if (key[0], s) not in scores] for key, tries in wanted.items()}
+    stage = None
     for name in names:
-        for passes in PASSES:
-            of = [r for r in tried if (r["method"], r["passes"]) == (name, passes)]
-            top = max(of, key=lambda r: sum(auc[0] for auc in r["fixed"][1:]))
-            best[name, passes] = m.Settings(passes=passes, id_lr=top["id_lr"], strength=top["strength"])
-    return best
+        if any(left[name, passes] for passes in PASSES):
+            stage = stage or Stage.of(config, data, 1)
+            _append(out / "tuned.jsonl", *runs(stage, [name], left, 0))  # a method's tries are written together
+    scores = _tuned(config, out)
+    return {(name, p): max(tries, key=lambda s: scores[name, s]) for (name, p), tries in wanted.items()}
+
+
+def _tuned(config: RunConfig, out: Path) -> dict[tuple[str, m.Settings], float]:
+    """What is known of a model's methods: the sum of the AUCs of the warm phases, on the test set."""
+    rows = [r for r in read(out / "tuned.jsonl") if r["model"] == config.name]
+    fields = m.Settings.__slots__
+    return {(r["method"], m.Settings(**{f: r[f] for f in fields})): sum(auc[0] for auc in r["fixed"][1:]) for r in rows}
 
 
 def read(path: Path) -> list[Json]:

@@ -116,21 +116,34 @@ class Warm(Mean):
     def prepare(self) -> None:
         """One pass over the old items with new ID embeddings: L_cold trains these, L_warm the networks, by two optimizers."""
         base, old = self.base, self.old
-        self.nets = Mwuf(base.dim, len(base.side), base.user.stop - base.user.start)
+        self.nets = self.networks()
         table = nn.Parameter(base.ids_of(old).mean(0).repeat(len(old.items), 1))
         cold = torch.optim.Adam([table], lr=RATE)
         warm = torch.optim.Adam(self.nets.parameters(), lr=RATE)
         means = users_before(base, old)
         for index in old.batches(BATCH, self.rng):
-            events = base.events(old, index)
-            users = means[torch.from_numpy(index)]
-            cold.zero_grad()
-            base.loss(events, table[events.items]).backward()
-            cold.step()
-            warm.zero_grad()
-            side = events.static[:, base.side]
-            base.loss(events, self.nets(table.detach()[events.items], side, users)).backward()
-            warm.step()
+            self.learn(base.events(old, index), means[torch.from_numpy(index)], table, cold, warm)
+
+    def networks(self) -> Mwuf:
+        """Fresh ones."""
+        return Mwuf(self.base.dim, len(self.base.side), self.base.user.stop - self.base.user.start)
+
+    def learn(
+        self, events: Events, users: Tensor, table: nn.Parameter, cold: torch.optim.Adam, warm: torch.optim.Adam
+    ) -> None:
+        """A step of L_cold, then one of L_warm. users: mean embedding of those before each event [n, U]."""
+        cold.zero_grad()
+        self.base.loss(events, table[events.items]).backward()
+        cold.step()
+        warm.zero_grad()
+        ids = self.warmed(table.detach()[events.items], events.static[:, self.base.side], users, events.seen)
+        self.base.loss(events, ids).backward()
+        warm.step()
+
+    def warmed(self, ids: Tensor, side: Tensor, users: Tensor, views: Tensor) -> Tensor:
+        """Warm embeddings [n, D] of cold ones; views: of the item so far, [n]."""
+        warm: Tensor = self.nets(ids, side, users)
+        return warm
 
     def start(self, settings: Settings) -> None:
         """No user yet."""
@@ -140,9 +153,9 @@ class Warm(Mean):
     def ids(self, events: Events) -> Tensor:
         """Warm embeddings, by the users of the warm sets so far."""
         with torch.no_grad():
-            users = (self.sums / self.counts.clamp(min=1.0))[events.items]
-            warm: Tensor = self.nets(self.table[events.items], events.static[:, self.base.side], users)
-            return warm
+            users, side = self.sums / self.counts.clamp(min=1.0), events.static[:, self.base.side]
+            at = events.items
+            return self.warmed(self.table[at], side, users[at], self.counts[at, 0])
 
     def warm(self, events: Events) -> None:
         """L_cold; the users of the set count from then on."""
