@@ -117,11 +117,11 @@ class TwoTower(nn.Module):
         item: Tensor = self.towers["item"](sides.item)
         return user, item
 
-    def others(self, users: Tensor) -> Tensor | None:
-        """Candidates that are no others for a row: bool [B, B], the same user; None where they count as such.
+    def ids(self, users: Tensor) -> Tensor | None:
+        """What tells a row's own user among the candidates, as `log_share` takes it; None where these count as others.
 
         users: ids, int64 [B]."""
-        return None if self.config.same_user else users.unsqueeze(1) == users
+        return None if self.config.same_user else users
 
 
 def features_problem(features: FeatureSet, *, sequences: bool = False) -> str:

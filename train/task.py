@@ -107,13 +107,13 @@ def retrieve(model: TwoTower, batch: Batch, embedded: Embedded) -> Outputs:
     """Towers and in-batch softmax over the users; the loss is its mean over the rows."""
     user, item = model.vectors(model.sides(embedded, batch.dense))
     rows = torch.arange(len(batch), device=item.device)
-    scores = (item / model.config.temperature) @ user.mT
-    others = model.others(batch.keys["user_id"].to(item.device))
-    losses = share_loss(log_share(scores, rows, others), batch.labels[:, 0])
+    scaled = item / model.config.temperature
+    ids = model.ids(batch.keys["user_id"].to(item.device))
+    losses = share_loss(log_share(scaled, user, rows, ids), batch.labels[:, 0])
     known = (~torch.isnan(batch.labels)).sum(0).to(losses.dtype)
     return Outputs(
         losses.sum() / len(batch),
-        scores.diagonal().unsqueeze(1),
+        (scaled * user).sum(1, keepdim=True),
         (losses.detach().sum().unsqueeze(0), known),
         Vectors(item.detach(), user.detach().unsqueeze(0), torch.zeros_like(rows)),
     )

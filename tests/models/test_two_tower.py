@@ -59,17 +59,30 @@ def test_scores_and_loss_are_those_of_the_equations(batch_and_task):
     assert out.task_losses[1].item() == len(batch)
 
 
-def test_the_same_user_can_be_left_out():
+@pytest.mark.parametrize("same_user", [True, False])
+@pytest.mark.parametrize("chunk", [1, 20, 1 << 17])
+def test_shares_and_their_gradients_are_those_of_the_equation(same_user, chunk, monkeypatch):
+    monkeypatch.setattr("coldrank.modules.contrast._CHUNK", chunk)
     torch.manual_seed(1)
-    users = torch.tensor([3, 5, 3])
-    scores = torch.randn(3, 3)
-    share = log_share(scores, torch.arange(3), users.unsqueeze(1) == users)
-    naive = [
-        torch.log(torch.exp(scores[0, 0]) / torch.exp(scores[0, :2]).sum()),
-        torch.log(torch.exp(scores[1, 1]) / torch.exp(scores[1]).sum()),
-        torch.log(torch.exp(scores[2, 2]) / torch.exp(scores[2, 1:]).sum()),
-    ]
-    torch.testing.assert_close(share, torch.stack(naive))
+    users, items = (torch.randn(n, 3, dtype=torch.float64, requires_grad=True) for n in (6, 4))
+    own, ids = torch.tensor([2, 0, 5, 3]), torch.tensor([3, 5, 3, 7, 3, 5])
+
+    def share(items, users):
+        return log_share(items, users, own, None if same_user else ids)
+
+    def naive(row):  # Eq. 6
+        place = int(own[row])
+        candidates = [u for u in range(6) if u == place or same_user or ids[u] != ids[place]]
+        scores = torch.stack([users[u] @ items[row] for u in candidates])
+        return torch.log(scores[candidates.index(place)].exp() / scores.exp().sum())
+
+    expected = torch.stack([naive(row) for row in range(4)])
+    torch.testing.assert_close(share(items, users), expected)
+    weights = torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=torch.float64)
+    wanted = torch.autograd.grad((weights * expected).sum(), (items, users))
+    torch.testing.assert_close(torch.autograd.grad((weights * share(items, users)).sum(), (items, users)), wanted)
+    assert torch.autograd.gradcheck(share, (items, users))
+    assert torch.autograd.gradgradcheck(share, (items, users))
 
 
 def test_unknown_labels_cost_nothing_and_certain_shares_no_infinity():

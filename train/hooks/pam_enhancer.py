@@ -90,7 +90,7 @@ class Enhancer(nn.Module):
             loss = loss + c.gamma[1] * self._instruct(rows, dressed, known & (split.task > c.cold), adapted)
         if c.gamma[2]:
             donors = split.task == c.cold + 1 if c.dress == "next" else split.task > c.cold
-            as_cold = TowerRows(rows.model, Sides(rows.sides.user.detach(), dressed), rows.labels, rows.others)
+            as_cold = TowerRows(rows.model, Sides(rows.sides.user.detach(), dressed), rows.labels, rows.ids)
             loss = loss + c.gamma[2] * self._augment(pam, task, as_cold, split, known & donors, start)
         return loss
 

@@ -41,31 +41,31 @@ class TaskRows(Protocol):
 
 @dataclass(slots=True)
 class TowerRows:
-    """A `TaskRows` of the two-tower model; users and items pass through the towers of the item's task. others: as
-    `TwoTower.others` says."""
+    """A `TaskRows` of the two-tower model; users and items pass through the towers of the item's task. ids: as
+    `TwoTower.ids` says."""
 
     model: TwoTower
     sides: Sides
     labels: Tensor
-    others: Tensor | None
+    ids: Tensor | None
 
     @classmethod
     def of(cls, model: TwoTower, batch: Batch, sides: Sides) -> "TowerRows":
         """sides: of the whole batch."""
-        return cls(model, sides, batch.labels, model.others(batch.keys["user_id"].to(sides.item.device)))
+        return cls(model, sides, batch.labels, model.ids(batch.keys["user_id"].to(sides.item.device)))
 
     def losses(self, weights: Weights, rows: Rows, among: Tensor | None = None) -> Tensor:
         """Eq. 7 of each of the rows."""
         users = self._tower("user")(self.sides.user if among is None else self.sides.user[among], _of(weights, "user"))
         items = self._tower("item")(self.sides.item[rows.index], _of(weights, "item"))
         items = items[rows.task, _count(rows.task)] / self.model.config.temperature
-        parts = zip(items.split(rows.counts), users, strict=True)
-        scores = torch.cat([own @ candidates.mT for own, candidates in parts])
-        own, others = rows.index, None if self.others is None else self.others[rows.index]
+        own, ids = rows.index, self.ids
         if among is not None:
             own = rows.index.new_empty(len(self.labels)).index_copy(0, among, _count(among))[rows.index]
-            others = None if others is None else others[:, among]
-        return share_loss(log_share(scores, own, others), self.labels[rows.index, 0]).unsqueeze(1)
+            ids = None if ids is None else ids[among]
+        parts = zip(items.split(rows.counts), users, own.split(rows.counts), strict=True)
+        log_p = torch.cat([log_share(mine, candidates, at, ids) for mine, candidates, at in parts])
+        return share_loss(log_p, self.labels[rows.index, 0]).unsqueeze(1)
 
     def outputs(self, weights: Weights, task: Tensor) -> tuple[Tensor, Vectors | None]:
         """Scores of each row's own user and item over the temperature, and the vectors."""
