@@ -7,9 +7,12 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coldrank.train.errors import UserError
+
+if TYPE_CHECKING:  # which loads the drawing library
+    from coldrank.train.explain.pictures import Drawn
 
 
 def add_explain(commands: Any) -> None:
@@ -36,14 +39,22 @@ def add_explain(commands: Any) -> None:
         help="input to mask: a column, feature or sequence; may be repeated (default: the first id of user, item and "
         "context, and every sequence). What the personalization code reads is always masked",
     )
+    p.add_argument(
+        "--varied",
+        type=Path,
+        metavar="FOLDER",
+        help="two-tower runs: folder of runs that differ in one field, whose Recall@5 is drawn by its value",
+    )
     p.set_defaults(run=_explain)
 
 
 def _explain(args: argparse.Namespace) -> None:
     from coldrank.train.data.batches import DataFolder
     from coldrank.train.distributed import process_group
-    from coldrank.train.explain.measure import explain_runs
-    from coldrank.train.explain.page import submergence
+    from coldrank.train.explain.measure import explain_runs, load_config
+    from coldrank.train.explain.page import draw_page, submergence
+    from coldrank.train.explain.towers import explain_towers
+    from coldrank.train.explain.towers_page import draw_towers, said
 
     if args.out.exists():
         raise UserError(f"--out {args.out}: exists already; give a new folder")
@@ -55,19 +66,26 @@ def _explain(args: argparse.Namespace) -> None:
         raise UserError(f"WORLD_SIZE={os.environ['WORLD_SIZE']}: explain runs in one process; call it without torchrun")
     data = DataFolder.open(args.data)
     folders = [args.run_folder] if args.against is None else [args.against, args.run_folder]
+    towers = [load_config(folder).two_tower is not None for folder in folders]
+    if len(set(towers)) > 1:
+        raise UserError(f"--against {args.against}: one of the runs has the two-tower model, the other a ranker")
+    if unfit := [name for name in ("mask" if towers[0] else "varied",) if getattr(args, name)]:
+        raise UserError(f"--{unfit[0]}: not for runs of {'the two-tower model' if towers[0] else 'a ranker'}")
+    draws = {"split": args.split, "rows": args.rows, "seed": args.seed}
     with process_group() as ranks:
-        content = explain_runs(folders, data, ranks, split=args.split, rows=args.rows, seed=args.seed, named=args.mask)
-    write(args.out, content)
-    print(
-        "\n".join(["", *submergence(content["runs"]), "", f"{args.out / 'explain.html'}: pictures and their figures"])
-    )
+        if towers[0]:
+            content = explain_towers(folders, data, ranks, **draws, varied=args.varied)
+        else:
+            content = explain_runs(folders, data, ranks, **draws, named=args.mask)
+    tell, draw = (said, draw_towers) if towers[0] else (submergence, draw_page)
+    write(args.out, content, *draw(content))
+    print("\n".join(["", *tell(content["runs"]), "", f"{args.out / 'explain.html'}: pictures and their figures"]))
 
 
-def write(out: Path, content: dict[str, Any]) -> None:
+def write(out: Path, content: dict[str, Any], page: str, drawn: "list[Drawn]") -> None:
     """Writes explain.json, explain.html and pictures/ into the new folder `out`, complete or not at all."""
-    from coldrank.train.explain.page import draw_page, read_css, standalone
+    from coldrank.train.explain.page import read_css, standalone
 
-    page, drawn = draw_page(content)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:

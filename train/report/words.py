@@ -16,6 +16,8 @@ _COHORTS = {
     "regular_user": "regular users",
     "new_item": "new items",
     "regular_item": "regular items",
+    "cold_item": "cold items",
+    "popular_item": "popular items",
 }
 MINUS = "\N{MINUS SIGN}"
 
