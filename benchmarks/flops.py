@@ -39,7 +39,7 @@ def main() -> None:
         )
     titles: dict[str, Callable[[RunConfig], RunConfig]] = {
         "Widths as configured": lambda config: config,
-        f"Every width but the gates' and the code's times {WIDER}": wider,
+        f"Every width but the gates' and the code's times {WIDER}": lambda config: wider(config, WIDER),
     }
     text = "\n".join(f"{title}:\n\n{table(change(a()) for a in found.values())}\n" for title, change in titles.items())
     print(text)
@@ -77,17 +77,17 @@ def measure(config: RunConfig) -> tuple[int, int]:
     return sum(p.numel() for p in ranker.parameters()), counter.get_total_flops()
 
 
-def wider(config: RunConfig) -> RunConfig:
-    """Embeddings, heads, experts and towers `WIDER` times as wide; the code and the gates' hidden layers as they are."""
+def wider(config: RunConfig, times: int) -> RunConfig:
+    """Embeddings, heads, experts and towers `times` as wide; the code and the gates' hidden layers as they are."""
     m = config.model
     model = replace(
         m,
-        head_dim=WIDER * m.head_dim,
-        expert_hidden=tuple(WIDER * width for width in m.expert_hidden),
-        tower_hidden=tuple(WIDER * width for width in m.tower_hidden),
+        head_dim=times * m.head_dim,
+        expert_hidden=tuple(times * width for width in m.expert_hidden),
+        tower_hidden=tuple(times * width for width in m.tower_hidden),
     )
-    features = tuple(f if f.role == "pc" else replace(f, dim=WIDER * f.dim) for f in config.features)
-    tables = tuple(replace(t, dim=WIDER * t.dim) for t in config.tables)
+    features = tuple(f if f.role == "pc" else replace(f, dim=times * f.dim) for f in config.features)
+    tables = tuple(replace(t, dim=times * t.dim) for t in config.tables)
     return replace(config, model=model, features=features, tables=tables)
 
 

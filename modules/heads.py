@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from coldrank.modules.checks import check_hidden, check_sizes, check_width
+from coldrank.modules.dropout import Dropout
 from coldrank.modules.gate import PersonalizedGate, separate_draws
 from coldrank.modules.linear import GroupedLinear
 
@@ -21,7 +22,7 @@ class Towers(nn.Module):
         super().__init__()
         self.in_dim = in_dim
         self.layers, self.logit = _layers(in_dim, hidden, tasks)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, pc: Tensor | None = None) -> Tensor:
         """x: float [B, T, in_dim] -> logits [B, T]; pc is ignored."""
@@ -51,7 +52,7 @@ class PosoTowers(nn.Module):
         super().__init__()
         self.in_dim = in_dim
         self.layers, self.logit = _layers(in_dim, hidden, tasks, at_least=1)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         with separate_draws():
             self.gates = nn.ModuleList(PersonalizedGate(pc_dim, tasks * width, gate_hidden, scale) for width in hidden)
 

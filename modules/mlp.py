@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from coldrank.modules.checks import check_hidden, check_sizes, check_width
+from coldrank.modules.dropout import Dropout
 from coldrank.modules.gate import PersonalizedGate, separate_draws
 
 
@@ -20,7 +21,7 @@ class MLP(nn.Module):
         super().__init__()
         self.in_dim = in_dim
         self.layers = _layers(in_dim, hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, pc: Tensor | None = None) -> Tensor:
         """x: float [B, in_dim] -> [B, hidden[-1]]; pc is ignored."""
@@ -45,7 +46,7 @@ class PosoMLP(nn.Module):
         super().__init__()
         self.in_dim = in_dim
         self.layers = _layers(in_dim, hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         with separate_draws():
             self.gates = nn.ModuleList(PersonalizedGate(pc_dim, width, gate_hidden, scale) for width in hidden)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from coldrank.modules.checks import check_hidden, check_sizes, check_width
+from coldrank.modules.dropout import Dropout
 from coldrank.modules.gate import PersonalizedGate, separate_draws
 from coldrank.modules.linear import GroupedLinear
 
@@ -25,7 +26,7 @@ class Experts(nn.Module):
         self.shape = [experts, widths[0]]
         self.first = nn.Linear(in_dim, experts * widths[0])
         self.deeper = nn.ModuleList(GroupedLinear(experts, a, b) for a, b in pairwise(widths))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: float [B, in_dim] -> [B, E, hidden[-1]]."""

@@ -55,7 +55,7 @@ class Optimizers:
             ("hook mwuf", nets, config.dense_lr * mwuf_lr_scale),
         ):
             if params:
-                make = lambda p, rate=rate: torch.optim.AdamW(p, lr=rate, weight_decay=config.weight_decay)
+                make = lambda p, rate=rate: torch.optim.AdamW(p, lr=rate, weight_decay=config.weight_decay, fused=True)
                 self.parts.append(_part(what, KeyedOptimizerWrapper(params, make)))
         names = ["tables", *(f"dense{i}" for i in range(len(self.parts) - 1))]
         self.replicated = list(tables.values())

@@ -1,7 +1,7 @@
 """Every arm: valid, different from its base as written down, and with the losses it had.
 
 After a change that means to move these, write them anew, all or those of one config module, and say why in the commit:
-`PYTHONPATH=tests python tests/golden/test_arms.py [kuairand | kuairand_tables | movielens | movielens_tables]`.
+`PYTHONPATH=tests python tests/golden/test_arms.py [kuairand | kuairand_tables | kuairand_users | movielens | movielens_tables]`.
 """
 
 import importlib
@@ -25,7 +25,7 @@ from coldrank.train.main import main
 from coldrank.train.trainer import train
 
 GOLDEN = Path(__file__).parent
-MODULES = ("kuairand", "kuairand_tables", "movielens", "movielens_tables")
+MODULES = ("kuairand", "kuairand_tables", "kuairand_users", "movielens", "movielens_tables")
 ARMS = {
     f"{m}:{n}": f
     for m in MODULES
@@ -91,7 +91,7 @@ def diffs() -> dict[str, list[str]]:
 
 def source(name: str) -> str:
     """The data set of an arm or a config module: `kuairand_tables:poso_user_id` -> `kuairand`."""
-    return name.split(":")[0].removesuffix("_tables")
+    return name.split(":")[0].split("_")[0]
 
 
 @pytest.fixture(scope="module")

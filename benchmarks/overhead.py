@@ -1,0 +1,122 @@
+"""What a training step of an arm costs beside the base's: arms take turns, step by step, in one process on one thread.
+
+    python benchmarks/overhead.py --config coldrank.configs.kuairand --data DATA --arms base,poso,poso_mha
+    python benchmarks/overhead.py --config coldrank.configs.kuairand --data DATA --arms base,poso --wider 4
+
+Ratios are of CPU time on the same batch, the median over the batches and the quartiles: other load on the machine meets all
+arms alike. `dense` is everything after the lookup, forward and backward, without the tables and the optimizers.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from flops import wider
+from tabulate import tabulate
+from tqdm import trange
+
+from coldrank.models.batch import Batch
+from coldrank.train.config import load
+from coldrank.train.data.batches import DataFolder
+from coldrank.train.data.fit import fit_encoder
+from coldrank.train.data.read import SampleReader
+from coldrank.train.distributed import process_group
+from coldrank.train.stepping import Taken
+from coldrank.train.trainer import Run, build
+
+WARM_UP = 5
+
+
+def main() -> None:
+    """Prints the table, and writes it as JSON if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="config module")
+    parser.add_argument("--arms", required=True, help="names, separated by commas; the first is the base")
+    parser.add_argument("--data", type=Path, required=True, help="prepared data")
+    parser.add_argument("--steps", type=int, default=60, help="measured steps (default: %(default)s)")
+    parser.add_argument("--wider", type=int, default=1, help="times the widths of tables, heads, experts and towers")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="changes a field of all arms")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    args = parser.parse_args()
+    arms = args.arms.split(",")
+    with process_group() as ranks:
+        data = DataFolder.open(args.data)
+        configs = [load(f"{args.config}:{arm}", ["train.threads=1", *args.set]) for arm in arms]
+        found = measure([build(wider(c, args.wider), data, ranks) for c in configs], args.steps)
+    result = dict(zip(arms, found, strict=True))
+    rows = [[arm, *(_text(f[part]) for part in ("step", "dense"))] for arm, f in result.items()]
+    print(tabulate(rows, ["arm", "step, CPU ms and ratio", "dense, CPU ms and ratio"], tablefmt="github"))
+    if args.out:
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def measure(runs: list[Run], steps: int) -> list[dict[str, dict[str, float]]]:
+    """For each run, for a whole `step` and for `dense`: `ms`, the median CPU time, and the quartiles of its ratio to that of the
+    first run, `q25`, `ratio` and `q75`."""
+    first = runs[0]
+    files = first.data.files(first.config.data.fit)
+    for run in runs:
+        fit_encoder(run.encoder, files)
+    size, shuffle = first.config.data.batch_size, first.config.data.shuffle_rows
+    readers = [SampleReader(files, r.make.columns(), size, shuffle_rows=shuffle, in_time=False, seed=1) for r in runs]
+    streams = [map(run.make, reader.epoch(0)) for run, reader in zip(runs, readers, strict=True)]
+    times = np.empty((2, steps, len(runs)))
+    for n in trange(-WARM_UP, steps, desc="steps"):
+        for i in np.random.default_rng(n + WARM_UP).permutation(len(runs)):  # nobody always comes after the same
+            run, batch = runs[i], next(streams[i])
+            taken = Taken(batch, 0, n, run.grow(batch))
+            times[:, n, i] = _timed(lambda r=run, t=taken: _step(r, t)), _timed(lambda r=run, b=batch: _dense(r, b))
+    ratios = times / times[:, :, :1]
+    return [
+        {
+            part: {
+                "ms": float(np.median(times[p, :, i])),
+                **dict(
+                    zip(("q25", "ratio", "q75"), np.quantile(ratios[p, :, i], (0.25, 0.5, 0.75)).tolist(), strict=True)
+                ),
+            }
+            for p, part in enumerate(("step", "dense"))
+        }
+        for i in range(len(runs))
+    ]
+
+
+def _timed(work: Callable[[], None]) -> float:
+    """CPU time of this thread and of autograd's, in ms: on the CPU they are one."""
+    start = time.thread_time_ns()
+    work()
+    return (time.thread_time_ns() - start) / 1e6
+
+
+def _step(run: Run, taken: Taken) -> None:
+    run.optimizers.begin_step(1, 2)
+    for hook in run.hooks:
+        hook.before_step(run, taken)
+    run.model(taken.batch).loss.backward()
+    run.optimizers.end_step()
+    for hook in run.hooks:
+        hook.after_step(run)
+
+
+def _dense(run: Run, batch: Batch) -> None:
+    task = run.model.module
+    with torch.no_grad():
+        embedded = task.embeddings(batch)
+    leaves = embedded._replace(
+        static=embedded.static.detach().requires_grad_(),
+        sequences={name: x.detach().requires_grad_() for name, x in embedded.sequences.items()},
+        pc=embedded.pc.detach().requires_grad_(),
+    )
+    task.dense(batch, leaves).loss.backward()
+
+
+def _text(found: dict[str, float]) -> str:
+    return f"{found['ms']:.1f}: {found['ratio']:.3f} ({found['q25']:.3f} to {found['q75']:.3f})"
+
+
+if __name__ == "__main__":
+    main()
