@@ -21,6 +21,7 @@ from coldrank.modules.pam import Rows, route, support
 from coldrank.train.config import RunConfig
 from coldrank.train.errors import UserError
 from coldrank.train.hooks.hook import Dense, Hook
+from coldrank.train.hooks.pam_before import Before
 from coldrank.train.hooks.pam_enhancer import Enhancer
 from coldrank.train.hooks.pam_rows import RankerRows, TaskRows, TowerRows
 
@@ -64,6 +65,7 @@ class Pam(Hook):
         own = {_key("own", name): torch.zeros(c.tasks, *shape) for name, shape in shapes.items() if c.own}
         self.own = nn.ParameterDict(own)
         self.enhancer = Enhancer(config, features) if any(c.gamma[1:]) else None
+        self.before = Before(config, features) if c.support_of == "previous" else None
         self._adapted: tuple[Weights, Tensor] | None = None
 
     def dense(self, task: "RankingTask", rest: Dense, batch: Batch, embedded: Embedded) -> "Outputs":
@@ -74,13 +76,18 @@ class Pam(Hook):
         split = self.split(batch)
         start = self.start(task.ranker)
         if self.training and torch.is_grad_enabled():
-            path = self.adapt(task, rows, split.support, start, self.among(split.support))
+            given, adapt_to = (
+                (rows, split.support) if self.before is None else self.before.rows(cast(TwoTower, task.ranker))
+            )
+            path = self.adapt(task, given, adapt_to, start, self.among(adapt_to))
             loss, losses = self._query(task, rows, split.query, path)
+            if self.before is not None:
+                self.before.note(cast(TowerRows, rows), batch, split.task)
             loss = self.config.gamma[0] * loss
             if self.enhancer is not None:
                 assert isinstance(rows, TowerRows)
                 loss = loss + self.enhancer(self, task, rows, batch, split, start, path[-1])
-            self._adapted = {k: (w - start[k]).detach() for k, w in path[-1].items()}, split.support.count_tensor > 0
+            self._adapted = {k: (w - start[k]).detach() for k, w in path[-1].items()}, adapt_to.count_tensor > 0
             seen, logits, vectors = split.query, torch.zeros_like(batch.labels), None
         else:
             seen = Rows.of(split.task, self.config.tasks, torch.ones_like(split.task, dtype=torch.bool))
@@ -108,7 +115,7 @@ class Pam(Hook):
         n = self.config.tasks
         task = route(batch.keys["item_views"], self.cuts)
         first = support(task, n, self.config.support)
-        query = ~first if self.config.query == "rest" else torch.ones_like(first)
+        query = ~first if self.config.query == "rest" and self.before is None else torch.ones_like(first)
         device = batch.labels.device
         return Split(task.to(device), Rows.of(task, n, first).to(device), Rows.of(task, n, query).to(device))
 
@@ -180,8 +187,9 @@ class Pam(Hook):
             shift = self.get_buffer(_key("shift", name))
             new = mine / _wide(weight.clamp(min=1), mine)
             shift.copy_(torch.where(_wide(weight > 0, mine), decay * shift + (1 - decay) * new, shift))
-        if self.enhancer is not None:
-            self.enhancer.keep(run.ranks)
+        for part in (self.enhancer, self.before):
+            if part is not None:
+                part.keep(run.ranks)
 
     def begins(self, run: "Run", stage: "Stage", progress: "Progress") -> None:
         """Takes the cuts from the first period, if they are to be its quantiles."""
@@ -197,9 +205,11 @@ def adapted(config: RunConfig, features: FeatureSet) -> dict[str, torch.Size]:
     """Parameters of the model that are adapted: name -> shape. Raises UserError for settings that cannot work."""
     if wrong := config.pam.problem:
         raise UserError(f"{config.name}: pam.{wrong}")
-    if config.two_tower is None and (any(config.pam.gamma[1:]) or config.model.kind != "ranker"):
+    c = config.pam
+    if config.two_tower is None and (any(c.gamma[1:]) or c.support_of != "batch" or config.model.kind != "ranker"):
         raise UserError(
-            f"{config.name}: hooks={list(config.hooks)}: 'pam' with gamma={list(config.pam.gamma)} needs two_tower"
+            f"{config.name}: hooks={list(config.hooks)}: 'pam' with gamma={list(c.gamma)} and "
+            f"support_of={c.support_of!r} needs two_tower"
         )
     with torch.device("meta"):
         model = _model(config, features)

@@ -12,7 +12,8 @@ class PamConfig:
     the first period, in their place (0: the cuts). cold: the task (0-based) of cold items. cold_weight, other_weight: lambda, of
     its loss and of those of the others.
     steps, rate, second_order: of the inner loop; without steps the hook only weighs the tasks' losses. support: share of a task's
-    rows in a batch, which come first; the others are query, or with query=all every row is. support_average, query_average:
+    rows in a batch, which come first; the others are query, or with query=all every row is. support_of=previous: the support rows
+    are the last of the batch before, as in serving, and every row of a batch is query. support_average, query_average:
     a task's loss is the sum over its rows divided by the rows of the batch, or the mean over its own rows. candidates: of a row of
     a support or query set: the users of that set's rows, or of the whole batch. step_weights: of the query losses after 0, 1, ... inner steps (empty: that of the last alone).
     adapt: what of the model is adapted, by the beginning of its parameters' names. across: whether every rank adapts to its
@@ -35,6 +36,7 @@ class PamConfig:
     rate: float = 1e-3
     second_order: bool = True
     support: float = 0.25
+    support_of: Literal["batch", "previous"] = "batch"
     query: Literal["rest", "all"] = "rest"
     support_average: Literal["batch", "task"] = "task"
     query_average: Literal["batch", "task"] = "batch"
@@ -70,7 +72,9 @@ class PamConfig:
             (min(self.lambdas) < 0, f"weights={self.lambdas}: must not be below 0"),
             (self.steps < 0, f"steps={self.steps}: must not be below 0"),
             (
-                not 0 <= self.support < 1 or (self.support == 0) != (self.steps == 0),
+                not 0 <= self.support <= 1
+                or (self.support == 0) != (self.steps == 0)
+                or (self.support == 1 and self.support_of == "batch"),
                 f"support={self.support}: must be between 0 and 1; 0 goes with steps=0",
             ),
             (

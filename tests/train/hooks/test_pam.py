@@ -14,6 +14,8 @@ from torch.func import functional_call
 from coldrank.configs import base as arms
 from coldrank.models.embeddings import Embedded
 from coldrank.models.encode import FeatureEncoder
+from coldrank.models.two_tower import Sides
+from coldrank.modules.pam import Rows
 from coldrank.train.config import validate
 from coldrank.train.data.batches import BatchMaker, DataFolder
 from coldrank.train.data.fit import fit_encoder
@@ -22,6 +24,7 @@ from coldrank.train.distributed import Ranks, process_group
 from coldrank.train.errors import UserError
 from coldrank.train.hooks.make import make_hooks
 from coldrank.train.hooks.pam_config import PamConfig
+from coldrank.train.hooks.pam_rows import TowerRows
 from coldrank.train.task import RankingTask
 from coldrank.train.trainer import train
 
@@ -170,6 +173,33 @@ def test_without_an_inner_loop_the_hook_weighs_the_tasks(folder):
     torch.testing.assert_close(task(batch).loss, task.rank(batch, task.embeddings(batch)).loss, rtol=1e-12, atol=0)
 
 
+def test_support_rows_of_the_batch_before(folder):
+    batch, task, hook = batch_and_task(folder, config(support_of="previous", candidates="set", cuts=(20, 60, 120)))
+    for buffer in hook.before.buffers():
+        if buffer.is_floating_point():
+            buffer.data = buffer.double()
+    run, route = type("Run", (), {"ranks": ONE}), hook.split(batch).task
+    _, logged = task(batch), hook.after_step(run)
+    assert logged is None
+    names = [n.replace(".", "_") for n in hook.names]
+    assert not any(hook.get_buffer(f"shift_{n}").any() for n in names), "nothing was there to adapt to"
+    last = [
+        rows[len(rows) - len(rows) // 4 :].tolist() for rows in ((route == n).nonzero().squeeze(1) for n in range(4))
+    ]
+    kept = sorted(row for rows in last for row in rows)
+    assert (
+        hook.before.task[: len(kept)].tolist() == route[kept].tolist() and (hook.before.task[len(kept) :] == -1).all()
+    )
+    rows = hook.rows(task, batch, task.embeddings(batch))
+    torch.testing.assert_close(hook.before.item[: len(kept)], rows.sides.item[kept].detach())
+    chosen = Rows.of(route, 4, torch.isin(torch.arange(len(route)), torch.tensor(kept)))
+    detached = TowerRows(rows.model, Sides(*(x.detach() for x in rows.sides)), rows.labels, rows.ids)
+    path = hook.adapt(task, detached, chosen, hook.start(task.ranker), chosen.index)
+    everything = Rows.of(route, 4, torch.ones_like(route, dtype=torch.bool))
+    expected, _ = hook._query(task, rows, everything, path)
+    torch.testing.assert_close(task(batch).loss, expected)
+
+
 def test_scores_are_those_of_the_row_s_task(folder):
     batch, task, hook = batch_and_task(folder, config(own=True))
     for p in hook.own.values():
@@ -289,9 +319,10 @@ def flipped(folder, out, day):
     return out
 
 
-@pytest.mark.parametrize("leaks", [False, True])
-def test_labels_under_test_move_no_prediction(folder, tmp_path, ranks, leaks):
-    wanted = config(gamma=(1.0, 3.0, 2.0), serve_decay=0.5, own=True, adapt_on_test_labels=leaks)
+@pytest.mark.parametrize(("leaks", "support_of"), [(False, "batch"), (False, "previous"), (True, "batch")])
+def test_labels_under_test_move_no_prediction(folder, tmp_path, ranks, leaks, support_of):
+    settings = {"serve_decay": 0.5, "own": True, "adapt_on_test_labels": leaks, "support_of": support_of}
+    wanted = config(gamma=(1.0, 3.0, 2.0), **settings)
     last = flipped(folder, tmp_path / "flipped", DAYS[-1])
     (before, _), (after, _) = scored(folder, tmp_path / "a", ranks, wanted), scored(last, tmp_path / "b", ranks, wanted)
     assert not before["label_long_view"].equals(after["label_long_view"])

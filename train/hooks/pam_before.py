@@ -1,0 +1,74 @@
+"""Support rows of the batch before: PAM as it serves, where tasks are scored by what they were adapted to earlier.
+
+M rows, N tasks, D width.
+"""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from coldrank.models.batch import Batch
+from coldrank.models.embeddings import EmbeddingStage
+from coldrank.models.features import FeatureSet
+from coldrank.models.two_tower import Sides, TwoTower
+from coldrank.modules.pam import Rows, support
+from coldrank.train.config import RunConfig
+from coldrank.train.distributed import Ranks
+from coldrank.train.hooks.pam_rows import TowerRows
+
+
+class Before(nn.Module):
+    """What the towers read of the rows, [M, Du] and [M, Di]; their labels [M, 1], ids of users and tasks, int64 [M], -1 where there is
+    no row. M: `pam.support` of a batch. Equal on all ranks, each of which gives an equal part of the rows."""
+
+    user: Tensor
+    item: Tensor
+    labels: Tensor
+    ids: Tensor
+    task: Tensor
+
+    def __init__(self, config: RunConfig, features: FeatureSet) -> None:
+        super().__init__()
+        assert config.two_tower is not None
+        self.tasks, self.share, most = config.pam.tasks, config.pam.support, config.data.batch_size
+        with torch.device("meta"):
+            model = TwoTower(config.two_tower, EmbeddingStage(features, torch.device("meta")), features)
+        rows = max(1, int(self.share * most))
+        widths = {side: model.towers[side].layers[0].in_features for side in Sides._fields}  # type: ignore[union-attr, index]
+        for side, width in widths.items():
+            self.register_buffer(side, torch.zeros(rows, width))
+        self.register_buffer("labels", torch.zeros(rows, 1))
+        self.register_buffer("ids", torch.zeros(rows, dtype=torch.int64))
+        self.register_buffer("task", torch.full((rows,), -1))
+        self._now: list[Tensor] | None = None
+
+    def rows(self, model: TwoTower) -> tuple[TowerRows, Rows]:
+        """The rows, and those of them that there are."""
+        sides = Sides(self.user, self.item)
+        return TowerRows(model, sides, self.labels, model.ids(self.ids)), Rows.of(self.task, self.tasks, self.task >= 0)
+
+    def note(self, rows: TowerRows, batch: Batch, task: Tensor) -> None:
+        """Takes support rows of this batch, of each task its last."""
+        ranks = dist.get_world_size() if dist.is_initialized() else 1
+        places = len(self.task) // ranks
+        last = support(task.flip(0), self.tasks, self.share / ranks).flip(0).nonzero().squeeze(1)[:places]
+        ids = batch.keys["user_id"].to(task.device)
+        found = (rows.sides.user, rows.sides.item, rows.labels, ids, task)
+        self._now = [x.detach()[last] for x in found]
+
+    def keep(self, ranks: Ranks) -> None:
+        """Puts what was noted, of all ranks, in the place of what was there."""
+        if self._now is None:
+            return
+        places = len(self.task) // ranks.world_size
+        self.task.fill_(-1)
+        for kept, now in zip((self.user, self.item, self.labels, self.ids, self.task), self._now, strict=True):
+            mine = now.new_full((places, *now.shape[1:]), -1)
+            mine[: len(now)] = now
+            parts = [torch.empty_like(mine) for _ in range(ranks.world_size)]
+            if ranks.world_size > 1:
+                dist.all_gather(parts, mine)
+            else:
+                parts = [mine]
+            kept[: places * ranks.world_size] = torch.cat(parts)
+        self._now = None
