@@ -1,9 +1,10 @@
 """Arms of PAM: a two-tower retrieval model on streams of periods; PF is the same model, fine-tuned period by period.
 
-MovieLens: `coldrank prepare movielens --history 30 --item-history 30 --periods 31`.
+MovieLens: `coldrank prepare movielens --history 30 --item-history 30 --periods 31`. docs/pam.md has the figures.
 """
 
 from dataclasses import replace
+from typing import Any
 
 from coldrank.models.features import Feature, Table
 from coldrank.models.two_tower import TwoTowerConfig
@@ -36,38 +37,64 @@ def pf() -> RunConfig:
             Table(name="item", rows=4096, dim=DIM, mapping="growing"),
             Table(name="tag", rows=64, dim=DIM),
         ),
-        two_tower=TwoTowerConfig(),
+        two_tower=TwoTowerConfig(same_user=False),
         data=DataConfig(batch_size=1024, eval_batch_size=1024, order="time"),
-        optim=OptimConfig(sparse_lr=0.03, dense_lr=1e-3, table_init=0.05),
+        optim=OptimConfig(sparse_lr=0.3, dense_lr=8e-3, table_init=0.05),
         train=TrainConfig(mode="periods", first_period="p25", look_back=(), checkpoint_every=0),
     )
 
 
 def pf_balanced() -> RunConfig:
     """PF with the losses weighed as PAM weighs its tasks': the control that tells the inner loop's gain from the weights'."""
-    weighing = PamConfig(steps=0, support=0.0, query_average="task")
-    return replace(pf(), name="pf_balanced", hooks=("pam",), pam=weighing)
+    return balanced(pf())
+
+
+def pf_towers() -> RunConfig:
+    """PF with towers of its own for every task: the control that tells the gain of adapting from that of more weights."""
+    return own_towers(pf())
 
 
 def pam_m() -> RunConfig:
     """Tasks by popularity and the inner loop, without the enhancer."""
-    return replace(pf(), name="pam_m", hooks=("pam",))
+    return meta(pf(), "pam_m")
 
 
 def pam_s() -> RunConfig:
     """With the self-supervised instructor."""
-    return _gamma(pam_m(), "pam_s", s=3.0)
+    return meta(pf(), "pam_s", gamma=(1.0, 3.0, 0.0))
 
 
 def pam_a() -> RunConfig:
     """With data augmentation."""
-    return _gamma(pam_m(), "pam_a", a=2.0)
+    return meta(pf(), "pam_a", gamma=(1.0, 0.0, 2.0))
 
 
 def pam_f() -> RunConfig:
     """With both."""
-    return _gamma(pam_m(), "pam_f", s=3.0, a=2.0)
+    return meta(pf(), "pam_f", gamma=(1.0, 3.0, 2.0))
 
 
-def _gamma(base: RunConfig, name: str, *, s: float = 0.0, a: float = 0.0) -> RunConfig:
-    return replace(base, name=name, pam=replace(base.pam, gamma=(1.0, s, a)))
+def pam_previous() -> RunConfig:
+    """Tasks adapt to the batch before, and learn from every row with equal weights; no enhancer."""
+    return previous(pf())
+
+
+def balanced(base: RunConfig) -> RunConfig:
+    """Weights of the tasks, and nothing adapted."""
+    return replace(base, name="pf_balanced", hooks=("pam",), pam=PamConfig(steps=0, support=0.0))
+
+
+def own_towers(base: RunConfig) -> RunConfig:
+    """Towers of every task, equal weights, and nothing adapted."""
+    settings = PamConfig(steps=0, support=0.0, own=True, cold_weight=1.0, other_weight=1.0)
+    return replace(base, name="pf_towers", hooks=("pam",), pam=settings)
+
+
+def meta(base: RunConfig, name: str, **settings: Any) -> RunConfig:
+    """PAM on PF."""
+    return replace(base, name=name, hooks=("pam",), pam=PamConfig(candidates="set", **settings))
+
+
+def previous(base: RunConfig) -> RunConfig:
+    """PAM that trains as it serves."""
+    return meta(base, "pam_previous", support_of="previous", cold_weight=1.0, other_weight=1.0)
