@@ -88,7 +88,12 @@ def shard(
     sharding = ShardingPlan({"embeddings.ebc": plan.module})
     with quiet():
         model = DistributedModelParallel(
-            task, device=ranks.device, plan=sharding, sharders=[sharder], init_parameters=False
+            task,
+            device=ranks.device,
+            plan=sharding,
+            sharders=[sharder],
+            init_data_parallel=ranks.world_size > 1,  # a single rank has nothing to average
+            init_parameters=False,
         )
     init_tables(model, config.table_scales(features), config.seed)
     return model, plan
