@@ -120,7 +120,8 @@ class WarmItems(nn.Module):
         present = self.present[rows] & (places < views.unsqueeze(1))
         if self.shared_row:
             present = present & (rows > 0).unsqueeze(1)
-        return mean_users(self.users(rows.unsqueeze(1) * places.shape[0] + places), present)
+        at = rows.unsqueeze(1) * places.shape[0] + places
+        return mean_users(self.users(at, at), present)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

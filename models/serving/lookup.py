@@ -3,6 +3,7 @@
 Q requests, C candidates, V values of a list, F features, E edges, H hashes.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from coldrank.models.encode import Bucketize, FeatureEncoder, Standardize, bucket_of, salt
 from coldrank.models.features import Feature
 from coldrank.models.maps import mix64
+from coldrank.models.serving.learnt import Learnt, first_answer, own_rows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,105 +25,122 @@ class Sides:
 
 
 class Ids(nn.Module):
-    """ids of the features that share a map -> rows. map_: None for hashed tables, which are looked up together.
+    """ids of the features whose ids become rows in one way -> rows. Scriptable.
 
-    starts: table -> row of the table's first in what holds its embeddings. Scriptable.
+    kind: `learnt` (by vocabularies and growing tables), `hash`, `identity`, or the name of a table of several hashes.
+    starts: table -> its row 0 among those of all. of_request, of_candidate, of_lists: int64 [3, F, 1]: per feature what is mixed
+    into its ids; rows of its table, or its first answer (`learnt`); where its table starts.
     """
 
     request: list[str]
     candidate: list[str]
     lists: list[str]
+    of_request: Tensor
+    of_candidate: Tensor
+    of_lists: Tensor
 
-    def __init__(self, sides: Sides, encoder: FeatureEncoder, map_: nn.Module | None, starts: dict[str, int]) -> None:
+    def __init__(self, sides: Sides, encoder: FeatureEncoder, kind: str, starts: dict[str, int]) -> None:
         super().__init__()
-        table = encoder.features.table
-        self.hashed = map_ is None
-        self.map = nn.Identity() if map_ is None else map_
-        self.reads = table((sides.request + sides.candidate + sides.lists)[0].table).reads
-        self.request = [f.raw_columns[0] for f in sides.request]
-        self.candidate = [f.raw_columns[0] for f in sides.candidate]
-        self.lists = [f.raw_columns[0] for f in sides.lists]
-        # Per feature: what is mixed into its ids, rows of its table, and where these start.
-        self.of_request, self.of_candidate, self.of_lists = (
-            torch.tensor(
+        tables = list(dict.fromkeys(f.table for f in sides.request + sides.candidate + sides.lists))
+        self.reads = encoder.features.table(tables[0]).reads
+        self.hashed, self.learnt = kind == "hash", kind == "learnt"
+        self.map: nn.Module = nn.Identity()
+        if self.learnt:
+            self.map = Learnt([encoder.maps[t] for t in tables])
+            salts = dict(zip(tables, self.map.salts, strict=True))
+        elif kind not in ("hash", "identity"):
+            self.map = encoder.maps[kind]
+        for side in ("request", "candidate", "lists"):
+            of = [
                 [
-                    [salt(f) if f.salted else 0 for f in fs],
-                    [table(f.table).rows for f in fs],
-                    [starts[f.table] for f in fs],
-                ],
-                dtype=torch.int64,
-            ).unsqueeze(2)
-            for fs in (sides.request, sides.candidate, sides.lists)
-        )
+                    salts[f.table] if self.learnt else salt(f) if f.salted else 0,
+                    first_answer(tables.index(f.table)) if self.learnt else encoder.features.table(f.table).rows,
+                    starts[f.table],
+                ]
+                for f in getattr(sides, side)
+            ]
+            setattr(self, side, [f.raw_columns[0] for f in getattr(sides, side)])
+            # As buffers, for a later state of the model may have others.
+            self.register_buffer(f"of_{side}", torch.tensor(of, dtype=torch.int64).view(-1, 3).t().unsqueeze(2))
 
-    def forward(self, raw: dict[str, Tensor], requests: int, candidates: int) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Rows int64 of the request features [F, H, Q], of the candidate features [F, H, C], and of each list [V, H]."""
-        ids = [(_stacked(raw, self.request, requests).to(torch.int64) ^ self.of_request[0]).flatten()]
-        ids.append((_stacked(raw, self.candidate, candidates).to(torch.int64) ^ self.of_candidate[0]).flatten())
+    def forward(self, raw: dict[str, Tensor], request: list[Tensor], candidate: list[Tensor]) -> list[Tensor]:
+        """Adds rows int64 [F * H, Q] of the request features to `request`, those of the candidate features [F * H, C] to
+        `candidate`, and returns those of each list [V, H]."""
+        ids: list[Tensor] = []
+        if len(self.request) > 0:
+            ids.append((_stacked(raw, self.request) ^ self.of_request[0]).flatten())
+        if len(self.candidate) > 0:
+            ids.append((_stacked(raw, self.candidate) ^ self.of_candidate[0]).flatten())
         for i, name in enumerate(self.lists):
             ids.append(raw[name].to(torch.int64) ^ self.of_lists[0, i])
         sizes = [x.shape[0] for x in ids]  # not len, which an export takes for a constant
         flat = torch.cat(ids)
-        rows = (mix64(flat) if self.hashed else self.map(flat)).view(flat.shape[0], self.reads)
-        parts = rows.split(sizes)
-        request = self._placed(parts[0].view(len(self.request), requests, self.reads), self.of_request.unsqueeze(3))
-        candidate = self._placed(
-            parts[1].view(len(self.candidate), candidates, self.reads), self.of_candidate.unsqueeze(3)
-        )
-        lists = [self._placed(part, self.of_lists[:, i]) for i, part in enumerate(parts[2:])]
-        return request.transpose(1, 2), candidate.transpose(1, 2), lists
+        parts = (mix64(flat) if self.hashed else self.map(flat)).view(flat.shape[0], self.reads).split(sizes)
+        at = 0
+        if len(self.request) > 0:
+            request.append(self._side(parts[at], self.of_request))
+            at += 1
+        if len(self.candidate) > 0:
+            candidate.append(self._side(parts[at], self.of_candidate))
+            at += 1
+        return [self._placed(part, self.of_lists[:, i]) for i, part in enumerate(parts[at:])]
+
+    def _side(self, rows: Tensor, of: Tensor) -> Tensor:
+        """[F * n, H] -> [F * H, n]."""
+        features = of.shape[1]
+        rows = rows.view(features, rows.shape[0] // features, self.reads).transpose(1, 2)
+        return self._placed(rows, of.unsqueeze(3)).flatten(0, 1)
 
     def _placed(self, rows: Tensor, of: Tensor) -> Tensor:
-        return (torch.remainder(rows, of[1]) if self.hashed else rows) + of[2]
+        if self.learnt:
+            rows = own_rows(rows, of[1])
+        elif self.hashed:
+            rows = torch.remainder(rows, of[1])
+        return rows + of[2]
 
 
-class Buckets(nn.Module):
-    """numbers -> rows int64 [F, 1, n] of the features' tables. The edges of each feature are padded with infinity. Scriptable."""
+class Values(nn.Module):
+    """numbers -> rows int64 [F, n] of the bucket features' tables, and standardised numbers float32 [n, F]. Scriptable.
+
+    edges: float64 [F, E], those of each feature padded with infinity.
+    """
 
     edges: Tensor
+    starts: Tensor
     names: list[str]
 
-    def __init__(self, features: list[Feature], encoder: FeatureEncoder, starts: dict[str, int]) -> None:
+    def __init__(self, side: list[Feature], encoder: FeatureEncoder, starts: dict[str, int]) -> None:
         super().__init__()
-        self.names = [f.raw_columns[0] for f in features]
-        modules = [encoder.buckets[f.name] for f in features]
+        buckets, numbers = ([f for f in side if f.kind == kind] for kind in ("bucket", "number"))
+        self.names = [f.raw_columns[0] for f in buckets + numbers]
+        self.buckets, self.numbers = len(buckets), len(numbers)
+        modules = [encoder.buckets[f.name] for f in buckets]
         edges = [m.edges for m in modules if isinstance(m, Bucketize)]
         whole = torch.full((len(edges), max((len(e) for e in edges), default=0)), float("inf"), dtype=torch.float64)
         for row, own in zip(whole, edges, strict=True):
             row[: len(own)] = own
         self.register_buffer("edges", whole)
-        self.starts = torch.tensor([[starts[f.name]] for f in features], dtype=torch.int64).view(-1, 1)
-
-    def forward(self, raw: dict[str, Tensor], rows: int) -> Tensor:
-        values = _finite(_stacked(raw, self.names, rows))
-        return (bucket_of(values, self.edges) + self.starts).unsqueeze(1)
-
-
-class Numbers(nn.Module):
-    """numbers -> float32 [n, F], standardised as in training. Scriptable."""
-
-    names: list[str]
-
-    def __init__(self, features: list[Feature], encoder: FeatureEncoder) -> None:
-        super().__init__()
-        self.names = [f.raw_columns[0] for f in features]
-        self.standardize = Standardize([f.transform for f in features])
-        slots = [encoder.features.numbers.index(f) for f in features]
+        self.register_buffer("starts", torch.tensor([starts[f.name] for f in buckets], dtype=torch.int64).view(-1, 1))
+        self.standardize = Standardize([f.transform for f in numbers])
+        slots = [encoder.features.numbers.index(f) for f in numbers]
         self.standardize.moments = encoder.numbers.moments[slots].clone()
+        self.nan = math.nan
 
-    def forward(self, raw: dict[str, Tensor], rows: int) -> Tensor:
-        dense: Tensor = self.standardize(_finite(_stacked(raw, self.names, rows)).t())
-        return dense
+    def forward(self, raw: dict[str, Tensor], rows: int) -> tuple[Tensor, Tensor]:
+        """rows: n."""
+        found = torch.zeros(0, rows, dtype=torch.int64)
+        dense = torch.zeros(rows, 0)
+        if len(self.names) > 0:
+            # float32, as training reads numbers; what is not finite is missing: NaN.
+            values = torch.stack([raw[name] for name in self.names]).to(torch.float32)
+            values = torch.nan_to_num(values, self.nan, self.nan, self.nan)
+            if self.buckets > 0:
+                found = bucket_of(values[: self.buckets], self.edges) + self.starts
+            if self.numbers > 0:
+                dense = self.standardize(values[self.buckets :].t())
+        return found, dense
 
 
-def _stacked(raw: dict[str, Tensor], names: list[str], rows: int) -> Tensor:
-    """Inputs of n values each -> [F, n]."""
-    if len(names) == 0:
-        return torch.zeros(0, rows)
-    return torch.stack([raw[name] for name in names])
-
-
-def _finite(values: Tensor) -> Tensor:
-    """float32, as training reads numbers; what is not finite is missing: NaN."""
-    values = values.to(torch.float32)
-    return torch.where(torch.isfinite(values), values, torch.full_like(values, float("nan")))
+def _stacked(raw: dict[str, Tensor], names: list[str]) -> Tensor:
+    """Inputs of n ids each -> [F, n]."""
+    return torch.stack([raw[name] for name in names]).to(torch.int64)

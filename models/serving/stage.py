@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from coldrank.models.encode import FeatureEncoder, joint_state
 from coldrank.models.features import Feature, FeatureSet
-from coldrank.models.maps import VocabularyMap
-from coldrank.models.serving.lookup import Buckets, Ids, Numbers, Sides
-from coldrank.models.serving.tables import Precision, Rows
+from coldrank.models.serving.lookup import Ids, Sides, Values
+from coldrank.models.serving.store import Store, by_position, places_of
+from coldrank.models.serving.tables import Place, Precision, Rows
 
 
 class Side(NamedTuple):
@@ -63,69 +63,6 @@ class Order(NamedTuple):
     pc: list[Feature]
 
 
-class Store(nn.Module):
-    """The tables of one width and number of hashes, and the features that are read from them. Scriptable.
-
-    picks: per side, places of the features' rows among all that were found, those of codes last. cuts: per side, how many
-    features are no codes. many: per side, lists whose mean is taken. sequences: lists that are read by position.
-    """
-
-    picks: list[Tensor]
-    cuts: list[int]
-    many: list[list[str]]
-    sequences: list[str]
-
-    def __init__(self, rows: Rows, reads: int) -> None:
-        super().__init__()
-        self.rows, self.reads = rows, reads
-        self.picks, self.cuts, self.many, self.sequences = [], [], [], []
-
-    def forward(
-        self, found: list[Tensor], lists: dict[str, Tensor], lengths: dict[str, Tensor], positions: dict[str, int]
-    ) -> tuple[list[Tensor], list[Tensor], dict[str, Tensor]]:
-        """found: rows [F * H, n] per side. lists: name -> rows [V, H]; their lengths; positions: L of those of sequences.
-
-        Returns per side static part [n, ..] and code part [n, ..], and sequence features [Q, L, D].
-        """
-        static: list[Tensor] = []
-        codes: list[Tensor] = []
-        for side, pick in enumerate(self.picks):
-            rows = found[side][pick]
-            read = self.read(
-                rows.view(rows.shape[0] // self.reads, self.reads, rows.shape[1]).transpose(1, 2)
-            ).transpose(0, 1)
-            cut = self.cuts[side]
-            means = [self.mean(lists[name], lengths[name]) for name in self.many[side]]
-            static.append(torch.cat([read[:, :cut].flatten(1)] + means, 1))
-            codes.append(read[:, cut:].flatten(1))
-        sequences = {f: self.by_position(lists[f], lengths[f], positions[f]) for f in self.sequences}
-        return static, codes, sequences
-
-    def read(self, rows: Tensor) -> Tensor:
-        """rows int64 [.., H] -> [.., D], the sum over the hashes."""
-        read: Tensor = self.rows(rows)
-        return read.sum(-2) if self.reads > 1 else read.squeeze(-2)
-
-    def mean(self, rows: Tensor, lengths: Tensor) -> Tensor:
-        """rows int64 [V, H] of n lists end to end -> the mean of each, [n, D]; 0 of an empty one."""
-        owner = torch.repeat_interleave(lengths, output_size=rows.shape[0])
-        read = self.read(rows)
-        total = torch.zeros(lengths.shape[0], read.shape[1]).index_add(0, owner, read)
-        return total / lengths.clamp(min=1).unsqueeze(1)
-
-    def by_position(self, rows: Tensor, lengths: Tensor, positions: int) -> Tensor:
-        """rows int64 [V, H] of Q lists end to end -> [Q, L, D]; what is past L is left out, as in training."""
-        return self.read(by_position(rows, lengths, positions, self.rows.zero))
-
-
-def by_position(values: Tensor, lengths: Tensor, positions: int, fill: int) -> Tensor:
-    """Values int64 [V, H] of Q lists end to end -> [Q, L, H], filled up past a list's end. Scriptable."""
-    position = torch.arange(positions)
-    present = position < lengths.unsqueeze(1)
-    at = torch.where(present, (lengths.cumsum(0) - lengths).unsqueeze(1) + position, values.shape[0])
-    return torch.cat([values, torch.full((1, values.shape[1]), fill)])[at]
-
-
 def count_of(values: Tensor) -> Tensor:
     """A raw count, a number of any type, as int64; what is not finite is missing: 0. Scriptable."""
     exact = values.to(torch.float64)
@@ -159,23 +96,15 @@ class Stage(nn.Module):
         """tables: name -> float32 [rows, D]. candidate: raw columns that differ between candidates."""
         super().__init__()
         encoder, features = deepcopy(encoder), encoder.features
-        for module in encoder.maps.values():
-            if isinstance(module, VocabularyMap):
-                module.forget()
-        kinds = dict.fromkeys((t.dim, t.reads) for t in features.tables)
-        members = {kind: [t for t in features.tables if (t.dim, t.reads) == kind] for kind in kinds}
-        starts: dict[str, int] = {}
-        for of_kind in members.values():
-            ends = torch.tensor([0] + [t.rows for t in of_kind]).cumsum(0).tolist()
-            starts |= {t.name: start for t, start in zip(of_kind, ends, strict=False)}
-        rows = [Rows([tables[t.name] for t in of_kind], precision) for of_kind in members.values()]
-        stores = [Store(r, reads) for r, (_, reads) in zip(rows, kinds, strict=True)]
-        self.stores = nn.ModuleList(stores)
+        members = {n: [t for t in features.tables if t.reads == n] for n in sorted({t.reads for t in features.tables})}
+        stores = {n: Store(Rows([tables[t.name] for t in ts], precision), n) for n, ts in members.items()}
+        tables_at = {t.name: at for n, ts in members.items() for t, at in zip(ts, stores[n].rows.places, strict=True)}
+        starts = {name: at[0] for name, at in tables_at.items()}
+        self.stores = nn.ModuleList(stores.values())
         groups = _groups(features, candidate)
-        self.ids = nn.ModuleList(Ids(g, encoder, encoder.maps[n] if n else None, starts) for n, g in groups.items())
+        self.ids = nn.ModuleList(Ids(g, encoder, kind, starts) for kind, g in groups.items())
         sides = [_sides(features, candidate, per) for per in ("request", "candidate")]
-        self.buckets = nn.ModuleList(Buckets([f for f in fs if f.kind == "bucket"], encoder, starts) for fs in sides)
-        self.numbers = nn.ModuleList(Numbers([f for f in fs if f.kind == "number"], encoder) for fs in sides)
+        self.values = nn.ModuleList(Values(fs, encoder, starts) for fs in sides)
         self.list_names = [[f.name for f in g.lists] for g in groups.values()]
         self.columns = {f.name: f.raw_columns[0] for f in features.features if f.is_list}
         states = [f for f in features.features if f.kind == "signals"]
@@ -190,34 +119,7 @@ class Stage(nn.Module):
         for i, of_side in enumerate(places):
             at = {f.name: (f.name, i, place[0], starts[f.table]) for f, place in of_side if f.name in asked.rows}
             self.asked_rows += at.values()
-        self.order = [self._lay(features, list(kinds), places[i], fs, i) for i, fs in enumerate(sides)]
-
-    def _lay(
-        self,
-        features: FeatureSet,
-        kinds: list[tuple[int, int]],
-        at: list[tuple[Feature, list[int]]],
-        side: list[Feature],
-        i: int,
-    ) -> Order:
-        """Tells the stores what is theirs of a side, and returns the order that follows. at: as `_found` says."""
-        found, places = [f for f, _ in at], {f.name: place for f, place in at}
-        static: list[Feature] = []
-        pc: list[Feature] = []
-        for kind, store in zip(kinds, self.stores, strict=True):
-            assert isinstance(store, Store)
-            of_kind = lambda f, kind=kind: (features.dim(f), features.table(f.table_name).reads) == kind
-            plain = [f for f in found if f.role != "pc" and of_kind(f)]
-            codes = [f for f in found if f.role == "pc" and of_kind(f)]
-            store.picks.append(torch.tensor([p for f in plain + codes for p in places[f.name]], dtype=torch.int64))
-            store.cuts.append(len(plain))
-            many = [f for f in side if f.many and of_kind(f)]
-            store.many.append([f.name for f in many])
-            if i == 0:
-                store.sequences = [f.name for f in features.features if f.role == "sequence" and of_kind(f)]
-            static += plain + many
-            pc += codes
-        return Order(static, [f for f in side if f.kind == "number"], pc)
+        self.order = [_lay(features, stores, tables_at, places[i], fs) for i, fs in enumerate(sides)]
 
     def forward(self, raw: dict[str, Tensor], requests: int, candidates: int) -> Looked:
         """raw: a request that `Door` has let in; Q and C as it says."""
@@ -225,26 +127,28 @@ class Stage(nn.Module):
         found_candidate: list[Tensor] = []
         lists: dict[str, Tensor] = {}
         for i, ids in enumerate(self.ids):
-            of_request, of_candidate, of_lists = ids(raw, requests, candidates)
-            found_request.append(of_request.flatten(0, 1))
-            found_candidate.append(of_candidate.flatten(0, 1))
+            of_lists = ids(raw, found_request, found_candidate)
             for name, rows in zip(self.list_names[i], of_lists):  # noqa: B905 (TorchScript knows no strict=)
                 lists[name] = rows
         for name, columns in self.signals.items():
             lists[name] = joint_state([raw[c] for c in columns]).unsqueeze(1) + self.signal_starts[name]
         lengths = {name: raw[column + ".lengths"].to(torch.int64) for name, column in self.columns.items()}
-        found: list[Tensor] = []
         dense: list[Tensor] = []
-        for i, (buckets, numbers) in enumerate(zip(self.buckets, self.numbers)):  # noqa: B905
-            rows = candidates if i else requests
-            ids_of_side = found_candidate if i else found_request
-            found.append(torch.cat(ids_of_side + [buckets(raw, rows).flatten(0, 1)]))
-            dense.append(numbers(raw, rows))
+        for i, values in enumerate(self.values):
+            buckets, numbers = values(raw, candidates if i else requests)
+            (found_candidate if i else found_request).append(buckets)
+            dense.append(numbers)
+        found = [torch.cat(found_request), torch.cat(found_candidate)]
+        at: dict[str, Tensor] = {}
+        for features in self.sequences.values():
+            places = places_of(lengths[features[0]], self.positions[features[0]])
+            for name in features:
+                at[name] = places
         static: list[list[Tensor]] = [[], []]
         codes: list[list[Tensor]] = [[], []]
         read: dict[str, Tensor] = {}
         for store in self.stores:
-            plain, code, of_sequences = store(found, lists, lengths, self.positions)
+            plain, code, of_sequences = store(found, lists, lengths, at)
             for i in range(2):
                 static[i].append(plain[i])
                 codes[i].append(code[i])
@@ -256,7 +160,7 @@ class Stage(nn.Module):
         codes_of: dict[str, Tensor] = {}
         for name in self.asked_codes:
             states = lists[name] - self.signal_starts[name]
-            codes_of[name] = by_position(states, lengths[name], self.positions[name], -1).squeeze(2)
+            codes_of[name] = by_position(states, at[name], -1).squeeze(2)
         counts = {name: count_of(raw[name]) for name in self.asked_counts}
         return Looked(sides[0], sides[1], sequences, ends, own, codes_of, counts)
 
@@ -284,13 +188,40 @@ def _sides(features: FeatureSet, candidate: set[str], per: str) -> list[Feature]
     return [f for f in kept if f.kind != "number"] + numbers
 
 
+def _lay(
+    features: FeatureSet,
+    stores: dict[int, Store],
+    tables: dict[str, Place],
+    found: list[tuple[Feature, list[int]]],
+    side: list[Feature],
+) -> Order:
+    """Tells the stores what is theirs of a side, and returns the order that follows. found: as `_found` says."""
+    static: list[Feature] = []
+    pc: list[Feature] = []
+    for reads, store in stores.items():
+        mine = lambda f, reads=reads: features.table(f.table_name).reads == reads
+        plain, codes = ([(f, at) for f, at in found if mine(f) and (f.role == "pc") == code] for code in (False, True))
+        store.lay([(at, tables[f.table_name]) for f, at in plain + codes], len(plain))
+        many = [f for f in side if f.many and mine(f)]
+        store.many.append([f.name for f in many])
+        store.sequences = [f.name for f in features.features if f.role == "sequence" and mine(f)]
+        for f in features.features:
+            if f.is_list and mine(f):
+                store.lay_list(f.name, tables[f.table_name])
+        static += [f for f, _ in plain] + many
+        pc += [f for f, _ in codes]
+    return Order(static, [f for f in side if f.kind == "number"], pc)
+
+
 def _groups(features: FeatureSet, candidate: set[str]) -> dict[str, Sides]:
-    """Id features by the map that they share: the table's, or '' for all hashed tables."""
+    """Id features by how their ids become rows: `Ids` has the names."""
     groups: dict[str, Sides] = {}
     for f in features.features:
         if f.kind == "id":
-            hashed = features.table(f.table).mapping == "hash"
-            group = groups.setdefault("" if hashed else f.table, Sides(request=[], candidate=[], lists=[]))
+            mapping = features.table(f.table).mapping
+            learnt = mapping in ("vocabulary", "growing", "managed")
+            kind = "learnt" if learnt else f.table if mapping == "multi_hash" else mapping
+            group = groups.setdefault(kind, Sides(request=[], candidate=[], lists=[]))
             if f.is_list:
                 group.lists.append(f)
             else:

@@ -1,9 +1,10 @@
-"""The embedding tables as the served model holds them: those of one width end to end, in float32, float16 or int8.
+"""The embedding tables as the served model holds them: end to end, in pieces of equal width, in float32, float16 or int8.
 
-R rows, D width.
+R rows of all tables, D width of a table, G pieces, g width of a piece, P pieces of a row.
 """
 
-from typing import Literal
+from math import gcd
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,33 +13,50 @@ from torch.nn import functional as F
 Precision = Literal["float32", "float16", "int8"]
 
 
-class Rows(nn.Module):
-    """R rows of width D, and one of zeros behind them. Scriptable.
+class Place(NamedTuple):
+    """Where a table is. first: its row 0 among the rows of all. pieces: of each of its rows. offset: piece 0 of row r is
+    r * pieces + offset, r among the rows of all."""
 
+    first: int
+    pieces: int
+    offset: int
+
+
+class Rows(nn.Module):
+    """R rows of tables of several widths, and one of zeros behind them: row `zero`, piece `zero_piece`. Scriptable.
+
+    weight: [G, g]; g is the greatest common divisor of the widths.
     int8: each row as round((x - low) / step) in 0..255, with its step and low in float16 (row-wise, asymmetric); a value is off
-    by half a step, about a 510th of the row's range, at most, but for the rounding of low.
+    by half a step, about a 510th of the row's range, at most, but for the rounding of low. steps: [R + 1, 2].
     """
 
     weight: Tensor
     steps: Tensor
+    places: list[Place]
 
     def __init__(self, tables: list[Tensor], precision: Precision) -> None:
         super().__init__()
-        width = tables[0].shape[1]
-        whole = torch.cat([*tables, torch.zeros(1, width)])
-        self.zero = whole.shape[0] - 1
-        steps = torch.zeros(0, 2, dtype=torch.float16)
-        if precision == "int8":
-            whole, steps = quantized(whole)
-        elif precision == "float16":
-            whole = whole.clamp(-65504, 65504).to(torch.float16)
-        self.register_buffer("weight", whole)
-        self.register_buffer("steps", steps)
+        width = gcd(*(t.shape[1] for t in tables))
+        self.places = []
+        pieces, steps, rows, at = [], [], 0, 0
+        for table in tables:
+            per_row = table.shape[1] // width
+            self.places.append(Place(rows, per_row, at - rows * per_row))
+            rows, at = rows + table.shape[0], at + table.shape[0] * per_row
+            whole, own = quantized(table) if precision == "int8" else (table, torch.zeros(0, 2, dtype=torch.float16))
+            if precision == "float16":
+                whole = whole.clamp(-65504, 65504).to(torch.float16)
+            pieces.append(whole.reshape(-1, width))
+            steps.append(own)
+        self.zero, self.zero_piece = rows, at
         self.int8 = precision == "int8"
+        none = torch.zeros(int(self.int8), 2, dtype=torch.float16)
+        self.register_buffer("weight", torch.cat([*pieces, torch.zeros(1, width, dtype=pieces[0].dtype)]))
+        self.register_buffer("steps", torch.cat([*steps, none]))
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """rows: int64 [..] -> float32 [.., D]."""
-        read = F.embedding(rows, self.weight)
+    def forward(self, pieces: Tensor, rows: Tensor) -> Tensor:
+        """pieces: int64 [..], and the row of each -> float32 [.., g]."""
+        read = F.embedding(pieces, self.weight)
         if self.int8:
             steps = F.embedding(rows, self.steps).to(torch.float32)
             return read.to(torch.float32) * steps[..., :1] + steps[..., 1:]

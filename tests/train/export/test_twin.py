@@ -69,7 +69,7 @@ def test_a_shared_vocabulary_is_held_once_and_lookups_write_nothing(data: DataFo
     request = request_of(trained, rows_of(trained, data), 0, [0] * 5000)
     twin(request)
     assert all(torch.equal(before[name], value) for name, value in twin.state_dict().items())
-    assert sum(name.endswith("map.ids") for name in before) == 3
+    assert [value.shape[0] for name, value in before.items() if name.endswith("map.keys")] == [63 + 63 + 31]
 
 
 def test_quantized_rows_are_within_half_a_step():
@@ -77,12 +77,12 @@ def test_quantized_rows_are_within_half_a_step():
     table[7] = 0.25
     rows = torch.arange(51)
     whole = torch.cat([table, torch.zeros(1, 6)])
-    torch.testing.assert_close(Rows([table], "float32")(rows), whole)
-    torch.testing.assert_close(Rows([table], "float16")(rows), whole, rtol=1e-3, atol=1e-7)
+    torch.testing.assert_close(Rows([table], "float32")(rows, rows), whole)
+    torch.testing.assert_close(Rows([table], "float16")(rows, rows), whole, rtol=1e-3, atol=1e-7)
     spread = (whole.amax(1) - whole.amin(1)).unsqueeze(1)
     rounding = whole.abs().amax(1, keepdim=True) * 2**-10 + 1e-6  # step and low are in float16
-    assert ((Rows([table], "int8")(rows) - whole).abs() <= spread / 510 + rounding).all()
-    assert torch.equal(Rows([table], "int8")(rows)[50], torch.zeros(6))
+    assert ((Rows([table], "int8")(rows, rows) - whole).abs() <= spread / 510 + rounding).all()
+    assert torch.equal(Rows([table], "int8")(rows, rows)[50], torch.zeros(6))
 
 
 @pytest.mark.parametrize(
