@@ -2,6 +2,7 @@
 
     python benchmarks/overhead.py --config coldrank.configs.kuairand --data DATA --arms base,poso,poso_mha
     python benchmarks/overhead.py --config coldrank.configs.kuairand --data DATA --arms base,poso --wider 4
+    python benchmarks/overhead.py --config coldrank.configs.kuairand --data DATA --arms base,base+mwuf,base+metacf
 
 Ratios are of CPU time on the same batch, the median over the batches and the quartiles: other load on the machine meets all
 arms alike. `dense` is everything after the lookup, forward and backward, without the tables and the optimizers.
@@ -20,7 +21,7 @@ from tabulate import tabulate
 from tqdm import trange
 
 from coldrank.models.batch import Batch
-from coldrank.train.config import load
+from coldrank.train.config import RunConfig, load
 from coldrank.train.data.batches import DataFolder
 from coldrank.train.data.fit import fit_encoder
 from coldrank.train.data.read import SampleReader
@@ -35,7 +36,7 @@ def main() -> None:
     """Prints the table, and writes it as JSON if asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="config module")
-    parser.add_argument("--arms", required=True, help="names, separated by commas; the first is the base")
+    parser.add_argument("--arms", required=True, help="ARM or ARM+HOOK, separated by commas; the first is the base")
     parser.add_argument("--data", type=Path, required=True, help="prepared data")
     parser.add_argument("--steps", type=int, default=60, help="measured steps (default: %(default)s)")
     parser.add_argument("--wider", type=int, default=1, help="times the widths of tables, heads, experts and towers")
@@ -45,13 +46,18 @@ def main() -> None:
     arms = args.arms.split(",")
     with process_group() as ranks:
         data = DataFolder.open(args.data)
-        configs = [load(f"{args.config}:{arm}", ["train.threads=1", *args.set]) for arm in arms]
+        configs = [_load(f"{args.config}:{arm}", ["train.threads=1", *args.set]) for arm in arms]
         found = measure([build(wider(c, args.wider), data, ranks) for c in configs], args.steps)
     result = dict(zip(arms, found, strict=True))
     rows = [[arm, *(_text(f[part]) for part in ("step", "dense"))] for arm, f in result.items()]
     print(tabulate(rows, ["arm", "step, CPU ms and ratio", "dense, CPU ms and ratio"], tablefmt="github"))
     if args.out:
         args.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _load(arm: str, settings: list[str]) -> RunConfig:
+    name, *hooks = arm.split("+")
+    return load(name, [*settings, f"hooks=[{','.join(hooks)}]"] if hooks else settings)
 
 
 def measure(runs: list[Run], steps: int) -> list[dict[str, dict[str, float]]]:

@@ -25,6 +25,11 @@ class Embedded(NamedTuple):
     sequences: dict[str, Tensor]
     pc: Tensor
 
+    def rows(self, rows: Tensor) -> "Embedded":
+        """Some samples, without their gradients. rows: int64 [R]."""
+        sequences = {name: sequence.detach()[rows] for name, sequence in self.sequences.items()}
+        return Embedded(self.static.detach()[rows], sequences, self.pc.detach()[rows])
+
 
 class EmbeddingStage(nn.Module):
     """Looks a batch up. All tables pool by SUM; the mean of a many-valued feature is its sum divided by its number of ids here,

@@ -38,7 +38,7 @@ def in_slices(
     for start in range(0, len(batch), size):
         rows = slice(start, start + size)
         static, pc, *sequences = leaves = [t.detach()[rows].requires_grad_() for t in whole]
-        part = _rows(batch, rows)
+        part = rows_of(batch, rows)
         out = dense(part, Embedded(static, dict(zip(embedded.sequences, sequences, strict=True)), pc))
         loss = out.loss * (len(part) / len(batch))
         grads = torch.autograd.grad(loss, [*leaves, *weights], allow_unused=True)
@@ -72,11 +72,14 @@ def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return b if a is None else a if b is None else a + b
 
 
-def _rows(batch: Batch, rows: slice) -> Batch:
+def rows_of(batch: Batch, rows: slice | Tensor) -> Batch:
+    """Some rows of a batch, for what comes after the lookup: without the `sparse` part. rows: a slice, or int64 [R] on any device."""
+    to = lambda device: rows if isinstance(rows, slice) else rows.to(device)
+    there = to(batch.dense.device)
     return Batch(
         KeyedJaggedTensor.empty(device=batch.dense.device),
-        batch.dense[rows],
-        batch.sequence_lengths[:, rows],
-        batch.labels[rows],
-        {name: values[rows] for name, values in batch.keys.items()},
+        batch.dense[there],
+        batch.sequence_lengths[:, there],
+        batch.labels[there],
+        {name: values[to(values.device)] for name, values in batch.keys.items()},
     )

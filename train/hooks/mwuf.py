@@ -17,11 +17,13 @@ from coldrank.models.batch import Batch
 from coldrank.models.embeddings import Embedded, EmbeddingStage
 from coldrank.models.features import FeatureSet
 from coldrank.models.maps import GrowingMap, VocabularyMap
+from coldrank.models.two_tower import TwoTower
 from coldrank.modules.mwuf import Mwuf, mean_users
 from coldrank.train.config import RunConfig
 from coldrank.train.errors import UserError
 from coldrank.train.hooks.hook import Dense, Hook
 from coldrank.train.hooks.rows import TableRows, of_all_ranks
+from coldrank.train.slices import rows_of
 
 if TYPE_CHECKING:  # these hold hooks
     from coldrank.train.stepping import Taken
@@ -116,12 +118,18 @@ class MwufHook(Hook):
         if self._warm is None or not self.training or not torch.is_grad_enabled():
             return out
         (warm, cold), self._warm = self._warm, None
-        leaf = warm.detach().requires_grad_()
-        ids = torch.where(cold, leaf, embedded.static[:, self.slot].detach())
-        # Dropout draws what it would draw without this pass, here and in the next batch.
-        with torch.random.fork_rng(devices=[leaf.device] if leaf.is_cuda else []):
-            loss = rest(batch, _detached(embedded, self._put(embedded.static.detach(), ids))).loss
-        (gradient,) = torch.autograd.grad(loss, leaf)
+        gradient = torch.zeros_like(warm)
+        # Where rows do not meet in the loss, those of warm items add nothing to its gradient.
+        alone = not isinstance(task.ranker, TwoTower) and all(hook is self or hook.slices for hook in task.in_order)
+        rows = cold.squeeze(1).nonzero().squeeze(1) if alone else torch.arange(len(warm), device=warm.device)
+        if len(rows):
+            leaf = warm.detach()[rows].requires_grad_()
+            part = embedded.rows(rows)
+            static = self._put(part.static, torch.where(cold[rows], leaf, part.static[:, self.slot]))
+            # Dropout draws in the next batch what it would draw without this pass.
+            with torch.random.fork_rng(devices=[leaf.device] if leaf.is_cuda else []):
+                loss = rest(rows_of(batch, rows), part._replace(static=static)).loss * (len(rows) / len(warm))
+            (gradient[rows],) = torch.autograd.grad(loss, leaf)
         handed_on = (warm * gradient).sum()
         return out._replace(loss=out.loss + (handed_on - handed_on.detach()))
 
