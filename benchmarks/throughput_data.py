@@ -39,7 +39,14 @@ HISTORY = "hist_item_id"
 _PER_USER = 400
 _TESTED = 4096
 
-SPEC = LogSpec(user="user", item="item", time="time", tasks={t: t for t in TASKS}, context={c: c for c in CONTEXT})
+SPEC = LogSpec(
+    user="user",
+    item="item",
+    time="time",
+    tasks={t: t for t in TASKS},
+    context={c: c for c in CONTEXT},
+    period="month",  # one file: batches are cut from it
+)
 
 
 class Samples(NamedTuple):
@@ -103,7 +110,7 @@ def arm(work: str, batch: int) -> RunConfig:
         features=(*ids, *history),
         tables=tuple(Table(name=tables.get(n, f"of_{n}"), rows=ROWS, dim=DIM, mapping="identity") for n in IDS),
         model=RankerConfig(experts=EXPERTS, expert_hidden=EXPERT, tower_hidden=TOWER),
-        data=DataConfig(fit=("train",), batch_size=batch, shuffle_rows=32 * batch),
+        data=DataConfig(fit=("train",), batch_size=batch, shuffle_rows=16 * batch),
         optim=OptimConfig(table_optimizer="adagrad", sparse_lr=TABLE_RATE, sparse_eps=TABLE_EPS, dense_lr=DENSE_RATE),
         train=TrainConfig(threads=1, checkpoint_every=0),
     )

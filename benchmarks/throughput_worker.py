@@ -14,14 +14,15 @@ from throughput_cost import Job
 from coldrank.train.data.batches import DataFolder
 
 # Side -> the library that it needs beyond what coldrank needs.
-NEEDS: dict[str, str] = {}
-
+NEEDS = {"fuxictr": "fuxictr", "rechub": "torch_rechub"}
 # Side -> the module that makes it.
 MODULES = {
     "ours": "throughput_ours",
     "bare": "throughput_loops",
     "bare_mha": "throughput_loops",
     "plain": "throughput_loops",
+    "fuxictr": "throughput_peers",
+    "rechub": "throughput_peers",
 }
 
 

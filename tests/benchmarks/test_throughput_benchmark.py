@@ -65,9 +65,9 @@ def test_the_table_names_the_bare_loop_as_floor():
     rates = {"step": {"cpu": 2000, "wall": 1000}, "end to end": {"cpu": 1500, "wall": 900}}
     half = {"step": {"cpu": 1000, "wall": 500}, "end to end": {"cpu": 750, "wall": 450}}
     text = throughput.table(
-        {"sides": {"bare": rates, "plain": half}, "missing": {"nextrec": "nextrec is not installed"}}
+        {"sides": {"bare": rates, "plain": half}, "missing": {"fuxictr": "fuxictr is not installed"}}
     )
-    assert "| plain |" in text and text.count("0.50") == 2 and "nextrec: left out, nextrec is not installed" in text
+    assert "| plain |" in text and text.count("0.50") == 2 and "fuxictr: left out, fuxictr is not installed" in text
 
 
 @pytest.mark.slow
