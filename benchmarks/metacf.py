@@ -92,10 +92,9 @@ def run(log: Log, out: Path, seeds: int, names: list[str]) -> None:
 class Intervals:
     """Resamples users, whichever seeds they are in, and seeds."""
 
-    def __init__(self, users: int, seeds: int, samples: int = 2000) -> None:
+    def __init__(self, users: int, samples: int = 2000) -> None:
         rng = np.random.default_rng(0)
         self.weights = rng.multinomial(users, np.full(users, 1 / users), samples).astype(np.float32)
-        self.seeds = rng.integers(0, seeds, (samples, seeds))
 
     def __call__(self, files: list[Path], metric: int) -> tuple[float, np.ndarray]:
         """Mean over the seeds, and what it is in every sample."""
@@ -108,18 +107,19 @@ class Intervals:
                 np.bincount(content["users"], w, self.weights.shape[1]) for w in (value, np.ones_like(value))
             )
             means.append((self.weights @ total.astype(np.float32)) / (self.weights @ count.astype(np.float32)))
-        drawn = np.take_along_axis(np.stack(means, 1), self.seeds, 1).mean(1)
+        seeds = np.random.default_rng(1).integers(0, len(files), (len(self.weights), len(files)))
+        drawn = np.take_along_axis(np.stack(means, 1), seeds, 1).mean(1)
         return float(np.mean(whole)), drawn
 
 
 def table(out: Path) -> None:
-    """Prints and writes means, their intervals, and the difference to EASE, of what every seed has."""
+    """Prints and writes means, their intervals, and the difference to EASE on the same seeds, of what there is."""
     folders = sorted(p for p in (out / "runs").iterdir() if (p / "ease.npz").exists())
-    intervals = Intervals(6040, len(folders))
+    intervals = Intervals(6040)
     rows: list[dict[str, Any]] = []
     for stem in [f"{name}{size}" for size in ("", *(f"-{n}" for n in SUPPORTS)) for name in ALL]:
-        files = [folder / f"{stem}.npz" for folder in folders]
-        if not all(file.exists() for file in files):
+        files = [file for folder in folders if (file := folder / f"{stem}.npz").exists()]
+        if not files:
             continue
         rival = [file.with_name(f"ease{stem[len(stem.split('-')[0]) :]}.npz") for file in files]
         row: dict[str, Any] = {"arm": stem, "seeds": len(files)}
@@ -132,7 +132,7 @@ def table(out: Path) -> None:
         rows.append(row)
         text = "  ".join(f"{m} {row[m][0]:.4f} [{row[m][1]:.4f}, {row[m][2]:.4f}]" for m in METRICS)
         over = "{:+.4f} [{:+.4f}, {:+.4f}]".format(*row["hr_over_ease"])
-        print(f"{stem:20s} {text}  hr over ease {over}  {row['seconds']:.0f} s")
+        print(f"{stem:20s} {text}  hr over ease {over}  {len(files)} seeds, {row['seconds']:.0f} s")
     _write(out / "table.json", rows)
 
 

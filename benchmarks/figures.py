@@ -1,0 +1,73 @@
+"""Pictures of docs/metacf.md and docs/mwuf.md, from what the experiments wrote.
+
+python benchmarks/figures.py metacf --results OUT/table.json --out docs/metacf.svg
+python benchmarks/figures.py warm_up --results OUT/results.jsonl --model deepfm --out docs/mwuf.svg
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+STYLE = {"svg.fonttype": "none", "svg.hashsalt": "coldrank", "font.size": 9, "axes.grid": True, "grid.linewidth": 0.4}
+SUPPORTS = (1, 2, 5, 10)
+LINES = ("popularity", "zero_50", "ials", "ease", "metacf_neural", "ours", "ours_and_ease")
+PHASES = ("cold", "warm-a", "warm-b", "warm-c")
+
+
+def metacf(results: Path) -> Figure:
+    """HR@10 of the arms with 95% intervals; by the number of records in the support."""
+    rows = {row["arm"]: row for row in json.loads(results.read_text())}
+    figure = Figure(figsize=(8.5, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    bars = [row for name, row in rows.items() if not name[-1].isdigit() or name == "zero_50"]
+    for i, row in enumerate(reversed(bars)):
+        value, low, high = row["hr"]
+        left.plot([low, high], [i, i], color="0.6")
+        left.plot(value, i, "o", color="C0", markersize=4)
+    left.set_yticks(range(len(bars)), [row["arm"] for row in reversed(bars)])
+    left.set_xlabel("HR@10, 95% interval")
+    for name in LINES:
+        there = [n for n in SUPPORTS if f"{name}-{n}" in rows]
+        right.plot(there, [rows[f"{name}-{n}"]["hr"][0] for n in there], "o-", markersize=3, label=name)
+    right.set_xlabel("records of a new user")
+    right.set_ylabel("HR@10")
+    right.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def warm_up(results: Path, model: str) -> Figure:
+    """AUC on the test set in the four phases, a panel for each number of passes."""
+    rows = [r for line in results.read_text().splitlines() if (r := json.loads(line))["model"] == model]
+    figure = Figure(figsize=(8.5, 3.2), layout="constrained")
+    methods = list(dict.fromkeys(r["method"] for r in rows))
+    for axes, passes in zip(figure.subplots(1, 3, sharey=True), (1, 5, 20), strict=True):
+        for i, method in enumerate(methods):
+            of = [[100 * auc[0] for auc in r["fixed"]] for r in rows if (r["method"], r["passes"]) == (method, passes)]
+            if of:
+                style = "-" if method.startswith("posterior") else "--"
+                axes.plot(PHASES, np.mean(of, 0), style, color=f"C{i % 10}", marker="o", markersize=3, label=method)
+        axes.set_title(f"{passes} pass{'es' if passes > 1 else ''} over each warm set", fontsize=9)
+    figure.axes[0].set_ylabel("AUC, %")
+    figure.axes[-1].legend(frameon=False, fontsize=7)
+    return figure
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("metacf", "warm_up"))
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--model", default="deepfm")
+    args = parser.parse_args()
+    with mpl.rc_context(STYLE):
+        figure = metacf(args.results) if args.what == "metacf" else warm_up(args.results, args.model)
+        figure.savefig(args.out)
+
+
+if __name__ == "__main__":
+    main()
