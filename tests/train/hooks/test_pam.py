@@ -1,13 +1,12 @@
-"""PAM against a loop over tasks, and what may reach the weights that score."""
+"""PAM against a loop over tasks."""
 
-import json
 from dataclasses import replace
 
-import polars as pl
 import pytest
 import torch
 from periods import write_periods
-from retrieving import two_tower
+from retrieving import DAYS, PAM
+from retrieving import with_pam as config
 from tiny import growing
 from torch.func import functional_call
 
@@ -23,22 +22,10 @@ from coldrank.train.data.read import SampleReader
 from coldrank.train.distributed import Ranks, process_group
 from coldrank.train.errors import UserError
 from coldrank.train.hooks.make import make_hooks
-from coldrank.train.hooks.pam_config import PamConfig
 from coldrank.train.hooks.pam_rows import TowerRows
 from coldrank.train.task import RankingTask
-from coldrank.train.trainer import train
 
-DAYS = [f"2022-05-0{d}" for d in range(1, 5)]
-# Views in the samples reach from 0 to 199.
-PAM = PamConfig(cuts=(20, 60, 120, 500), cold=1, behaviour=("item_id",), rate=0.1)
 ONE = Ranks(0, 1, torch.device("cpu"))
-
-
-def config(*, same_user: bool = True, **pam: object):
-    plain = two_tower()
-    plain = replace(plain, two_tower=replace(plain.two_tower, same_user=same_user))
-    train = replace(plain.train, mode="periods", first_period=DAYS[1], look_back=())
-    return replace(plain, hooks=("pam",), pam=replace(PAM, **pam), train=train)
 
 
 @pytest.fixture(scope="module")
@@ -302,53 +289,6 @@ def test_the_store_keeps_what_cold_items_were(folder, store):
     assert set(hook.enhancer.kept.nonzero().squeeze(1).tolist()) == set(expected)
     for item, was in expected.items():
         assert torch.equal(hook.enhancer.store[item], was)
-
-
-def scored(folder, out, ranks, wanted):
-    train(wanted, DataFolder.open(folder), out, ranks, fresh=True, diff="")
-    return pl.read_parquet(out / "predictions-next.parquet"), out
-
-
-def flipped(folder, out, day):
-    """The same data with every label of a day the other way round."""
-    write_periods(out, DAYS)
-    for path in sorted(out.rglob("*.parquet")):
-        if f"period={day}" in str(path):
-            frame = pl.read_parquet(path, hive_partitioning=False)
-            frame.with_columns(label_long_view=1 - pl.col("label_long_view")).write_parquet(path, row_group_size=32)
-    return out
-
-
-@pytest.mark.parametrize(("leaks", "support_of"), [(False, "batch"), (False, "previous"), (True, "batch")])
-def test_labels_under_test_move_no_prediction(folder, tmp_path, ranks, leaks, support_of):
-    settings = {"serve_decay": 0.5, "own": True, "adapt_on_test_labels": leaks, "support_of": support_of}
-    wanted = config(gamma=(1.0, 3.0, 2.0), **settings)
-    last = flipped(folder, tmp_path / "flipped", DAYS[-1])
-    (before, _), (after, _) = scored(folder, tmp_path / "a", ranks, wanted), scored(last, tmp_path / "b", ranks, wanted)
-    assert not before["label_long_view"].equals(after["label_long_view"])
-    keys = ["user_id", "item_id", "time", "prob_long_view"]
-    assert before.select(keys).equals(after.select(keys)) is not leaks
-
-
-def test_retrieval_is_measured_for_each_period(folder, tmp_path, ranks):
-    _, out = scored(folder, tmp_path / "run", ranks, config())
-    summary = json.loads((out / "summary.json").read_text())
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    mine = lambda rows: [r["value"] for r in rows if (r["cohort"], r["metric"]) == ("popular_item", "recall@5")]
-    of_periods = mine([r for r in rows if r["split"] == "next" and r["period"]])
-    assert len(of_periods) == 3 and mine(summary) == [pytest.approx(sum(of_periods) / 3)]
-
-
-def test_quantiles_of_the_first_period_part_the_tasks(folder, tmp_path, ranks):
-    from coldrank.train import checkpoint
-    from coldrank.train.trainer import build
-
-    wanted = config(quantiles=4)
-    scored(folder, tmp_path / "run", ranks, wanted)
-    run = build(wanted, DataFolder.open(folder), ranks)
-    checkpoint.load(tmp_path / "run" / "checkpoints", run.state, {}, ranks)
-    first = pl.concat([pl.read_parquet(p) for p in sorted(folder.glob(f"samples/*/period={DAYS[0]}/*"))])["item_views"]
-    assert run.hooks[0].cuts.tolist() == [int(first.quantile(q, "linear")) for q in (0.25, 0.5, 0.75)]
 
 
 @pytest.mark.parametrize(

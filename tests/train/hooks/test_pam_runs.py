@@ -1,0 +1,88 @@
+"""Runs with PAM: what may reach the weights that score, and what checkpoints hold."""
+
+import json
+from dataclasses import replace
+
+import polars as pl
+import pytest
+from periods import write_periods
+from retrieving import DAYS
+from retrieving import with_pam as config
+
+from coldrank.train import checkpoint
+from coldrank.train.data.batches import DataFolder
+from coldrank.train.distributed import process_group
+from coldrank.train.explain.measure import load_run
+from coldrank.train.trainer import build, train
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_periods(tmp_path_factory.mktemp("data") / "d", DAYS)
+
+
+@pytest.fixture(scope="module")
+def ranks():
+    with process_group() as ranks:
+        yield ranks
+
+
+def scored(folder, out, ranks, wanted):
+    train(wanted, DataFolder.open(folder), out, ranks, fresh=True, diff="")
+    return pl.read_parquet(out / "predictions-next.parquet"), out
+
+
+def flipped(folder, out, day):
+    """The same data with every label of a day the other way round."""
+    write_periods(out, DAYS)
+    for path in sorted(out.rglob("*.parquet")):
+        if f"period={day}" in str(path):
+            frame = pl.read_parquet(path, hive_partitioning=False)
+            frame.with_columns(label_long_view=1 - pl.col("label_long_view")).write_parquet(path, row_group_size=32)
+    return out
+
+
+@pytest.mark.parametrize(("leaks", "support_of"), [(False, "batch"), (False, "previous"), (True, "batch")])
+def test_labels_under_test_move_no_prediction(folder, tmp_path, ranks, leaks, support_of):
+    settings = {"serve_decay": 0.5, "own": True, "adapt_on_test_labels": leaks, "support_of": support_of}
+    wanted = config(gamma=(1.0, 3.0, 2.0), **settings)
+    last = flipped(folder, tmp_path / "flipped", DAYS[-1])
+    (before, _), (after, _) = scored(folder, tmp_path / "a", ranks, wanted), scored(last, tmp_path / "b", ranks, wanted)
+    assert not before["label_long_view"].equals(after["label_long_view"])
+    keys = ["user_id", "item_id", "time", "prob_long_view"]
+    assert before.select(keys).equals(after.select(keys)) is not leaks
+
+
+@pytest.mark.parametrize("support_of", ["batch", "previous"])
+def test_a_run_that_resumes_ends_as_one_that_was_not_stopped(folder, tmp_path, ranks, support_of):
+    wanted = config(gamma=(1.0, 3.0, 2.0), serve_decay=0.5, support_of=support_of)
+    for name, steps in (("whole", (0,)), ("cut", (5, 0))):
+        for most in steps:
+            part = replace(wanted, train=replace(wanted.train, steps=most))
+            train(part, DataFolder.open(folder), tmp_path / name, ranks, fresh=False, diff="")
+    cut, whole = (tmp_path / name / "predictions-next.parquet" for name in ("cut", "whole"))
+    assert cut.read_bytes() == whole.read_bytes()
+    run, _ = load_run(tmp_path / "cut", DataFolder.open(folder), ranks)
+    (hook,) = run.hooks
+    assert hook.enhancer.kept.any() and hook.enhancer.store.shape == (
+        64,
+        8,
+    )  # the rows of the table, however long the run
+
+
+def test_retrieval_is_measured_for_each_period(folder, tmp_path, ranks):
+    _, out = scored(folder, tmp_path / "run", ranks, config())
+    summary = json.loads((out / "summary.json").read_text())
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    mine = lambda rows: [r["value"] for r in rows if (r["cohort"], r["metric"]) == ("popular_item", "recall@5")]
+    of_periods = mine([r for r in rows if r["split"] == "next" and r["period"]])
+    assert len(of_periods) == 3 and mine(summary) == [pytest.approx(sum(of_periods) / 3)]
+
+
+def test_quantiles_of_the_first_period_part_the_tasks(folder, tmp_path, ranks):
+    wanted = config(quantiles=4)
+    scored(folder, tmp_path / "run", ranks, wanted)
+    run = build(wanted, DataFolder.open(folder), ranks)
+    checkpoint.load(tmp_path / "run" / "checkpoints", run.state, {}, ranks)
+    first = pl.concat([pl.read_parquet(p) for p in sorted(folder.glob(f"samples/*/period={DAYS[0]}/*"))])["item_views"]
+    assert run.hooks[0].cuts.tolist() == [int(first.quantile(q, "linear")) for q in (0.25, 0.5, 0.75)]
