@@ -27,7 +27,7 @@ from coldrank.train.export.trained import Trained, load_trained
 from coldrank.train.export.write import load_script, save_script
 
 Request = dict[str, Tensor]
-Serve = Callable[[Request], object]
+Serve = Callable[[Request], dict[str, Tensor]]
 CANDIDATES = (1, 10, 100, 500)
 
 
@@ -54,6 +54,16 @@ def forms(trained: Trained, folder: Path, *, compiled: bool) -> dict[str, Serve]
         write_package(twin, folder)
         found["AOTInductor"] = load_package(folder)
     return found
+
+
+def check(served: dict[str, tuple[Serve, Request]]) -> None:
+    """Raises SystemExit if a form answers otherwise than the first, by more than what its tables explain."""
+    answers = {name: torch.stack(list(serve(request).values())) for name, (serve, request) in served.items()}
+    wanted = next(iter(answers.values()))
+    for name, given in answers.items():
+        off = float((given - wanted).abs().max())
+        if not off <= (0.02 if name.startswith("int8") else parity.LIMIT):
+            raise SystemExit(f"{name}: probabilities differ by {off:.2g} from those of the eager form")
 
 
 def measure(served: dict[str, tuple[Serve, Request]], repeats: int) -> dict[str, dict[str, float]]:
@@ -89,6 +99,7 @@ def main() -> None:
             once, times = (request_of(trained, raw, count, times=t) for t in (False, True))
             served = {name: (model, once) for name, model in models.items()}
             served["scripted, user N times"] = (models["scripted"], times)
+            check(served)
             for name, found in measure(served, args.repeats).items():
                 figures.setdefault(name, {})[count] = found
     rows = [[name, *(f"{f[c]['p50']:.2f} / {f[c]['p99']:.2f}" for c in CANDIDATES)] for name, f in figures.items()]
