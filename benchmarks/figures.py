@@ -6,6 +6,7 @@ python benchmarks/figures.py warm_up --results OUT/results.jsonl --model deepfm 
 
 import argparse
 import json
+from collections import Counter
 from pathlib import Path
 
 import matplotlib as mpl
@@ -19,8 +20,9 @@ PHASES = ("cold", "warm-a", "warm-b", "warm-c")
 
 
 def metacf(results: Path) -> Figure:
-    """HR@10 of the arms with 95% intervals; by the number of records in the support."""
-    rows = {row["arm"]: row for row in json.loads(results.read_text())}
+    """HR@10 of the arms with 95% intervals; by the number of records in the support. Of arms that have all seeds."""
+    found = json.loads(results.read_text())
+    rows = {row["arm"]: row for row in found if row["seeds"] == max(row["seeds"] for row in found)}
     figure = Figure(figsize=(8.5, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     bars = [row for name, row in rows.items() if not name[-1].isdigit() or name == "zero_50"]
@@ -30,7 +32,7 @@ def metacf(results: Path) -> Figure:
         left.plot(value, i, "o", color="C0", markersize=4)
     left.set_yticks(range(len(bars)), [row["arm"] for row in reversed(bars)])
     left.set_xlabel("HR@10, 95% interval")
-    for name in LINES:
+    for name in (n for n in LINES if f"{n}-1" in rows):
         there = [n for n in SUPPORTS if f"{name}-{n}" in rows]
         right.plot(there, [rows[f"{name}-{n}"]["hr"][0] for n in there], "o-", markersize=3, label=name)
     right.set_xlabel("records of a new user")
@@ -40,10 +42,11 @@ def metacf(results: Path) -> Figure:
 
 
 def warm_up(results: Path, model: str) -> Figure:
-    """AUC on the test set in the four phases, a panel for each number of passes."""
+    """AUC on the test set in the four phases, a panel for each number of passes. Of methods that have all seeds."""
     rows = [r for line in results.read_text().splitlines() if (r := json.loads(line))["model"] == model]
     figure = Figure(figsize=(8.5, 3.2), layout="constrained")
-    methods = list(dict.fromkeys(r["method"] for r in rows))
+    counts = Counter(r["method"] for r in rows)
+    methods = [name for name, count in counts.items() if count == max(counts.values())]
     for axes, passes in zip(figure.subplots(1, 3, sharey=True), (1, 5, 20), strict=True):
         for i, method in enumerate(methods):
             of = [[100 * auc[0] for auc in r["fixed"]] for r in rows if (r["method"], r["passes"]) == (method, passes)]
