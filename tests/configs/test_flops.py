@@ -60,7 +60,7 @@ def test_ratios_are_to_the_base():
 
 def test_wider_leaves_code_and_gates_as_they_are():
     config = parts.poso(sample_base())
-    wide = flops.wider(config)
+    wide = flops.wider(config, 8)
     assert wide.model.gate_hidden == config.model.gate_hidden and wide.model.head_dim == 8 * config.model.head_dim
     assert [f.dim for f in wide.features if f.role == "pc"] == [PC]
     assert [t.dim for t in wide.tables] == [8 * t.dim for t in config.tables]

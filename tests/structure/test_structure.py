@@ -46,3 +46,9 @@ def test_packages_are_those_on_disk():
     assert sorted(listed) == sorted(["coldrank", *(f"coldrank.{'.'.join(f.relative_to(ROOT).parts)}" for f in folders)])
     for layer in LAYERS:
         assert (ROOT / "src/coldrank" / layer).resolve() == ROOT / layer
+
+
+def test_test_files_have_names_of_their_own():
+    # pytest imports them by their names alone.
+    names = [p.name for p in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names)), sorted(n for n in names if names.count(n) > 1)

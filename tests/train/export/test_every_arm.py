@@ -42,7 +42,7 @@ HOOKS = {
     "kuairand:poso_metacf with mwuf and metacf": with_hooks(kuairand.poso_metacf, "mwuf", "metacf"),
     "pam:pam_f with pam and mwuf": with_hooks(pam.pam_f, "pam", "mwuf"),
 }
-MODULES = ("kuairand", "kuairand_tables", "movielens", "movielens_tables", "simulated", "mwuf", "pam")
+MODULES = ("kuairand", "kuairand_tables", "kuairand_users", "movielens", "movielens_tables", "simulated", "mwuf", "pam")
 ARMS = {name: arm for m in MODULES for name, arm in of(m).items()} | HOOKS
 
 
