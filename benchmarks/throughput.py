@@ -87,10 +87,13 @@ def measure(args: argparse.Namespace, data: DataFolder, batch: int, logs: Path) 
             for what in asked:
                 if name not in missing:
                     try:
-                        costs[name][what].append(worker.ask(*what))
+                        cost = worker.ask(*what)
+                        costs[name][what].append(cost)
+                        said = f"{cost.cpu:.2f} s of CPU, {cost.wall:.2f} s"
+                        print(f"turn {turn + 1} of {args.repeat}: {name}, {what[0]} {what[1]}: {said}", file=sys.stderr)
                     except RuntimeError as error:
                         missing[name] = str(error)
-            print(f"turn {turn + 1} of {args.repeat}: {name} {missing.get(name, 'done')}", file=sys.stderr)
+                        print(f"{name}: left out, {error}", file=sys.stderr)
     for worker in workers.values():
         worker.end()
     sides = {name: _figures(args, batch, c) for name, c in costs.items() if name not in missing}
