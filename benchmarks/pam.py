@@ -52,7 +52,7 @@ class Looped(Pam):
 
     def _query(self, task: RankingTask, rows: TaskRows, query: Rows, path: list[Weights]) -> tuple[Tensor, Tensor]:
         losses = [
-            rows.losses({k: w[n : n + 1] for k, w in path[-1].items()}, own, self.among(query))
+            rows.losses(own, self.among(query))({k: w[n : n + 1] for k, w in path[-1].items()})
             for n, own in enumerate(_one_by_one(query))
         ]
         weighted = [weight * own.sum() / len(rows.labels) for weight, own in zip(self.weights, losses, strict=True)]

@@ -50,7 +50,8 @@ class Tower(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, widths, strict=False))
 
     def forward(self, x: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
-        """x: [B, in_dim] -> [B, D]; with the weights of N tasks, name -> [N, ...], -> [N, B, D]."""
+        """x: [B, in_dim] -> [B, D]; with the weights of N tasks, name -> [N, ...], and x [B, in_dim] or, rows of its own for every
+        task, [N, B, in_dim] -> [N, B, D]."""
         return unit(self.last(self.hidden(x, weights), weights))
 
     def hidden(self, x: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -67,7 +68,10 @@ class Tower(nn.Module):
         if weights is None:
             y: Tensor = self.layers[i](x)
             return y
-        return x @ weights[f"layers.{i}.weight"].mT + weights[f"layers.{i}.bias"].unsqueeze(-2)
+        weight, bias = weights[f"layers.{i}.weight"], weights[f"layers.{i}.bias"]
+        if weight.dim() == 2:
+            return torch.addmm(bias, x, weight.mT)
+        return torch.baddbmm(bias.unsqueeze(1), x.expand(len(weight), *x.shape[-2:]), weight.mT)
 
 
 class TwoTower(nn.Module):

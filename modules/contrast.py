@@ -1,31 +1,36 @@
-"""The in-batch softmax over users (InfoNCE; PAM, Eq. 6-7).
+"""The in-batch softmax over users (InfoNCE; PAM, Eq. 6-7), for one set of weights or for those of several tasks.
 
-R rows (an item and the user who met it), U candidate users, D width.
+N tasks, R rows (an item and the user who met it) in order of their tasks, U candidate users, D width.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 # As far as float32 can tell a probability from 1.
 _EPS = 1e-7
 # Scores held at a time: as many as a core's cache takes, which takes 0.6 of the time of all at once (docs/pam.md).
 _CHUNK = 1 << 17
+_KEPT = 1 << 22
 
 
-def log_share(items: Tensor, users: Tensor, own: Tensor, ids: Tensor | None = None) -> Tensor:
+def log_share(
+    items: Tensor, users: Tensor, own: Tensor, ids: Tensor | None = None, counts: Sequence[int] | None = None
+) -> Tensor:
     """Log of Eq. 6: the share of a row's own user in the softmax of z_u . z_i over all candidates, [R].
 
     items: z_i over the temperature, [R, D]. users: z_u, [U, D]. own: place of the row's user among the candidates, int64 [R].
-    ids: of the candidates, int64 [U]: then the same user, met again, is left out of the row's softmax, the own place excepted.
-    Can be differentiated twice.
+    ids: of the candidates, int64 [U]: then the same user, met again, is left out of the row's softmax, the own place excepted. counts: rows of each task; then items are [N, M, D], of task n the
+    first counts[n], and users [N, U, D]. Can be differentiated twice.
     """
-    mine = (items * users[own]).sum(1)
-    total: Tensor = _LogSum.apply(items, users, own, ids)
-    return mine - total
+    if counts is None:
+        items, users, counts = items.unsqueeze(0), users.unsqueeze(0), [len(items)]
+    found: Tensor = _LogShare.apply(items, users, own, ids, counts)
+    return found
 
 
 def share_loss(log_p: Tensor, labels: Tensor) -> Tensor:
@@ -44,44 +49,120 @@ def unit(x: Tensor) -> Tensor:
     return F.normalize(x, dim=-1)
 
 
-class _LogSum(torch.autograd.Function):
-    """Log of the sum of exp(z_u . z_i) over a row's candidates, [R]. Neither way holds the scores of more than `_CHUNK` pairs; the
-    gradient computes them again."""
+class _Part(NamedTuple):
+    """Some rows of one task. at: among its items; rows: among all rows."""
+
+    task: int
+    at: slice
+    rows: slice
+
+
+class _LogShare(torch.autograd.Function):
+    """The log shares, [R]. Scores of more than `_CHUNK` pairs are held at no time; the shares of at most `_KEPT` pairs are kept for
+    the gradients, which compute those of more again."""
 
     @staticmethod
-    def forward(ctx: Any, items: Tensor, users: Tensor, own: Tensor, ids: Tensor | None) -> Tensor:
-        total = items.new_empty(len(items))
-        for part in _parts(items, users):
-            total[part] = _scores(items[part], users, own[part], ids).logsumexp(1)
-        ctx.save_for_backward(items, users, own, ids, total)
-        return total
+    def forward(
+        ctx: Any, items: Tensor, users: Tensor, own: Tensor, ids: Tensor | None, counts: Sequence[int]
+    ) -> Tensor:
+        total, mine = items.new_empty(len(own)), items.new_empty(len(own))
+        wanted = any(ctx.needs_input_grad) and len(own) * users.shape[1] <= _KEPT
+        kept = items.new_empty(len(own), users.shape[1]) if wanted else None
+        for part in _parts(counts, users):
+            scores = _scores(part, items, users, own, ids)
+            mine[part.rows] = scores.gather(1, own[part.rows].unsqueeze(1)).squeeze(1)
+            # Without the checks of `logsumexp`: the own score is finite.
+            highest = scores.amax(1, keepdim=True)
+            sums = scores.sub_(highest).exp_().sum(1, keepdim=True)
+            total[part.rows] = (sums.log() + highest).squeeze(1)
+            if kept is not None:
+                torch.div(scores, sums, out=kept[part.rows])
+        ctx.counts = counts
+        ctx.save_for_backward(items, users, own, ids, total, kept)
+        return mine - total
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        items, users, own, ids, total = ctx.saved_tensors
-        gradient = gradients[0].unsqueeze(1)
-        if torch.is_grad_enabled():  # of which a gradient will be taken
-            shares = _scores(items, users, own, ids).softmax(1) * gradient
-            return shares @ users, shares.mT @ items, None, None
-        to_items, to_users = torch.empty_like(items), torch.zeros_like(users)
-        for part in _parts(items, users):
-            shares = _scores(items[part], users, own[part], ids).sub_(total[part].unsqueeze(1)).exp_()
-            shares.mul_(gradient[part])
-            torch.mm(shares, users, out=to_items[part])
-            to_users.addmm_(shares.mT, items[part])
-        return to_items, to_users, None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        to_items, to_users = _Gradient.apply(gradients[0], *ctx.saved_tensors, ctx.counts)
+        return to_items, to_users, None, None, None
 
 
-def _parts(items: Tensor, users: Tensor) -> Iterator[slice]:
-    size = max(1, _CHUNK // max(1, len(users))) if items.device.type == "cpu" else max(1, len(items))
-    for first in range(0, len(items), size):
-        yield slice(first, first + size)
+class _Gradient(torch.autograd.Function):
+    """The gradient of the log shares by items and users, and its own."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, *given: Any) -> tuple[Tensor, Tensor]:
+        """given: what `_LogShare` saves, and the counts."""
+        *saved, ctx.counts = given
+        ctx.save_for_backward(gradient, *saved)
+        items, users, own, *_ = saved
+        to_items, to_users = _zeros(items), _zeros(users)
+        for part in _parts(ctx.counts, users):
+            n, at, rows = part
+            by_score = _shares(part, *saved) * -gradient[rows].unsqueeze(1)
+            by_score.scatter_add_(1, own[rows].unsqueeze(1), gradient[rows].unsqueeze(1))
+            to_items[n, :, at].addmm_(users[n].mT, by_score.mT)
+            to_users[n].addmm_(items[n, at].mT, by_score)
+        return to_items.mT, to_users.mT
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """With q the change of the scores along `gradients`, p the shares and m = sum p q: of gradient . (q_own - m)."""
+        gradient, *saved = ctx.saved_tensors
+        items, users, own, *_ = saved
+        along_items, along_users = gradients
+        to_gradient = torch.empty_like(gradient)
+        to_items, to_users = _zeros(items), _zeros(users)
+        for part in _parts(ctx.counts, users):
+            n, at, rows = part
+            place, weight = own[rows].unsqueeze(1), gradient[rows].unsqueeze(1)
+            shares = _shares(part, *saved)
+            change = (along_items[n, at] @ users[n].mT).addmm_(items[n, at], along_users[n].mT)
+            mean = (shares * change).sum(1, keepdim=True)
+            to_gradient[rows] = (change.gather(1, place) - mean).squeeze(1)
+            shares = shares * -weight
+            by_score = change.sub_(mean).mul_(shares)
+            shares.scatter_add_(1, place, weight)
+            to_items[n, :, at].addmm_(users[n].mT, by_score.mT).addmm_(along_users[n].mT, shares.mT)
+            to_users[n].addmm_(items[n, at].mT, by_score).addmm_(along_items[n, at].mT, shares)
+        return to_gradient, to_items.mT, to_users.mT, *[None] * 5
 
 
-def _scores(items: Tensor, users: Tensor, own: Tensor, ids: Tensor | None) -> Tensor:
-    """[R, U]; -inf for candidates that are left out."""
-    scores = items @ users.mT
+def _parts(counts: Sequence[int], users: Tensor) -> Iterator[_Part]:
+    size = max(1, _CHUNK // max(1, users.shape[1])) if users.device.type == "cpu" else max(1, *counts)
+    first = 0
+    for task, count in enumerate(counts):
+        for at in range(0, count, size):
+            end = min(at + size, count)
+            yield _Part(task, slice(at, end), slice(first + at, first + end))
+        first += count
+
+
+def _zeros(vectors: Tensor) -> Tensor:
+    """[N, D, rows], for gradients of vectors [N, rows, D]: products are several times faster with the narrow side first."""
+    return vectors.new_zeros(vectors.shape[0], vectors.shape[2], vectors.shape[1])
+
+
+def _scores(part: _Part, items: Tensor, users: Tensor, own: Tensor, ids: Tensor | None) -> Tensor:
+    """[rows of the part, U]; those of candidates that are left out lie far below all others."""
+    mine, theirs = items[part.task, part.at], users[part.task].mT
     if ids is None:
-        return scores
-    others = (ids[own].unsqueeze(1) == ids).scatter_(1, own.unsqueeze(1), False)
-    return scores.masked_fill(others, -torch.inf) if scores.requires_grad else scores.masked_fill_(others, -torch.inf)
+        return mine @ theirs
+    place = own[part.rows].unsqueeze(1)
+    low = (ids[place] == ids).to(mine.dtype).mul_(torch.finfo(mine.dtype).min).scatter_(1, place, 0.0)
+    return low.addmm_(mine, theirs)
+
+
+def _shares(
+    part: _Part,
+    items: Tensor,
+    users: Tensor,
+    own: Tensor,
+    ids: Tensor | None,
+    total: Tensor,
+    kept: Tensor | None,
+) -> Tensor:
+    if kept is not None:
+        return kept[part.rows]
+    return _scores(part, items, users, own, ids).sub_(total[part.rows].unsqueeze(1)).exp_()

@@ -35,39 +35,37 @@ class InnerLoop(nn.Module):
         self,
         start: Mapping[str, Tensor],
         loss: Callable[[Weights], Tensor],
-        reduce: Callable[[list[Tensor]], list[Tensor]] | None = None,
+        reduce: Callable[[Tensor], Tensor] | None = None,
     ) -> list[Weights]:
         """The weights of all tasks after 0, 1, ..., S steps.
 
-        start: name -> [N, ...], where the tasks begin; shared weights are expanded. loss: the weights of all tasks -> [N], the support loss of each, which
-        must depend on the weights of its own task alone (`each_task` makes such a function of the loss of one task); of a task
-        without samples it must be a constant: its weights then stay at the start, bit for bit. reduce: sums gradients over
-        ranks, so that all adapt to the samples of all; it must be differentiable for second order.
+        start: name -> [N, ...], where the tasks begin; shared weights are expanded. loss: the weights of all tasks -> [N], the
+        support loss of each, which must depend on the weights of its own task alone (`each_task` makes such a function of the
+        loss of one task); of a task without samples it must be a constant: its weights then stay at the start, bit for bit.
+        reduce: sums the gradients, [N, all weights], over ranks, so that all adapt to the samples of all; it must be
+        differentiable for second order.
         """
-        now = {name: start[name] for name in self.names}
+        shapes = {name: start[name].shape[1:] for name in self.names}
+        sizes = [shape.numel() for shape in shapes.values()]
+        # All weights as one tensor: a step is then a few operations, however many tensors there are.
+        now = torch.cat([start[name].flatten(1) for name in self.names], 1)
+        rates = self.rates.repeat_interleave(torch.tensor(sizes, device=now.device), 1, output_size=sum(sizes))
         path = [now]
-        for rates in self.rates:
-            now = self._step(now, rates, loss, reduce)
+        for rate in rates:
+            graph = self.second_order and torch.is_grad_enabled()
+            at = now if graph else now.detach().requires_grad_()
+            with torch.enable_grad():
+                # The loss of a task sees its own slice alone, so the gradient of the sum holds the gradient of each.
+                total = loss(_named(at, shapes)).sum()
+            (gradient,) = torch.autograd.grad(total, at, create_graph=graph, materialize_grads=True)
+            now = now - rate * (gradient if reduce is None else reduce(gradient))
             path.append(now)
-        return path
+        return [_named(weights, shapes) for weights in path]
 
-    def _step(
-        self,
-        now: Weights,
-        rates: Tensor,
-        loss: Callable[[Weights], Tensor],
-        reduce: Callable[[list[Tensor]], list[Tensor]] | None,
-    ) -> Weights:
-        graph = self.second_order and torch.is_grad_enabled()
-        at = now if graph else {name: w.detach().requires_grad_() for name, w in now.items()}
-        with torch.enable_grad():
-            # The loss of a task sees its own slice alone, so the gradient of the sum holds the gradient of each.
-            total = loss(at).sum()
-        of = [at[name] for name in self.names]
-        gradients = list(torch.autograd.grad(total, of, create_graph=graph, materialize_grads=True))
-        if reduce is not None:
-            gradients = reduce(gradients)
-        return {name: now[name] - rate * g for name, rate, g in zip(self.names, rates, gradients, strict=True)}
+
+def _named(flat: Tensor, shapes: Mapping[str, torch.Size]) -> Weights:
+    parts = flat.split([shape.numel() for shape in shapes.values()], 1)
+    return {name: part.unflatten(1, shape) for part, (name, shape) in zip(parts, shapes.items(), strict=True)}
 
 
 def each_task(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 
 def route(views: Tensor, cuts: Tensor) -> Tensor:
@@ -42,6 +43,11 @@ class Rows:
         index = use.nonzero().squeeze(1)
         index = index[torch.argsort(task[index], stable=True)]
         return cls(index, task[index], torch.bincount(task[index], minlength=tasks).tolist())
+
+    @property
+    def padded(self) -> Tensor:
+        """Where the rows of every task are, int64 [N, M], M being those of the largest; 0 in the places that have none."""
+        return pad_sequence(self.index.split(self.counts), batch_first=True)
 
     @property
     def count_tensor(self) -> Tensor:

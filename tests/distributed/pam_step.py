@@ -41,7 +41,7 @@ def reference(run: Run, pam: Pam, batch: Batch, halves: list[Batch]) -> Tensor:
     def support(weights: dict[str, Tensor], of: list[int]) -> Tensor:
         total = counts[of].sum(0).clamp(min=1)
         return (
-            sum(pam.of_tasks(task, rows[i].losses(weights, splits[i].support), splits[i].support) for i in of) / total
+            sum(pam.of_tasks(task, rows[i].losses(splits[i].support)(weights), splits[i].support) for i in of) / total
         )
 
     if pam.config.across == "ranks":

@@ -59,20 +59,21 @@ def test_scores_and_loss_are_those_of_the_equations(batch_and_task):
     assert out.task_losses[1].item() == len(batch)
 
 
-@pytest.mark.parametrize("same_user", [True, False])
+@pytest.mark.parametrize("all_count", [True, False])
 @pytest.mark.parametrize("chunk", [1, 20, 1 << 17])
-def test_shares_and_their_gradients_are_those_of_the_equation(same_user, chunk, monkeypatch):
+def test_shares_and_their_gradients_are_those_of_the_equation(all_count, chunk, monkeypatch):
     monkeypatch.setattr("coldrank.modules.contrast._CHUNK", chunk)
+    monkeypatch.setattr("coldrank.modules.contrast._KEPT", 1 << 22 if chunk > 1 else 0)
     torch.manual_seed(1)
     users, items = (torch.randn(n, 3, dtype=torch.float64, requires_grad=True) for n in (6, 4))
     own, ids = torch.tensor([2, 0, 5, 3]), torch.tensor([3, 5, 3, 7, 3, 5])
 
     def share(items, users):
-        return log_share(items, users, own, None if same_user else ids)
+        return log_share(items, users, own, None if all_count else ids)
 
     def naive(row):  # Eq. 6
         place = int(own[row])
-        candidates = [u for u in range(6) if u == place or same_user or ids[u] != ids[place]]
+        candidates = [u for u in range(6) if u == place or all_count or ids[u] != ids[place]]
         scores = torch.stack([users[u] @ items[row] for u in candidates])
         return torch.log(scores[candidates.index(place)].exp() / scores.exp().sum())
 
@@ -81,6 +82,21 @@ def test_shares_and_their_gradients_are_those_of_the_equation(same_user, chunk, 
     weights = torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=torch.float64)
     wanted = torch.autograd.grad((weights * expected).sum(), (items, users))
     torch.testing.assert_close(torch.autograd.grad((weights * share(items, users)).sum(), (items, users)), wanted)
+    assert torch.autograd.gradcheck(share, (items, users))
+    assert torch.autograd.gradgradcheck(share, (items, users))
+
+
+def test_shares_of_tasks_are_those_of_each():
+    torch.manual_seed(1)
+    users, items = torch.randn(3, 6, 2, dtype=torch.float64), torch.randn(3, 4, 2, dtype=torch.float64)
+    users.requires_grad_(), items.requires_grad_()
+    own, ids, counts = torch.tensor([2, 0, 5, 3, 1]), torch.tensor([3, 5, 3, 7, 3, 5]), [1, 0, 4]
+    share = lambda items, users: log_share(items, users, own, ids, counts)
+    alone = [
+        log_share(items[0, :1], users[0], own[:1], ids),
+        log_share(items[2], users[2], own[1:], ids),
+    ]
+    torch.testing.assert_close(share(items, users), torch.cat(alone))
     assert torch.autograd.gradcheck(share, (items, users))
     assert torch.autograd.gradgradcheck(share, (items, users))
 

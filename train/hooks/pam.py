@@ -93,7 +93,7 @@ class Pam(Hook):
             seen = Rows.of(split.task, self.config.tasks, torch.ones_like(split.task, dtype=torch.bool))
             leaks = self.config.adapt_on_test_labels
             weights = self._leaking(task, rows, seen, start) if leaks else self.served(start)
-            losses = rows.losses(weights, seen)
+            losses = rows.losses(seen)(weights)
             loss = self.of_tasks(task, losses, seen).sum() / len(batch)
             logits, vectors = rows.outputs(weights, split.task)
         known = (~torch.isnan(batch.labels[seen.index])).sum(0).to(losses.dtype)
@@ -137,10 +137,12 @@ class Pam(Hook):
         together = self.config.across == "ranks" and dist.is_initialized() and dist.get_world_size() > 1
         scale = self.scale(support, len(rows.labels), self.config.support_average, over_ranks=together)
 
-        def loss(weights: Weights) -> Tensor:
-            return self.of_tasks(task, rows.losses(weights, support, among), support) * scale
+        losses = rows.losses(support, among)
 
-        return self.loop(start, loss, _sum_over_ranks if together else None)
+        def loss(weights: Weights) -> Tensor:
+            return self.of_tasks(task, losses(weights), support) * scale
+
+        return self.loop(start, loss, _SumOverRanks.apply if together else None)
 
     def scale(self, rows: Rows, batch: int, average: str, *, over_ranks: bool = False) -> Tensor:
         """What the sum over a task's rows is multiplied by, [N]. over_ranks: the rows of all ranks are meant."""
@@ -155,12 +157,12 @@ class Pam(Hook):
         """Eq. 11: sum over the tasks of lambda * query loss; and the losses of the rows after the last step."""
         shares = self.config.step_weights or (0.0,) * self.config.steps + (1.0,)
         scale = self.weights * self.scale(query, len(rows.labels), self.config.query_average)
-        among = self.among(query)
-        last = rows.losses(path[-1], query, among)
+        losses = rows.losses(query, self.among(query))
+        last = losses(path[-1])
         terms = [shares[-1] * (self.of_tasks(task, last, query) * scale).sum()]
         for share, weights in zip(shares[:-1], path, strict=False):
             if share:
-                terms.append(share * (self.of_tasks(task, rows.losses(weights, query, among), query) * scale).sum())
+                terms.append(share * (self.of_tasks(task, losses(weights), query) * scale).sum())
         return torch.stack(terms).sum(), last
 
     def served(self, start: Weights) -> Weights:
@@ -177,16 +179,16 @@ class Pam(Hook):
             return
         (added, changed), self._adapted = self._adapted, None
         ranks, decay = run.ranks.world_size, self.config.serve_decay
-        weight = changed.float()
+        weight = changed.to(self.loop.rates.dtype)
         if ranks > 1:
             dist.all_reduce(weight)
+        share = torch.where(weight > 0, 1 - decay, 0.0).to(weight.dtype)
         for name, values in added.items():
-            mine = values * _wide(changed.float(), values)
             if ranks > 1:
-                dist.all_reduce(mine)
-            shift = self.get_buffer(_key("shift", name))
-            new = mine / _wide(weight.clamp(min=1), mine)
-            shift.copy_(torch.where(_wide(weight > 0, mine), decay * shift + (1 - decay) * new, shift))
+                values = values * _wide(changed, values)
+                dist.all_reduce(values)
+                values = values / _wide(weight.clamp(min=1), values)
+            self.get_buffer(_key("shift", name)).lerp_(values, _wide(share, values))
         for part in (self.enhancer, self.before):
             if part is not None:
                 part.keep(run.ranks)
@@ -252,9 +254,3 @@ class _SumOverRanks(torch.autograd.Function):
         total = gradient.clone()
         dist.all_reduce(total)
         return total
-
-
-def _sum_over_ranks(tensors: list[Tensor]) -> list[Tensor]:
-    flat = _SumOverRanks.apply(torch.cat([t.flatten() for t in tensors]))
-    parts = flat.split([t.numel() for t in tensors])
-    return [part.view_as(t) for part, t in zip(parts, tensors, strict=True)]

@@ -115,7 +115,7 @@ class Enhancer(nn.Module):
         weights = pam.adapt(task, rows, Rows.of(one, 1, use & first), cold, pam.among(split.support))[-1]
         query = Rows.of(one, 1, use & ~first if self.config.query == "rest" else use)
         scale = pam.scale(query, len(rows.labels), self.config.query_average)
-        losses = rows.losses(weights, query, pam.among(split.query))
+        losses = rows.losses(query, pam.among(split.query))(weights)
         return (pam.of_tasks(task, losses, query) * scale).sum()
 
     def _remember(self, batch: Batch, task: Tensor, items: Tensor, inputs: Tensor) -> None:

@@ -3,7 +3,7 @@
 B rows of a batch, R of them, N tasks of PAM, T tasks of the model, D width.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 
 from coldrank.models.batch import Batch
 from coldrank.models.embeddings import Embedded
@@ -29,8 +28,9 @@ class TaskRows(Protocol):
 
     labels: Tensor
 
-    def losses(self, weights: Weights, rows: Rows, among: Tensor | None = None) -> Tensor:
-        """Loss of each row and task of the model by the weights of the row's task, [R, T]; 0 where the label is unknown.
+    def losses(self, rows: Rows, among: Tensor | None = None) -> Callable[[Weights], Tensor]:
+        """A function of the weights: the loss of each row and task of the model by the weights of the row's task, [R, T]; 0 where
+        the label is unknown. What does not depend on the weights is computed once.
 
         among: rows whose users are the candidates of the two-tower model, int64 [U], the rows themselves among them; None: all
         of the batch."""
@@ -54,18 +54,21 @@ class TowerRows:
         """sides: of the whole batch."""
         return cls(model, sides, batch.labels, model.ids(batch.keys["user_id"].to(sides.item.device)))
 
-    def losses(self, weights: Weights, rows: Rows, among: Tensor | None = None) -> Tensor:
+    def losses(self, rows: Rows, among: Tensor | None = None) -> Callable[[Weights], Tensor]:
         """Eq. 7 of each of the rows."""
-        users = self._tower("user")(self.sides.user if among is None else self.sides.user[among], _of(weights, "user"))
-        items = self._tower("item")(self.sides.item[rows.index], _of(weights, "item"))
-        items = items[rows.task, _count(rows.task)] / self.model.config.temperature
-        own, ids = rows.index, self.ids
+        user, ids, own = self.sides.user, self.ids, rows.index
         if among is not None:
+            user, ids = user.index_select(0, among), None if ids is None else ids[among]
             own = rows.index.new_empty(len(self.labels)).index_copy(0, among, _count(among))[rows.index]
-            ids = None if ids is None else ids[among]
-        parts = zip(items.split(rows.counts), users, own.split(rows.counts), strict=True)
-        log_p = torch.cat([log_share(mine, candidates, at, ids) for mine, candidates, at in parts])
-        return share_loss(log_p, self.labels[rows.index, 0]).unsqueeze(1)
+        item = self.sides.item.index_select(0, rows.padded.flatten()).view(*rows.padded.shape, self.sides.item.shape[1])
+        labels = self.labels[rows.index, 0]
+
+        def of(weights: Weights) -> Tensor:
+            users = self._tower("user")(user, _of(weights, "user"))
+            items = self._tower("item")(item, _of(weights, "item")) / self.model.config.temperature
+            return share_loss(log_share(items, users, own, ids, rows.counts), labels).unsqueeze(1)
+
+        return of
 
     def outputs(self, weights: Weights, task: Tensor) -> tuple[Tensor, Vectors | None]:
         """Scores of each row's own user and item over the temperature, and the vectors."""
@@ -95,27 +98,37 @@ class RankerRows:
         """The batch up to the towers."""
         return cls(model, *model.represent(embedded, batch.dense, batch.sequence_lengths), batch.labels)
 
-    def losses(self, weights: Weights, rows: Rows, among: Tensor | None = None) -> Tensor:
+    def losses(self, rows: Rows, among: Tensor | None = None) -> Callable[[Weights], Tensor]:
         """Binary cross-entropy of each of the rows."""
-        logits, labels = self._logits(weights, rows), self.labels[rows.index]
+        labels = self.labels[rows.index]
         known = ~torch.isnan(labels)
-        losses = F.binary_cross_entropy_with_logits(logits, torch.where(known, labels, 0.0), reduction="none")
-        return torch.where(known, losses, 0.0)
+        logits = self._logits(rows)
+
+        def of(weights: Weights) -> Tensor:
+            y = torch.where(known, labels, 0.0)
+            losses = F.binary_cross_entropy_with_logits(logits(weights), y, reduction="none")
+            return torch.where(known, losses, 0.0)
+
+        return of
 
     def outputs(self, weights: Weights, task: Tensor) -> tuple[Tensor, Vectors | None]:
         """Logits."""
         rows = Rows.of(task, len(next(iter(weights.values()))), torch.ones_like(task, dtype=torch.bool))
-        logits = self._logits(weights, rows)
+        logits = self._logits(rows)(weights)
         return torch.empty_like(logits).index_copy(0, rows.index, logits), None
 
-    def _logits(self, weights: Weights, rows: Rows) -> Tensor:
+    def _logits(self, rows: Rows) -> Callable[[Weights], Tensor]:
         """[R, T]. All tasks at once, their rows padded to those of the largest; what the padding gives is left out."""
-        own = {name.removeprefix("towers."): w for name, w in weights.items()}
-        index = pad_sequence(rows.index.split(rows.counts), batch_first=True)
+        x, pc = self.x[rows.padded], self.pc[rows.padded]
+        present = _count(rows.padded[0]) < rows.count_tensor.unsqueeze(1)
         one = lambda w, x, pc: functional_call(self.model.towers, w, (x, pc))
-        logits = vmap(one, randomness="different")(own, self.x[index], self.pc[index])
-        present = torch.arange(index.shape[1], device=index.device) < rows.count_tensor.unsqueeze(1)
-        return logits[present]
+
+        def of(weights: Weights) -> Tensor:
+            own = {name.removeprefix("towers."): w for name, w in weights.items()}
+            logits: Tensor = vmap(one, randomness="different")(own, x, pc)[present]
+            return logits
+
+        return of
 
 
 def _count(rows: Tensor) -> Tensor:
