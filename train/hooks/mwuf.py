@@ -82,7 +82,7 @@ class MwufHook(Hook):
         self.register_buffer("common", torch.zeros(table.dim))
         self.register_buffer("steps", torch.zeros(1, dtype=torch.int64))
         self._seen: Views | None = None
-        self._warm: tuple[Tensor, Tensor] | None = None
+        self._warm: tuple[Tensor, Tensor, float] | None = None
         self._rows: TableRows | None = None
 
     def embed(self, task: "RankingTask", batch: Batch, embedded: Embedded) -> Embedded:
@@ -90,17 +90,21 @@ class MwufHook(Hook):
         static = embedded.static
         rows = candidates(batch.sparse, self.key)
         views = batch.keys["item_views"].to(static.device, non_blocking=True)
-        warm = self.warmed(static, rows, views)
-        cold = (views < self.config.below_views).unsqueeze(1)
-        if not self.training or not torch.is_grad_enabled():
-            return embedded._replace(static=self._put(static, torch.where(cold, warm, static[:, self.slot])))
+        cold = views < self.config.below_views
+        at = cold.nonzero().squeeze(1)
+        trains = self.training and torch.is_grad_enabled()
+        share = len(at) / max(len(cold), 1)
+        at = at[:: self.config.warm_every] if trains else at
+        warm = self.warmed(static[at], rows[at], views[at])
+        if not trains:
+            return embedded._replace(static=self._put(static, static[:, self.slot].index_copy(0, at, warm)))
         ids = batch.keys["user_id"].to(static.device, non_blocking=True)
         self._seen = Views(rows, views, ids, static[:, self.get_buffer("user_columns")].detach())
-        self._warm = warm, cold
+        self._warm = warm, at, share
         if self.config.mode == "joint":
             return embedded
         v = static[:, self.slot]
-        return _detached(embedded, self._put(static.detach(), torch.where(cold, v, v.detach())))
+        return _detached(embedded, self._put(static.detach(), torch.where(cold.unsqueeze(1), v, v.detach())))
 
     def warmed(self, static: Tensor, rows: Tensor, views: Tensor) -> Tensor:
         """Warm ID embeddings [B, D] of items at `rows` that had so many views; gradients reach the networks alone."""
@@ -117,19 +121,20 @@ class MwufHook(Hook):
         out = rest(batch, embedded)
         if self._warm is None or not self.training or not torch.is_grad_enabled():
             return out
-        (warm, cold), self._warm = self._warm, None
+        (warm, at, share), self._warm = self._warm, None
         gradient = torch.zeros_like(warm)
-        # Where rows do not meet in the loss, those of warm items add nothing to its gradient.
-        alone = not isinstance(task.ranker, TwoTower) and all(hook is self or hook.slices for hook in task.in_order)
-        rows = cold.squeeze(1).nonzero().squeeze(1) if alone else torch.arange(len(warm), device=warm.device)
-        if len(rows):
-            leaf = warm.detach()[rows].requires_grad_()
+        if len(at):
+            leaf = warm.detach().requires_grad_()
+            # Where rows do not meet in the loss, those of warm items add nothing to its gradient.
+            alone = not isinstance(task.ranker, TwoTower) and all(hook is self or hook.slices for hook in task.in_order)
+            rows = at if alone else torch.arange(len(embedded.static), device=at.device)
             part = embedded.rows(rows)
-            static = self._put(part.static, torch.where(cold[rows], leaf, part.static[:, self.slot]))
+            ids = leaf if alone else part.static[:, self.slot].index_copy(0, at, leaf)
+            static = self._put(part.static, ids)
             # Dropout draws in the next batch what it would draw without this pass.
             with torch.random.fork_rng(devices=[leaf.device] if leaf.is_cuda else []):
-                loss = rest(rows_of(batch, rows), part._replace(static=static)).loss * (len(rows) / len(warm))
-            (gradient[rows],) = torch.autograd.grad(loss, leaf)
+                loss = rest(rows_of(batch, rows), part._replace(static=static)).loss
+            (gradient,) = torch.autograd.grad(loss * (share * len(rows) / len(at)), leaf)
         handed_on = (warm * gradient).sum()
         return out._replace(loss=out.loss + (handed_on - handed_on.detach()))
 

@@ -13,6 +13,7 @@ from coldrank.train.data.batches import batches
 from coldrank.train.errors import UserError
 from coldrank.train.hooks.rows import TableRows
 from coldrank.train.passes import Passes
+from coldrank.train.slices import rows_of
 from coldrank.train.stepping import Taken
 from coldrank.train.trainer import build, train
 
@@ -66,9 +67,10 @@ def test_the_model_trains_as_it_does_without_the_hook(fitted):
     assert all((ours[n] != nets[n]).any() for n in nets if "mwuf.nets" in n)
 
 
-def test_the_networks_get_the_gradient_of_the_warm_loss(fitted):
-    """Against autograd through the whole model, its own parameters held."""
-    run = fitted(with_mwuf())
+@pytest.mark.parametrize("every", [1, 3])
+def test_the_networks_get_the_gradient_of_the_warm_loss(fitted, every):
+    """Against autograd through the whole model, its own parameters held; of every third cold row, three times as large."""
+    run = fitted(with_mwuf(warm_every=every))
     (hook,) = run.hooks
     for parameter in hook.nets.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -79,15 +81,15 @@ def test_the_networks_get_the_gradient_of_the_warm_loss(fitted):
     run.optimizers.begin_step(1, 10)
     run.model(batch).loss.backward()
     found = [p.grad.clone() for p in hook.nets.parameters()]
-    rows = batch.keys["item_id"]
     views = batch.keys["item_views"]
-    warm = hook.warmed(embedded.static, rows, views)
-    cold = (views < BELOW).unsqueeze(1)
-    assert cold.any() and not cold.all()
+    cold = (views < BELOW).nonzero().squeeze(1)
+    assert 3 < len(cold) < len(views)
+    rows = cold[::every]
+    part = embedded.rows(rows)
+    ids = hook.warmed(part.static, batch.keys["item_id"][rows], views[rows])
     slot = task.embeddings.places["item_id"]
-    ids = torch.where(cold, warm, embedded.static[:, slot].detach())
-    static = torch.cat([embedded.static[:, : slot.start].detach(), ids, embedded.static[:, slot.stop :].detach()], 1)
-    loss = task.rank(batch, embedded._replace(static=static)).loss
+    static = torch.cat([part.static[:, : slot.start], ids, part.static[:, slot.stop :]], 1)
+    loss = task.rank(rows_of(batch, rows), part._replace(static=static)).loss * len(cold) / len(views)
     wanted = torch.autograd.grad(loss, list(hook.nets.parameters()))
     assert all(torch.allclose(a, b, atol=1e-7) for a, b in zip(found, wanted, strict=True))
     assert all(g.abs().max() > 0 for g in wanted)

@@ -1,0 +1,210 @@
+"""How the cost of a training step grows with the work: one dimension at a time, the others at their centre.
+
+    python benchmarks/growth.py --out growth.json --picture docs/growth.svg
+
+The model: 4 ids with tables of 16 wide, attention over a history of items, MMoE of experts [128, 64], towers [32], POSO everywhere; random
+ids, so that every lookup is far from the last. CPU time of a step per sample, one thread, the least of `--steps`; with two ranks (gloo on this
+machine) the sum over the ranks, half of the batch each. The slope is that of log(time per sample) over log(size) between the last two sizes: 0, the cost of a
+sample stays; 1, it grows in proportion.
+"""
+
+import argparse
+import json
+import math
+import os
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from figures import STYLE
+from matplotlib.figure import Figure
+from tabulate import tabulate
+from tqdm import tqdm
+
+from coldrank.configs import base as parts
+from coldrank.models.features import Feature, Table
+from coldrank.models.ranker import RankerConfig
+from coldrank.train.config import DataConfig, OptimConfig, RunConfig, TrainConfig
+from coldrank.train.data.batches import KEYS, DataFolder
+from coldrank.train.data.read import Raw
+from coldrank.train.distributed import process_group
+from coldrank.train.trainer import build
+
+IDS = {"user_id": "user", "item_id": "item", "c0": "c0", "c1": "c1"}
+SIZES = {
+    "rows": (10_000, 100_000, 1_000_000, 10_000_000),
+    "length": (10, 30, 100, 300, 1_000),
+    "batch": (256, 1_024, 4_096, 16_384, 32_768),
+    "experts": (2, 4, 8, 16, 32),
+    "tasks": (1, 2, 4, 8, 16),
+    "ranks": (1, 2),
+}
+LABELS = {
+    "rows": "rows of each table",
+    "length": "events in the history",
+    "batch": "samples in a batch",
+    "experts": "experts",
+    "tasks": "tasks",
+    "ranks": "ranks",
+}
+_WARM_UP = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a step has to do. batch: of all ranks together."""
+
+    rows: int = 100_000
+    length: int = 50
+    batch: int = 2_048
+    experts: int = 4
+    tasks: int = 2
+    ranks: int = 1
+
+
+def arm(work: Work) -> RunConfig:
+    """The model of a size."""
+    roles = {"user_id": "user", "item_id": "item"}
+    ids = (Feature(name=n, role=roles.get(n, "context"), kind="id", table=table) for n, table in IDS.items())
+    history = parts.history(work.length, {"hist_item_id": "item"})
+    config = RunConfig(
+        name="growth",
+        tasks={f"t{i}": 1.0 for i in range(work.tasks)},
+        features=(*ids, *history, parts.personalization_code("user_views", dim=8)),
+        tables=tuple(Table(name=t, rows=work.rows, dim=16, mapping="identity") for t in IDS.values()),
+        model=RankerConfig(experts=work.experts, expert_hidden=(128, 64), tower_hidden=(32,)),
+        data=DataConfig(fit=("train",), batch_size=work.batch),
+        optim=OptimConfig(table_optimizer="adagrad"),
+        train=TrainConfig(threads=1, checkpoint_every=0),
+    )
+    return parts.poso(config)
+
+
+def samples(work: Work, size: int, rng: np.random.Generator) -> Raw:
+    """Random columns of `size` samples, every history full."""
+    raw: Raw = {name: rng.integers(1, work.rows, size) for name in {*IDS, *KEYS}}
+    raw["user_views"] = rng.geometric(0.02, size)
+    offsets = np.arange(size + 1, dtype=np.int64) * work.length
+    raw["hist_item_id"] = rng.integers(1, work.rows, size * work.length), offsets
+    return raw | {f"label_t{i}": (rng.random(size) < 0.3).astype(np.float32) for i in range(work.tasks)}
+
+
+def step_times(work: Work, steps: int) -> list[float]:
+    """CPU seconds of this rank's steps, all its threads."""
+    with process_group() as ranks:
+        run = build(arm(work), DataFolder(Path(), {"columns": []}), ranks)
+        rng = np.random.default_rng(ranks.rank)
+        # Not the same rows again in the next step, which would find them in the cache.
+        ready = [run.make(samples(work, work.batch // ranks.world_size, rng)) for _ in range(4)]
+        taken = []
+        for n in range(_WARM_UP + steps):
+            start = _cpu()
+            run.optimizers.begin_step(n, _WARM_UP + steps)
+            run.model(ready[n % len(ready)]).loss.backward()
+            run.optimizers.end_step()
+            taken.append(_cpu() - start)
+    return taken[_WARM_UP:]
+
+
+def _cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def measure(work: Work, steps: int) -> dict[str, float]:
+    """microseconds: CPU time of a step per sample, all ranks together; mib: the largest peak of a rank's resident memory. In processes of their own."""
+    program = [
+        str(Path(__file__).resolve()),
+        "--one",
+        json.dumps([getattr(work, f) for f in SIZES]),
+        "--steps",
+        str(steps),
+    ]
+    launch = [sys.executable, *program]
+    if work.ranks > 1:
+        launch = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc-per-node={work.ranks}",
+            *program,
+        ]
+    ended = subprocess.run(
+        launch,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    if ended.returncode:
+        raise SystemExit(f"{work}: {ended.stderr.strip().splitlines()[-1]}")
+    answers = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("[")]
+    per_step = min(map(sum, zip(*(times for times, _ in answers), strict=True)))
+    return {"microseconds": 1e6 * per_step / work.batch, "mib": max(mib for _, mib in answers)}
+
+
+def slope(sizes: list[int], values: list[float]) -> float:
+    """Between the last two."""
+    return math.log(values[-1] / values[-2]) / math.log(sizes[-1] / sizes[-2])
+
+
+def picture(found: dict[str, dict[str, Any]]) -> Figure:
+    """A panel for each dimension, both axes logarithmic."""
+    figure = Figure(figsize=(8.5, 4.8), layout="constrained")
+    for axes, (name, curve) in zip(figure.subplots(2, 3).flat, found.items(), strict=False):
+        axes.plot(curve["sizes"], curve["microseconds"], "o-", markersize=4)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlabel(LABELS[name])
+        axes.set_title(f"slope at the end {curve['slope']:.2f}", fontsize=9)
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(low, high / 4), high)  # a flat curve looks flat
+    figure.axes[0].set_ylabel("CPU µs per sample")
+    figure.axes[3].set_ylabel("CPU µs per sample")
+    return figure
+
+
+def main() -> None:
+    """Prints a line per size, then the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=8, help="measured steps of each size (default: %(default)s)")
+    parser.add_argument("--only", help=f"some of {', '.join(SIZES)}")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--picture", type=Path, help="SVG file to write")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        work = Work(*json.loads(args.one))
+        times = step_times(work, args.steps)
+        print(json.dumps([times, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]), flush=True)
+        return
+    found: dict[str, dict[str, Any]] = {}
+    names = args.only.split(",") if args.only else list(SIZES)
+    for name in tqdm(names, desc="dimensions"):
+        sizes = list(SIZES[name])
+        measured = [measure(replace(Work(), **{name: size}), args.steps) for size in sizes]
+        curve = {key: [round(m[key], 2) for m in measured] for key in ("microseconds", "mib")}
+        found[name] = {"sizes": sizes, **curve, "slope": round(slope(sizes, curve["microseconds"]), 2)}
+        print(f"{time.strftime('%H:%M:%S')} {name} {found[name]}", file=sys.stderr)
+    rows = [
+        [LABELS[n], f"{size:,}", f"{us:.1f}", f"{mib:,.0f}"]
+        for n, c in found.items()
+        for size, us, mib in zip(c["sizes"], c["microseconds"], c["mib"], strict=True)
+    ]
+    print(tabulate(rows, ["dimension", "size", "CPU µs per sample", "peak MiB of a rank"], tablefmt="github"))
+    if args.out:
+        args.out.write_text(json.dumps(found, indent=1) + "\n")
+    if args.picture:
+        with mpl.rc_context(STYLE):
+            picture(found).savefig(args.picture)
+
+
+if __name__ == "__main__":
+    main()
