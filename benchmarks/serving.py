@@ -32,13 +32,15 @@ CANDIDATES = (1, 10, 100, 500)
 
 
 def request_of(trained: Trained, raw: Raw, candidates: int, *, times: bool) -> Request:
-    """The user with the longest history, and the first rows' items; times: the user's inputs once per candidate."""
+    """The user with the longest history, and the first rows' items, of the types that signature.json names; times: the user's
+    inputs once per candidate."""
     chosen = trained.columns()
     history = next(c for f in trained.encoder.features.features if f.role == "sequence" for c in f.raw_columns)
     user = int(np.argmax(np.diff(raw[history][1])))
     rows = {True: np.arange(candidates), False: np.full(candidates if times else 1, user)}
     parts = {i.name: take_rows({i.name: raw[i.name]}, rows[i.name in chosen]) for i in trained.encoder.features.inputs}
-    return as_tensors({name: part[name] for name, part in parts.items()})
+    request = as_tensors({name: part[name] for name, part in parts.items()})
+    return {name: x.to(torch.float32 if x.is_floating_point() else torch.int64) for name, x in request.items()}
 
 
 def forms(trained: Trained, folder: Path, *, compiled: bool) -> dict[str, Serve]:

@@ -7,55 +7,58 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from coldrank.models.serving.inputs import Door, Served
+from coldrank.models.serving.inputs import Served
+from coldrank.models.serving.pack import Packed
 from coldrank.models.serving.twin import Twin
 
 _TYPES = {"int": torch.int64, "float": torch.float32}
 
 
 class OneUser(nn.Module):
-    """The model behind the door, for inputs as `Ready` gives them."""
+    """The model behind the door, for what `Ready` gives."""
 
     def __init__(self, twin: Twin) -> None:
         super().__init__()
-        self.core, self.tasks = twin.core, twin.tasks
-        # An input whose size is C; none: every candidate is the same, and there is one.
-        names = [f"{i.name}.lengths" if i.is_list else i.name for i in twin.inputs if i.per == "candidate"]
-        self.candidate = names[0] if names else ""
+        self.core, self.lists, self.counts = twin.core, twin.door.pack.lists, twin.door.pack.counts
 
-    def forward(self, ready: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Inputs of one user and C candidates -> task: probabilities float32 [C]."""
-        candidates = ready[self.candidate].shape[0] if self.candidate else 1
-        return dict(zip(self.tasks, self.core(ready, 1, candidates).unbind(1), strict=True))
+    def forward(self, *ready: Tensor) -> tuple[Tensor, ...]:
+        """Probabilities of each task, float32 [C]."""
+        end = 4 + len(self.lists)
+        lists, counts = (
+            dict(zip(self.lists, ready[4:end], strict=True)),
+            dict(zip(self.counts, ready[end:], strict=True)),
+        )
+        return self.core(Packed(list(ready[:2]), list(ready[2:4]), lists, counts)).unbind(1)
 
 
 class Ready(nn.Module):
-    """Refuses what `Door` refuses, and requests of other than one user; gives the inputs that the compiled model takes, in its order
-    and types. Scriptable."""
+    """Refuses what `Door` refuses, and requests of other than one user; gives what the compiled model takes. Scriptable."""
 
-    names: list[str]
-    floats: list[bool]
+    lists: list[str]
+    counts: list[str]
+    tasks: list[str]
 
-    def __init__(self, inputs: tuple[Served, ...]) -> None:
+    def __init__(self, twin: Twin) -> None:
         super().__init__()
-        self.door = Door(inputs)
-        columns = [(n, i.dtype == "float" and n == i.name) for i in inputs for n in _columns(i)]
-        self.names = [name for name, _ in columns]
-        self.floats = [floating for _, floating in columns]
+        self.door, self.tasks = twin.door, twin.tasks
+        self.lists, self.counts = twin.door.pack.lists, twin.door.pack.counts
 
-    def forward(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, raw: dict[str, Tensor]) -> list[Tensor]:
         """Raises an error that names the input at fault."""
-        users = self.door(raw)[0]
+        packed: Packed = self.door(raw)
+        users = packed.integers[0].shape[1]
         if users != 1:
             raise ValueError(f"the request has {users} users; the compiled model takes one")
-        ready: dict[str, Tensor] = {}
-        for i, name in enumerate(self.names):
-            ready[name] = raw[name].to(torch.float32 if self.floats[i] else torch.int64)
+        ready: list[Tensor] = packed.integers + packed.numbers
+        for name in self.lists:
+            ready.append(packed.lists[name])
+        for name in self.counts:
+            ready.append(packed.counts[name])
         return ready
 
 
 def example(inputs: tuple[Served, ...], candidates: int = 7) -> dict[str, Tensor]:
-    """A request with sizes that all differ, in the order and types of `Ready`."""
+    """A request with sizes that all differ."""
     made: dict[str, Tensor] = {}
     for i in inputs:
         rows = candidates if i.per == "candidate" else 1
@@ -68,22 +71,16 @@ def example(inputs: tuple[Served, ...], candidates: int = 7) -> dict[str, Tensor
     return made
 
 
-def shapes(inputs: tuple[Served, ...]) -> dict[str, dict[int, Dim]]:
-    """Which sizes of a request are free: those of a sequence's columns are one."""
-    found: dict[str, dict[int, Dim]] = {}
+def shapes(twin: Twin) -> tuple[dict[int, Dim], ...]:
+    """Which sizes of what `Ready` gives are free: those of a sequence's columns are one."""
     # From 2 on the compiler knows which sizes spread over others; what it makes holds for 1 and 0 as well.
     free = {"min": 2, "max": 2**31 - 1}
     candidates = Dim("candidates", **free)
     values: dict[str, Dim] = {}
-    for i in inputs:
-        rows = {0: candidates} if i.per == "candidate" else {}
+    found: list[dict[int, Dim]] = [{}, {1: candidates}, {}, {1: candidates}]
+    inputs = {i.name: i for i in twin.inputs}
+    for i in twin.inputs:
         if i.is_list:
-            found[i.name] = {0: values.setdefault(i.sequence or i.name, Dim(f"values_{i.sequence or i.name}", **free))}
-            found[f"{i.name}.lengths"] = rows
-        else:
-            found[i.name] = rows
-    return found
-
-
-def _columns(i: Served) -> list[str]:
-    return [i.name, f"{i.name}.lengths"] if i.is_list else [i.name]
+            found.append({0: values.setdefault(i.sequence or i.name, Dim(f"values_{i.sequence or i.name}", **free))})
+            found.append({0: candidates} if i.per == "candidate" else {})
+    return *found, *({0: candidates} if inputs[name].per == "candidate" else {} for name in twin.door.pack.counts)

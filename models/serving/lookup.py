@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from coldrank.models.encode import Bucketize, FeatureEncoder, Standardize, bucket_of, salt
+from coldrank.models.encode import Bucketize, FeatureEncoder, Standardize, salt
 from coldrank.models.features import Feature
 from coldrank.models.maps import mix64
 from coldrank.models.serving.learnt import Learnt, first_answer, own_rows
+from coldrank.models.serving.pack import Pack, Packed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,17 +30,18 @@ class Ids(nn.Module):
 
     kind: `learnt` (by vocabularies and growing tables), `hash`, `identity`, or the name of a table of several hashes.
     starts: table -> its row 0 among those of all. of_request, of_candidate, of_lists: int64 [3, F, 1]: per feature what is mixed
-    into its ids; rows of its table, or its first answer (`learnt`); where its table starts.
+    into its ids; rows of its table, or its first answer (`learnt`); where its table starts. request, candidate: where their ids
+    are among the integers of their side.
     """
 
-    request: list[str]
-    candidate: list[str]
+    request: Tensor
+    candidate: Tensor
     lists: list[str]
     of_request: Tensor
     of_candidate: Tensor
     of_lists: Tensor
 
-    def __init__(self, sides: Sides, encoder: FeatureEncoder, kind: str, starts: dict[str, int]) -> None:
+    def __init__(self, sides: Sides, encoder: FeatureEncoder, pack: Pack, kind: str, starts: dict[str, int]) -> None:
         super().__init__()
         tables = list(dict.fromkeys(f.table for f in sides.request + sides.candidate + sides.lists))
         self.reads = encoder.features.table(tables[0]).reads
@@ -59,20 +61,24 @@ class Ids(nn.Module):
                 ]
                 for f in getattr(sides, side)
             ]
-            setattr(self, side, [f.raw_columns[0] for f in getattr(sides, side)])
             # As buffers, for a later state of the model may have others.
             self.register_buffer(f"of_{side}", torch.tensor(of, dtype=torch.int64).view(-1, 3).t().unsqueeze(2))
+        self.lists = [f.raw_columns[0] for f in sides.lists]
+        self.request, self.candidate = (
+            torch.tensor([names.index(f.raw_columns[0]) for f in fs], dtype=torch.int64)
+            for names, fs in zip(pack.scalars[::2], (sides.request, sides.candidate), strict=True)
+        )
 
-    def forward(self, raw: dict[str, Tensor], request: list[Tensor], candidate: list[Tensor]) -> list[Tensor]:
+    def forward(self, packed: Packed, request: list[Tensor], candidate: list[Tensor]) -> list[Tensor]:
         """Adds rows int64 [F * H, Q] of the request features to `request`, those of the candidate features [F * H, C] to
         `candidate`, and returns those of each list [V, H]."""
         ids: list[Tensor] = []
         if len(self.request) > 0:
-            ids.append((_stacked(raw, self.request) ^ self.of_request[0]).flatten())
+            ids.append((packed.integers[0].index_select(0, self.request) ^ self.of_request[0]).flatten())
         if len(self.candidate) > 0:
-            ids.append((_stacked(raw, self.candidate) ^ self.of_candidate[0]).flatten())
+            ids.append((packed.integers[1].index_select(0, self.candidate) ^ self.of_candidate[0]).flatten())
         for i, name in enumerate(self.lists):
-            ids.append(raw[name].to(torch.int64) ^ self.of_lists[0, i])
+            ids.append(packed.lists[name] ^ self.of_lists[0, i])
         sizes = [x.shape[0] for x in ids]  # not len, which an export takes for a constant
         flat = torch.cat(ids)
         parts = (mix64(flat) if self.hashed else self.map(flat)).view(flat.shape[0], self.reads).split(sizes)
@@ -102,23 +108,31 @@ class Ids(nn.Module):
 class Values(nn.Module):
     """numbers -> rows int64 [F, n] of the bucket features' tables, and standardised numbers float32 [n, F]. Scriptable.
 
-    edges: float64 [F, E], those of each feature padded with infinity.
+    edges: float32 [F, E], each the least that is not below the feature's own, padded with infinity to one less than a power of
+    two. buckets, numbers: which of the side's numbers they read.
     """
 
     edges: Tensor
     starts: Tensor
-    names: list[str]
+    buckets: Tensor
+    numbers: Tensor
+    steps: list[int]
 
-    def __init__(self, side: list[Feature], encoder: FeatureEncoder, starts: dict[str, int]) -> None:
+    def __init__(self, side: list[Feature], encoder: FeatureEncoder, names: list[str], starts: dict[str, int]) -> None:
+        """names: the side's numbers."""
         super().__init__()
         buckets, numbers = ([f for f in side if f.kind == kind] for kind in ("bucket", "number"))
-        self.names = [f.raw_columns[0] for f in buckets + numbers]
-        self.buckets, self.numbers = len(buckets), len(numbers)
+        self.buckets, self.numbers = (
+            torch.tensor([names.index(f.raw_columns[0]) for f in fs], dtype=torch.int64) for fs in (buckets, numbers)
+        )
         modules = [encoder.buckets[f.name] for f in buckets]
         edges = [m.edges for m in modules if isinstance(m, Bucketize)]
-        whole = torch.full((len(edges), max((len(e) for e in edges), default=0)), float("inf"), dtype=torch.float64)
+        self.steps = [1 << n for n in reversed(range(max((len(e) for e in edges), default=0).bit_length()))]
+        whole = torch.full((len(edges), sum(self.steps)), math.inf)
         for row, own in zip(whole, edges, strict=True):
-            row[: len(own)] = own
+            near = own.to(torch.float32)
+            above = torch.nextafter(near, torch.tensor(math.inf))
+            row[: len(own)] = torch.where(near.to(torch.float64) < own, above, near)
         self.register_buffer("edges", whole)
         self.register_buffer("starts", torch.tensor([starts[f.name] for f in buckets], dtype=torch.int64).view(-1, 1))
         self.standardize = Standardize([f.transform for f in numbers])
@@ -126,21 +140,20 @@ class Values(nn.Module):
         self.standardize.moments = encoder.numbers.moments[slots].clone()
         self.nan = math.nan
 
-    def forward(self, raw: dict[str, Tensor], rows: int) -> tuple[Tensor, Tensor]:
-        """rows: n."""
-        found = torch.zeros(0, rows, dtype=torch.int64)
-        dense = torch.zeros(rows, 0)
-        if len(self.names) > 0:
-            # float32, as training reads numbers; what is not finite is missing: NaN.
-            values = torch.stack([raw[name] for name in self.names]).to(torch.float32)
-            values = torch.nan_to_num(values, self.nan, self.nan, self.nan)
-            if self.buckets > 0:
-                found = bucket_of(values[: self.buckets], self.edges) + self.starts
-            if self.numbers > 0:
-                dense = self.standardize(values[self.buckets :].t())
+    def forward(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """The side's numbers, float32 as training reads them."""
+        found = torch.zeros(0, values.shape[1], dtype=torch.int64)
+        dense = torch.zeros(values.shape[1], 0)
+        values = torch.nan_to_num(values, self.nan, self.nan, self.nan)  # what is not finite is missing
+        if len(self.buckets) > 0:
+            found = self._bucket(values.index_select(0, self.buckets)) + self.starts
+        if len(self.numbers) > 0:
+            dense = self.standardize(values.index_select(0, self.numbers).t())
         return found, dense
 
-
-def _stacked(raw: dict[str, Tensor], names: list[str]) -> Tensor:
-    """Inputs of n ids each -> [F, n]."""
-    return torch.stack([raw[name] for name in names]).to(torch.int64)
+    def _bucket(self, values: Tensor) -> Tensor:
+        """`bucket_of` for float32 [F, n], by a search in which all values take every step together."""
+        at = torch.zeros_like(values, dtype=torch.int64)
+        for step in self.steps:
+            at = torch.add(at, self.edges[:, step - 1 :].gather(1, at) <= values, alpha=step)
+        return at + ~torch.isnan(values)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from coldrank.models.features import FeatureSet
 from coldrank.models.ranker import Ranker
+from coldrank.models.serving.gates import merged
 from coldrank.models.serving.hooked import Routed
 from coldrank.models.serving.order import code_places, places, spread
 from coldrank.models.serving.routed import PlainTowers, RoutedTowers
@@ -34,8 +35,9 @@ class SplitLinear(nn.Module):
 
     def forward(self, request: Tensor, candidate: Tensor) -> Tensor:
         """r: [Q, ..], c: [C, ..] -> [C, out]."""
-        # Not addmm: of one with a constant first argument torch.jit.freeze takes the shape of that argument for its shape.
         once = F.linear(request, self.of_request, self.bias)
+        if once.shape[0] == 1:
+            return F.linear(candidate, self.of_candidate, once.squeeze(0))
         return spread(once, candidate.shape[0]) + F.linear(candidate, self.of_candidate)
 
 
@@ -49,6 +51,7 @@ class SequenceReader(nn.Module):
         self.attention = ranker.attention[name]
         assert isinstance(self.attention, MultiheadAttention | PosoMultiheadAttention)
         self.query = SplitLinear(self.attention.query.weight.detach(), None, request, candidate)
+        self.attention.register_module("query", nn.Identity())  # `query` is in its place
         positions = ranker.positions[name].detach() if name in ranker.positions else torch.zeros(1, 1)
         self.register_buffer("positions", positions.clone())
 
@@ -77,16 +80,21 @@ class ServedRanker(nn.Module):
         of_sequences = list(range(width, weight.shape[1]))
         self.first = SplitLinear(weight, bias, request, candidate + of_sequences)
         self.first_width = first.out_features
+        ranker.mmoe.experts.register_module("first", nn.Identity())  # `first` is in their place
+        ranker.mmoe.register_module("task_gate", nn.Identity())
         self.pc = ranker.pc
         inner = request + candidate if self.pc == "static" else code_places(features, order)
         # Places of training's columns among those that the stage gives.
         self.code_order = torch.tensor(inner, dtype=torch.int64).argsort()
+        # A code that differs between candidates is left to the gates by themselves: merged, they multiply with many zeros.
+        once = self.pc == "constant" or (self.pc == "feature" and not order[1].pc)
+        self.gates = merged(self) if once else nn.Identity()
 
     def forward(self, looked: Looked) -> Tensor:
         """Logits [C, T]."""
         request = torch.cat([looked.request.static, looked.request.dense], 1)
         candidate = torch.cat([looked.candidate.static, looked.candidate.dense], 1)
-        pc = self._code(looked, request, candidate)
+        pc = self.gates(self._code(looked, request, candidate))
         parts = [candidate]
         for name, reader in self.sequences.items():
             parts.append(reader(request, candidate, looked.sequences[name], looked.lengths[name], pc))

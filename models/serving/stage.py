@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from coldrank.models.encode import FeatureEncoder, joint_state
 from coldrank.models.features import Feature, FeatureSet
 from coldrank.models.serving.lookup import Ids, Sides, Values
+from coldrank.models.serving.pack import Pack, Packed
 from coldrank.models.serving.store import Store, by_position, places_of
 from coldrank.models.serving.tables import Place, Precision, Rows
 
@@ -63,12 +64,6 @@ class Order(NamedTuple):
     pc: list[Feature]
 
 
-def count_of(values: Tensor) -> Tensor:
-    """A raw count, a number of any type, as int64; what is not finite is missing: 0. Scriptable."""
-    exact = values.to(torch.float64)
-    return torch.where(torch.isfinite(exact), exact, 0.0).clamp(-9007199254740992.0, 9007199254740992.0).to(torch.int64)
-
-
 class Stage(nn.Module):
     """Looks a request up, in the way of FeatureEncoder and EmbeddingStage, whose parts it is made of. Scriptable.
 
@@ -83,17 +78,18 @@ class Stage(nn.Module):
     positions: dict[str, int]
     asked_rows: list[tuple[str, int, int, int]]
     asked_codes: list[str]
-    asked_counts: list[str]
 
     def __init__(
         self,
         encoder: FeatureEncoder,
+        pack: Pack,
         tables: dict[str, Tensor],
         candidate: set[str],
         precision: Precision,
         asked: Asked,
     ) -> None:
-        """tables: name -> float32 [rows, D]. candidate: raw columns that differ between candidates."""
+        """pack: what puts requests together. tables: name -> float32 [rows, D]. candidate: raw columns that differ between
+        candidates."""
         super().__init__()
         encoder, features = deepcopy(encoder), encoder.features
         members = {n: [t for t in features.tables if t.reads == n] for n in sorted({t.reads for t in features.tables})}
@@ -102,9 +98,9 @@ class Stage(nn.Module):
         starts = {name: at[0] for name, at in tables_at.items()}
         self.stores = nn.ModuleList(stores.values())
         groups = _groups(features, candidate)
-        self.ids = nn.ModuleList(Ids(g, encoder, kind, starts) for kind, g in groups.items())
+        self.ids = nn.ModuleList(Ids(g, encoder, pack, kind, starts) for kind, g in groups.items())
         sides = [_sides(features, candidate, per) for per in ("request", "candidate")]
-        self.values = nn.ModuleList(Values(fs, encoder, starts) for fs in sides)
+        self.values = nn.ModuleList(Values(fs, encoder, pack.scalars[2 * i + 1], starts) for i, fs in enumerate(sides))
         self.list_names = [[f.name for f in g.lists] for g in groups.values()]
         self.columns = {f.name: f.raw_columns[0] for f in features.features if f.is_list}
         states = [f for f in features.features if f.kind == "signals"]
@@ -114,28 +110,28 @@ class Stage(nn.Module):
         self.positions = {f.name: f.length for fs in features.sequences.values() for f in fs}
         # Of an id feature: its side, its place among the rows that are found there, and where its table starts.
         self.asked_rows = []
-        self.asked_codes, self.asked_counts = list(asked.codes), list(asked.counts)
+        self.asked_codes = list(asked.codes)
         places = [_found(features, groups, fs, i) for i, fs in enumerate(sides)]
         for i, of_side in enumerate(places):
             at = {f.name: (f.name, i, place[0], starts[f.table]) for f, place in of_side if f.name in asked.rows}
             self.asked_rows += at.values()
         self.order = [_lay(features, stores, tables_at, places[i], fs) for i, fs in enumerate(sides)]
 
-    def forward(self, raw: dict[str, Tensor], requests: int, candidates: int) -> Looked:
-        """raw: a request that `Door` has let in; Q and C as it says."""
+    def forward(self, packed: Packed) -> Looked:
+        """Looks a request up."""
         found_request: list[Tensor] = []
         found_candidate: list[Tensor] = []
         lists: dict[str, Tensor] = {}
         for i, ids in enumerate(self.ids):
-            of_lists = ids(raw, found_request, found_candidate)
+            of_lists = ids(packed, found_request, found_candidate)
             for name, rows in zip(self.list_names[i], of_lists):  # noqa: B905 (TorchScript knows no strict=)
                 lists[name] = rows
         for name, columns in self.signals.items():
-            lists[name] = joint_state([raw[c] for c in columns]).unsqueeze(1) + self.signal_starts[name]
-        lengths = {name: raw[column + ".lengths"].to(torch.int64) for name, column in self.columns.items()}
+            lists[name] = joint_state([packed.lists[c] for c in columns]).unsqueeze(1) + self.signal_starts[name]
+        lengths = {name: packed.lists[column + ".lengths"] for name, column in self.columns.items()}
         dense: list[Tensor] = []
         for i, values in enumerate(self.values):
-            buckets, numbers = values(raw, candidates if i else requests)
+            buckets, numbers = values(packed.numbers[i])
             (found_candidate if i else found_request).append(buckets)
             dense.append(numbers)
         found = [torch.cat(found_request), torch.cat(found_candidate)]
@@ -161,8 +157,7 @@ class Stage(nn.Module):
         for name in self.asked_codes:
             states = lists[name] - self.signal_starts[name]
             codes_of[name] = by_position(states, at[name], -1).squeeze(2)
-        counts = {name: count_of(raw[name]) for name in self.asked_counts}
-        return Looked(sides[0], sides[1], sequences, ends, own, codes_of, counts)
+        return Looked(sides[0], sides[1], sequences, ends, own, codes_of, packed.counts)
 
 
 def _found(

@@ -6,8 +6,10 @@ from torch import Tensor, nn
 from coldrank.models.encode import FeatureEncoder
 from coldrank.models.ranker import Ranker
 from coldrank.models.serving.backbone import ServedBackbone
+from coldrank.models.serving.door import Door
 from coldrank.models.serving.hooked import Hooked, Layout
-from coldrank.models.serving.inputs import Door, Served, served_inputs
+from coldrank.models.serving.inputs import Served, served_inputs
+from coldrank.models.serving.pack import Pack, Packed
 from coldrank.models.serving.ranker import ServedRanker
 from coldrank.models.serving.stage import Stage
 from coldrank.models.serving.tables import Precision
@@ -22,6 +24,7 @@ class Core(nn.Module):
     def __init__(
         self,
         encoder: FeatureEncoder,
+        pack: Pack,
         tables: dict[str, Tensor],
         model: nn.Module,
         candidate: set[str],
@@ -30,7 +33,7 @@ class Core(nn.Module):
     ) -> None:
         super().__init__()
         features = encoder.features
-        self.stage = Stage(encoder, tables, candidate, precision, hooked.asked)
+        self.stage = Stage(encoder, pack, tables, candidate, precision, hooked.asked)
         order = self.stage.order
         layout = Layout(features=features, order=order, candidate=candidate, precision=precision)
         self.hooks = nn.ModuleList(made(layout) for made in hooked.made)
@@ -42,9 +45,9 @@ class Core(nn.Module):
         else:
             self.model = ServedBackbone(model, features, order)
 
-    def forward(self, raw: dict[str, Tensor], requests: int, candidates: int) -> Tensor:
-        """raw: a request that `Door` has let in -> probabilities [C, T]; of the two-tower model, inner products."""
-        looked = self.stage(raw, requests, candidates)
+    def forward(self, packed: Packed) -> Tensor:
+        """Probabilities [C, T]; of the two-tower model, inner products."""
+        looked = self.stage(packed)
         for hook in self.hooks:
             looked = hook(looked)
         given: Tensor = self.model(looked)
@@ -76,8 +79,8 @@ class Twin(nn.Module):
         self.tasks = tasks
         hooked = hooked or Hooked()
         inputs = served_inputs(encoder.features, candidate, hooked.asked.counts)
-        self.door = Door(inputs)
-        self.core = Core(encoder, tables, model, candidate, precision, hooked)
+        self.door = Door(inputs, hooked.asked.counts)
+        self.core = Core(encoder, self.door.pack, tables, model, candidate, precision, hooked)
         self.requires_grad_(False)
         self.eval()
         # The same tensors by name, for a script to find; as an attribute they stay out of the modules' own state.
@@ -102,6 +105,5 @@ class Twin(nn.Module):
     def forward(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
         """raw: the inputs by name -> task: probabilities float32 [C] (of the two-tower model, inner products). Raises an error that
         names the input at fault."""
-        requests, candidates = self.door(raw)
-        given = self.core(raw, requests, candidates)
+        given = self.core(self.door(raw))
         return {task: column for task, column in zip(self.tasks, given.unbind(1))}  # noqa: B905

@@ -15,11 +15,12 @@ def write_package(twin: Twin, folder: Path) -> None:
     """Writes `model.pt2` and `ready.pt`. Compiling needs a C++ compiler."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
-        torch.jit.save(torch.jit.script(Ready(twin.inputs)), str(folder / "ready.pt"))
+        torch.jit.save(torch.jit.script(Ready(twin)), str(folder / "ready.pt"))
     with torch.no_grad(), warnings.catch_warnings():
         # Of torch 2.13's own code while it exports.
         warnings.filterwarnings("ignore", "`isinstance.treespec, LeafSpec.` is deprecated", FutureWarning)
-        program = torch.export.export(OneUser(twin), (example(twin.inputs),), dynamic_shapes=(shapes(twin.inputs),))
+        ready = Ready(twin)(example(twin.inputs))
+        program = torch.export.export(OneUser(twin), tuple(ready), dynamic_shapes={"ready": shapes(twin)})
         torch._inductor.aoti_compile_and_package(program, package_path=str(folder / "model.pt2"))
 
 
@@ -28,8 +29,9 @@ def load_package(folder: Path) -> Serve:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
         ready = torch.jit.load(str(folder / "ready.pt"))
-    model = torch._inductor.aoti_load_package(str(folder / "model.pt2"))
-    return lambda request: model(ready(request))
+    # The loader itself, as C++ has it: what wraps it in Python reads the signature anew in every call.
+    run = torch._inductor.aoti_load_package(str(folder / "model.pt2")).loader.run
+    return lambda request: dict(zip(ready.tasks, run(ready(request)), strict=True))
 
 
 def by_user(serve: Serve, names: list[str]) -> Serve:
