@@ -49,12 +49,19 @@ def unit(x: Tensor) -> Tensor:
     return F.normalize(x, dim=-1)
 
 
-class _Part(NamedTuple):
-    """Some rows of one task. at: among its items; rows: among all rows."""
+class _Piece(NamedTuple):
+    """Rows of one task. at: among its items; rows: among those of the chunk."""
 
     task: int
     at: slice
     rows: slice
+
+
+class _Chunk(NamedTuple):
+    """Some rows, and their pieces by tasks."""
+
+    rows: slice
+    pieces: list[_Piece]
 
 
 class _LogShare(torch.autograd.Function):
@@ -65,25 +72,25 @@ class _LogShare(torch.autograd.Function):
     def forward(
         ctx: Any, items: Tensor, users: Tensor, own: Tensor, ids: Tensor | None, counts: Sequence[int]
     ) -> Tensor:
-        total, mine = items.new_empty(len(own)), items.new_empty(len(own))
+        mine, total = items.new_empty(len(own), 1), items.new_empty(len(own), 1)
         wanted = any(ctx.needs_input_grad) and len(own) * users.shape[1] <= _KEPT
         kept = items.new_empty(len(own), users.shape[1]) if wanted else None
-        for part in _parts(counts, users):
-            scores = _scores(part, items, users, own, ids)
-            mine[part.rows] = scores.gather(1, own[part.rows].unsqueeze(1)).squeeze(1)
+        for chunk in _chunks(counts, users):
+            scores = _scores(chunk, items, users, own, ids)
+            torch.gather(scores, 1, own[chunk.rows].unsqueeze(1), out=mine[chunk.rows])
             # Without the checks of `logsumexp`: the own score is finite.
             highest = scores.amax(1, keepdim=True)
             sums = scores.sub_(highest).exp_().sum(1, keepdim=True)
-            total[part.rows] = (sums.log() + highest).squeeze(1)
+            torch.add(sums.log(), highest, out=total[chunk.rows])
             if kept is not None:
-                torch.div(scores, sums, out=kept[part.rows])
+                torch.div(scores, sums, out=kept[chunk.rows])
         ctx.counts = counts
         ctx.save_for_backward(items, users, own, ids, total, kept)
-        return mine - total
+        return (mine - total).squeeze(1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        to_items, to_users = _Gradient.apply(gradients[0], *ctx.saved_tensors, ctx.counts)
+        to_items, to_users = _Gradient.apply(gradients[0].unsqueeze(1), *ctx.saved_tensors, ctx.counts)
         return to_items, to_users, None, None, None
 
 
@@ -92,17 +99,18 @@ class _Gradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, gradient: Tensor, *given: Any) -> tuple[Tensor, Tensor]:
-        """given: what `_LogShare` saves, and the counts."""
+        """gradient: [R, 1]. given: what `_LogShare` saves, and the counts."""
         *saved, ctx.counts = given
         ctx.save_for_backward(gradient, *saved)
         items, users, own, *_ = saved
         to_items, to_users = _zeros(items), _zeros(users)
-        for part in _parts(ctx.counts, users):
-            n, at, rows = part
-            by_score = _shares(part, *saved) * -gradient[rows].unsqueeze(1)
-            by_score.scatter_add_(1, own[rows].unsqueeze(1), gradient[rows].unsqueeze(1))
-            to_items[n, :, at].addmm_(users[n].mT, by_score.mT)
-            to_users[n].addmm_(items[n, at].mT, by_score)
+        for chunk in _chunks(ctx.counts, users):
+            weight = gradient[chunk.rows]
+            by_score = _shares(chunk, *saved) * -weight
+            by_score.scatter_add_(1, own[chunk.rows].unsqueeze(1), weight)
+            for n, at, rows in chunk.pieces:
+                to_items[n, :, at].addmm_(users[n].mT, by_score[rows].mT)
+                to_users[n].addmm_(items[n, at].mT, by_score[rows])
         return to_items.mT, to_users.mT
 
     @staticmethod
@@ -114,29 +122,35 @@ class _Gradient(torch.autograd.Function):
         along_items, along_users = gradients
         to_gradient = torch.empty_like(gradient)
         to_items, to_users = _zeros(items), _zeros(users)
-        for part in _parts(ctx.counts, users):
-            n, at, rows = part
-            place, weight = own[rows].unsqueeze(1), gradient[rows].unsqueeze(1)
-            shares = _shares(part, *saved)
-            change = (along_items[n, at] @ users[n].mT).addmm_(items[n, at], along_users[n].mT)
+        for chunk in _chunks(ctx.counts, users):
+            place, weight = own[chunk.rows].unsqueeze(1), gradient[chunk.rows]
+            shares = _shares(chunk, *saved)
+            change = torch.empty_like(shares)
+            for n, at, rows in chunk.pieces:
+                torch.mm(along_items[n, at], users[n].mT, out=change[rows])
+                change[rows].addmm_(items[n, at], along_users[n].mT)
             mean = (shares * change).sum(1, keepdim=True)
-            to_gradient[rows] = (change.gather(1, place) - mean).squeeze(1)
+            torch.sub(change.gather(1, place), mean, out=to_gradient[chunk.rows])
             shares = shares * -weight
             by_score = change.sub_(mean).mul_(shares)
             shares.scatter_add_(1, place, weight)
-            to_items[n, :, at].addmm_(users[n].mT, by_score.mT).addmm_(along_users[n].mT, shares.mT)
-            to_users[n].addmm_(items[n, at].mT, by_score).addmm_(along_items[n, at].mT, shares)
+            for n, at, rows in chunk.pieces:
+                to_items[n, :, at].addmm_(users[n].mT, by_score[rows].mT).addmm_(along_users[n].mT, shares[rows].mT)
+                to_users[n].addmm_(items[n, at].mT, by_score[rows]).addmm_(along_items[n, at].mT, shares[rows])
         return to_gradient, to_items.mT, to_users.mT, *[None] * 5
 
 
-def _parts(counts: Sequence[int], users: Tensor) -> Iterator[_Part]:
-    size = max(1, _CHUNK // max(1, users.shape[1])) if users.device.type == "cpu" else max(1, *counts)
-    first = 0
-    for task, count in enumerate(counts):
-        for at in range(0, count, size):
-            end = min(at + size, count)
-            yield _Part(task, slice(at, end), slice(first + at, first + end))
-        first += count
+def _chunks(counts: Sequence[int], users: Tensor) -> Iterator[_Chunk]:
+    total = sum(counts)
+    size = max(1, _CHUNK // max(1, users.shape[1])) if users.device.type == "cpu" else max(1, total)
+    for start in range(0, total, size):
+        end, first, pieces = min(start + size, total), 0, []
+        for task, count in enumerate(counts):
+            low, high = max(start, first), min(end, first + count)
+            if low < high:
+                pieces.append(_Piece(task, slice(low - first, high - first), slice(low - start, high - start)))
+            first += count
+        yield _Chunk(slice(start, end), pieces)
 
 
 def _zeros(vectors: Tensor) -> Tensor:
@@ -144,18 +158,20 @@ def _zeros(vectors: Tensor) -> Tensor:
     return vectors.new_zeros(vectors.shape[0], vectors.shape[2], vectors.shape[1])
 
 
-def _scores(part: _Part, items: Tensor, users: Tensor, own: Tensor, ids: Tensor | None) -> Tensor:
-    """[rows of the part, U]; those of candidates that are left out lie far below all others."""
-    mine, theirs = items[part.task, part.at], users[part.task].mT
+def _scores(chunk: _Chunk, items: Tensor, users: Tensor, own: Tensor, ids: Tensor | None) -> Tensor:
+    """[rows of the chunk, U]; those of candidates that are left out lie far below all others."""
+    place = own[chunk.rows].unsqueeze(1)
     if ids is None:
-        return mine @ theirs
-    place = own[part.rows].unsqueeze(1)
-    low = (ids[place] == ids).to(mine.dtype).mul_(torch.finfo(mine.dtype).min).scatter_(1, place, 0.0)
-    return low.addmm_(mine, theirs)
+        scores = items.new_zeros(len(place), users.shape[1])
+    else:
+        scores = (ids[place] == ids).to(items.dtype).mul_(torch.finfo(items.dtype).min).scatter_(1, place, 0.0)
+    for n, at, rows in chunk.pieces:
+        scores[rows].addmm_(items[n, at], users[n].mT)
+    return scores
 
 
 def _shares(
-    part: _Part,
+    chunk: _Chunk,
     items: Tensor,
     users: Tensor,
     own: Tensor,
@@ -164,5 +180,5 @@ def _shares(
     kept: Tensor | None,
 ) -> Tensor:
     if kept is not None:
-        return kept[part.rows]
-    return _scores(part, items, users, own, ids).sub_(total[part.rows].unsqueeze(1)).exp_()
+        return kept[chunk.rows]
+    return _scores(chunk, items, users, own, ids).sub_(total[chunk.rows]).exp_()

@@ -63,10 +63,15 @@ class TowerRows:
         item = self.sides.item.index_select(0, rows.padded.flatten()).view(*rows.padded.shape, self.sides.item.shape[1])
         labels = self.labels[rows.index, 0]
 
+        there = [n for n, count in enumerate(rows.counts) if count] or [0]
+        tasks = slice(there[0], there[-1] + 1)  # users need not pass the towers of tasks without rows
+        item, counts = item[tasks], rows.counts[tasks]
+
         def of(weights: Weights) -> Tensor:
+            weights = {name: w[tasks] for name, w in weights.items()}
             users = self._tower("user")(user, _of(weights, "user"))
             items = self._tower("item")(item, _of(weights, "item")) / self.model.config.temperature
-            return share_loss(log_share(items, users, own, ids, rows.counts), labels).unsqueeze(1)
+            return share_loss(log_share(items, users, own, ids, counts), labels).unsqueeze(1)
 
         return of
 
