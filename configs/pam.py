@@ -39,7 +39,7 @@ def pf() -> RunConfig:
         ),
         two_tower=TwoTowerConfig(same_user=False),
         data=DataConfig(batch_size=1024, eval_batch_size=1024, order="time"),
-        optim=OptimConfig(sparse_lr=0.3, dense_lr=8e-3, table_init=0.05),
+        optim=OptimConfig(sparse_lr=0.3, dense_lr=4e-3, table_init=0.05),
         train=TrainConfig(mode="periods", first_period="p25", look_back=(), checkpoint_every=0),
     )
 
