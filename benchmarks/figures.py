@@ -1,7 +1,8 @@
-"""Pictures of docs/metacf.md and docs/mwuf.md, from what the experiments wrote.
+"""Pictures of docs/metacf.md, docs/mwuf.md and docs/pam.md, from what the experiments wrote.
 
 python benchmarks/figures.py metacf --results OUT/table.json --out docs/metacf.svg
 python benchmarks/figures.py warm_up --results OUT/results.jsonl --model deepfm --out docs/mwuf.svg
+python benchmarks/figures.py pam --results table.json --out docs/pam.svg
 """
 
 import argparse
@@ -59,16 +60,38 @@ def warm_up(results: Path, model: str) -> Figure:
     return figure
 
 
+def pam(results: Path) -> Figure:
+    """Differences of PAM's arms to the first arm with 95% intervals, cold and popular items, a mark for each way to judge."""
+    rows = json.loads(results.read_text())
+    figure = Figure(figsize=(8.5, 3.0), layout="constrained")
+    kinds = ("recall@5", "recall@5_of_100", "recall@5_of_all")
+    for axes, cohort in zip(figure.subplots(1, 2, sharey=True), ("cold_item", "popular_item"), strict=True):
+        own = [row for row in rows if row["cohort"] == cohort and row.get("low") is not None]
+        arms = list(dict.fromkeys(row["arm"] for row in own))[::-1]
+        for row in (row for row in own if row["metric"] in kinds):
+            kind = kinds.index(row["metric"])
+            at = arms.index(row["arm"]) + 0.2 * (1 - kind)
+            axes.plot([row["low"], row["high"]], [at, at], color=f"C{kind}", linewidth=1)
+            label = row["metric"] if row["arm"] == arms[0] else None
+            axes.plot(row["difference"], at, "o", color=f"C{kind}", markersize=4, label=label)
+        axes.axvline(0, color="0.4", linewidth=0.8)
+        axes.set_yticks(range(len(arms)), arms)
+        axes.set_xlabel(f"{cohort.replace('_', ' ')}s: difference to {rows[0]['arm']}, 95% interval")
+    figure.axes[-1].legend(frameon=False, fontsize=7)
+    return figure
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("metacf", "warm_up"))
+    parser.add_argument("what", choices=("metacf", "warm_up", "pam"))
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", default="deepfm")
     args = parser.parse_args()
     with mpl.rc_context(STYLE):
-        figure = metacf(args.results) if args.what == "metacf" else warm_up(args.results, args.model)
+        make = {"metacf": metacf, "warm_up": lambda results: warm_up(results, args.model), "pam": pam}[args.what]
+        figure = make(args.results)
         figure.savefig(args.out)
 
 

@@ -1,0 +1,45 @@
+"""The table of PAM's arms, on run folders of which everything is known."""
+
+import json
+
+import pam_table
+import pytest
+
+PERIODS = {"p25": 0.1, "p26": 0.2, "p27": 0.3}
+
+
+def write_run(folder, arm, seed, gain):
+    """Recall of a cold item is that of the period, more by `gain`."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"name": arm, "seed": seed}))
+    (folder / "summary.json").write_text("[]")
+    lines = []
+    for cohort in pam_table.COHORTS:
+        for period, value in PERIODS.items():
+            row = {"period": period, "split": "next", "cohort": cohort}
+            lines += [row | {"metric": "recall@5", "value": value + gain}, row | {"metric": "candidates", "value": 90}]
+    lines.append({"period": None, "split": "fit", "cohort": "all", "metric": "loss", "value": 1.0})
+    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+
+
+def test_differences_and_their_intervals(tmp_path):
+    for seed, gain in ((1, 0.01), (2, 0.03), (3, 0.02)):
+        write_run(tmp_path / f"pf-{seed}", "pf", seed, 0.0)
+        write_run(tmp_path / f"pam-{seed}", "pam", seed, gain)
+    write_run(tmp_path / "pf-4", "pf", 4, 0.5)
+    rows = pam_table.table(tmp_path, "pf", ["recall@5"], [])
+    assert [(r["arm"], r["cohort"], r["seeds"], r["candidates"]) for r in rows] == [
+        (arm, cohort, 3, 90) for cohort in pam_table.COHORTS for arm in ("pf", "pam")
+    ]
+    assert rows[0]["mean"] == pytest.approx(0.2) and rows[1]["mean"] == pytest.approx(0.22)
+    assert rows[1]["difference"] == pytest.approx(0.02)
+    # The periods do not differ in the gain: Student's t of three seeds is all of the interval.
+    assert (rows[1]["low"], rows[1]["high"]) == pytest.approx(
+        (0.02 - 4.303 * 0.01 / 3**0.5, 0.02 + 4.303 * 0.01 / 3**0.5), rel=1e-3
+    )
+
+
+def test_an_arm_that_is_not_there(tmp_path):
+    write_run(tmp_path / "pf-1", "pf", 1, 0.0)
+    with pytest.raises(SystemExit, match="no arm 'base'; there are pf"):
+        pam_table.table(tmp_path, "base", ["recall@5"], [])
