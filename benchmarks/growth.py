@@ -24,6 +24,7 @@ import matplotlib as mpl
 import numpy as np
 from figures import STYLE
 from matplotlib.figure import Figure
+from peak import peak_mib
 from tabulate import tabulate
 from tqdm import tqdm
 
@@ -71,7 +72,7 @@ class Work:
 def arm(work: Work) -> RunConfig:
     """The model of a size."""
     roles = {"user_id": "user", "item_id": "item"}
-    ids = (Feature(name=n, role=roles.get(n, "context"), kind="id", table=table) for n, table in IDS.items())
+    ids = (Feature(name=n, role=roles.get(n, "context"), kind="id", table=table) for n, table in IDS.items())  # type: ignore[arg-type]
     history = parts.history(work.length, {"hist_item_id": "item"})
     config = RunConfig(
         name="growth",
@@ -183,7 +184,7 @@ def main() -> None:
     if args.one:
         work = Work(*json.loads(args.one))
         times = step_times(work, args.steps)
-        print(json.dumps([times, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]), flush=True)
+        print(json.dumps([times, peak_mib()]), flush=True)
         return
     found: dict[str, dict[str, Any]] = {}
     names = args.only.split(",") if args.only else list(SIZES)

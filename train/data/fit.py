@@ -3,13 +3,15 @@
 Only the splits that the run trains on are read. Growing tables begin empty.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import torch
+from torch import Tensor
 
-from coldrank.models.encode import Bucketize, FeatureEncoder
+from coldrank.models.encode import Bucketize, FeatureEncoder, Standardize
 from coldrank.models.features import Feature, FeatureSet, Table
 from coldrank.models.maps import VocabularyMap
 from coldrank.train.errors import UserError
@@ -29,17 +31,25 @@ def fit_encoder(encoder: FeatureEncoder, paths: list[Path]) -> None:
             module = encoder.maps[table.name]
             assert isinstance(module, VocabularyMap)
             module.set(torch.from_numpy(_vocabulary(frame, encoder.features, table)))
-    numbers = [f for f in encoder.features.features if f.kind in ("number", "bucket")]
-    columns = sorted({f.raw_columns[0] for f in numbers})
-    sample = frame.select(columns).gather_every(max(1, rows // SAMPLE_ROWS)).collect()
+    sample = Sample(frame, max(1, rows // SAMPLE_ROWS))
     for f in encoder.features.sparse:
         if f.kind == "bucket" and not f.edges:
-            _fit_edges(encoder.buckets[f.name], _known(sample, f), f.buckets)
-    _fit_moments(encoder, sample)
+            _fit_edges(encoder.buckets[f.name], sample.of(f).drop_nulls().to_numpy(), f.buckets)
+    for i, f in enumerate(encoder.features.numbers):
+        _fit_moments(encoder.numbers.moments[i], f, sample.of(f))
 
 
-def _known(sample: pl.DataFrame, f: Feature) -> np.ndarray:
-    return sample[f.raw_columns[0]].drop_nulls().to_numpy().astype(np.float64)
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Every so manyth row. A column is read when it is asked for: all of them at once would be gigabytes."""
+
+    frame: pl.LazyFrame
+    every: int
+
+    def of(self, f: Feature) -> pl.Series:
+        """The column of a feature as Float64, nulls where it is missing."""
+        column = pl.col(f.raw_columns[0]).cast(pl.Float64)
+        return self.frame.select(column).gather_every(self.every).collect().to_series()
 
 
 def _vocabulary(frame: pl.LazyFrame, features: FeatureSet, table: Table) -> np.ndarray:
@@ -57,17 +67,14 @@ def _vocabulary(frame: pl.LazyFrame, features: FeatureSet, table: Table) -> np.n
     return kept["id"].to_numpy().copy()
 
 
-def _fit_moments(encoder: FeatureEncoder, sample: pl.DataFrame) -> None:
-    """Mean and deviation of each transformed number over the rows that have it."""
-    numbers = encoder.features.numbers
-    if not numbers:
-        return
-    columns = [pl.col(f.raw_columns[0]).cast(pl.Float64).fill_null(float("nan")).alias(f.name) for f in numbers]
-    t = encoder.numbers.transform(torch.from_numpy(sample.select(columns).to_numpy(writable=True)))
-    mean = torch.nanmean(t, 0)
-    deviation = torch.nanmean((t - mean) ** 2, 0).sqrt().clamp(min=1e-6)
+def _fit_moments(moments: Tensor, f: Feature, column: pl.Series) -> None:
+    """Mean and deviation of a transformed number over the rows that have it."""
+    values = torch.from_numpy(column.fill_null(float("nan")).to_numpy(writable=True))
+    t = Standardize([f.transform]).transform(values.unsqueeze(1)).squeeze(1)
+    mean = torch.nanmean(t)
+    deviation = torch.nanmean((t - mean) ** 2).sqrt().clamp(min=1e-6)
     # A column without a single value is 0 wherever it stands.
-    encoder.numbers.moments.copy_(torch.nan_to_num(torch.stack([mean, deviation], 1), nan=1.0))
+    moments.copy_(torch.nan_to_num(torch.stack([mean, deviation]), nan=1.0))
 
 
 def _fit_edges(module: torch.nn.Module, values: np.ndarray, buckets: int) -> None:

@@ -141,6 +141,7 @@ class SampleReader:
             skip = max(0, start - buffer * per_buffer) * self.batch_size
             for at in range(skip, count, self.batch_size):
                 yield take_rows(raw, index[at : at + self.batch_size])
+            del raw  # before the next is read, or there are two
 
     def _buffers(self, rank: int) -> Iterator[tuple[int, int]]:
         """First row and number of rows of a rank's buffers. The last stretch is shared out evenly."""
