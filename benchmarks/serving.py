@@ -100,7 +100,7 @@ def main() -> None:
         for count in tqdm(CANDIDATES, desc="candidates"):
             once, times = (request_of(trained, raw, count, times=t) for t in (False, True))
             served = {name: (model, once) for name, model in models.items()}
-            served["scripted, user N times"] = (models["scripted"], times)
+            served |= {f"{name}, user N times": (models[name], times) for name in ("scripted", "frozen")}
             check(served)
             for name, found in measure(served, args.repeats).items():
                 figures.setdefault(name, {})[count] = found

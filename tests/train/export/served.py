@@ -66,10 +66,13 @@ def hooked(base: RunConfig, *hooks: str) -> RunConfig:
     )
 
 
-def two_tower_with_history() -> RunConfig:
+def two_tower_metacf() -> RunConfig:
     """Towers, and a sequence beside them that MetaCF reads."""
     config = two_tower()
-    return replace(config, features=(*config.features, *history(6, {"past_item_id": "item"}, ("like",), dim=4)))
+    past, *signals = history(6, {"hist_item_id": "item"}, ("like",), dim=4)
+    past = replace(past, name="past_item_id", column="hist_item_id")
+    config = hooked(replace(config, features=(*config.features, past, *signals)), "metacf")
+    return replace(config, metacf=replace(config.metacf, items=past.name))
 
 
 CONFIGS = {
@@ -101,6 +104,7 @@ CONFIGS = {
     "poso_pam_mwuf_metacf": lambda: hooked(parts.poso(sample_base()), "pam", "mwuf", "metacf"),
     "poso_metacf_mwuf": lambda: hooked(parts.poso(sample_base()), "metacf", "mwuf"),
     "dcn_metacf_mwuf": lambda: hooked(backbone("dcn"), "metacf", "mwuf"),
+    "two_tower_metacf": two_tower_metacf,
     "two_tower_pam": lambda: hooked(two_tower(), "pam"),
     "two_tower_mwuf_pam": lambda: hooked(two_tower(), "mwuf", "pam"),
 }

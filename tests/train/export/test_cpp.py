@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from samples import write_samples
 from served import CONFIGS, random_model, request_of, rows_of
 from test_requests import malformed
 
@@ -32,18 +33,19 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_cpp_answers_as_python_does(program: Path, data: DataFolder, tmp_path: Path):
+def test_cpp_answers_as_python_does(program: Path, tmp_path: Path):
+    data = DataFolder.open(write_samples(tmp_path / "data", {"train": 600, "valid": 100, "test": 10_000}))
     trained = random_model(CONFIGS["poso"](), data)
     chosen = trained.columns()
-    raw = rows_of(trained, data)
+    raw = rows_of(trained, data, 10_000)
     twin = trained.twin(chosen)
     save_script(twin, tmp_path / "model.pt")
     served = load_script(tmp_path / "model.pt")
     columns = [i.name for i in twin.inputs]
-    whole = [parity.request_of(part, columns) for part in parity.in_batches(raw, 64)]
+    whole = [parity.request_of(part, columns) for part in parity.in_batches(raw)]
     some = [request_of(trained, raw, i, [i, 2, 3]) for i in range(10)]
     rng = np.random.default_rng(0)
-    requests = [*whole, *some, *(malformed(some[0], rng) for _ in range(1000))]
+    requests = [*whole, *some, *(malformed(some[0], rng) for _ in range(10_000))]
     answers = run(program, tmp_path, requests)
     refused = 0
     for request, answer in zip(requests, answers, strict=True):
@@ -55,8 +57,9 @@ def test_cpp_answers_as_python_does(program: Path, data: DataFolder, tmp_path: P
         else:
             assert list(answer) == list(wanted)
             torch.testing.assert_close(dict(answer), dict(wanted), rtol=0, atol=1e-6)
-    assert refused > 500
+    assert refused > 5_000
     ours = torch.cat([torch.stack([a[t] for t in trained.tasks], 1) for a in answers[: len(whole)]])
+    assert len(ours) == 10_000
     torch.testing.assert_close(ours, trained.scores(raw), rtol=0, atol=1e-5)
 
 
