@@ -79,6 +79,11 @@ def pam_previous() -> RunConfig:
     return previous(pf())
 
 
+def pam_previous_balanced() -> RunConfig:
+    """The same with PAM's weights: beside `pf_balanced` it tells what adapting adds."""
+    return meta(pf(), "pam_previous_balanced", support_of="previous")
+
+
 def balanced(base: RunConfig) -> RunConfig:
     """Weights of the tasks, and nothing adapted."""
     return replace(base, name="pf_balanced", hooks=("pam",), pam=PamConfig(steps=0, support=0.0))
