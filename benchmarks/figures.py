@@ -1,8 +1,9 @@
-"""Pictures of docs/metacf.md, docs/mwuf.md and docs/pam.md, from what the experiments wrote.
+"""Pictures of docs/metacf.md, docs/mwuf.md, docs/pam.md and docs/performance.md, from what the experiments wrote.
 
 python benchmarks/figures.py metacf --results OUT/table.json --out docs/metacf.svg
 python benchmarks/figures.py warm_up --results OUT/results.jsonl --model deepfm --out docs/mwuf.svg
 python benchmarks/figures.py pam --results table.json --out docs/pam.svg
+python benchmarks/figures.py growth --results growth.json --out docs/growth.svg
 """
 
 import argparse
@@ -17,6 +18,14 @@ from matplotlib.figure import Figure
 STYLE = {"svg.fonttype": "none", "svg.hashsalt": "coldrank", "font.size": 9, "axes.grid": True, "grid.linewidth": 0.4}
 SUPPORTS = (1, 2, 5, 10)
 LINES = ("popularity", "zero_50", "ials", "ease", "metacf_neural", "ours", "ours_and_ease")
+GROWS = {
+    "rows": "rows of each table",
+    "length": "events in the history",
+    "batch": "samples in a batch",
+    "experts": "experts",
+    "tasks": "tasks",
+    "ranks": "ranks",
+}
 PHASES = ("cold", "warm-a", "warm-b", "warm-c")
 
 
@@ -81,16 +90,40 @@ def pam(results: Path) -> Figure:
     return figure
 
 
+def growth(results: Path) -> Figure:
+    """CPU time per sample by each dimension of the work, both axes logarithmic and the time's the same."""
+    found = json.loads(results.read_text())
+    figure = Figure(figsize=(8.5, 4.6), layout="constrained")
+    panels = figure.subplots(2, 3, sharey=True)
+    for axes, (name, curve) in zip(panels.flat, found.items(), strict=False):
+        axes.plot(curve["sizes"], curve["microseconds"], "o-", markersize=4)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlabel(GROWS[name])
+        axes.set_xticks(curve["sizes"], [_short(n) for n in curve["sizes"]], fontsize=7)
+        axes.minorticks_off()
+        axes.set_yticks(ticks := [25, 50, 100, 200], list(map(str, ticks)))
+        axes.set_title(f"slope at the end {curve['slope']:.2f}", fontsize=9)
+    for axes in panels[:, 0]:
+        axes.set_ylabel("CPU µs per sample")
+    return figure
+
+
+def _short(n: int) -> str:
+    return f"{n:,}" if n < 10_000 else f"{n // 1000}k" if n < 1_000_000 else f"{n // 1_000_000}M"
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("metacf", "warm_up", "pam"))
+    parser.add_argument("what", choices=("metacf", "warm_up", "pam", "growth"))
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", default="deepfm")
     args = parser.parse_args()
     with mpl.rc_context(STYLE):
-        make = {"metacf": metacf, "warm_up": lambda results: warm_up(results, args.model), "pam": pam}[args.what]
+        warm = lambda results: warm_up(results, args.model)
+        make = {"metacf": metacf, "warm_up": warm, "pam": pam, "growth": growth}[args.what]
         figure = make(args.results)
         figure.savefig(args.out)
 

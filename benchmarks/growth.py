@@ -1,6 +1,7 @@
 """How the cost of a training step grows with the work: one dimension at a time, the others at their centre.
 
-    python benchmarks/growth.py --out growth.json --picture docs/growth.svg
+    python benchmarks/growth.py --out growth.json
+    python benchmarks/figures.py growth --results growth.json --out docs/growth.svg
 
 The model: 4 ids with tables of 16 wide, attention over a history of items, MMoE of experts [128, 64], towers [32], POSO everywhere; random
 ids, so that every lookup is far from the last. CPU time of a step per sample, one thread, the least of `--steps`; with two ranks (gloo on this
@@ -20,10 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from figures import STYLE
-from matplotlib.figure import Figure
 from peak import peak_mib
 from tabulate import tabulate
 from tqdm import tqdm
@@ -45,14 +43,6 @@ SIZES = {
     "experts": (2, 4, 8, 16, 32),
     "tasks": (1, 2, 4, 8, 16),
     "ranks": (1, 2),
-}
-LABELS = {
-    "rows": "rows of each table",
-    "length": "events in the history",
-    "batch": "samples in a batch",
-    "experts": "experts",
-    "tasks": "tasks",
-    "ranks": "ranks",
 }
 _WARM_UP = 3
 
@@ -156,29 +146,12 @@ def slope(sizes: list[int], values: list[float]) -> float:
     return math.log(values[-1] / values[-2]) / math.log(sizes[-1] / sizes[-2])
 
 
-def picture(found: dict[str, dict[str, Any]]) -> Figure:
-    """A panel for each dimension, both axes logarithmic."""
-    figure = Figure(figsize=(8.5, 4.8), layout="constrained")
-    for axes, (name, curve) in zip(figure.subplots(2, 3).flat, found.items(), strict=False):
-        axes.plot(curve["sizes"], curve["microseconds"], "o-", markersize=4)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.set_xlabel(LABELS[name])
-        axes.set_title(f"slope at the end {curve['slope']:.2f}", fontsize=9)
-        low, high = axes.get_ylim()
-        axes.set_ylim(min(low, high / 4), high)  # a flat curve looks flat
-    figure.axes[0].set_ylabel("CPU µs per sample")
-    figure.axes[3].set_ylabel("CPU µs per sample")
-    return figure
-
-
 def main() -> None:
     """Prints a line per size, then the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=8, help="measured steps of each size (default: %(default)s)")
     parser.add_argument("--only", help=f"some of {', '.join(SIZES)}")
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    parser.add_argument("--picture", type=Path, help="SVG file to write")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
@@ -195,16 +168,13 @@ def main() -> None:
         found[name] = {"sizes": sizes, **curve, "slope": round(slope(sizes, curve["microseconds"]), 2)}
         print(f"{time.strftime('%H:%M:%S')} {name} {found[name]}", file=sys.stderr)
     rows = [
-        [LABELS[n], f"{size:,}", f"{us:.1f}", f"{mib:,.0f}"]
+        [n, f"{size:,}", f"{us:.1f}", f"{mib:,.0f}"]
         for n, c in found.items()
         for size, us, mib in zip(c["sizes"], c["microseconds"], c["mib"], strict=True)
     ]
     print(tabulate(rows, ["dimension", "size", "CPU µs per sample", "peak MiB of a rank"], tablefmt="github"))
     if args.out:
         args.out.write_text(json.dumps(found, indent=1) + "\n")
-    if args.picture:
-        with mpl.rc_context(STYLE):
-            picture(found).savefig(args.picture)
 
 
 if __name__ == "__main__":
