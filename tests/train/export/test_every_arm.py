@@ -61,7 +61,8 @@ def structure(config: RunConfig) -> tuple[object, ...]:
     sizes of tables, or in how they are trained, alone."""
     features = [replace(f, init=0.0) for f in config.features]
     tables = [(t.name, t.dim, t.mapping, t.hashes) for t in config.tables]
-    pam = (config.pam.tasks, config.pam.adapt, config.pam.own, [g > 0 for g in config.pam.gamma])
+    p = config.pam
+    pam = (p.tasks, p.adapt, p.own, p.support_of, [g > 0 for g in p.gamma])
     of_hook = {"pam": pam, "mwuf": (config.mwuf.item, config.mwuf.user), "metacf": config.metacf}
     hooks = [(name, of_hook[name]) for name in config.hooks]
     return features, tables, replace(config.model, dropout=0.0), config.two_tower, list(config.tasks), hooks

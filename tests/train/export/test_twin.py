@@ -1,5 +1,6 @@
 """The served model equals the trained one, however the request is laid out."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,3 +125,19 @@ def test_inputs_say_which_are_the_candidates(data: DataFolder):
         "item_tags",
         "user_gap_h",
     }
+
+
+def test_buckets_are_those_of_training_at_every_edge_and_beside_it(data: DataFolder):
+    trained = random_model(CONFIGS["base"](), data)
+    features = [f for f in trained.encoder.features.features if f.kind == "bucket" and f.role != "sequence"]
+    seen = 0
+    for values, side in zip(trained.twin(trained.columns()).core.stage.values, (False, True), strict=True):
+        own = [f for f in features if (f.raw_columns[0] in trained.columns()) == side]
+        edges = torch.cat([trained.encoder.buckets[f.name].edges for f in own]).to(torch.float32)
+        beside = [torch.nextafter(edges, torch.tensor(x)) for x in (-math.inf, math.inf)]
+        numbers = torch.cat([edges, *beside, torch.tensor([math.nan, -1e30, 0.0, 1e30])])
+        found = values._bucket(numbers.expand(len(own), -1))
+        for f, buckets in zip(own, found, strict=True):
+            assert buckets.tolist() == trained.encoder.buckets[f.name](numbers).tolist()
+            seen += len(trained.encoder.buckets[f.name].edges)
+    assert seen > 10
