@@ -54,6 +54,11 @@ def pf_towers() -> RunConfig:
     return own_towers(pf())
 
 
+def pf_enhanced() -> RunConfig:
+    """`pf_balanced` with the enhancer: both of PAM's losses for cold items, and nothing adapted."""
+    return replace(pf(), name="pf_enhanced", hooks=("pam",), pam=PamConfig(steps=0, support=0.0, gamma=(1.0, 3.0, 2.0)))
+
+
 def pam_m() -> RunConfig:
     """Tasks by popularity and the inner loop, without the enhancer."""
     return meta(pf(), "pam_m")

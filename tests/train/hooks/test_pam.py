@@ -226,8 +226,9 @@ def test_the_moving_mean_of_what_the_inner_loops_add(folder):
     assert torch.equal(getattr(hook, key), before)
 
 
-def test_losses_of_the_enhancer(folder):
-    batch, task, hook = batch_and_task(folder, config(gamma=(0.0, 1.0, 0.0), dress="all"))
+@pytest.mark.parametrize("inner", [{}, {"steps": 0, "support": 0.0}])
+def test_losses_of_the_enhancer(folder, inner):
+    batch, task, hook = batch_and_task(folder, config(gamma=(0.0, 1.0, 0.0), dress="all", **inner))
     enhancer, model = hook.enhancer, task.ranker
     enhancer.store.normal_()
     enhancer.kept[:] = torch.rand(len(enhancer.kept)) < 0.7
@@ -245,8 +246,9 @@ def test_losses_of_the_enhancer(folder):
     torch.testing.assert_close(task(batch).loss, expected)
 
 
-def test_augmentation_is_a_cold_task_of_dressed_rows(folder):
-    batch, task, hook = batch_and_task(folder, config(gamma=(0.0, 0.0, 1.0)))
+@pytest.mark.parametrize("inner", [{}, {"steps": 0, "support": 0.0}])
+def test_augmentation_is_a_cold_task_of_dressed_rows(folder, inner):
+    batch, task, hook = batch_and_task(folder, config(gamma=(0.0, 0.0, 1.0), **inner))
     enhancer, model, c = hook.enhancer, task.ranker, hook.config
     enhancer.store.normal_()
     enhancer.kept[:] = True
@@ -255,7 +257,7 @@ def test_augmentation_is_a_cold_task_of_dressed_rows(folder):
     donors = (hook.split(batch).task == 2).nonzero().squeeze(1)
     dressed = sides.item.detach().clone()
     dressed[:, :8] = enhancer.store[items]
-    first = len(donors) // 4
+    first = int(c.support * len(donors))
     names = [n for n, _ in model.named_parameters()]
     weights = dict(model.named_parameters())
 
