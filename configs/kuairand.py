@@ -11,6 +11,8 @@ from coldrank.models.features import Feature, Table
 from coldrank.models.ranker import RankerConfig
 from coldrank.train.config import DataConfig, OptimConfig, RunConfig, TrainConfig
 
+# Nothing tried gains over it where user ids are learnt (docs/results.md).
+DEFAULT = "base"
 HISTORY = 50
 TASKS = ("long_view", "finish_view", "like", "follow", "click")
 # Tasks with enough positives for sixteen buckets of a rate.

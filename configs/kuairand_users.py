@@ -9,6 +9,9 @@ from coldrank.configs import base as parts
 from coldrank.configs import kuairand
 from coldrank.train.config import RunConfig
 
+# New users gain by the pass, and nobody loses (docs/results.md).
+DEFAULT = "base_cold_pass"
+
 
 def base() -> RunConfig:
     """The plain ranker."""

@@ -9,6 +9,8 @@ from coldrank.train.config import DataConfig, OptimConfig, RunConfig, TrainConfi
 
 HISTORY = 30
 TASKS = ("favorite", "satisfied")
+# New users gain by the pass, and nobody loses (docs/results.md).
+DEFAULT = "base_cold_pass"
 
 
 def features(*, ratings: bool = True) -> tuple[Feature, ...]:
@@ -93,6 +95,11 @@ def base_wider() -> RunConfig:
     """Control: a plain base of as many dense parameters as `poso`."""
     config = base()
     return replace(config, name="base_wider", model=replace(config.model, expert_hidden=(142, 64)))
+
+
+def base_cold_pass() -> RunConfig:
+    """A last pass over the samples of new users."""
+    return parts.cold_pass(base())
 
 
 def base_metacf() -> RunConfig:

@@ -5,10 +5,10 @@ tell when a film was uploaded.
 """
 
 from coldrank.configs import base as parts
-from coldrank.configs.movielens import base, poso, poso_mha, poso_mlp, poso_mmoe
+from coldrank.configs.movielens import base, base_cold_pass, poso, poso_mha, poso_mlp, poso_mmoe
 from coldrank.train.config import RunConfig
 
-__all__ = ["base", "poso", "poso_mha", "poso_mlp", "poso_mmoe"]
+__all__ = ["base", "base_cold_pass", "poso", "poso_mha", "poso_mlp", "poso_mmoe"]
 
 
 def poso_all_features() -> RunConfig:
@@ -59,11 +59,6 @@ def base_cold_weighted() -> RunConfig:
 def poso_cold_weighted() -> RunConfig:
     """POSO with the samples of new users weighing twice."""
     return parts.cold_weighted(poso())
-
-
-def base_cold_pass() -> RunConfig:
-    """Control: a last pass over the samples of new users."""
-    return parts.cold_pass(base())
 
 
 def poso_cold_pass() -> RunConfig:

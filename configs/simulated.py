@@ -5,6 +5,7 @@ from dataclasses import replace
 from coldrank.configs import kuairand, kuairand_tables
 from coldrank.train.config import RunConfig
 
+DEFAULT = "base"
 ROWS = {"user": 131_072, "item": 131_072, "author": 131_072, "music": 131_072}
 
 

@@ -179,7 +179,8 @@ def from_dict(values: dict[str, Any], source: str = "config") -> RunConfig:
 
 
 def load(source: str, overrides: list[str] | None = None) -> RunConfig:
-    """Loads `package.module:function` or a `config.json`, then applies `a.b=c` overrides, then validates."""
+    """Loads `package.module:function`, `package.module` for the arm that it names in `DEFAULT`, or a `config.json`, then applies
+    `a.b=c` overrides, then validates."""
     if source.endswith(".json"):
         try:
             values = json.loads(Path(source).read_text())
@@ -201,8 +202,10 @@ def _arm(source: str) -> RunConfig:
             f"--config {source}: no module {error.name!r}; write package.module:function, or a .json"
         ) from None
     found = arms(module)
+    function = function or getattr(module, "DEFAULT", "")
     if function not in found:
-        raise UserError(f"--config {source}: {module_name} has no arm {function!r}; it has {', '.join(found)}")
+        wanted = f"arm {function!r}" if function else "DEFAULT arm"
+        raise UserError(f"--config {source}: {module_name} has no {wanted}; it has {', '.join(found)}")
     return found[function]()
 
 

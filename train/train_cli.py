@@ -27,7 +27,8 @@ def add_train(commands: Any) -> None:
     p.add_argument(
         "--config",
         required=True,
-        help="package.module:arm, or the config.json of a run to repeat; with --arms the package.module",
+        help="package.module:arm, package.module for its default arm, or the config.json of a run to repeat; "
+        "with --arms the package.module",
     )
     add_data(p)
     p.add_argument("--out", required=True, type=Path, help="run folder; with --arms the folder of all runs")

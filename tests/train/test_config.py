@@ -20,6 +20,11 @@ def test_round_trip_through_json(tmp_path):
     assert load(str(path)) == config and config.seed == 7 and config.model.gate_hidden == 8
 
 
+def test_a_module_alone_gives_its_default_arm():
+    assert load("coldrank.configs.kuairand") == load("coldrank.configs.kuairand:base")
+    assert load("coldrank.configs.movielens") == load("coldrank.configs.movielens:base_cold_pass")
+
+
 def test_set_takes_lists_numbers_names_and_tasks():
     config = load(POSO, ["data.fit=train", "model.expert_hidden=[64,32]", "optim.decay=linear", "tasks.like=0.5"])
     assert config.data.fit == ("train",) and config.model.expert_hidden == (64, 32)
@@ -54,6 +59,7 @@ def test_mistakes_are_named(override, message):
     ("source", "message"),
     [
         ("coldrank.configs.kuairand:pos", "has no arm 'pos'; it has base, "),
+        ("coldrank.configs.kuairand_tables", "has no DEFAULT arm; it has base, "),
         ("coldrank.configs.nowhere:base", "no module 'coldrank.configs.nowhere'"),
         ("missing.json", "missing.json: .*No such file"),
     ],
