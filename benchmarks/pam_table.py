@@ -4,7 +4,7 @@
 
 RUNS: folder of run folders, as `coldrank train --arms ... --seeds ...` leaves it. A difference is the mean over seeds and periods; its
 95% interval, that of `coldrank compare`, takes runs of the same seed as pairs and redraws the periods, of which there are few, in the
-place of users. Seeds that not all chosen arms have are left out.
+place of users. An arm is compared on the seeds that the baseline has too.
 """
 
 import argparse
@@ -20,12 +20,14 @@ from coldrank.train.compare.interval import contrast
 COHORTS = {"cold_item": "cold", "popular_item": "popular"}
 DRAWS = 300
 Values = NDArray[np.float64]
+# (cohort, metric) -> period -> value.
+Figures = dict[tuple[str, str], dict[str, float]]
 
 
-def read(folder: Path) -> tuple[str, int, dict[tuple[str, str], dict[str, float]]]:
-    """A run's arm and seed, and (cohort, metric) -> period -> value."""
+def read(folder: Path) -> tuple[str, int, Figures]:
+    """A run's arm, seed and figures."""
     config = json.loads((folder / "config.json").read_text())
-    found: dict[tuple[str, str], dict[str, float]] = {}
+    found: Figures = {}
     for line in (folder / "metrics.jsonl").read_text().splitlines():
         row = json.loads(line)
         if row["period"] and row["split"] == "next" and row["value"] is not None:
@@ -33,23 +35,19 @@ def read(folder: Path) -> tuple[str, int, dict[tuple[str, str], dict[str, float]
     return config["name"], config["seed"], found
 
 
-def arrays(runs: Path, arms: list[str]) -> tuple[list[int], dict[tuple[str, str, str], Values]]:
-    """The seeds that all arms have, and (arm, cohort, metric) -> values [S, P]. arms: of these alone, if any are named."""
-    of_run = {}
+def read_all(runs: Path, arms: list[str]) -> dict[str, dict[int, Figures]]:
+    """Arm -> seed -> its figures, of runs that have ended. arms: of these alone, if any are named."""
+    found: dict[str, dict[int, Figures]] = {}
     for summary in sorted(runs.glob("*/summary.json")):
-        arm, seed, values = read(summary.parent)
+        arm, seed, figures = read(summary.parent)
         if not arms or arm in arms:
-            of_run[arm, seed] = values
-    names = dict.fromkeys(arm for arm, _ in of_run)
-    seeds = [s for s in sorted({s for _, s in of_run}) if all((arm, s) in of_run for arm in names)]
-    if not seeds:
-        raise SystemExit(f"{runs}: no seed that all of the arms {', '.join(names)} have")
-    found = {}
-    for arm in names:
-        for cohort, metric in of_run[arm, seeds[0]]:
-            rows = [of_run[arm, seed][cohort, metric] for seed in seeds]
-            found[arm, cohort, metric] = np.array([[row[period] for period in sorted(rows[0])] for row in rows])
-    return seeds, found
+            found.setdefault(arm, {})[seed] = figures
+    return found
+
+
+def values(of_seeds: dict[int, Figures], seeds: list[int], cohort: str, metric: str) -> Values:
+    """[S, P], periods in order."""
+    return np.array([[v for _, v in sorted(of_seeds[seed][cohort, metric].items())] for seed in seeds])
 
 
 def with_draws(values: Values) -> Values:
@@ -61,19 +59,18 @@ def with_draws(values: Values) -> Values:
 
 def table(runs: Path, baseline: str, metrics: list[str], arms: list[str]) -> list[dict[str, str | float | int | None]]:
     """A row per cohort, metric and arm: mean, difference, low, high, seeds, candidates."""
-    seeds, found = arrays(runs, arms)
-    names = dict.fromkeys(arm for arm, _, _ in found)
-    if baseline not in names:
-        raise SystemExit(f"{runs}: no arm {baseline!r}; there are {', '.join(names)}")
+    found = read_all(runs, arms)
+    if baseline not in found:
+        raise SystemExit(f"{runs}: no arm {baseline!r}; there are {', '.join(found)}")
     rows: list[dict[str, str | float | int | None]] = []
     for cohort in COHORTS:
         for metric in metrics:
-            base = found[baseline, cohort, metric]
             candidates = "candidates" + (f"_{metric.partition('_')[2]}" if "_" in metric else "")
-            for arm in [baseline, *(a for a in names if a != baseline)]:
-                own = found[arm, cohort, metric]
+            for arm in [baseline, *(a for a in found if a != baseline)]:
+                seeds = sorted(found[arm].keys() & found[baseline].keys())
+                own, base = (values(found[a], seeds, cohort, metric) for a in (arm, baseline))
                 row = {"cohort": cohort, "metric": metric, "arm": arm, "seeds": len(seeds), "mean": float(own.mean())}
-                row["candidates"] = float(found[arm, cohort, candidates].mean())
+                row["candidates"] = float(values(found[arm], seeds, cohort, candidates).mean())
                 if arm != baseline:
                     interval = contrast(with_draws(own), with_draws(base), base.shape[1], paired=True)
                     low, high = (interval.low, interval.high) if interval else (None, None)
@@ -98,8 +95,8 @@ def main() -> None:
     for metric in dict.fromkeys(row["metric"] for row in rows):
         for arm in dict.fromkeys(row["arm"] for row in rows):
             cells = [row for row in rows if (row["metric"], row["arm"]) == (metric, arm)]
-            lines.append([metric, arm, *(text for row in cells for text in _cells(row))])
-    headers = ["metric", f"arm ({rows[0]['seeds']} seeds)"]
+            lines.append([metric, f"{arm} ({cells[0]['seeds']})", *(text for row in cells for text in _cells(row))])
+    headers = ["metric", "arm (seeds)"]
     for name in COHORTS.values():
         headers += [name, "difference, 95% interval", "candidates"]
     print(tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True))

@@ -29,9 +29,9 @@ def test_differences_and_their_intervals(tmp_path):
     write_run(tmp_path / "pf-4", "pf", 4, 0.5)
     rows = pam_table.table(tmp_path, "pf", ["recall@5"], [])
     assert [(r["arm"], r["cohort"], r["seeds"], r["candidates"]) for r in rows] == [
-        (arm, cohort, 3, 90) for cohort in pam_table.COHORTS for arm in ("pf", "pam")
+        (arm, cohort, seeds, 90) for cohort in pam_table.COHORTS for arm, seeds in (("pf", 4), ("pam", 3))
     ]
-    assert rows[0]["mean"] == pytest.approx(0.2) and rows[1]["mean"] == pytest.approx(0.22)
+    assert rows[0]["mean"] == pytest.approx((3 * 0.2 + 0.7) / 4) and rows[1]["mean"] == pytest.approx(0.22)
     assert rows[1]["difference"] == pytest.approx(0.02)
     # The periods do not differ in the gain: Student's t of three seeds is all of the interval.
     assert (rows[1]["low"], rows[1]["high"]) == pytest.approx(
