@@ -6,8 +6,8 @@
 Work A: MMoE of 4 experts [256, 128] and towers [64] over 20 ids, tables of 50,000 x 16, 2 tasks. Work B: the same with attention over a history
 of 50 items (multi-head in ours and `bare_mha`, DIN's in the others). Work C: an arm and data of one's own, ours only.
 
-Sides: `ours`; `bare`, a loop by hand over FBGEMM's tables; `plain`, the same over nn.EmbeddingBag; `fuxictr` and `rechub` (torch-rechub), where
-they are installed, `pip install 'coldrank[bench]'`. Each lives in a process of its own, and they
+Sides: `ours`; `bare`, a loop by hand over FBGEMM's tables; `plain`, the same over nn.EmbeddingBag; `fuxictr`, `nextrec` and `rechub` (torch-rechub), where
+they are installed: `pip install 'coldrank[bench]'`, NextRec as throughput_nextrec.py says. Each lives in a process of its own, and they
 take turns. `step`: forward, backward and optimizers over batches that are there. `end to end`: from Parquet, with metrics; what a training
 of `--long` steps takes over one of `--short`, so that starting and ending cancel. Best of `--repeat`.
 """

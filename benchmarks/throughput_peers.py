@@ -1,4 +1,4 @@
-"""FuxiCTR and torch-rechub as sides of benchmarks/throughput.py: each with its own layers, loader and trainer.
+"""FuxiCTR, NextRec and torch-rechub as sides of benchmarks/throughput.py: each with its own layers, loader and trainer.
 
 Adagrad for everything, tables as a whole: the rule that our tables have, as these libraries offer it. The attention of work B is DIN's, by
 their own layers; what it reads takes the place of the pooled history.
@@ -145,6 +145,10 @@ def make(job: Job) -> Iterator[Peer]:
         from throughput_fuxictr import FuxiCTR
 
         library = FuxiCTR
+    elif job.side == "nextrec":
+        from throughput_nextrec import NextRec
+
+        library = NextRec
     os.chdir(job.folder)
     torch.manual_seed(1)
     yield Peer(job, library(job))

@@ -14,7 +14,7 @@ from throughput_cost import Job
 from coldrank.train.data.batches import DataFolder
 
 # Side -> the library that it needs beyond what coldrank needs.
-NEEDS = {"fuxictr": "fuxictr", "rechub": "torch_rechub"}
+NEEDS = {"fuxictr": "fuxictr", "nextrec": "nextrec", "rechub": "torch_rechub"}
 # Side -> the module that makes it.
 MODULES = {
     "ours": "throughput_ours",
@@ -22,6 +22,7 @@ MODULES = {
     "bare_mha": "throughput_loops",
     "plain": "throughput_loops",
     "fuxictr": "throughput_peers",
+    "nextrec": "throughput_peers",
     "rechub": "throughput_peers",
 }
 
