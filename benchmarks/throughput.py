@@ -9,7 +9,7 @@ of 50 items (multi-head in ours and `bare_mha`, DIN's in the others). Work C: an
 Sides: `ours`; `bare`, a loop by hand over FBGEMM's tables; `plain`, the same over nn.EmbeddingBag; `fuxictr`, `nextrec` and `rechub` (torch-rechub), where
 they are installed: `pip install 'coldrank[bench]'`, NextRec as throughput_nextrec.py says. Each lives in a process of its own, and they
 take turns. `step`: forward, backward and optimizers over batches that are there. `end to end`: from Parquet, with metrics; what a training
-of `--long` steps takes over one of `--short`, so that starting and ending cancel. Best of `--repeat`.
+of `--long` steps takes over one of `--short`, so that starting and ending cancel. The median of `--repeat` turns.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from tabulate import tabulate
@@ -107,13 +108,15 @@ def measure(args: argparse.Namespace, data: DataFolder, batch: int, logs: Path) 
 
 
 def _figures(args: argparse.Namespace, batch: int, costs: dict[tuple[str, int], list[Cost]]) -> dict[str, Any]:
-    def best(what: str, steps: int, clock: str) -> float:
-        return min(getattr(cost, clock) for cost in costs[what, steps])
+    def of(what: str, steps: int, clock: str) -> list[float]:
+        return [getattr(cost, clock) for cost in costs[what, steps]]
 
     rates: dict[str, Any] = {"step": {}, "end to end": {}}
     for clock in Cost._fields:
-        rates["step"][clock] = round(args.steps * batch / best("step", args.steps, clock))
-        took = best("whole", args.long, clock) - best("whole", args.short, clock)
+        rates["step"][clock] = round(args.steps * batch / median(of("step", args.steps, clock)))
+        # Within a turn: what else the machine does changes from one to the next.
+        both = zip(of("whole", args.long, clock), of("whole", args.short, clock), strict=True)
+        took = median(long - short for long, short in both)
         rates["end to end"][clock] = round((args.long - args.short) * batch / took)
     return rates | {"seconds": {f"{what} {n}": [list(c) for c in found] for (what, n), found in costs.items()}}
 
