@@ -143,9 +143,7 @@ def _timed(call: Any, batches: list[Batch]) -> float:
 def _step(run: Run, batch: Batch) -> None:
     run.optimizers.begin_step(0, 1)
     run.model(batch).loss.backward()
-    run.optimizers.end_step()
-    for hook in run.hooks:
-        hook.after_step(run)
+    run.end_step()
 
 
 def _dense(run: Run, batch: Batch) -> None:

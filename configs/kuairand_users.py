@@ -9,7 +9,7 @@ from coldrank.configs import base as parts
 from coldrank.configs import kuairand
 from coldrank.train.config import RunConfig
 
-# New users gain by the pass, and nobody loses (docs/results.md).
+# The pass costs nobody here, and what it does for new users is small and above zero (docs/results.md).
 DEFAULT = "base_cold_pass"
 
 

@@ -66,6 +66,18 @@ class Run:
             "encoder": self.encoder.state_dict(),
         }
 
+    def begin_step(self, taken: Taken, step: int, total: int) -> None:
+        """What comes before the forward pass of step `step` (0-based) of `total`."""
+        self.optimizers.begin_step(step, total)
+        for hook in self.hooks:
+            hook.before_step(self, taken)
+
+    def end_step(self) -> None:
+        """What comes after the backward pass."""
+        self.optimizers.end_step()
+        for hook in self.hooks:
+            hook.after_step(self)
+
     def state_after(self, taken: Taken) -> dict[str, Any]:
         """The state once a batch is trained on, though later ones may have their rows already."""
         state = self.state
@@ -240,21 +252,14 @@ def _trained(run: Run, passes: Passes, progress: Progress, total: int) -> Steps:
 
     def begin(taken: Taken) -> None:
         run.optimizers.gates_only = cold_gates and passes.is_cold(taken.epoch)
-        run.optimizers.begin_step(progress.step, total)
-        for hook in run.hooks:
-            hook.before_step(run, taken)
-
-    def end() -> None:
-        run.optimizers.end_step()
-        for hook in run.hooks:
-            hook.after_step(run)
+        run.begin_step(taken, progress.step, total)
 
     on_gpu = run.ranks.device.type == "cuda"
     ahead = {"auto": on_gpu and not run.grow.managed, "on": True, "off": False}[run.config.train.pipeline]
     train_on = pipelined if ahead else one_by_one
     stream = itertools.islice(_stream(run, passes, progress.epoch, progress.batch), max(0, total - progress.step))
     ready = (taken._replace(grown=run.grow(taken.batch)) for taken in stream)
-    return train_on(run.model, ready, run.ranks.device, begin, end)
+    return train_on(run.model, ready, run.ranks.device, begin, run.end_step)
 
 
 @dataclass(frozen=True, slots=True)

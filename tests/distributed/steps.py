@@ -35,14 +35,10 @@ def losses(run: Run, ranks: Ranks, steps: int) -> Iterator[float]:
     for step, raw in enumerate(itertools.islice(reader.epoch(0), steps)):
         batch = run.make({name: take(column, rows) for name, column in raw.items()})
         taken = Taken(batch, 0, step + 1, run.grow(batch))
-        run.optimizers.begin_step(step, steps)
-        for hook in run.hooks:
-            hook.before_step(run, taken)
+        run.begin_step(taken, step, steps)
         loss = run.model(batch.to(ranks.device)).loss
         loss.backward()
-        run.optimizers.end_step()
-        for hook in run.hooks:
-            hook.after_step(run)
+        run.end_step()
         mean = loss.detach()
         dist.all_reduce(mean)
         yield mean.item() / ranks.world_size

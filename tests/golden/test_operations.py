@@ -51,13 +51,9 @@ def config(name: str) -> RunConfig:
 
 
 def step(run: Run, taken: Taken) -> None:
-    run.optimizers.begin_step(1, 2)
-    for hook in run.hooks:
-        hook.before_step(run, taken)
+    run.begin_step(taken, 1, 2)
     run.model(taken.batch).loss.backward()
-    run.optimizers.end_step()
-    for hook in run.hooks:
-        hook.after_step(run)
+    run.end_step()
 
 
 def counted(name: str, data: DataFolder) -> dict[str, int]:

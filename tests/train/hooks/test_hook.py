@@ -5,14 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 from periods import write_periods
-from samples import write_samples
 from tiny import sample_base
 from torch import nn
 
 from coldrank.models.embeddings import Embedded
 from coldrank.train import checkpoint, config
 from coldrank.train.data.batches import DataFolder
-from coldrank.train.distributed import process_group
 from coldrank.train.errors import UserError
 from coldrank.train.hooks import make
 from coldrank.train.hooks.hook import Hook
@@ -58,17 +56,6 @@ def two(monkeypatch):
     monkeypatch.setattr(config, "NAMES", ("one", "two"))
     monkeypatch.setattr(make, "HOOKS", {name: lambda *_, name=name: Scale(name) for name in ("one", "two")})
     CALLS.clear()
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return DataFolder.open(write_samples(tmp_path_factory.mktemp("data") / "d"))
-
-
-@pytest.fixture(scope="module")
-def ranks():
-    with process_group() as ranks:
-        yield ranks
 
 
 def with_hooks(*names: str, **train_fields: object):

@@ -34,14 +34,10 @@ def some_batches(run, count):
 
 def step(run, batch, number=0):
     taken = Taken(batch, 0, number + 1, run.grow(batch))
-    run.optimizers.begin_step(number, 10)
-    for hook in run.hooks:
-        hook.before_step(run, taken)
+    run.begin_step(taken, number, 10)
     outputs = run.model(batch)
     outputs.loss.backward()
-    run.optimizers.end_step()
-    for hook in run.hooks:
-        hook.after_step(run)
+    run.end_step()
     return outputs
 
 

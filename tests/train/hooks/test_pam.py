@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from periods import write_periods
-from retrieving import DAYS, PAM
+from retrieving import PAM
 from retrieving import with_pam as config
 from tiny import growing
 from torch.func import functional_call
@@ -19,24 +18,13 @@ from coldrank.train.config import validate
 from coldrank.train.data.batches import BatchMaker, DataFolder
 from coldrank.train.data.fit import fit_encoder
 from coldrank.train.data.read import SampleReader
-from coldrank.train.distributed import Ranks, process_group
+from coldrank.train.distributed import Ranks
 from coldrank.train.errors import UserError
 from coldrank.train.hooks.make import make_hooks
 from coldrank.train.hooks.pam_rows import TowerRows
 from coldrank.train.task import RankingTask
 
 ONE = Ranks(0, 1, torch.device("cpu"))
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_periods(tmp_path_factory.mktemp("data") / "d", DAYS)
-
-
-@pytest.fixture(scope="module")
-def ranks():
-    with process_group() as ranks:
-        yield ranks
 
 
 def batch_and_task(folder, wanted, rows=64):

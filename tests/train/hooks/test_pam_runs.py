@@ -11,20 +11,8 @@ from retrieving import with_pam as config
 
 from coldrank.train import checkpoint
 from coldrank.train.data.batches import DataFolder
-from coldrank.train.distributed import process_group
 from coldrank.train.explain.measure import load_run
 from coldrank.train.trainer import build, train
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_periods(tmp_path_factory.mktemp("data") / "d", DAYS)
-
-
-@pytest.fixture(scope="module")
-def ranks():
-    with process_group() as ranks:
-        yield ranks
 
 
 def scored(folder, out, ranks, wanted):
