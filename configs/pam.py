@@ -97,7 +97,7 @@ def balanced(base: RunConfig) -> RunConfig:
 def own_towers(base: RunConfig) -> RunConfig:
     """Towers of every task, equal weights, and nothing adapted."""
     settings = PamConfig(steps=0, support=0.0, own=True, cold_weight=1.0, other_weight=1.0)
-    return replace(base, name="pf_towers", hooks=("pam",), pam=settings)
+    return replace(base, name=f"{base.name}_towers", hooks=("pam",), pam=settings)
 
 
 def meta(base: RunConfig, name: str, **settings: Any) -> RunConfig:

@@ -82,6 +82,16 @@ def poso_pam() -> RunConfig:
     return _adapted(poso())
 
 
+def base_towers() -> RunConfig:
+    """The ranker with towers of its own for items of each popularity, and nothing adapted."""
+    return pam.own_towers(base())
+
+
+def poso_towers() -> RunConfig:
+    """The same with POSO's towers."""
+    return pam.own_towers(poso())
+
+
 def _stream(config: RunConfig) -> RunConfig:
     train = replace(config.train, mode="periods", first_period="2022-04-25", look_back=())
     return replace(config, optim=replace(config.optim, decay="constant"), train=train)

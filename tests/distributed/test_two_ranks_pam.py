@@ -13,18 +13,24 @@ from samples import write_samples
 from coldrank.train.config import to_dict
 from coldrank.train.hooks.pam_config import PamConfig
 
+KINDS = {
+    "rank": {"across": "rank", "rate": 0.2, "serve_decay": 0.5},
+    "ranks": {"across": "ranks", "rate": 0.2, "serve_decay": 0.5},
+    "own": {"steps": 0, "support": 0.0, "own": True},
+}
+
 
 @pytest.fixture(scope="module")
 def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("learnt")
     data = write_samples(folder / "data")
-    for across in ("rank", "ranks"):
-        pam = PamConfig(cuts=(20, 60, 120, 500), across=across, rate=0.2, serve_decay=0.5)
+    for kind, settings in KINDS.items():
+        pam = PamConfig(cuts=(20, 60, 120, 500), **settings)
         config = two_tower()
         tables = tuple(replace(t, mapping="hash") for t in config.tables)
         config = replace(config, hooks=("pam",), pam=pam, tables=tables)
-        (folder / f"{across}.json").write_text(json.dumps(to_dict(config)))
-    configs = [str(folder / f"{across}.json") for across in ("rank", "ranks")]
+        (folder / f"{kind}.json").write_text(json.dumps(to_dict(config)))
+    configs = [str(folder / f"{kind}.json") for kind in KINDS]
     for ranks in (1, 2):
         (folder / str(ranks)).mkdir()
         command = [str(Path(__file__).with_name("pam_step.py")), "--config", *configs, "--data", str(data)]
@@ -33,15 +39,16 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("across", ["rank", "ranks"])
-def test_two_ranks_adapt_and_learn_as_the_reference(learnt, across):
-    """Weights, rates, tables, optimizer states and the weights that serve.
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_ranks_adapt_and_learn_as_the_reference(learnt, kind):
+    """Weights, those that tasks have of their own, rates, tables, optimizer states and the weights that serve.
 
     Tolerance: the largest difference was 4e-5 of a tensor's largest element, in a table, whose optimizer scales up gradients
     near zero; a temperature of 0.07 makes second derivatives large.
     """
-    one, two = (torch.load(learnt / f"{ranks}/{across}.pt") for ranks in (1, 2))
+    one, two = (torch.load(learnt / f"{ranks}/{kind}.pt") for ranks in (1, 2))
     assert one.keys() == two.keys() and any("shift" in key for key in one)
+    assert kind != "own" or any("own_towers" in key and value.any() for key, value in one.items())
     torch.testing.assert_close(two.pop("loss"), one.pop("loss"), rtol=2e-6, atol=0)
     for key, value in one.items():
         assert (two[key] - value).abs().max() <= 1e-4 * value.abs().max() + 1e-12, key

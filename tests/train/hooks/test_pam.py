@@ -48,8 +48,9 @@ def batch_and_task(folder, wanted, rows=64):
     return batch, task, hooks["pam"]
 
 
-def naive(task, batch, c, rates):
-    """Query losses summed as in Eq. 11, with a loop over the tasks, and the weights of each after the inner steps."""
+def naive(task, batch, c, rates, own=None):
+    """Query losses summed as in Eq. 11, with a loop over the tasks, and the weights of each after the inner steps. own: what each
+    task adds to the shared weights, [N, ...]."""
     model, labels = task.ranker, batch.labels[:, 0]
     sides = model.sides(task.embeddings(batch), batch.dense)
     views = batch.keys["item_views"]
@@ -81,12 +82,12 @@ def naive(task, batch, c, rates):
         supports = queries = list(range(n_rows))
     for n, rows in enumerate(of_task):
         first = int(c.support * len(rows))
-        weights = dict(model.named_parameters())
+        weights = {k: p if own is None else p + own[k][n] for k, p in model.named_parameters()}
         path = [weights]
         for step in range(c.steps):
             if first:
-                own = losses(weights, rows[:first], supports)
-                loss = own.mean() if c.support_average == "task" else own.sum() / n_rows
+                given = losses(weights, rows[:first], supports)
+                loss = given.mean() if c.support_average == "task" else given.sum() / n_rows
                 grads = torch.autograd.grad(loss, [weights[k] for k in names], create_graph=c.second_order)
                 weights = {
                     k: weights[k] - rates[step, i] * g for i, (k, g) in enumerate(zip(names, grads, strict=True))
@@ -96,8 +97,8 @@ def naive(task, batch, c, rates):
         query = rows if c.query == "all" else rows[first:]
         for share, w in zip(shares, path, strict=True):
             if share and len(query):
-                own = losses(w, query, queries)
-                mean = own.mean() if c.query_average == "task" else own.sum() / n_rows
+                given = losses(w, query, queries)
+                mean = given.mean() if c.query_average == "task" else given.sum() / n_rows
                 total = total + share * c.lambdas[n] * mean
         adapted.append(weights)
     return total, adapted
@@ -146,6 +147,22 @@ def test_without_an_inner_loop_the_hook_weighs_the_tasks(folder):
     even = config(steps=0, support=0.0, cold_weight=1.0, other_weight=1.0)
     batch, task, _ = batch_and_task(folder, even)
     torch.testing.assert_close(task(batch).loss, task.rank(batch, task.embeddings(batch)).loss, rtol=1e-12, atol=0)
+
+
+def test_towers_of_every_task_learn_from_its_rows(folder):
+    settings = {"steps": 0, "support": 0.0, "own": True, "cold_weight": 1.0, "other_weight": 1.0}
+    batch, task, hook = batch_and_task(folder, config(**settings))
+    torch.testing.assert_close(task(batch).loss, task.rank(batch, task.embeddings(batch)).loss, rtol=1e-12, atol=0)
+    for p in hook.own.values():
+        torch.nn.init.normal_(p, std=0.1)
+    own = {name: hook.own["own_" + name.replace(".", "_")] for name in hook.names}
+    total, _ = naive(task, batch, hook.config, hook.loop.rates, own)
+    out = task(batch)
+    torch.testing.assert_close(out.loss, total)
+    wanted = [*own.values(), *task.ranker.parameters(), *task.embeddings.ebc.parameters()]
+    pairs = zip(torch.autograd.grad(out.loss, wanted), torch.autograd.grad(total, wanted), strict=True)
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-12)
 
 
 def test_support_rows_of_the_batch_before(folder):

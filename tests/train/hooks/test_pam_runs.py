@@ -41,9 +41,9 @@ def test_labels_under_test_move_no_prediction(folder, tmp_path, ranks, leaks, su
     assert before.select(keys).equals(after.select(keys)) is not leaks
 
 
-@pytest.mark.parametrize("support_of", ["batch", "previous"])
-def test_a_run_that_resumes_ends_as_one_that_was_not_stopped(folder, tmp_path, ranks, support_of):
-    wanted = config(gamma=(1.0, 3.0, 2.0), serve_decay=0.5, support_of=support_of)
+@pytest.mark.parametrize("other", [{}, {"support_of": "previous"}, {"own": True}])
+def test_a_run_that_resumes_ends_as_one_that_was_not_stopped(folder, tmp_path, ranks, other):
+    wanted = config(gamma=(1.0, 3.0, 2.0), serve_decay=0.5, **other)
     for name, steps in (("whole", (0,)), ("cut", (5, 0))):
         for most in steps:
             part = replace(wanted, train=replace(wanted.train, steps=most))
