@@ -47,7 +47,7 @@ def metacf(results: Path) -> Figure:
         right.plot(there, [rows[f"{name}-{n}"]["hr"][0] for n in there], "o-", markersize=3, label=name)
     right.set_xlabel("records of a new user")
     right.set_ylabel("HR@10")
-    right.legend(frameon=False, fontsize=8)
+    right.legend(frameon=False, fontsize=6, loc="upper left")
     return figure
 
 
