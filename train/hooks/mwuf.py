@@ -82,7 +82,7 @@ class MwufHook(Hook):
         self.register_buffer("common", torch.zeros(table.dim))
         self.register_buffer("steps", torch.zeros(1, dtype=torch.int64))
         self._seen: Views | None = None
-        self._warm: tuple[Tensor, Tensor, float] | None = None
+        self._warm: tuple[Tensor, Tensor] | None = None
         self._rows: TableRows | None = None
 
     def embed(self, task: "RankingTask", batch: Batch, embedded: Embedded) -> Embedded:
@@ -91,16 +91,16 @@ class MwufHook(Hook):
         rows = candidates(batch.sparse, self.key)
         views = batch.keys["item_views"].to(static.device, non_blocking=True)
         cold = views < self.config.below_views
-        at = cold.nonzero().squeeze(1)
+        ids = batch.keys["user_id"].to(static.device, non_blocking=True)
         trains = self.training and torch.is_grad_enabled()
-        share = len(at) / max(len(cold), 1)
-        at = at[:: self.config.warm_every] if trains else at
+        # Which rows train the networks depends on the rows alone, so that it is the same on any number of ranks.
+        warms = cold & ((ids + views) % self.config.warm_every == 0) if trains else cold
+        at = warms.nonzero().squeeze(1)
         warm = self.warmed(static[at], rows[at], views[at])
         if not trains:
             return embedded._replace(static=self._put(static, static[:, self.slot].index_copy(0, at, warm)))
-        ids = batch.keys["user_id"].to(static.device, non_blocking=True)
         self._seen = Views(rows, views, ids, static[:, self.get_buffer("user_columns")].detach())
-        self._warm = warm, at, share
+        self._warm = warm, at
         if self.config.mode == "joint":
             return embedded
         v = static[:, self.slot]
@@ -121,7 +121,7 @@ class MwufHook(Hook):
         out = rest(batch, embedded)
         if self._warm is None or not self.training or not torch.is_grad_enabled():
             return out
-        (warm, at, share), self._warm = self._warm, None
+        (warm, at), self._warm = self._warm, None
         gradient = torch.zeros_like(warm)
         if len(at):
             leaf = warm.detach().requires_grad_()
@@ -134,7 +134,8 @@ class MwufHook(Hook):
             # Dropout draws in the next batch what it would draw without this pass.
             with torch.random.fork_rng(devices=[leaf.device] if leaf.is_cuda else []):
                 loss = rest(rows_of(batch, rows), part._replace(static=static)).loss
-            (gradient,) = torch.autograd.grad(loss * (share * len(rows) / len(at)), leaf)
+            weight = self.config.warm_every * len(rows) / len(batch)
+            (gradient,) = torch.autograd.grad(loss * weight, leaf)
         handed_on = (warm * gradient).sum()
         return out._replace(loss=out.loss + (handed_on - handed_on.detach()))
 

@@ -15,7 +15,7 @@ class MwufConfig:
     item, user: the features of the item's id and of what a user's embedding is made of. users: of an item's first views, so many
     users are remembered, each with an embedding: rows of the item's table x users x width floats on every rank.
     hidden: width of the two networks. lr_scale: their learning rate over that of the other dense parameters.
-    warm_every: of a batch's cold rows, every so manyth trains the two networks, its gradient so many times as large.
+    warm_every: of the cold rows, one in so many trains the two networks, its gradient so many times as large.
     common_init: an item that is read for the first time begins with the mean of the old items' ID embeddings, those with at least
     `below_views` views, as it was at the last multiple of `refresh` steps.
     """
@@ -27,7 +27,7 @@ class MwufConfig:
     users: int = 20
     hidden: int = 16
     lr_scale: float = 1.0
-    warm_every: int = 1
+    warm_every: int = 3
     common_init: bool = True
     refresh: int = 100
 

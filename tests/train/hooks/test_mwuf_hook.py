@@ -65,7 +65,7 @@ def test_the_model_trains_as_it_does_without_the_hook(fitted):
 
 @pytest.mark.parametrize("every", [1, 3])
 def test_the_networks_get_the_gradient_of_the_warm_loss(fitted, every):
-    """Against autograd through the whole model, its own parameters held; of every third cold row, three times as large."""
+    """Against autograd through the whole model, its own parameters held; of one cold row in three, three times as large."""
     run = fitted(with_mwuf(warm_every=every))
     (hook,) = run.hooks
     for parameter in hook.nets.parameters():
@@ -80,15 +80,18 @@ def test_the_networks_get_the_gradient_of_the_warm_loss(fitted, every):
     views = batch.keys["item_views"]
     cold = (views < BELOW).nonzero().squeeze(1)
     assert 3 < len(cold) < len(views)
-    rows = cold[::every]
+    rows = cold[(batch.keys["user_id"] + views)[cold] % every == 0]
+    assert every == 1 or 0 < len(rows) < len(cold)
     part = embedded.rows(rows)
     ids = hook.warmed(part.static, batch.keys["item_id"][rows], views[rows])
     slot = task.embeddings.places["item_id"]
     static = torch.cat([part.static[:, : slot.start], ids, part.static[:, slot.stop :]], 1)
-    loss = task.rank(rows_of(batch, rows), part._replace(static=static)).loss * len(cold) / len(views)
+    loss = task.rank(rows_of(batch, rows), part._replace(static=static)).loss * every * len(rows) / len(views)
     wanted = torch.autograd.grad(loss, list(hook.nets.parameters()))
-    assert all(torch.allclose(a, b, atol=1e-7) for a, b in zip(found, wanted, strict=True))
-    assert all(g.abs().max() > 0 for g in wanted)
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+    some = [g.abs().max() > 0 for g in wanted]
+    assert all(some) if every == 1 else any(some)  # the few rows of one in three have met no users here
 
 
 def test_an_event_sees_the_users_before_it_in_whatever_order_they_come(fitted):
