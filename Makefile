@@ -4,6 +4,7 @@
 #   make test-kill                 30 kills of training on one and on two ranks; each run must end as one not killed
 #   make test-gpu                  the tests that a GPU has to pass (they have not been run on one yet)
 #   make check                      format, lint, types and the fast tests
+#   make inputs                     write docs/inputs.md, the table of what was tried, from the tests
 #   DEVICE=cpu|cuda                 the build of fbgemm; default: cuda where nvidia-smi answers
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 DEVICE ?= $(shell nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
@@ -15,7 +16,7 @@ DATA ?=
 QUICK := runs/quickstart
 LOG := $(or $(DATA),runs/simulated)
 
-.PHONY: install test test-kill test-gpu check quickstart
+.PHONY: install test test-kill test-gpu check inputs quickstart
 
 install: $(STAMP)
 
@@ -58,3 +59,6 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto -m "not slow"
+
+inputs: install
+	$(BIN)/python -m pytest --collect-only -qq --write-inputs docs/inputs.md >/dev/null

@@ -1,6 +1,8 @@
 """The shape of the project: import direction, one import name, files that read."""
 
 import ast
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -52,3 +54,12 @@ def test_test_files_have_names_of_their_own():
     # pytest imports them by their names alone.
     names = [p.name for p in (ROOT / "tests").rglob("test_*.py")]
     assert len(names) == len(set(names)), sorted(n for n in names if names.count(n) > 1)
+
+
+@pytest.mark.slow
+def test_the_page_of_inputs_is_what_the_tests_say(tmp_path):
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-qq", "--write-inputs", tmp_path / "inputs.md"]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    page = (ROOT / "docs" / "inputs.md").read_text()
+    assert page == (tmp_path / "inputs.md").read_text(), "make inputs writes it anew"
+    assert sum(line.endswith("` |") for line in page.splitlines()) >= 60
