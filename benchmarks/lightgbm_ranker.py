@@ -21,6 +21,7 @@ from coldrank.models.features import FeatureSet
 from coldrank.train.config import RunConfig, load, validate
 from coldrank.train.data.batches import KEYS, DataFolder
 from coldrank.train.evaluate import metric_rows, summary_table, write_predictions
+from coldrank.train.parquet import read_parquet
 from coldrank.train.run_folder import RunFolder
 
 MOST_CATEGORIES = 32
@@ -77,7 +78,7 @@ def columns(features: FeatureSet) -> tuple[list[str], list[str]]:
 def read(data: DataFolder, split: str, config: RunConfig, names: list[str]) -> pl.DataFrame:
     """A split's rows, in order of time."""
     wanted = [*names, *KEYS, *(f"label_{t}" for t in config.tasks), *data.truths(list(config.tasks))]
-    return pl.read_parquet(data.files((split,)), columns=list(dict.fromkeys(wanted)), hive_partitioning=False)
+    return read_parquet(data.files((split,)), list(dict.fromkeys(wanted)))
 
 
 def matrix(frame: pl.DataFrame, numbers: list[str], categories: dict[str, list[int]]) -> np.ndarray:

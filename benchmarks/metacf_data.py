@@ -26,7 +26,9 @@ class Log(NamedTuple):
     @staticmethod
     def read(folder: Path) -> "Log":
         """Reads ratings.dat of MovieLens-1M."""
-        text = pl.read_csv(folder / "ratings.dat", separator=":", has_header=False, columns=[0, 2]).to_numpy()
+        text = pl.read_csv(
+            folder / "ratings.dat", separator=":", has_header=False, columns=[0, 2], glob=False
+        ).to_numpy()
         users, items = np.unique(text[:, 0], return_inverse=True)[1], np.unique(text[:, 1], return_inverse=True)[1]
         order = np.argsort(users, kind="stable")
         return Log(items[order], np.searchsorted(users[order], np.arange(users.max() + 2)), int(items.max()) + 1)

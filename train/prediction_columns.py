@@ -20,9 +20,12 @@ def int_column(frame: pl.DataFrame, name: str, where: str = "predictions") -> In
 def label_column(frame: pl.DataFrame, task: str, where: str = "predictions") -> IntArray:
     """`label_<task>` as int8 [N]: 0, 1, or -1 where unknown (null, or NaN of a float column)."""
     column = _column(frame, f"label_{task}", where)
+    if not column.dtype.is_numeric() and column.dtype not in (pl.Boolean, pl.Null):
+        raise UserError(f"{where}: column label_{task} is {column.dtype}; expected 0, 1 or null")
     if column.dtype.is_float():
         column = column.fill_nan(None)
-    wrong = column.is_not_null() & ~column.cast(pl.Float64, strict=False).is_in([0.0, 1.0]).fill_null(False)
+    number = column.cast(pl.Float64)
+    wrong = ~((number == 0) | (number == 1)).fill_null(True)
     if wrong.any():
         row = wrong.arg_max() or 0
         raise UserError(f"{where}: label_{task} is {column[row]!r} at row {row}; expected 0, 1 or null")

@@ -24,6 +24,7 @@ from coldrank.train.data.read import Only, Reader, SampleReader
 from coldrank.train.data.split import BACK, NEXT
 from coldrank.train.errors import Preempted, UserError
 from coldrank.train.evaluate import metric_rows, retrieval_rows, score, write_predictions
+from coldrank.train.parquet import read_parquet
 from coldrank.train.passes import Passes
 from coldrank.train.preemption import Stop
 from coldrank.train.retrieval import mean_over_periods
@@ -152,7 +153,7 @@ class Stream:
         files = [path for name in scored if (path := self._predictions(name)).exists()]
         if not files or not self.run.ranks.is_first:
             return []
-        frame = pl.concat([pl.read_parquet(path) for path in files])
+        frame = pl.concat([read_parquet(path) for path in files])
         write_predictions(frame, self.folder.path / f"predictions-{NEXT}.parquet")
         found = metric_rows(frame, self.run.config, progress.step, NEXT)
         if self.run.config.two_tower is None:

@@ -42,6 +42,16 @@ def test_files_and_functions_stay_short(path):
             assert (node.end_lineno or 0) - node.lineno < 80, node.name
 
 
+def test_a_path_is_never_a_pattern():
+    # polars takes brackets, stars and question marks in a path for a pattern, unless it is told not to.
+    readers = {f"{verb}_{kind}" for verb in ("read", "scan") for kind in ("parquet", "csv", "ipc", "ndjson", "json")}
+    for path in [*FILES, *sorted((ROOT / "benchmarks").rglob("*.py"))]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in readers:
+                told = [ast.unparse(k) for k in node.keywords]
+                assert "glob=False" in told, f"{path}, line {node.lineno}: {ast.unparse(node.func)} without glob=False"
+
+
 def test_packages_are_those_on_disk():
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     folders = {p.parent for layer in LAYERS for p in (ROOT / layer).rglob("__init__.py")}

@@ -19,6 +19,7 @@ from coldrank.train.compare.runs import KEYS, Run, SharedRows
 from coldrank.train.data.split import NEXT
 from coldrank.train.mann_whitney import FloatArray, IntArray, SortedRows
 from coldrank.train.metrics import avc_groups, normalised, row_logloss
+from coldrank.train.parquet import read_parquet
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,12 +96,7 @@ def _data_days(folder: Path, split: str, rows: SharedRows) -> np.ndarray[Any, An
         own = [part for part in partitions if split in (NEXT, part["split"])]
         if not own or any(len(part["period"]) != len("2022-05-04") for part in own):
             return None
-        frames = [
-            pl.read_parquet(folder / part["path"], columns=list(KEYS), hive_partitioning=False).with_columns(
-                day=pl.lit(part["period"])
-            )
-            for part in own
-        ]
+        frames = [read_parquet(folder / part["path"], KEYS).with_columns(day=pl.lit(part["period"])) for part in own]
     except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError):
         return None
     keys = pl.DataFrame(dict(zip(KEYS, (rows.users, rows.items, rows.times), strict=True)))

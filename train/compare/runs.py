@@ -18,6 +18,7 @@ import polars as pl
 from coldrank.train.errors import UserError
 from coldrank.train.mann_whitney import IntArray, Numbers
 from coldrank.train.metrics import CohortConfig
+from coldrank.train.parquet import read_parquet, scan_parquet
 from coldrank.train.prediction_columns import int_column, label_column, require_columns, score_column
 
 KEYS = ("user_id", "item_id", "time")
@@ -208,14 +209,14 @@ def _require_equal(name: str, path: Path, values: IntArray, other_path: Path, ot
 
 def _columns(path: Path) -> list[str]:
     try:
-        return list(pl.read_parquet_schema(path))
+        return scan_parquet(path).collect_schema().names()
     except (OSError, pl.exceptions.PolarsError) as error:
         raise UserError(f"{path}: cannot be read as Parquet: {_first_line(error)}") from None
 
 
 def _read(path: Path, columns: Sequence[str]) -> pl.DataFrame:
     try:
-        return pl.read_parquet(path, columns=list(columns))
+        return read_parquet(path, columns)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise UserError(f"{path}: cannot be read as Parquet: {_first_line(error)}") from None
 

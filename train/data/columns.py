@@ -39,7 +39,7 @@ def convert(plan: ColumnPlan, values: pl.Series, path: Path) -> pl.Series:
 
     id and code: int64 (strings by `ids.string_id`); ids are never empty. time and birth: int64 ms since the epoch
     (fractions are rounded to the nearest ms; a birth of NaN is null).
-    flag: int8, 0, 1 or null. probability: float32 in 0..1. day: int32 days since the epoch. feature: `ids.as_column`.
+    flag: int8, 0, 1 or null (NaN too). probability: float32 in 0..1. day: int32 days since the epoch. feature: `ids.as_column`.
     """
     where = plan.where(path)
     if plan.kind == "flag":
@@ -69,11 +69,14 @@ def convert(plan: ColumnPlan, values: pl.Series, path: Path) -> pl.Series:
 
 
 def _flag(values: pl.Series, where: str) -> pl.Series:
+    """NaN is what pandas writes for empty."""
     if values.dtype == pl.Boolean or values.dtype == pl.Null:
         return values.cast(pl.Int8)
     if not values.dtype.is_numeric():
         raise UserError(f"{where}: type {values.dtype}; should be 0, 1 or empty (unknown)")
-    _refuse(values, ~values.is_in([0, 1]), where, "is neither 0, 1 nor empty (unknown)")
+    if values.dtype.is_float():
+        values = values.fill_nan(None)
+    _refuse(values, ~((values == 0) | (values == 1)), where, "is neither 0, 1 nor empty (unknown)")
     return values.cast(pl.Int8)
 
 

@@ -3,11 +3,13 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from coldrank.train.data.log import LogFile
 from coldrank.train.errors import UserError
+from coldrank.train.parquet import scan_parquet
 
 Schema = Mapping[str, pl.DataType | type[pl.DataType]]
 
@@ -58,10 +60,7 @@ class CsvFile:
     def _scan(self, schema: Schema) -> pl.LazyFrame:
         header = not self.names
         try:
-            plain = pl.scan_csv(
-                self.path, separator=self.separator, has_header=header, infer_schema=False, quote_char=self._quote()
-            )
-            found = plain.collect_schema().names()
+            found = self._open(infer_schema=False).collect_schema().names()
         except (pl.exceptions.PolarsError, OSError) as error:
             raise UserError(f"{self.path}: {first_line(error)}") from None
         if not header and len(found) != len(self.names):
@@ -69,12 +68,13 @@ class CsvFile:
         names = list(self.names) or found
         check_columns(self.path, names, self.required)
         types = {name: schema.get(name, pl.String) for name in names}
-        return pl.scan_csv(
-            self.path, separator=self.separator, has_header=header, schema=types, quote_char=self._quote()
-        )
+        return self._open(schema=types)
 
-    def _quote(self) -> str | None:
-        return '"' if self.separator == "," else None
+    def _open(self, **types: Any) -> pl.LazyFrame:
+        quote = '"' if self.separator == "," else None
+        return pl.scan_csv(
+            self.path, separator=self.separator, has_header=not self.names, quote_char=quote, glob=False, **types
+        )
 
 
 def check_columns(path: Path, found: Collection[str], required: Collection[str]) -> None:
@@ -86,7 +86,7 @@ def check_columns(path: Path, found: Collection[str], required: Collection[str])
 def parquet_file(path: Path, required: Collection[str] = ()) -> LogFile:
     """A Parquet file of events."""
     try:
-        frame = pl.scan_parquet(path)
+        frame = scan_parquet(path)
         check_columns(path, frame.collect_schema().names(), required)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UserError(f"{path}: {first_line(error)}") from None

@@ -15,6 +15,7 @@ from coldrank.models.encode import Bucketize, FeatureEncoder, Standardize
 from coldrank.models.features import Feature, FeatureSet, Table
 from coldrank.models.maps import VocabularyMap
 from coldrank.train.errors import UserError
+from coldrank.train.parquet import scan_parquet
 
 # Quantiles and moments are taken over about this many rows, evenly spaced: their error is far below a bucket's width.
 SAMPLE_ROWS = 2_000_000
@@ -22,7 +23,7 @@ SAMPLE_ROWS = 2_000_000
 
 def fit_encoder(encoder: FeatureEncoder, paths: list[Path]) -> None:
     """Sets the encoder's buffers from the Parquet files."""
-    frame = pl.scan_parquet(paths, hive_partitioning=False)
+    frame = scan_parquet(paths)
     rows = frame.select(pl.len()).collect().item()
     if rows == 0:
         raise UserError(f"{paths[0].parent}: no rows to train on")

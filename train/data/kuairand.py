@@ -151,7 +151,7 @@ def _features(root: Path, pattern: str) -> tuple[pl.DataFrame, str]:
     if not paths:
         raise UserError(f"--data {root}: no {pattern}")
     try:
-        parts = [pl.read_csv(p, infer_schema_length=None) for p in tqdm(paths, desc=pattern, disable=None)]
+        parts = [pl.read_csv(p, infer_schema_length=None, glob=False) for p in tqdm(paths, desc=pattern, disable=None)]
         return whole_numbers(pl.concat(parts, how="diagonal_relaxed")), " ".join(map(str, paths))
     except pl.exceptions.PolarsError as error:
         raise UserError(f"{root}/{pattern}: {str(error).splitlines()[0]}") from None

@@ -11,6 +11,7 @@ from coldrank.train.data.events import check_table
 from coldrank.train.data.files import check_columns, first_line, parquet_file
 from coldrank.train.data.log import Column, EventLog, LogSpec, expression
 from coldrank.train.errors import UserError
+from coldrank.train.parquet import read_parquet
 
 
 def load_spec(path: Path) -> LogSpec:
@@ -53,7 +54,9 @@ def _table(root: Path, name: str | None, key: str, prefix: str, features: Mappin
         return None
     path = root / name
     try:
-        frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema_length=None)
+        frame = (
+            read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema_length=None, glob=False)
+        )
         check_columns(path, frame.columns, [key])
         columns = [expression(c).alias(f"{prefix}_{n}") for n, c in features.items()]
         frame = frame.select(pl.col(key).alias(f"{prefix}_id"), *columns)

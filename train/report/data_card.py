@@ -13,6 +13,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
+from coldrank.train.parquet import scan_parquet
 from coldrank.train.report.arms import Arm
 from coldrank.train.report.picture import INK, panel, svg
 from coldrank.train.report.words import Picture, plain
@@ -107,7 +108,7 @@ def _missing(folder: Path, manifest: dict[str, Any], splits: Sequence[str]) -> l
     columns = [c["name"] for c in manifest["columns"] if c["nullable"] and not c["name"].startswith("label_")]
     shares = []
     for split in splits:
-        frame = pl.scan_parquet(_files(folder, manifest, split))
+        frame = scan_parquet(_files(folder, manifest, split))
         shares.append(frame.select(pl.col(columns).is_null().mean()).collect(engine="streaming").row(0))
     table = [(name, [share or 0.0 for share in row]) for name, *row in zip(columns, *shares, strict=True)]
     return sorted((line for line in table if any(line[1])), key=lambda line: -max(line[1]))
@@ -122,8 +123,7 @@ def _by_period(folder: Path, manifest: dict[str, Any], splits: Sequence[str], ne
         label = pl.col(f"label_{task}")
         counted += [label.sum().cast(pl.Int64).alias(f"positives_{task}"), label.count().alias(f"known_{task}")]
     frames = [
-        pl.scan_parquet(folder / part["path"]).select(pl.lit(part["period"]).alias("period"), *counted)
-        for part in parts
+        scan_parquet(folder / part["path"]).select(pl.lit(part["period"]).alias("period"), *counted) for part in parts
     ]
     sums = pl.concat(pl.collect_all(frames)).group_by("period").sum().sort("period")
     rates = [(pl.col(f"positives_{t}") / pl.col(f"known_{t}")).alias(t) for t in manifest["tasks"]]

@@ -14,6 +14,7 @@ import polars as pl
 
 from coldrank.train.data.batches import DataFolder
 from coldrank.train.errors import UserError
+from coldrank.train.parquet import read_parquet
 
 SPLITS = ("old", "warm_a", "warm_b", "warm_c", "test")
 
@@ -52,7 +53,7 @@ def write_splits(data: DataFolder, out: Path, protocol: Protocol) -> DataFolder:
     Written beside and renamed. Raises UserError if a split is empty.
     """
     files = [data.path / p["path"] for p in data.manifest["partitions"]]
-    frame = pl.concat([pl.read_parquet(f, hive_partitioning=False) for f in files]).sort("time", "user_id", "item_id")
+    frame = pl.concat([read_parquet(f) for f in files]).sort("time", "user_id", "item_id")
     frame = frame.with_columns(
         (pl.col("item_id").cum_count().over("item_id").cast(pl.Int64) - 1).alias("item_seen"),
         pl.len().over("item_id").alias("of"),

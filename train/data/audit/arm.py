@@ -7,6 +7,7 @@ from coldrank.models.features import Feature, FeatureSet, Table
 from coldrank.train.config import RunConfig, validate
 from coldrank.train.data.audit.audit import LIMITS, Finding, Severity, share
 from coldrank.train.data.audit.scan import Scan
+from coldrank.train.parquet import scan_parquet
 
 
 def check_arm(scan: Scan, config: RunConfig) -> list[Finding]:
@@ -31,7 +32,7 @@ def _arm(severity: Severity, where: str, what: str, advice: str, **figures: floa
 def _counts(scan: Scan, table: Table, used: list[Feature], splits: tuple[str, ...]) -> pl.DataFrame:
     """How often every id of a table's features occurs in the splits: columns id, rows. Salted ids are apart by feature."""
     paths = [scan.folder.path / p["path"] for p in scan.parts if p["split"] in splits]
-    frame = pl.scan_parquet(paths, hive_partitioning=False)
+    frame = scan_parquet(paths)
     parts = []
     for f in {f.raw_columns[0]: f for f in used}.values():
         column = pl.col(f.raw_columns[0])
