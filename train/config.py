@@ -17,7 +17,7 @@ from coldrank.models.features import Feature, FeatureSet, Table
 from coldrank.models.ranker import RankerConfig
 from coldrank.models.two_tower import TwoTowerConfig
 from coldrank.train.errors import UserError
-from coldrank.train.hooks.config import NAMES, MetaCFConfig
+from coldrank.train.hooks.config import NAMES, MetaCFConfig, company_problem
 from coldrank.train.hooks.mwuf_config import MwufConfig
 from coldrank.train.hooks.pam_config import PamConfig
 from coldrank.train.metrics import CohortConfig
@@ -344,11 +344,13 @@ def _check_model(config: RunConfig, features: FeatureSet) -> None:
 
 
 def _check_hooks(config: RunConfig) -> None:
-    """Checks the hooks' names."""
+    """Checks the hooks' names, and what a hook leaves no room for."""
     for name in config.hooks:
         if name not in NAMES or config.hooks.count(name) > 1:
             text = "is there twice" if name in NAMES else f"is not one of {', '.join(NAMES)}"
             raise UserError(f"{config.name}: hooks={list(config.hooks)}: {name!r} {text}")
+    if wrong := company_problem(config):
+        raise UserError(f"{config.name}: {wrong}")
 
 
 def _check_rates(config: RunConfig, tables: set[str]) -> None:

@@ -80,6 +80,7 @@ def two_tower_problem(config: "RunConfig", features: FeatureSet) -> str:
         (c.temperature <= 0, f"two_tower.temperature={c.temperature}: must be above 0"),
         (t.accumulate > 1, f"train.accumulate={t.accumulate}: two_tower compares rows; must be 1"),
         (config.cold_weight != 1, f"cold_weight={config.cold_weight}: two_tower knows none; must be 1"),
+        (t.precision != "float32", f"train.precision={t.precision!r}: two_tower trains in float32; must be float32"),
     ]
     return next((message for broken, message in wrong if broken), "") or features_problem(
         features, sequences="metacf" in config.hooks

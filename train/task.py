@@ -1,7 +1,6 @@
 """What one training step computes: embeddings, then everything dense."""
 
 from collections.abc import Mapping
-from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple, cast
 
@@ -16,7 +15,7 @@ from coldrank.models.ranker import RankerConfig
 from coldrank.models.two_tower import TwoTower, TwoTowerConfig, Vectors
 from coldrank.modules.contrast import log_share, share_loss
 from coldrank.modules.losses import MaskedBCE
-from coldrank.train.hooks.hook import Dense, Hook
+from coldrank.train.hooks.hook import Hook, Rest
 from coldrank.train.slices import in_slices
 
 
@@ -81,10 +80,7 @@ class RankingTask(nn.Module):
 
     def dense(self, batch: Batch, embedded: Embedded) -> Outputs:
         """Everything after the lookup: the hooks, and within them ranker and loss."""
-        rest: Dense = self.rank
-        for hook in reversed(self.in_order):
-            rest = partial(hook.dense, self, rest)
-        return rest(batch, embedded)
+        return Rest(self, self.in_order, lambda batch, embedded, side: self.rank(batch, embedded))(batch, embedded)
 
     def rank(self, batch: Batch, embedded: Embedded) -> Outputs:
         """Ranker and loss. The loss is in float32, whatever the precision."""

@@ -17,11 +17,10 @@ from coldrank.models.batch import Batch
 from coldrank.models.embeddings import Embedded, EmbeddingStage
 from coldrank.models.features import FeatureSet
 from coldrank.models.maps import GrowingMap, VocabularyMap
-from coldrank.models.two_tower import TwoTower
 from coldrank.modules.mwuf import Mwuf, mean_users
 from coldrank.train.config import RunConfig
 from coldrank.train.errors import UserError
-from coldrank.train.hooks.hook import Dense, Hook
+from coldrank.train.hooks.hook import Hook, Rest
 from coldrank.train.hooks.rows import TableRows, of_all_ranks
 from coldrank.train.slices import rows_of
 
@@ -116,24 +115,24 @@ class MwufHook(Hook):
         warm: Tensor = self.nets(static[:, self.slot], static[:, self.get_buffer("side_columns")], users)
         return warm
 
-    def dense(self, task: "RankingTask", rest: Dense, batch: Batch, embedded: Embedded) -> "Outputs":
-        """Training: L_cold with its value, and L_warm with its gradient alone."""
+    def dense(self, task: "RankingTask", rest: Rest, batch: Batch, embedded: Embedded) -> "Outputs":
+        """Training: L_cold with its value, and L_warm with its gradient alone. L_warm is of the batch's own pass."""
         out = rest(batch, embedded)
-        if self._warm is None or not self.training or not torch.is_grad_enabled():
+        if rest.side or self._warm is None or not self.training or not torch.is_grad_enabled():
             return out
         (warm, at), self._warm = self._warm, None
         gradient = torch.zeros_like(warm)
-        if len(at):
+        if len(at) or not rest.by_rows:
             leaf = warm.detach().requires_grad_()
             # Where rows do not meet in the loss, those of warm items add nothing to its gradient.
-            alone = not isinstance(task.ranker, TwoTower) and all(hook is self or hook.slices for hook in task.in_order)
-            rows = at if alone else torch.arange(len(embedded.static), device=at.device)
+            rows = at if rest.by_rows else torch.arange(len(embedded.static), device=at.device)
+            some = rows_of(batch, rows) if rest.by_rows else batch
             part = embedded.rows(rows)
-            ids = leaf if alone else part.static[:, self.slot].index_copy(0, at, leaf)
+            ids = leaf if rest.by_rows else part.static[:, self.slot].index_copy(0, at, leaf)
             static = self._put(part.static, ids)
             # Dropout draws in the next batch what it would draw without this pass.
             with torch.random.fork_rng(devices=[leaf.device] if leaf.is_cuda else []):
-                loss = rest(rows_of(batch, rows), part._replace(static=static)).loss
+                loss = rest.aside(some, part._replace(static=static)).loss
             weight = self.config.warm_every * len(rows) / len(batch)
             (gradient,) = torch.autograd.grad(loss * weight, leaf)
         handed_on = (warm * gradient).sum()

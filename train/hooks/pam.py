@@ -20,7 +20,7 @@ from coldrank.modules.inner_loop import InnerLoop, Weights
 from coldrank.modules.pam import Rows, route, support
 from coldrank.train.config import RunConfig
 from coldrank.train.errors import UserError
-from coldrank.train.hooks.hook import Dense, Hook
+from coldrank.train.hooks.hook import Hook, Rest
 from coldrank.train.hooks.pam_before import Before
 from coldrank.train.hooks.pam_enhancer import Enhancer
 from coldrank.train.hooks.pam_rows import RankerRows, TaskRows, TowerRows
@@ -68,36 +68,64 @@ class Pam(Hook):
         self.before = Before(config, features) if c.support_of == "previous" else None
         self._adapted: tuple[Weights, Tensor] | None = None
 
-    def dense(self, task: "RankingTask", rest: Dense, batch: Batch, embedded: Embedded) -> "Outputs":
-        """Training: query losses after the inner loop, and no logits. Evaluation: by the weights that each task was left with."""
+    def dense(self, task: "RankingTask", rest: Rest, batch: Batch, embedded: Embedded) -> "Outputs":
+        """The hooks inside have PAM's loss in the place of the model's; a side pass of theirs is judged by the weights that the
+        batch's own pass has adapted, as it will be served."""
+        if not (self.training and torch.is_grad_enabled()):
+            return rest.around(lambda batch, embedded, side: self._scored(task, batch, embedded))(batch, embedded)
+        paths: list[list[Weights]] = []
+
+        def learn(batch: Batch, embedded: Embedded, side: bool) -> "Outputs":
+            out, path = self._learnt(task, batch, embedded, paths[0] if paths else None, keep=not side)
+            paths.append([{name: w.detach() for name, w in weights.items()} for weights in path])
+            return out
+
+        return rest.around(learn)(batch, embedded)
+
+    def _learnt(
+        self, task: "RankingTask", batch: Batch, embedded: Embedded, path: list[Weights] | None, *, keep: bool
+    ) -> tuple["Outputs", list[Weights]]:
+        """Query losses after the inner loop, and no logits; the weights after each of its steps. path: these, if they are known.
+        keep: notes what is left of the batch after the step."""
         from coldrank.train.task import Outputs
 
-        rows = self.rows(task, batch, embedded)
-        split = self.split(batch)
-        start = self.start(task.ranker)
-        if self.training and torch.is_grad_enabled():
+        rows, split, start = self.rows(task, batch, embedded), self.split(batch), self.start(task.ranker)
+        if path is None:
             given, adapt_to = (
                 (rows, split.support) if self.before is None else self.before.rows(cast(TwoTower, task.ranker))
             )
             path = self.adapt(task, given, adapt_to, start, self.among(adapt_to))
-            loss, losses = self._query(task, rows, split.query, path)
-            if self.before is not None:
-                self.before.note(cast(TowerRows, rows), batch, split.task)
-            loss = self.config.gamma[0] * loss
-            if self.enhancer is not None:
-                assert isinstance(rows, TowerRows)
-                loss = loss + self.enhancer(self, task, rows, batch, split, start, path[-1])
-            self._adapted = {k: (w - start[k]).detach() for k, w in path[-1].items()}, adapt_to.count_tensor > 0
-            seen, logits, vectors = split.query, torch.zeros_like(batch.labels), None
-        else:
-            seen = Rows.of(split.task, self.config.tasks, torch.ones_like(split.task, dtype=torch.bool))
-            leaks = self.config.adapt_on_test_labels
-            weights = self._leaking(task, rows, seen, start) if leaks else self.served(start)
-            losses = rows.losses(seen)(weights)
-            loss = self.of_tasks(task, losses, seen).sum() / len(batch)
-            logits, vectors = rows.outputs(weights, split.task)
+            if keep:
+                added = {k: (w - start[k]).detach() for k, w in path[-1].items()}
+                self._adapted = added, adapt_to.count_tensor > 0
+        loss, losses = self._query(task, rows, split.query, path)
+        if keep and self.before is not None:
+            self.before.note(cast(TowerRows, rows), batch, split.task)
+        loss = self.config.gamma[0] * loss
+        if self.enhancer is not None:
+            assert isinstance(rows, TowerRows)
+            loss = loss + self.enhancer(self, task, rows, batch, split, start, path[-1])
+            if keep:
+                self.enhancer.note(batch, split.task, rows.sides.item)
+        return Outputs(loss, torch.zeros_like(batch.labels), self._sums(losses, batch, split.query)), path
+
+    def _scored(self, task: "RankingTask", batch: Batch, embedded: Embedded) -> "Outputs":
+        """By the weights that each task was left with."""
+        from coldrank.train.task import Outputs
+
+        rows, split, start = self.rows(task, batch, embedded), self.split(batch), self.start(task.ranker)
+        seen = Rows.of(split.task, self.config.tasks, torch.ones_like(split.task, dtype=torch.bool))
+        leaks = self.config.adapt_on_test_labels
+        weights = self._leaking(task, rows, seen, start) if leaks else self.served(start)
+        losses = rows.losses(seen)(weights)
+        loss = self.of_tasks(task, losses, seen).sum() / len(batch)
+        logits, vectors = rows.outputs(weights, split.task)
+        return Outputs(loss, logits, self._sums(losses, batch, seen), vectors)
+
+    def _sums(self, losses: Tensor, batch: Batch, seen: Rows) -> tuple[Tensor, Tensor]:
+        """Losses of rows [R, T] -> their sums and how many are known, [T]."""
         known = (~torch.isnan(batch.labels[seen.index])).sum(0).to(losses.dtype)
-        return Outputs(loss, logits, (losses.detach().sum(0), known), vectors)
+        return losses.detach().sum(0), known
 
     def rows(self, task: "RankingTask", batch: Batch, embedded: Embedded) -> TaskRows:
         """The batch before the part of the model that is adapted."""

@@ -84,7 +84,6 @@ class Enhancer(nn.Module):
         known = self.kept[items] & (items >= self.first)
         dressed = rows.sides.item.detach().clone()
         dressed[:, self.columns] = self.store[items]
-        self._remember(batch, split.task, items, rows.sides.item)
         loss = torch.zeros((), device=dressed.device)
         if c.gamma[1]:
             loss = loss + c.gamma[1] * self._instruct(rows, dressed, known & (split.task > c.cold), adapted)
@@ -118,9 +117,9 @@ class Enhancer(nn.Module):
         losses = rows.losses(query, pam.among(split.query))(weights)
         return (pam.of_tasks(task, losses, query) * scale).sum()
 
-    def _remember(self, batch: Batch, task: Tensor, items: Tensor, inputs: Tensor) -> None:
-        """Notes what cold items look like in this batch."""
-        c = self.config
+    def note(self, batch: Batch, task: Tensor, inputs: Tensor) -> None:
+        """Notes what cold items look like in this batch. task: of its rows [B]; inputs: what the item's tower reads [B, D]."""
+        c, items = self.config, batch.sparse[self.id].values()
         cold = (task == c.cold) & (items >= self.first)
         if c.store == "spread":
             low, high = (0, *c.cuts)[c.cold], c.cuts[c.cold]

@@ -48,11 +48,11 @@ def batch_and_task(folder, wanted, rows=64):
     return batch, task, hooks["pam"]
 
 
-def naive(task, batch, c, rates, own=None):
+def naive(task, batch, c, rates, own=None, embedded=None):
     """Query losses summed as in Eq. 11, with a loop over the tasks, and the weights of each after the inner steps. own: what each
-    task adds to the shared weights, [N, ...]."""
+    task adds to the shared weights, [N, ...]. embedded: in the place of the batch's own."""
     model, labels = task.ranker, batch.labels[:, 0]
-    sides = model.sides(task.embeddings(batch), batch.dense)
+    sides = model.sides(embedded or task.embeddings(batch), batch.dense)
     views = batch.keys["item_views"]
     names = [n for n, _ in model.named_parameters()]
 

@@ -1,0 +1,144 @@
+"""Side passes: nothing is kept from them, and MWUF's second pass has the gradient that it has on paper, with PAM around or inside."""
+
+from dataclasses import replace
+from itertools import permutations
+
+import pytest
+import torch
+from test_composed_hooks import MODELS, composed
+from test_mwuf_hook import some_batches, step, weights
+from test_pam import batch_and_task, naive
+
+from coldrank.models.embeddings import Embedded
+from coldrank.train import config as config_module
+from coldrank.train.config import validate
+from coldrank.train.errors import UserError
+from coldrank.train.hooks import make
+from coldrank.train.hooks.hook import Hook
+
+
+class Twice(Hook):
+    """Looks at other embeddings in a side pass, and throws away what it finds."""
+
+    slices = False
+
+    def dense(self, task, rest, batch, embedded):
+        out = rest(batch, embedded)
+        if self.training and torch.is_grad_enabled():
+            other = embedded._replace(static=embedded.static.detach() + 1.0)
+            assert rest.aside(batch, other).loss != out.loss
+        return out
+
+
+class Never(Hook):
+    def dense(self, task, rest, batch, embedded):
+        return task.rank(batch, embedded)
+
+
+class Again(Hook):
+    def dense(self, task, rest, batch, embedded):
+        rest(batch, embedded)
+        return rest(batch, embedded)
+
+
+@pytest.fixture
+def others(monkeypatch):
+    """Hooks of these names."""
+    found = {"twice": Twice, "never": Never, "again": Again}
+    monkeypatch.setattr(config_module, "NAMES", (*config_module.NAMES, *found))
+    made = {name: lambda *_, kind=kind: kind() for name, kind in found.items()}
+    monkeypatch.setattr(make, "HOOKS", make.HOOKS | made)
+
+
+ORDERS = [o for o in permutations(("twice", "mwuf", "pam")) if o[-1] != "twice"]
+
+
+@pytest.mark.tried("hooks", "a hook of one's own that makes a side pass around MWUF and PAM", "they keep nothing of it")
+@pytest.mark.parametrize("order", ORDERS, ids="-".join)
+@pytest.mark.parametrize("model", MODELS)
+def test_a_side_pass_leaves_no_trace(model, order, fitted, others):
+    found = []
+    for hooks in (order, tuple(name for name in order if name != "twice")):
+        previous = {"support_of": "previous"} if model == "towers" else {}
+        run = fitted(composed(model, hooks, **previous))
+        for number, batch in enumerate(some_batches(run, 3)):
+            step(run, batch, number)
+        found.append(weights(run))
+    assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
+
+
+@pytest.mark.tried("hooks", "a hook of one's own that leaves out the hooks inside it", "an error that names it, no run")
+@pytest.mark.parametrize(("name", "text"), [("never", "Never.dense calls its rest 0"), ("again", "Again.*2 times")])
+def test_a_hook_calls_its_rest_once(name, text, fitted, others):
+    run = fitted(composed("poso", (name, "mwuf")))
+    with pytest.raises(RuntimeError, match=text):
+        run.model(some_batches(run, 1)[0])
+
+
+@pytest.mark.tried(
+    "hooks", "pam,mwuf and mwuf,pam", "MWUF's networks get the gradient of PAM's loss with warm embeddings"
+)
+@pytest.mark.parametrize("order", [("pam", "mwuf"), ("mwuf", "pam")], ids="-".join)
+def test_the_networks_get_the_gradient_of_pam_s_loss(order, folder):
+    """In float64, against the loop over PAM's tasks. PAM inside: warm support rows adapt the weights. PAM outside: the weights
+    are those that the batch's own pass has adapted."""
+    wanted = composed("towers", order, gamma=(1.0, 0.0, 0.0))
+    batch, task, pam = batch_and_task(folder, replace(wanted, mwuf=replace(wanted.mwuf, warm_every=1)))
+    mwuf = task.hooks["mwuf"]
+    for p in mwuf.nets.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    mwuf.users.normal_()
+    mwuf.present[:] = True
+    nets = list(mwuf.nets.parameters())
+    found = torch.autograd.grad(task(batch).loss, nets)
+
+    embedded = task.embeddings(batch)
+    rows = batch.sparse["item_id"].values()
+    ids = mwuf.warmed(embedded.static, rows, batch.keys["item_views"])
+    cold = batch.keys["item_views"] < 60
+    slot = task.embeddings.places["item_id"]
+    static = embedded.static.detach().clone()
+    static[:, slot] = torch.where(cold.unsqueeze(1), ids, static[:, slot])
+    warm = Embedded(static, {}, embedded.pc)
+    settings, given = pam.config, None
+    if order[0] == "pam":
+        _, adapted = naive(task, batch, pam.config, pam.loop.rates)
+        given = {
+            name: torch.stack([(w[name] - p).detach() for w in adapted]) for name, p in task.ranker.named_parameters()
+        }
+        settings = replace(pam.config, steps=0)
+    total, _ = naive(task, batch, settings, pam.loop.rates, given, embedded=warm)
+    for ours, theirs in zip(found, torch.autograd.grad(total, nets), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-12)
+        assert ours.abs().max() > 0
+
+
+@pytest.mark.tried("hooks", "pam with mwuf.mode=warm_up", "refused: PAM adapts the towers that warm_up holds still")
+def test_pam_is_refused_beside_a_model_that_is_held_still():
+    wanted = composed("poso", ("pam", "mwuf"))
+    wanted = replace(
+        wanted, mwuf=replace(wanted.mwuf, mode="warm_up"), train=replace(wanted.train, warm_start="somewhere")
+    )
+    with pytest.raises(UserError, match=r"mwuf.mode='warm_up'.*'pam'"):
+        validate(wanted)
+
+
+@pytest.mark.tried("hooks", "pam with cold_weight=2 or train.precision=bf16", "refused: PAM's loss knows neither")
+@pytest.mark.parametrize(
+    ("field", "text"), [("cold", "cold_weight=2.0: 'pam'"), ("bf16", "train.precision='bf16': 'pam'")]
+)
+def test_what_pam_s_loss_does_not_know_is_refused(field, text):
+    wanted = composed("poso", ("pam",))
+    if field == "cold":
+        wanted = replace(wanted, cold_weight=2.0)
+    else:
+        wanted = replace(wanted, train=replace(wanted.train, precision="bf16"))
+    with pytest.raises(UserError, match=text):
+        validate(wanted)
+
+
+@pytest.mark.tried("configs and runs", "two_tower with train.precision=bf16", "refused: its towers train in float32")
+def test_bf16_is_refused_where_the_towers_do_not_know_it():
+    wanted = composed("towers", ())
+    with pytest.raises(UserError, match=r"train.precision='bf16': two_tower trains in float32"):
+        validate(replace(wanted, train=replace(wanted.train, precision="bf16")))
