@@ -1,6 +1,8 @@
 """A batch as the model takes it."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,28 +32,22 @@ class Batch(Pipelineable):
         return self.labels.shape[0]
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
-        """The batch on a device; the keys stay where they are."""
-        return Batch(
-            self.sparse.to(device, non_blocking),
-            self.dense.to(device, non_blocking=non_blocking),
-            self.sequence_lengths.to(device, non_blocking=non_blocking),
-            self.labels.to(device, non_blocking=non_blocking),
-            self.keys,
-        )
+        """The batch on a device; keys and unknown ids stay where they are."""
+        return self._mapped(lambda part: part.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Batch":
         """The batch in page-locked memory, from which a GPU copies while it computes; keys and unknown ids stay where they are."""
-        return Batch(
-            self.sparse.pin_memory(),
-            self.dense.pin_memory(),
-            self.sequence_lengths.pin_memory(),
-            self.labels.pin_memory(),
-            self.keys,
-            self.unknown,
-        )
+        return self._mapped(lambda part: part.pin_memory())
 
     def record_stream(self, stream: torch.Stream) -> None:
         """Keeps the memory until the stream has used it."""
-        self.sparse.record_stream(stream)
-        for t in (self.dense, self.sequence_lengths, self.labels):
-            t.record_stream(stream)
+        for part in self._for_device().values():
+            part.record_stream(stream)
+
+    def _mapped(self, change: Callable[[Any], Any]) -> "Batch":
+        return replace(self, **{name: change(part) for name, part in self._for_device().items()})
+
+    def _for_device(self) -> dict[str, Any]:
+        """What a device computes with: every field but the dictionaries, so that none can be forgotten."""
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: part for name, part in parts.items() if not isinstance(part, dict)}
