@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from coldrank.modules.checks import check_sizes, check_width
+from coldrank.modules.checks import check_lengths, check_sizes, check_width
 from coldrank.modules.gate import PersonalizedGate, separate_draws
 from coldrank.modules.linear import uniform_weight
 
@@ -36,25 +36,29 @@ class MultiheadAttention(nn.Module):
         self.value = uniform_weight(heads, sequence_dim, head_dim, fan_in=sequence_dim)
 
     def forward(self, query: Tensor, sequence: Tensor, lengths: Tensor, pc: Tensor | None = None) -> Tensor:
-        """query: float [B, query_dim], sequence: float [B, L, sequence_dim], finite, lengths: int64 [B].
+        """query: float [B, query_dim], sequence: float [B, L, sequence_dim], lengths: int64 [B] in 0 .. L.
 
         Returns [B, H * head_dim].
-        Only positions 0 .. lengths - 1 are seen; an empty sequence yields zeros. pc is ignored.
+        Only positions 0 .. lengths - 1 are seen, whatever the others hold; an empty sequence yields zeros. pc is ignored.
+        ValueError for lengths that are below 0 or above L.
         """
         check_width("query", query, self.query_dim)
+        check_lengths(lengths, sequence)
         return self.read(self.query(query), sequence, lengths, pc)
 
     @torch.jit.export
     def read(self, q: Tensor, sequence: Tensor, lengths: Tensor, pc: Tensor | None = None) -> Tensor:
         """`forward` from q = W^Q x_non, float [B, H * head_dim], on. B may be a multiple of the number of sequences: each is
         then read by as many queries in turn."""
+        sequence = without_padding(sequence, lengths)
         context = attend(self._weights(q, sequence, lengths), sequence, lengths)
         return _project(context, self.value).flatten(1)
 
     def weights(self, query: Tensor, sequence: Tensor, lengths: Tensor, pc: Tensor | None = None) -> Tensor:
         """Arguments of `forward` -> attention weights [B, H, L]: what `attention_weights` gives for Q W^K."""
         check_width("query", query, self.query_dim)
-        return self._weights(self.query(query), sequence, lengths)
+        check_lengths(lengths, sequence)
+        return self._weights(self.query(query), without_padding(sequence, lengths), lengths)
 
     def _weights(self, q: Tensor, sequence: Tensor, lengths: Tensor) -> Tensor:
         check_width("sequence", sequence, self.sequence_dim)
@@ -122,11 +126,13 @@ class PosoMultiheadAttention(nn.Module):
     def forward(self, query: Tensor, sequence: Tensor, lengths: Tensor, pc: Tensor | None = None) -> Tensor:
         """Arguments and result of `MultiheadAttention.forward`; pc: float [B, pc_dim] is required."""
         check_width("query", query, self.query_dim)
+        check_lengths(lengths, sequence)
         return self.read(self.query(query), sequence, lengths, pc)
 
     @torch.jit.export
     def read(self, q: Tensor, sequence: Tensor, lengths: Tensor, pc: Tensor | None = None) -> Tensor:
         """As `MultiheadAttention.read`; q: float [B, query_folds * H * head_dim], pc: [B, pc_dim], or [1, pc_dim] for all."""
+        sequence = without_padding(sequence, lengths)
         context = attend(self._weights(q, sequence, lengths, pc), sequence, lengths)
         gates: Tensor = self.value_gate(pc)
         gates = gates.view(gates.shape[0], self.key_folds, self.heads, self.value_folds, self.gate_width)
@@ -137,7 +143,8 @@ class PosoMultiheadAttention(nn.Module):
     def weights(self, query: Tensor, sequence: Tensor, lengths: Tensor, pc: Tensor | None = None) -> Tensor:
         """Arguments of `forward` -> attention weights [B, key_folds * H, L]: those of fold 0's heads, then of fold 1's."""
         check_width("query", query, self.query_dim)
-        return self._weights(self.query(query), sequence, lengths, pc)
+        check_lengths(lengths, sequence)
+        return self._weights(self.query(query), without_padding(sequence, lengths), lengths, pc)
 
     def _weights(self, q: Tensor, sequence: Tensor, lengths: Tensor, pc: Tensor | None) -> Tensor:
         check_width("sequence", sequence, self.sequence_dim)
@@ -148,8 +155,15 @@ class PosoMultiheadAttention(nn.Module):
         return attention_weights(probes / math.sqrt(self.head_dim), sequence, lengths)
 
 
+def without_padding(sequence: Tensor, lengths: Tensor) -> Tensor:
+    """Zeros at the positions past a sequence's length: NaN or infinity there would outlast a weight of 0, in the result and in
+    the gradients. sequence: float [B, L, D], lengths: int64 [B] -> [B, L, D]."""
+    padded = torch.arange(sequence.shape[1], device=sequence.device) >= lengths.unsqueeze(1)
+    return sequence.masked_fill(padded.unsqueeze(2), 0.0)
+
+
 def attention_weights(probes: Tensor, sequence: Tensor, lengths: Tensor) -> Tensor:
-    """softmax(probes . x)_l over the valid positions l < lengths.
+    """softmax(probes . x)_l over the valid positions l < lengths; the others must be finite.
 
     probes: float [B, R, D], sequence: float [S, L, D], lengths: int64 [S] -> [B, R, L]; B is S or a multiple, with as many
     probes in turn for each sequence. An empty sequence keeps its

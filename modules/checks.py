@@ -1,5 +1,6 @@
 """Checks of sizes, at construction and at the call, whose errors name the argument at fault."""
 
+import torch
 from torch import Tensor
 
 
@@ -21,3 +22,18 @@ def check_width(name: str, x: Tensor, width: int) -> None:
     """Raise ValueError unless the last dimension of `x` is `width` (scriptable)."""
     if x.dim() < 2 or x.shape[-1] != width:
         raise ValueError(f"{name} has shape {list(x.shape)}: it must be [batch, ..., {width}]")
+
+
+def check_lengths(lengths: Tensor, sequence: Tensor) -> None:
+    """Raise ValueError unless `lengths` holds a number of positions of `sequence` [B, L, D] for each sample (scriptable). On a GPU
+    the values are checked by torch's own assertion, for which nothing waits."""
+    if lengths.shape != sequence.shape[:1] or lengths.is_floating_point():
+        raise ValueError(f"lengths has shape {list(lengths.shape)}: it must be [{sequence.shape[0]}] whole numbers")
+    right = ((lengths >= 0) & (lengths <= sequence.shape[1])).all()
+    if lengths.device.type != "cpu":
+        torch._assert_async(right)
+    elif not bool(right):
+        low, high = int(lengths.min()), int(lengths.max())
+        raise ValueError(
+            f"lengths has {low} to {high}: they must be in 0 to {sequence.shape[1]}, the positions there are"
+        )

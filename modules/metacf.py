@@ -68,11 +68,14 @@ class MetaCF(nn.Module):
 
     def forward(self, items: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
         """items: float [B, L, D], the vectors of the users' items. labels: float [B, L], 1 for a positive item and 0 for a
-        negative one. weights: float [B, L], of the events in the loss; 0 where there is no event. -> p_u^K, float [B, D].
+        negative one. weights: float [B, L], of the events in the loss; 0 where there is no event, and items and labels may be
+        anything, NaN as well. -> p_u^K, float [B, D].
 
         ValueError for items of another width.
         """
         check_width("items", items, self.dim)
+        nothing = weights == 0
+        items, labels = items.masked_fill(nothing.unsqueeze(2), 0.0), labels.masked_fill(nothing, 0.0)
         p = self.initial(items, labels, weights)
         return logistic_steps(p, items, labels, weights, self.rates, self.first_order)
 

@@ -44,6 +44,7 @@ def two_layers(in_dim: int, hidden: int, out_dim: int) -> nn.Sequential:
 
 
 def mean_users(users: Tensor, present: Tensor) -> Tensor:
-    """Mean over the users that are present: users float [B, K, U], present bool [B, K] -> [B, U], zeros without any."""
+    """Mean over the users that are present: users float [B, K, U], present bool [B, K] -> [B, U], zeros without any; what is
+    not there may be anything, NaN as well."""
     weights = present.to(users.dtype).unsqueeze(1)
-    return torch.bmm(weights, users).squeeze(1) / weights.sum(2).clamp(min=1.0)
+    return torch.bmm(weights, users.masked_fill(~present.unsqueeze(2), 0.0)).squeeze(1) / weights.sum(2).clamp(min=1.0)
