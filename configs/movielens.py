@@ -119,6 +119,6 @@ def _metacf(config: RunConfig) -> RunConfig:
         config,
         features=(user, *config.features),
         tables=(Table(name="user", rows=2, dim=16), *config.tables),
-        metacf=replace(config.metacf, signal="hist_satisfied", below_views=1_000_000),
+        metacf=replace(config.metacf, signal="hist_satisfied", max_views=1_000_000),
     )
     return parts.metacf(config)

@@ -11,7 +11,7 @@ from coldrank.modules import MetaCF
 
 
 class AdaptedUsers(nn.Module):
-    """What a model reads of a user with fewer than `below_views` events: p_u^K for the row of the user table. Scriptable: what
+    """What a model reads of a user with at most `max_views` events: p_u^K for the row of the user table. Scriptable: what
     training and serving share.
 
     user, items: the features of the user's id and of the history's item ids, whose tables are equally wide. signal: the column
@@ -29,12 +29,12 @@ class AdaptedUsers(nn.Module):
         user: str,
         items: str,
         signal: str,
-        below_views: int,
+        max_views: int,
         fraction: float,
     ) -> None:
         super().__init__()
-        if not 0 <= fraction <= 1 or below_views < 0:
-            raise ValueError(f"fraction={fraction} must be in 0..1, below_views={below_views} not below 0")
+        if not 0 <= fraction <= 1 or max_views < 0:
+            raise ValueError(f"fraction={fraction} must be in 0..1, max_views={max_views} not below 0")
         static = [f for f in features.sparse if f.role not in ("sequence", "pc")]
         if user not in [f.name for f in static if f.kind == "id" and not f.many]:
             raise ValueError(f"user={user!r}: no feature of one id outside sequences has this name")
@@ -55,7 +55,7 @@ class AdaptedUsers(nn.Module):
         self.signals = signals[0].name
         self.power = 3 ** (len(signals[0].columns) - 1 - signals[0].columns.index(signal))
         self.metacf = metacf
-        self.below_views, self.fraction = below_views, fraction
+        self.max_views, self.fraction = max_views, fraction
 
     def forward(self, static: Tensor, sequence: Tensor, codes: Tensor, views: Tensor) -> Tensor:
         """static: float [B, S], the embeddings outside sequences. sequence: float [B, L, E], of the sequence `self.sequence`. codes:
@@ -65,7 +65,7 @@ class AdaptedUsers(nn.Module):
         known = (codes >= 0) & (signal >= 0)
         first, end = self.items
         p = self.metacf(sequence[:, :, first:end], (signal > 0).to(static.dtype), known.to(static.dtype))
-        share = (views < self.below_views).to(static.dtype) * self.fraction
+        share = (views <= self.max_views).to(static.dtype) * self.fraction
         first, end = self.user
         user = torch.lerp(static[:, first:end], p, share.unsqueeze(1))
         return torch.cat([static[:, :first], user, static[:, end:]], 1)

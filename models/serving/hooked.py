@@ -98,7 +98,7 @@ class WarmItems(nn.Module):
             raise ValueError(f"{state.item}: is warmed up by what differs between candidates; so must this")
         self.users = Rows([state.users.flatten(0, 1)], layout.precision)
         self.register_buffer("present", state.present.clone())
-        self.below_views, self.shared_row = state.below_views, state.shared_row
+        self.max_views, self.shared_row = state.max_views, state.shared_row
 
     def forward(self, looked: Looked) -> Looked:
         request, candidate = looked.request, looked.candidate
@@ -109,7 +109,7 @@ class WarmItems(nn.Module):
         ids = its.static[:, first:end]
         side = spread(self.features(request.static, candidate.static), rows)
         warm: Tensor = self.nets(ids, side.expand(rows, -1), self.mean(looked.rows[self.name], views))
-        ids = torch.where((views < self.below_views).unsqueeze(1), warm, ids)
+        ids = torch.where((views <= self.max_views).unsqueeze(1), warm, ids)
         static = torch.cat([its.static[:, :first], ids, its.static[:, end:]], 1)
         new = Side(static, its.dense, its.pc)
         return with_sides(looked, request, new) if self.side == 1 else with_sides(looked, new, candidate)
@@ -135,5 +135,5 @@ class WarmState:
     item: str
     side: list[int]
     views: str
-    below_views: int
+    max_views: int
     shared_row: bool

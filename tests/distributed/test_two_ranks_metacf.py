@@ -27,8 +27,8 @@ def test_two_ranks_learn_what_one_rank_learns(tmp_path, learner, hooks):
     tables = tuple(
         Table(name="user", rows=64, dim=8, mapping="vocabulary") if t.name == "user" else t for t in base.tables
     )
-    metacf = replace(base.metacf, below_views=15, learner=learner)
-    mwuf = replace(base.mwuf, below_views=60, users=8, refresh=2)
+    metacf = replace(base.metacf, max_views=14, learner=learner)
+    mwuf = replace(base.mwuf, max_views=59, users=8, refresh=2)
     config = replace(base, tables=tables, hooks=hooks, metacf=metacf, mwuf=mwuf)
     config = replace(config, sharding=ShardingConfig(default="row_wise"))
     path = tmp_path / "metacf.json"

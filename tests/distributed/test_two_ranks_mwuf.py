@@ -21,7 +21,7 @@ STEPS = 8
 def test_two_ranks_learn_and_remember_what_one_rank_does(tmp_path, sharding):
     """Losses, tables with the common initialisation, networks, and the users of every item."""
     base = growing()
-    mwuf = replace(base.mwuf, below_views=60, users=8, refresh=2)
+    mwuf = replace(base.mwuf, max_views=59, users=8, refresh=2)
     config = replace(base, hooks=("mwuf",), mwuf=mwuf, sharding=ShardingConfig(default=sharding))
     path = tmp_path / "mwuf.json"
     path.write_text(json.dumps(to_dict(config)))

@@ -53,7 +53,7 @@ def _warm_items(hook: MwufHook, config: RunConfig) -> Made:
         item=config.mwuf.item,
         side=hook.get_buffer("side_columns").tolist(),
         views=ITEM_VIEWS,
-        below_views=config.mwuf.below_views,
+        max_views=config.mwuf.max_views,
         shared_row=hook.shared_row,
     )
     return lambda layout: WarmItems(state, layout)

@@ -12,7 +12,7 @@ NAMES: tuple[str, ...] = ("metacf", "mwuf", "pam")
 
 @dataclass(kw_only=True, slots=True)
 class MetaCFConfig:
-    """The embedding of a user with fewer than `below_views` events is one adapted to them (docs/metacf.md).
+    """The embedding of a user with at most `max_views` events is one adapted to them (docs/metacf.md).
 
     user, items: the features of the user's id and of the history's items; their tables are equally wide. signal: the column of
     the history's signals that tells a positive event from a negative one.
@@ -23,7 +23,7 @@ class MetaCFConfig:
     user: str = "user_id"
     items: str = "hist_item_id"
     signal: str = "hist_long_view"
-    below_views: int = 11
+    max_views: int = 10
     learner: Literal["general", "linear", "neural"] = "neural"
     hidden: int = 32
     steps: int = 5

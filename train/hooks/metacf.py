@@ -38,7 +38,7 @@ class MetaCFHook(Hook):
                 user=c.user,
                 items=c.items,
                 signal=c.signal,
-                below_views=c.below_views,
+                max_views=c.max_views,
                 fraction=c.fraction,
             )
         except ValueError as error:

@@ -89,7 +89,7 @@ class MwufHook(Hook):
         static = embedded.static
         rows = candidates(batch.sparse, self.key)
         views = batch.keys["item_views"].to(static.device, non_blocking=True)
-        cold = views < self.config.below_views
+        cold = views <= self.config.max_views
         ids = batch.keys["user_id"].to(static.device, non_blocking=True)
         trains = self.training and torch.is_grad_enabled()
         # Which rows train the networks depends on the rows alone, so that it is the same on any number of ranks.
@@ -148,7 +148,7 @@ class MwufHook(Hook):
                     part.set(0.0)
         if run.config.train.warm_start and not self.views.any():
             # The model knows its items; those that have come with a batch are told apart by it.
-            self.views[rows_with_an_id(run.encoder.maps[self.table], len(self.views))] = self.config.below_views
+            self.views[rows_with_an_id(run.encoder.maps[self.table], len(self.views))] = self.config.max_views + 1
         grown = taken.grown.get(self.table)
         if grown is not None:
             new = grown.rows.to(self.views.device)
@@ -156,9 +156,9 @@ class MwufHook(Hook):
         if not self.config.common_init:
             return
         rows = candidates(taken.batch.sparse, self.key).to(self.views.device)
-        begun = taken.batch.keys["item_views"].to(self.views.device) < self.config.below_views
+        begun = taken.batch.keys["item_views"].to(self.views.device) <= self.config.max_views
         new = of_all_ranks(rows[begun & (self.views[rows] == 0)]).unique()
-        old = self.views >= self.config.below_views
+        old = self.views > self.config.max_views
         if self.shared_row:
             new, old[0] = new[new > 0], False
         if self.steps % self.config.refresh == 0 and old.any():

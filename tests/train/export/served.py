@@ -60,8 +60,8 @@ def hooked(base: RunConfig, *hooks: str) -> RunConfig:
         base,
         tables=tables,
         hooks=hooks,
-        mwuf=MwufConfig(below_views=100, users=4),
-        metacf=MetaCFConfig(below_views=100, steps=2, rate=0.5, signal="hist_like"),
+        mwuf=MwufConfig(max_views=99, users=4),
+        metacf=MetaCFConfig(max_views=99, steps=2, rate=0.5, signal="hist_like"),
         pam=PamConfig(cuts=(20, 60, 120)),
     )
 

@@ -31,7 +31,7 @@ def of(module: str) -> dict[str, Callable[[], RunConfig]]:
 def with_hooks(arm: Callable[[], RunConfig], *hooks: str) -> Callable[[], RunConfig]:
     """An arm with hooks, whose limits part the few events."""
     base = arm()
-    mwuf = MwufConfig(below_views=8, users=4, item=base.mwuf.item, user=base.mwuf.user)
+    mwuf = MwufConfig(max_views=7, users=4, item=base.mwuf.item, user=base.mwuf.user)
     return lambda: replace(base, hooks=hooks, mwuf=mwuf, pam=replace(base.pam, cuts=(1, 4, 12)))
 
 

@@ -38,7 +38,7 @@ def composed(model: str, hooks: tuple[str, ...], *, steps=0, fraction=1.0, commo
         hooks=hooks,
         pam=PamConfig(**settings),
         metacf=replace(base.metacf, fraction=fraction),
-        mwuf=replace(base.mwuf, below_views=60, users=8, refresh=2, common_init=common_init),
+        mwuf=replace(base.mwuf, max_views=59, users=8, refresh=2, common_init=common_init),
         train=replace(base.train, steps=steps, log_every=1, checkpoint_every=2),
     )
 

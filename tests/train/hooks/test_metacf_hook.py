@@ -27,7 +27,7 @@ def with_metacf(base: RunConfig | None = None, **fields: object) -> RunConfig:
     tables = tuple(
         Table(name="user", rows=64, dim=8, mapping="vocabulary") if t.name == "user" else t for t in base.tables
     )
-    metacf = replace(base.metacf, below_views=BELOW, steps=2, **fields)  # type: ignore[arg-type]
+    metacf = replace(base.metacf, max_views=BELOW - 1, steps=2, **fields)  # type: ignore[arg-type]
     return replace(base, tables=tables, hooks=("metacf",), metacf=metacf)
 
 
