@@ -37,11 +37,12 @@ def main() -> None:
         parser.error(
             f"--config {args.config}: has no arm 'base' to compare with; it has {', '.join(found) or 'no arms'}"
         )
+    configs = [config for arm in found.values() if isinstance(config := arm(), RunConfig)]
     titles: dict[str, Callable[[RunConfig], RunConfig]] = {
         "Widths as configured": lambda config: config,
         f"Every width but the gates' and the code's times {WIDER}": lambda config: wider(config, WIDER),
     }
-    text = "\n".join(f"{title}:\n\n{table(change(a()) for a in found.values())}\n" for title, change in titles.items())
+    text = "\n".join(f"{title}:\n\n{table(map(change, configs))}\n" for title, change in titles.items())
     print(text)
     if args.out:
         partial = args.out.with_name(args.out.name + ".partial")

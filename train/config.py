@@ -1,9 +1,6 @@
 """The configuration of a run: what an arm returns, what `config.json` holds, what `--set a.b=c` changes."""
 
 import dataclasses
-import difflib
-import importlib
-import inspect
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,11 +13,13 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from coldrank.models.features import Feature, FeatureSet, Table
 from coldrank.models.ranker import RankerConfig
 from coldrank.models.two_tower import TwoTowerConfig
+from coldrank.train.arms import candidates, find_arm
 from coldrank.train.errors import UserError
 from coldrank.train.hooks.config import NAMES, MetaCFConfig, company_problem
 from coldrank.train.hooks.mwuf_config import MwufConfig
 from coldrank.train.hooks.pam_config import PamConfig
 from coldrank.train.metrics import CohortConfig
+from coldrank.train.overrides import override, with_new_names
 from coldrank.train.plan.config import ShardingConfig
 from coldrank.train.retrieval import RetrievalConfig, two_tower_problem
 
@@ -154,10 +153,8 @@ class RunConfig:
 
 _PARTS = (DataConfig, OptimConfig, TrainConfig, RankerConfig, CohortConfig, ShardingConfig, Feature, Table)
 for _class in (RunConfig, MetaCFConfig, MwufConfig, TwoTowerConfig, RetrievalConfig, PamConfig, *_PARTS):
-    _class.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[union-attr]
+    _class.__pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)  # type: ignore[union-attr]
 _ADAPTER = TypeAdapter(RunConfig)
-# Fields that hold something for some of the tables: `--set` may name another.
-_BY_TABLE = ("optim.table_lr_scale", "sharding.tables")
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
@@ -169,83 +166,40 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
 def from_dict(values: dict[str, Any], source: str = "config") -> RunConfig:
     """Builds and validates a config. Raises UserError that names the field, the value and what would be right."""
     try:
-        config = _ADAPTER.validate_python(values)
+        config = _ADAPTER.validate_python(with_new_names(values) if isinstance(values, dict) else values)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{source}: {where}={first['input']!r}: {first['msg'].lower()}") from None
+        where = ".".join(str(part) for part in first["loc"]) or "the config"
+        value = "" if first["type"] == "missing" else f"={first['input']!r}"
+        raise UserError(f"{source}: {where}{value}: {first['msg'].lower()}") from None
     validate(config)
     return config
 
 
 def load(source: str, overrides: list[str] | None = None) -> RunConfig:
     """Loads `package.module:function`, `package.module` for the arm that it names in `DEFAULT`, or a `config.json`, then applies
-    `a.b=c` overrides, then validates."""
+    `a.b=c` overrides, then validates. Raises UserError on one line."""
     if source.endswith(".json"):
         try:
             values = json.loads(Path(source).read_text())
-        except (OSError, json.JSONDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise UserError(f"--config {source}: {error}") from None
     else:
-        values = to_dict(_arm(source))
-    for override in overrides or []:
-        _override(values, override)
+        config = find_arm(source, RunConfig)
+        try:
+            values = to_dict(config)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"--config {source}: a field holds what a config.json cannot: {error}") from None
+    if overrides and not isinstance(values, dict):
+        raise UserError(f"--config {source}: is no config: a {type(values).__name__}")
+    for text in overrides or []:
+        override(values, text)
     return from_dict(values, source)
 
 
-def _arm(source: str) -> RunConfig:
-    module_name, _, function = source.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f"--config {source}: no module {error.name!r}; write package.module:function, or a .json"
-        ) from None
-    found = arms(module)
-    function = function or getattr(module, "DEFAULT", "")
-    if function not in found:
-        wanted = f"arm {function!r}" if function else "DEFAULT arm"
-        raise UserError(f"--config {source}: {module_name} has no {wanted}; it has {', '.join(found)}")
-    return found[function]()
-
-
 def arms(module: ModuleType) -> dict[str, Callable[[], RunConfig]]:
-    """The arms of a config module: its functions without arguments, imported ones too, that are declared to return a
-    RunConfig."""
-    found: dict[str, Callable[[], RunConfig]] = {}
-    for name, function in inspect.getmembers(module, inspect.isfunction):
-        returns = function.__annotations__.get("return")
-        if isinstance(returns, str):  # the module postpones its annotations
-            returns = RunConfig if returns.rpartition(".")[2] == RunConfig.__name__ else None
-        if returns is RunConfig and not inspect.signature(function).parameters:
-            found[name] = function
-    return found
-
-
-def _override(values: dict[str, Any], override: str) -> None:
-    path, equals, text = override.partition("=")
-    if not equals:
-        raise UserError(f"--set {override}: write field=value, for example --set train.steps=200")
-    *parents, last = path.split(".")
-    node: Any = values
-    for depth, part in enumerate([*parents, last]):
-        new = ".".join(parents) in _BY_TABLE and depth == len(parents)
-        if not isinstance(node, dict) or (part not in node and not new):
-            have = sorted(node) if isinstance(node, dict) else []
-            near = difflib.get_close_matches(part, have, 1)
-            hint = (
-                f"did you mean {near[0]!r}?" if near else f"there are {', '.join(have)}" if have else "it has no fields"
-            )
-            raise UserError(f"--set {override}: no field {'.'.join(path.split('.')[: depth + 1])!r}; {hint}")
-        if depth < len(parents):
-            node = node[part]
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
-        value = text
-    if isinstance(node.get(last), list) and not isinstance(value, list):
-        value = [part.strip() for part in str(value).strip("[]").split(",") if part.strip()]
-    node[last] = value
+    """What may be an arm in a config module, by name; none is called."""
+    return candidates(module, RunConfig)
 
 
 def validate(config: RunConfig) -> FeatureSet:

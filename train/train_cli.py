@@ -72,7 +72,12 @@ def add_data(p: argparse.ArgumentParser) -> None:
 def add_set(p: argparse.ArgumentParser) -> None:
     """Adds --set."""
     p.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a config field, e.g. train.steps=200"
+        "--set",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change config fields, e.g. --set train.steps=200 seed=2",
     )
 
 
@@ -142,13 +147,20 @@ def is_restart() -> bool:
 
 
 def _diff(source: str, config: "RunConfig") -> str:
-    """Difference to the arm `base` of the same module; to nothing when a config.json is repeated."""
+    """Difference to the arm `base` of the same module, if it has one; to nothing when a config.json is repeated."""
+    from coldrank.train.arms import find_arm
+    from coldrank.train.config import RunConfig, arms
     from coldrank.train.difference import difference
 
     if source.endswith(".json"):
         return f"repeats {source}\n"
-    base = getattr(importlib.import_module(source.partition(":")[0]), "base", None)
-    return difference(config, base()) if base else ""
+    module = source.partition(":")[0]
+    if "base" not in arms(importlib.import_module(module)):
+        return ""
+    try:
+        return difference(config, find_arm(f"{module}:base", RunConfig))
+    except UserError as error:  # the arm has no need of it
+        return f"no base to compare with: {error}\n"
 
 
 def _evaluate(args: argparse.Namespace) -> None:
