@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from coldrank.train.data.events import Events
+from coldrank.train.data.folder import LeftOut
 from coldrank.train.data.kuairand import DEFAULT_TASKS, OUTCOMES, open_kuairand
 from coldrank.train.data.log import EventLog
 from coldrank.train.data.movielens import open_movielens
@@ -171,9 +172,20 @@ def run(args: argparse.Namespace) -> None:
     )
     content = prepare(log, args.out, split, options)
     counts = content["counts"]
+    print(_what_was_read(content))
     rows = ", ".join(f"{s} {content['splits'][s]['rows']:,}" for s in SPLITS)
     print(f"{args.out}: {counts['users']:,} users, {counts['items']:,} items; samples: {rows}")
     print(f"{counts['duplicates_dropped']:,} of {counts['events_read']:,} rows were exact duplicates and dropped")
+
+
+def _what_was_read(content: dict[str, Any]) -> str:
+    """How much was read, and what of the folder was not."""
+    read = {"file": "files_read", "row": "events_read", "day": "days_read"}
+    amounts = ", ".join(
+        f"{content['counts'][key]:,} {one}{'s' * (content['counts'][key] != 1)}" for one, key in read.items()
+    )
+    left_out = "; ".join(str(LeftOut(**left)) for left in content["left_out"])
+    return f"{amounts} read; left out: {left_out or 'nothing'}"
 
 
 def _names(text: str) -> list[str]:

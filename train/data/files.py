@@ -1,12 +1,15 @@
 """Reading CSV and Parquet files, with errors that name file, column and row."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal, InvalidOperation
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from coldrank.train.data.folder import folder_values, typed
 from coldrank.train.data.log import LogFile
 from coldrank.train.errors import UserError
 from coldrank.train.parquet import scan_parquet
@@ -32,7 +35,8 @@ class CsvFile:
     names: tuple[str, ...] = ()
 
     def log_file(self) -> LogFile:
-        return LogFile(self.path, self._scan(self.schema), self.explain)
+        frame = self._scan(self.schema)
+        return LogFile(self.path, frame, self.explain, self._open(infer_schema=False).head(1).collect().is_empty())
 
     def read(self) -> pl.DataFrame:
         try:
@@ -88,9 +92,57 @@ def parquet_file(path: Path, required: Collection[str] = ()) -> LogFile:
     try:
         frame = scan_parquet(path)
         check_columns(path, frame.collect_schema().names(), required)
+        rows = frame.select(pl.len()).collect().item()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UserError(f"{path}: {first_line(error)}") from None
-    return LogFile(path, frame, lambda error: UserError(f"{path}: {first_line(error)}"))
+    return LogFile(path, frame, lambda error: UserError(f"{path}: {first_line(error)}"), rows == 0)
+
+
+def with_folder_columns(files: Sequence[LogFile], root: Path) -> list[LogFile]:
+    """The files with the columns that the names of their folders below `root` hold, in one type over all files.
+
+    A column that a file holds itself stays. Raises UserError, with the row, where it has another value than the folder.
+    """
+    texts = [folder_values(file.path, root) for file in files]
+    types = {n: typed([t[n] for t in texts if n in t]) for n in dict.fromkeys(n for t in texts for n in t)}
+    result = []
+    for file, values in zip(files, texts, strict=True):
+        held = file.frame.collect_schema().names()
+        for name in (n for n in values if n in held):
+            _same_as_folder(file, name, values[name])
+        new = []
+        for name, text in ((n, t) for n, t in values.items() if n not in held):
+            kind, convert = types[name]
+            new.append(pl.lit(None if text is None else convert(text), kind).alias(name))
+        result.append(replace(file, frame=file.frame.with_columns(new)))
+    return result
+
+
+def _same_as_folder(file: LogFile, name: str, text: str | None) -> None:
+    try:
+        column = file.frame.select(name).collect().to_series()
+    except pl.exceptions.PolarsError as error:
+        raise file.explain(error) from None
+    firsts = column.arg_unique().sort()
+    for row, value in zip(firsts, column.gather(firsts), strict=True):
+        if not _says(text, value):
+            raise UserError(
+                f"{file.path}: column {name}, row {row + 1}: {value!r}, but the folder says {name}={text or 'null'}"
+            )
+
+
+def _says(text: str | None, value: Any) -> bool:
+    """Whether the text of a folder's name is a value of a file."""
+    if value is None or (isinstance(value, float) and isnan(value)):
+        return text is None
+    if text is None:
+        return False
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        try:
+            return Decimal(text) == value
+        except InvalidOperation:
+            return False
+    return text.lower() == str(value).lower() if isinstance(value, bool) else text in (value, str(value))
 
 
 def whole_numbers(frame: pl.DataFrame) -> pl.DataFrame:

@@ -1,23 +1,27 @@
 """KuaiRand (Pure and 1K) as an event log: the official file layout and columns.
 
-Read are `log_*.csv` (or .parquet), `user_features_*.csv` and `video_features_basic_*.csv`, in the folder or in its
-`data/`. `video_features_statistic_*.csv` is never read: it sums up the whole log, so it knows the future of every
+Read are `log_*.csv` (or .parquet), `user_features_*.csv` and `video_features_basic_*.csv`, in any case, in the folder or in
+its `data/`. `video_features_statistic_*.csv` is never read: it sums up the whole log, so it knows the future of every
 event. The user features are the publisher's snapshot, taken once; when it was taken is not known.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 from tqdm import tqdm
 
 from coldrank.train.data.events import check_table
-from coldrank.train.data.files import CsvFile, Schema, parquet_file, whole_numbers
+from coldrank.train.data.files import CsvFile, Schema, first_line, parquet_file, whole_numbers
+from coldrank.train.data.folder import PARQUET, Folder
 from coldrank.train.data.log import Column, EventLog, Group, LogFile, LogSpec
 from coldrank.train.errors import UserError
 
 DEFAULT_TASKS = ("long_view", "finish_view", "like", "follow", "click")
 UTC_OFFSET_H = 8.0
+# How the names of the feature files begin.
+_USERS, _ITEMS = "user_features_", "video_features_basic_"
 _IDS = {"user_id": pl.Int64, "video_id": pl.Int64, "time_ms": pl.Int64}
 _FLAGS = (
     "is_click",
@@ -81,20 +85,35 @@ def open_kuairand(
     for option, names in (("--tasks", tasks), ("--signals", signals)):
         if unknown := set(names) - set(OUTCOMES):
             raise UserError(f"{option}: {min(unknown)!r} is unknown; choose among {', '.join(OUTCOMES)}")
-    root = folder if any(folder.glob("log_*")) else folder / "data"
-    paths = sorted(p for p in root.glob("log_*") if p.suffix in (".csv", ".parquet"))
-    paths = [p for p in paths if include_random or not p.name.startswith("log_random")]
-    if not paths:
-        raise UserError(f"--data {folder}: no log_*.csv or log_*.parquet there or in its folder data")
-    files = [_log_file(p) for p in paths]
+    root = folder / "data"
+    if not root.is_dir() or any(p.name.lower().startswith("log_") for p in folder.iterdir()):
+        root = folder
+    found = Folder(root, partial(_left_out, include_random), deep=False)
+    files = [_log_file(p) for p in found.files if p.name.lower().startswith("log_")]
+    for file in (f for f in files if f.empty):
+        found.leave_out(file.path, "no rows")
+    files = [f for f in files if not f.empty]
+    if not files:
+        raise UserError(
+            f"--data {folder}: no log_*.csv or log_*.parquet with events there or in its folder data{found.told()}"
+        )
     columns = set.intersection(*(set(f.frame.collect_schema().names()) for f in files))
     return EventLog(
         source="kuairand",
         spec=_spec(tasks, signals, columns),
         files=tuple(files),
-        users=_users(_features(root, "user_features_*.csv")),
-        items=_items(_features(root, "video_features_basic_*.csv")),
+        users=_users(_features(found, _USERS)),
+        items=_items(_features(found, _ITEMS)),
+        left_out=found.left_out(),
     )
+
+
+def _left_out(include_random: bool, name: str) -> str:
+    """Why a file is not read, or ""."""
+    name = name.lower()
+    if name.startswith("log_") and name.endswith((".csv", *PARQUET)):
+        return "" if include_random or not name.startswith("log_random") else "read with --include-random"
+    return "" if name.startswith((_USERS, _ITEMS)) and name.endswith(".csv") else "not of the layout"
 
 
 def _spec(tasks: Sequence[str], signals: Sequence[str], columns: set[str]) -> LogSpec:
@@ -140,21 +159,21 @@ def _spec(tasks: Sequence[str], signals: Sequence[str], columns: set[str]) -> Lo
 
 
 def _log_file(path: Path) -> LogFile:
-    if path.suffix == ".parquet":
+    if path.name.lower().endswith(PARQUET):
         return parquet_file(path, _REQUIRED)
     return CsvFile(path=path, schema=_TYPES, required=_REQUIRED).log_file()
 
 
-def _features(root: Path, pattern: str) -> tuple[pl.DataFrame, str]:
-    """The feature files of a pattern as one table, with types that hold for all its values; and their names."""
-    paths = sorted(root.glob(pattern))
+def _features(folder: Folder, begin: str) -> tuple[pl.DataFrame, str]:
+    """The feature files whose names begin so as one table, with types that hold for all its values; and their names."""
+    paths = [p for p in folder.files if p.name.lower().startswith(begin)]
     if not paths:
-        raise UserError(f"--data {root}: no {pattern}")
+        raise UserError(f"--data {folder.root}: no {begin}*.csv")
     try:
-        parts = [pl.read_csv(p, infer_schema_length=None, glob=False) for p in tqdm(paths, desc=pattern, disable=None)]
+        parts = [pl.read_csv(p, infer_schema_length=None, glob=False) for p in tqdm(paths, desc=begin, disable=None)]
         return whole_numbers(pl.concat(parts, how="diagonal_relaxed")), " ".join(map(str, paths))
     except pl.exceptions.PolarsError as error:
-        raise UserError(f"{root}/{pattern}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{folder.root}/{begin}*.csv: {first_line(error)}") from None
 
 
 def _users(table: tuple[pl.DataFrame, str]) -> pl.DataFrame:

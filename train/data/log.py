@@ -8,6 +8,7 @@ from typing import Literal
 
 import polars as pl
 
+from coldrank.train.data.folder import LeftOut
 from coldrank.train.errors import UserError
 
 # The name of a column, or a polars expression over columns.
@@ -100,11 +101,15 @@ class LogSpec:
 
 @dataclass(frozen=True, slots=True)
 class LogFile:
-    """A file of events. frame: its rows, lazily. explain: turns a failed read into a UserError with column and row."""
+    """A file of events. frame: its rows, lazily. explain: turns a failed read into a UserError with column and row.
+
+    empty: whether it has no row.
+    """
 
     path: Path
     frame: pl.LazyFrame
     explain: Callable[[Exception], UserError]
+    empty: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,7 +117,7 @@ class EventLog:
     """A log, ready to be prepared.
 
     users, items: one row per id, with columns `user_id` and `user_<x>` (`item_id` and `item_<x>`), which go into the
-    samples; other columns serve the spec's expressions only.
+    samples; other columns serve the spec's expressions only. left_out: what of the log's folder was not read.
     """
 
     source: str
@@ -120,6 +125,7 @@ class EventLog:
     files: tuple[LogFile, ...]
     users: pl.DataFrame | None = None
     items: pl.DataFrame | None = None
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def expression(column: Column) -> pl.Expr:

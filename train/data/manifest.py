@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from coldrank.train.data.events import Events
-from coldrank.train.data.log import LogSpec
+from coldrank.train.data.log import EventLog, LogSpec
 from coldrank.train.data.samples import ITEM_HISTORY, Samples
 from coldrank.train.data.split import SPLITS
 
@@ -38,7 +38,7 @@ class Partition:
 
 
 def manifest(
-    source: str,
+    log: EventLog,
     arguments: dict[str, Any],
     samples: Samples,
     split: np.ndarray,
@@ -50,7 +50,7 @@ def manifest(
     lists = ["hist_item_id", *(f"hist_{n}" for n in (*events.attributes, *events.signals))]
     return {
         "format": 1,
-        "source": source,
+        "source": log.source,
         "created_by": f"coldrank {importlib.metadata.version('coldrank')}",
         "arguments": arguments,
         "columns": [
@@ -66,7 +66,8 @@ def manifest(
         "history": {"length": history, "columns": lists},
         "splits": {s: _split([p for p in partitions if p.split == s]) for s in SPLITS},
         "partitions": [asdict(p) for p in partitions],
-        "counts": _counts(samples),
+        "counts": {"files_read": len(log.files), "days_read": len(np.unique(events.day))} | _counts(samples),
+        "left_out": [asdict(left) for left in log.left_out],
         "label_rates": {s: _label_rates(events, spec, split == i) for i, s in enumerate(SPLITS)},
     }
 

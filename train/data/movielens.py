@@ -12,6 +12,7 @@ import polars as pl
 
 from coldrank.train.data.events import check_table
 from coldrank.train.data.files import CsvFile
+from coldrank.train.data.folder import Folder
 from coldrank.train.data.log import Column, EventLog, Group, LogFile, LogSpec
 from coldrank.train.errors import UserError
 
@@ -20,6 +21,8 @@ _GENRES_100K = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
     "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
 )  # fmt: skip
+# Ratings, films, users.
+_LAYOUTS = (("ratings.csv", "movies.csv"), ("ratings.dat", "movies.dat", "users.dat"), ("u.data", "u.item", "u.user"))
 _NO_GENRE = ("(no genres listed)", "unknown")
 
 # Columns of a rating file, by layout. A separator of two characters leaves an empty column between two.
@@ -29,22 +32,28 @@ _NAMES_100K = ("user_id", "movie_id", "rating", "timestamp")
 
 def open_movielens(folder: Path) -> EventLog:
     """The log in `folder`, by the layout of its files. Raises UserError for missing files and wrong values."""
-    if (folder / "ratings.csv").exists():
-        return _log(_ratings_csv(folder / "ratings.csv"), _movies_csv(folder / "movies.csv"), None)
-    if (folder / "ratings.dat").exists():
-        ratings = CsvFile(path=folder / "ratings.dat", schema=_RATING_TYPES, separator=":", names=_NAMES_1M)
+    if not folder.is_dir():
+        raise UserError(f"--data {folder}: no such folder")
+    names = {p.name.lower() for p in folder.iterdir()}
+    layout = next((files for files in _LAYOUTS if files[0] in names), None)
+    if layout is None:
+        raise UserError(f"--data {folder}: no ratings.csv, ratings.dat or u.data there")
+    found = Folder(folder, lambda name: "" if name.lower() in layout else "not of the layout", deep=False)
+    ratings = found.named(layout[0])
+    if layout[0] == "ratings.csv":
+        return _log(_ratings_csv(ratings), _movies_csv(found.named("movies.csv")), None, found)
+    if layout[0] == "ratings.dat":
+        file = CsvFile(path=ratings, schema=_RATING_TYPES, separator=":", names=_NAMES_1M)
         users = None
-        if (folder / "users.dat").exists():
-            users = _users(folder / "users.dat", "::", {"gender": 1, "age": 2, "occupation": 3})
-        return _log(ratings.log_file(), _movies_dat(folder / "movies.dat"), users)
-    if (folder / "u.data").exists():
-        ratings = CsvFile(path=folder / "u.data", schema=_RATING_TYPES, separator="\t", names=_NAMES_100K)
-        users = _users(folder / "u.user", "|", {"age": 1, "gender": 2, "occupation": 3})
-        return _log(ratings.log_file(), _movies_100k(folder / "u.item"), users)
-    raise UserError(f"--data {folder}: no ratings.csv, ratings.dat or u.data there")
+        if (path := found.named("users.dat")).exists():
+            users = _users(path, "::", {"gender": 1, "age": 2, "occupation": 3})
+        return _log(file.log_file(), _movies_dat(found.named("movies.dat")), users, found)
+    file = CsvFile(path=ratings, schema=_RATING_TYPES, separator="\t", names=_NAMES_100K)
+    users = _users(found.named("u.user"), "|", {"age": 1, "gender": 2, "occupation": 3})
+    return _log(file.log_file(), _movies_100k(found.named("u.item")), users, found)
 
 
-def _log(ratings: LogFile, movies: pl.DataFrame, users: pl.DataFrame | None) -> EventLog:
+def _log(ratings: LogFile, movies: pl.DataFrame, users: pl.DataFrame | None, folder: Folder) -> EventLog:
     tasks: dict[str, Column] = {"favorite": pl.col("rating") == 5, "satisfied": pl.col("rating") >= 4}
     spec = LogSpec(
         user="user_id",
@@ -63,7 +72,8 @@ def _log(ratings: LogFile, movies: pl.DataFrame, users: pl.DataFrame | None) -> 
             "hist_rating": "half stars of the user's last ratings before, most recent first",
         },
     )
-    return EventLog(source="movielens", spec=spec, files=(ratings,), users=users, items=movies)
+    left_out = folder.left_out()
+    return EventLog(source="movielens", spec=spec, files=(ratings,), users=users, items=movies, left_out=left_out)
 
 
 def _ratings_csv(path: Path) -> LogFile:

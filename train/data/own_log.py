@@ -8,7 +8,8 @@ from pathlib import Path
 import polars as pl
 
 from coldrank.train.data.events import check_table
-from coldrank.train.data.files import check_columns, first_line, parquet_file
+from coldrank.train.data.files import check_columns, first_line, parquet_file, with_folder_columns
+from coldrank.train.data.folder import PARQUET, Folder, wanted_endings
 from coldrank.train.data.log import Column, EventLog, LogSpec, expression
 from coldrank.train.errors import UserError
 from coldrank.train.parquet import read_parquet
@@ -32,34 +33,56 @@ def load_spec(path: Path) -> LogSpec:
 
 
 def open_log(data: Path, spec: LogSpec) -> EventLog:
-    """data: a Parquet file, or a folder of them (searched through its sub-folders, in the order of their names), which
-    may also hold the user and item tables. Raises UserError for missing files and columns."""
+    """data: a Parquet file, or a folder of them (searched through its sub-folders and links, in the order of their names),
+    which may also hold the user and item tables. Columns that only the names of folders hold (`day=2022-05-04/`) are read.
+
+    Raises UserError for missing files and columns, and for a folder's value that a file contradicts.
+    """
     root = data if data.is_dir() else data.parent
-    tables = {root / name for name in (spec.user_table, spec.item_table) if name}
-    paths = [data] if data.is_file() else sorted(p for p in data.rglob("*.parquet") if p not in tables)
-    if not paths:
-        raise UserError(f"--data {data}: no Parquet file there")
+    tables = [root / name for name in (spec.user_table, spec.item_table) if name]
+    if data.is_file():
+        files, left_out = [parquet_file(data)], None
+    elif data.is_dir():
+        left_out = Folder(data, wanted_endings(PARQUET, "Parquet"), tables)
+        files = [parquet_file(path) for path in left_out.files]
+        for file in (f for f in files if f.empty):
+            left_out.leave_out(file.path, "no rows")
+    else:
+        raise UserError(f"--data {data}: no such file or folder")
+    files = [f for f in files if not f.empty]
+    if not files:
+        raise UserError(f"--data {data}: no Parquet file with events there{left_out.told() if left_out else ''}")
     return EventLog(
         source="log",
         spec=spec,
-        files=tuple(parquet_file(p) for p in paths),
+        files=tuple(with_folder_columns(files, root)),
         users=_table(root, spec.user_table, spec.user_table_id, "user", spec.user_features),
         items=_table(root, spec.item_table, spec.item_table_id, "item", spec.item_features),
+        left_out=left_out.left_out() if left_out else (),
     )
 
 
 def _table(root: Path, name: str | None, key: str, prefix: str, features: Mapping[str, Column]) -> pl.DataFrame | None:
-    """The features of a table, named `<prefix>_<x>`, beside `<prefix>_id`."""
+    """The features of a table, named `<prefix>_<x>`, beside `<prefix>_id`. A folder of Parquet files is one table."""
     if name is None:
         return None
     path = root / name
     try:
-        frame = (
-            read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema_length=None, glob=False)
-        )
+        frame = _read_table(path)
         check_columns(path, frame.columns, [key])
         columns = [expression(c).alias(f"{prefix}_{n}") for n, c in features.items()]
         frame = frame.select(pl.col(key).alias(f"{prefix}_id"), *columns)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UserError(f"{path}: {first_line(error)}") from None
     return check_table(frame, f"{prefix}_id", str(path))
+
+
+def _read_table(path: Path) -> pl.DataFrame:
+    if path.is_dir():
+        parts = Folder(path, wanted_endings(PARQUET, "Parquet"))
+        if not parts.files:
+            raise UserError(f"{path}: no Parquet file there{parts.told()}")
+        return pl.concat([read_parquet(p) for p in parts.files])
+    if path.name.lower().endswith(PARQUET):
+        return read_parquet(path)
+    return pl.read_csv(path, infer_schema_length=None, glob=False)

@@ -59,7 +59,7 @@ def prepare(log: EventLog, out: Path, split: Split, options: PrepareOptions) -> 
     new = out.with_name(f"{out.name}.tmp-{os.getpid()}")
     try:
         partitions = _write(samples, splits, options.periods, new)
-        content = manifest(log.source, options.arguments, samples, splits, partitions, options.history)
+        content = manifest(log, options.arguments, samples, splits, partitions, options.history)
         (new / "manifest.json").write_text(json.dumps(content, indent=1) + "\n")
         _put_in_place(new, out)
     finally:
