@@ -9,6 +9,32 @@ from coldrank.models.serving.inputs import Served
 from coldrank.models.serving.pack import Pack, Packed
 
 
+def plain(raw: dict[str, Tensor], name: str, dims: int, floating: bool) -> Tensor:
+    """An input as int64, or float32 if it is `floating`: any integers, or any real numbers and bool. Refuses what is missing, no
+    plain tensor of the CPU, or of other than so many dimensions. Scriptable."""
+    if name not in raw:
+        raise ValueError(f"input '{name}' is missing")
+    x = raw[name]
+    if not x.is_cpu or x.is_meta:
+        raise ValueError(f"input '{name}' is no tensor of the CPU")
+    if x.layout != torch.strided or x.is_nested or x.is_quantized:
+        raise ValueError(f"input '{name}' is sparse, nested or quantized; must be a plain tensor")
+    if x.dim() != dims:
+        must = "one dimension" if dims == 1 else f"{dims} dimensions"
+        raise ValueError(f"input '{name}' has shape {list(x.shape)}; must have {must}")
+    whole = [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64]
+    real = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.bool]
+    if not (x.dtype in whole or (floating and x.dtype in real)):
+        what = "real numbers" if floating else "integers"
+        raise ValueError(f"input '{name}' has values of another type; must be {what}")
+    if floating:
+        return x.to(torch.float32)
+    typed = x.to(torch.int64)
+    if x.dtype == torch.uint64 and typed.numel() > 0 and int(typed.min()) < 0:
+        raise ValueError(f"input '{name}' has values from 2 ** 63 on; must be less")
+    return typed
+
+
 class Door(nn.Module):
     """Takes a request, and refuses one that is not as the signature says, in a line that names the input. Scriptable.
 
@@ -48,31 +74,30 @@ class Door(nn.Module):
         """Raises an error that names the input at fault."""
         right, packed = self.pack(raw)
         if not right:
-            self._check(raw)
-            right, packed = self.pack(self._of_types(raw))
+            typed = self._of_types(raw)
+            self._check(typed)
+            right, packed = self.pack(typed)
             if not right:
                 raise ValueError("the request cannot be put together")
         return packed
 
     def _of_types(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The inputs as int64 and float32."""
+        """The inputs as int64 and float32; refuses what is missing, of another kind or another number of dimensions."""
         typed: dict[str, Tensor] = {}
         for i, name in enumerate(self.names):
-            typed[name] = raw[name].to(torch.float32 if self.floats[i] else torch.int64)
+            typed[name] = plain(raw, name, 1, self.floats[i])
         for name in self.lists:
-            typed[name] = raw[name].to(torch.int64)
-            typed[name + ".lengths"] = raw[name + ".lengths"].to(torch.int64)
+            typed[name] = plain(raw, name, 1, False)
+            typed[name + ".lengths"] = plain(raw, name + ".lengths", 1, False)
         return typed
 
     def _check(self, raw: dict[str, Tensor]) -> None:
         sizes = [-1, -1]
         of = ["", ""]
         for i, name in enumerate(self.names):
-            x = self._vector(raw, name, self.floats[i])
-            self._fit(sizes, of, name, x.shape[0], self.candidates[i])
+            self._fit(sizes, of, name, raw[name].shape[0], self.candidates[i])
         for i, name in enumerate(self.lists):
-            self._vector(raw, name, False)
-            lengths = self._vector(raw, name + ".lengths", False)
+            lengths = raw[name + ".lengths"]
             self._fit(sizes, of, name + ".lengths", lengths.shape[0], self.list_candidates[i])
             self._list(raw, name, lengths, self.like[i])
         for i, name in enumerate(self.bounded):
@@ -90,17 +115,6 @@ class Door(nn.Module):
                 f"input '{of[1]}' has {candidates} values, one per candidate; must be a multiple of the {requests} of input "
                 f"'{of[0]}', one per request"
             )
-
-    def _vector(self, raw: dict[str, Tensor], name: str, floating: bool) -> Tensor:
-        if name not in raw:
-            raise ValueError(f"input '{name}' is missing")
-        x = raw[name]
-        if x.dim() != 1:
-            raise ValueError(f"input '{name}' has shape {list(x.shape)}; must have one dimension")
-        if x.is_complex() or (not floating and (x.is_floating_point() or x.dtype == torch.bool)):
-            what = "real numbers" if floating else "integers"
-            raise ValueError(f"input '{name}' has values of another type; must be {what}")
-        return x
 
     def _fit(self, sizes: list[int], of: list[str], name: str, size: int, candidate: bool) -> None:
         """Holds the number of an input's values against those before it, of the same side."""

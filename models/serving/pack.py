@@ -28,6 +28,12 @@ def count_of(values: Tensor) -> Tensor:
     return torch.where(torch.isfinite(exact), exact, 0.0).clamp(-9007199254740992.0, 9007199254740992.0).to(torch.int64)
 
 
+def _plain(x: Tensor, kind: torch.dtype) -> bool:
+    """Whether it is a vector of such values, of the CPU, and neither sparse nor nested."""
+    # What is None in Python has no device; asked for anything else in the very first request, it breaks the script for good.
+    return x.is_cpu and x.dim() == 1 and x.dtype == kind and x.layout == torch.strided and not x.is_nested
+
+
 class Pack(nn.Module):
     """A request -> `Packed`, if it is right and of int64 and float32 throughout. Scriptable.
 
@@ -73,15 +79,16 @@ class Pack(nn.Module):
                 if name in raw:
                     found.append(raw[name])
             right = right and len(found) == len(names)
-            if size < 0 and len(found) > 0:
-                size = found[0].numel()
             for x in found:
-                right = right and x.dim() == 1 and x.size(0) == size and x.dtype == kind
+                right = right and _plain(x, kind)
+                if right and size < 0:
+                    size = x.size(0)
+                right = right and x.size(0) == size
             sizes[k // 2] = size
             scalars.append(found)
         lists: dict[str, Tensor] = {}
         for name in self.lists:
-            right = right and name in raw and raw[name].dim() == 1 and raw[name].dtype == torch.int64
+            right = right and name in raw and _plain(raw[name], torch.int64)
             if right:
                 lists[name] = raw[name]
         if right and self._fit(lists, sizes) and self._within(raw):
@@ -96,7 +103,9 @@ class Pack(nn.Module):
         wide: list[Tensor] = []
         for k, found in enumerate(scalars):
             none = torch.zeros(0, candidates if k > 1 else requests)
-            wide.append(torch.stack(found) if len(found) > 0 else none.to(torch.float32 if k % 2 else torch.int64))
+            wide.append(
+                torch.stack(found).detach() if len(found) > 0 else none.to(torch.float32 if k % 2 else torch.int64)
+            )
         right = candidates == 0 or (requests > 0 and candidates % requests == 0)
         return right, Packed([wide[0], wide[2]], [wide[1], wide[3]], lists, counts)
 

@@ -60,7 +60,20 @@ def signature(
             {"name": t, "dtype": "float32", "shape": ["C"], "task": t, "meaning": meaning.format(t)} for t in tasks
         ],
         "temperature": temperature,
+        "padded": _padded(tasks),
     }
+
+
+def _padded(tasks: list[str]) -> list[dict[str, Any]]:
+    """The outputs of the form for servers that batch by themselves: B requests of N candidates each."""
+    answers = "of each request, candidate and task, in the order of `outputs`; NaN where the request's status is not 0"
+    status = (
+        "0: answered; else the place in `inputs`, counted from 1, of the input whose value in this request is refused"
+    )
+    return [
+        {"name": "probabilities", "dtype": "float32", "shape": ["B", "N", len(tasks)], "meaning": answers},
+        {"name": "status", "dtype": "int64", "shape": ["B", 1], "meaning": status},
+    ]
 
 
 def _entries(i: Served, meaning: str) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """A model repository for Triton's PyTorch backend.
 
 The backend gives a model with one argument, Dict[str, Tensor], the inputs of config.pbtxt by their names. It takes no dictionary
-back: the output is one tensor, whose last dimension is the tasks in the order of signature.json.
+back: the outputs are a tuple, in the order of config.pbtxt: probabilities, whose last dimension is the tasks in the order of
+signature.json, and the status of each request.
 """
 
 import json
@@ -40,7 +41,7 @@ def config(inputs: tuple[Served, ...], tasks: list[str], max_batch: int, delay_u
             entries.append(_entry(f"{i.name}.lengths", "TYPE_INT64", rows))
         else:
             entries.append(_entry(i.name, _TYPES[i.dtype], rows))
-    outputs = [_entry("probabilities", "TYPE_FP32", [-1, len(tasks)])]
+    outputs = [_entry("probabilities", "TYPE_FP32", [-1, len(tasks)]), _entry("status", "TYPE_INT64", [1])]
     return "\n".join(
         [
             f'name: "{NAME}"',

@@ -2,13 +2,15 @@
 //
 //   serve MODEL REQUESTS OUT [DELTA ...]
 //
-// MODEL: model.pt of an export folder. REQUESTS: a list of requests, name -> tensor, as torch.save writes it. OUT gets for every
-// request its probabilities, task -> tensor, or the error that the model answered with, for torch.load. Deltas are applied first,
-// in their order.
+// MODEL: model.pt of an export folder. REQUESTS: a list of requests, name -> tensor, as torch.save writes it. OUT gets a tuple
+// with an answer to every request, for torch.load: its probabilities as pairs of task and tensor, or the line of the refusal. Deltas
+// are applied first, in their order.
 
 #include <torch/script.h>
 #include <torch/torch.h>
 
+#include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -18,55 +20,104 @@
 
 namespace {
 
-c10::IValue read(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw std::runtime_error(path + ": cannot be read");
-  const std::vector<char> bytes{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  return torch::pickle_load(bytes);
+// An error in one line: of what TorchScript raised the last ("builtins.ValueError: input 'x' is missing"), else the first.
+std::string reason(const std::exception& error) {
+  const auto* own = dynamic_cast<const c10::Error*>(&error);
+  const std::string text = own ? own->what_without_backtrace() : error.what();
+  const std::string mark = "builtins.ValueError: ", traced = "The following operation failed";
+  const auto raised = text.rfind(mark);
+  if (raised != std::string::npos) {
+    const auto start = raised + mark.size();
+    return text.substr(start, text.find('\n', start) - start);
+  }
+  if (text.rfind(traced, 0) != 0) return text.substr(0, std::min(text.find('\n'), text.find(". ")));
+  const auto end = text.find_last_not_of('\n');
+  const auto start = text.rfind('\n', end) + 1;
+  return text.substr(start, end - start + 1);
 }
 
-void write(const std::string& path, const c10::IValue& value) {
-  const auto bytes = torch::pickle_save(value);
-  std::ofstream file(path, std::ios::binary);
-  file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-  if (!file) throw std::runtime_error(path + ": cannot be written");
+c10::IValue read(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file || std::filesystem::is_directory(path)) throw std::runtime_error(path + ": cannot be read");
+  const std::vector<char> bytes{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  try {
+    return torch::pickle_load(bytes);
+  } catch (const std::exception& error) {
+    throw std::runtime_error(path + ": is no file of torch.save, or a damaged one (" + reason(error) + ")");
+  }
+}
+
+torch::jit::Module load(const std::string& path) {
+  try {
+    auto model = torch::jit::load(path, at::kCPU);
+    const auto forward = model.find_method("forward");
+    const auto given = forward ? forward->function().getSchema().returns().at(0).type()->kind() : c10::TypeKind::NoneType;
+    if (given != c10::TypeKind::DictType) throw std::runtime_error("it gives no probabilities by task");
+    model.eval();
+    return model;
+  } catch (const std::exception& error) {
+    throw std::runtime_error(path + ": is no model.pt of an export, or a damaged one (" + reason(error) + ")");
+  }
 }
 
 // What torch.save wrote as a dict of any values, as the typed one that the model takes.
 c10::Dict<std::string, at::Tensor> tensors(const c10::IValue& value) {
+  if (!value.isGenericDict()) throw std::runtime_error("is no dict of tensors");
   c10::Dict<std::string, at::Tensor> found;
-  for (const auto& entry : value.toGenericDict()) found.insert(entry.key().toStringRef(), entry.value().toTensor());
+  for (const auto& entry : value.toGenericDict()) {
+    if (!entry.key().isString()) throw std::runtime_error("has a key that is no string");
+    const auto& name = entry.key().toStringRef();
+    if (!entry.value().isTensor()) throw std::runtime_error("input '" + name + "' is no tensor");
+    found.insert(name, entry.value().toTensor());
+  }
   return found;
 }
 
-// The line of a TorchScript error that says what is wrong: "builtins.ValueError: input 'x' is missing".
-std::string reason(const std::exception& error) {
-  const std::string text = error.what();
-  const std::string mark = "builtins.ValueError: ";
-  const auto at = text.rfind(mark);
-  if (at == std::string::npos) return text;
-  const auto start = at + mark.size();
-  return text.substr(start, text.find('\n', start) - start);
-}
-
-c10::IValue score(torch::jit::Module& model, const c10::IValue& request) {
+void update(torch::jit::Module& model, const std::string& path) {
+  const auto method = model.find_method("update");
+  if (!method) throw std::runtime_error(path + ": the model takes no deltas");
+  const auto delta = read(path);
   try {
-    return model.forward({tensors(request)});
+    (*method)({tensors(delta)});
   } catch (const std::exception& error) {
-    return reason(error);
+    throw std::runtime_error(path + ": " + reason(error));
   }
 }
 
+// Tuples, of which torch.load reads what it would refuse as a TorchScript dict.
+c10::IValue score(torch::jit::Module& model, const c10::IValue& request) {
+  c10::IValue given;
+  try {
+    given = model.forward({tensors(request)});
+  } catch (const std::exception& error) {
+    return reason(error);
+  }
+  std::vector<c10::IValue> pairs;
+  for (const auto& entry : given.toGenericDict()) {
+    pairs.emplace_back(c10::ivalue::Tuple::create({entry.key(), entry.value()}));
+  }
+  return c10::ivalue::Tuple::create(std::move(pairs));
+}
+
 int serve(const std::vector<std::string>& arguments) {
-  auto model = torch::jit::load(arguments.at(0), at::kCPU);
-  model.eval();
-  for (size_t i = 3; i < arguments.size(); ++i) model.get_method("update")({tensors(read(arguments[i]))});
-  c10::impl::GenericList answers(c10::AnyType::get());
-  const c10::InferenceMode guard;
+  const auto& path = arguments.at(2);
+  auto model = load(arguments.at(0));
+  for (size_t i = 3; i < arguments.size(); ++i) update(model, arguments[i]);
   const c10::IValue requests = read(arguments.at(1));
+  if (!requests.isList()) throw std::runtime_error(arguments.at(1) + ": holds no list of requests");
+  const auto partial = path + ".partial";
+  std::ofstream file(partial, std::ios::binary);
+  if (!file || std::filesystem::is_directory(path)) throw std::runtime_error(path + ": cannot be written");
+  std::vector<c10::IValue> answers;
+  const c10::InferenceMode guard;
   for (const c10::IValue& request : requests.toListRef()) answers.push_back(score(model, request));
-  write(arguments.at(2), answers);
-  std::cout << answers.size() << " requests\n";
+  const auto count = answers.size();
+  const auto bytes = torch::pickle_save(c10::ivalue::Tuple::create(std::move(answers)));
+  file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  file.close();
+  if (!file) throw std::runtime_error(path + ": cannot be written");
+  std::filesystem::rename(partial, path);
+  std::cout << count << " requests\n";
   return 0;
 }
 

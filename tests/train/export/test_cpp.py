@@ -2,7 +2,9 @@
 
 import shutil
 import subprocess
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from samples import write_samples
 from served import CONFIGS, random_model, request_of, rows_of
 from test_requests import malformed
 
+from coldrank.models.serving.twin import Twin
 from coldrank.models.serving.update import delta
 from coldrank.train.data.batches import DataFolder
 from coldrank.train.export import parity
@@ -31,6 +34,18 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     libraries = [f"-L{home}/lib", f"-Wl,-rpath,{home}/lib", "-ltorch", "-ltorch_cpu", "-lc10"]
     subprocess.run([compiler, "-std=c++20", "-Wall", *includes, str(SOURCE), "-o", str(out), *libraries], check=True)
     return out
+
+
+Base = tuple[Twin, dict[str, torch.Tensor], Path]
+
+
+@pytest.fixture(scope="module")
+def base(data: DataFolder, tmp_path_factory: pytest.TempPathFactory) -> Base:
+    """A model, a request of it, and its file."""
+    trained = random_model(CONFIGS["base"](), data)
+    twin, path = trained.twin(trained.columns()), tmp_path_factory.mktemp("base") / "model.pt"
+    save_script(twin, path)
+    return twin, request_of(trained, rows_of(trained, data), 3, [5, 0]), path
 
 
 def test_cpp_answers_as_python_does(program: Path, tmp_path: Path):
@@ -83,11 +98,74 @@ def test_cpp_applies_a_delta(program: Path, data: DataFolder, tmp_path: Path):
         assert message in refused.value.stderr
 
 
-def run(
-    program: Path, folder: Path, requests: list[dict[str, torch.Tensor]], *deltas: str
-) -> list[dict[str, torch.Tensor] | str]:
+def tried(given: str, answer: str) -> pytest.MarkDecorator:
+    return pytest.mark.tried("exports", f"C++, {given}", answer)
+
+
+@pytest.mark.parametrize(
+    ("harm", "name", "message"),
+    [
+        pytest.param(lambda p: torch.save({"a": torch.ones(2)}, p), "model.pt", "is no model.pt of an export", marks=tried("a dict for the model", "one line with the file")),
+        pytest.param(lambda p: p.write_text("hello"), "model.pt", "is no model.pt of an export", marks=tried("a text for the model", "one line with the file")),
+        pytest.param(lambda p: save_other(p), "model.pt", "gives no probabilities by task", marks=tried("another script for the model", "one line with the file")),
+        pytest.param(lambda p: p.write_bytes(p.read_bytes()[:-500]), "model.pt", "is no model.pt of an export", marks=tried("half a model", "one line with the file")),
+        pytest.param(lambda p: p.unlink(), "model.pt", "is no model.pt of an export", marks=tried("no file for the model", "one line with the file")),
+        pytest.param(lambda p: torch.save({"user_id": torch.ones(1)}, p), "requests.pt", "holds no list of requests", marks=tried("a dict for the list of requests", "one line with the file")),
+        pytest.param(lambda p: torch.save(3, p), "requests.pt", "holds no list of requests", marks=tried("a number for the list of requests", "one line with the file")),
+        pytest.param(lambda p: p.write_bytes(b""), "requests.pt", "is no file of torch.save", marks=tried("an empty file of requests", "one line with the file")),
+        pytest.param(lambda p: torch.save([torch.ones(1).to_sparse()], p), "requests.pt", "is no file of torch.save", marks=tried("a sparse tensor among the requests, which LibTorch cannot read", "one line with the file")),
+        pytest.param(lambda p: torch.save([1], p), "delta.pt", "is no dict of tensors", marks=tried("a list for a delta", "one line with the file")),
+        pytest.param(lambda p: torch.save({}, p), "delta.pt", "this is no delta, or half of one", marks=tried("an empty dict for a delta", "one line with the file")),
+    ],
+)  # fmt: skip
+def test_cpp_names_a_file_that_is_something_else(program, base, tmp_path, harm, name, message):
+    _, request, saved = base
+    shutil.copy(saved, tmp_path / "model.pt")
+    torch.save([request], tmp_path / "requests.pt")
+    harm(tmp_path / name)
+    command = [program, "model.pt", "requests.pt", "answers.pt", *(["delta.pt"] if name == "delta.pt" else [])]
+    given = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True)
+    assert given.returncode == 1 and not (tmp_path / "answers.pt").exists()
+    assert given.stderr.count("\n") == 1 and f"serve: {name}: " in given.stderr and message in given.stderr
+
+
+@pytest.mark.tried(
+    "requests", "C++, requests that are no dict, or whose values are no tensors", "a line each; the others are answered"
+)
+def test_cpp_answers_beside_what_is_no_request(program: Path, base: Base, tmp_path: Path):
+    twin, right, saved = base
+    shutil.copy(saved, tmp_path / "model.pt")
+    none = {n: t[:0] if n.startswith("item_") else t for n, t in right.items()}
+    odd = [
+        5,
+        None,
+        "x",
+        [right],
+        {1: torch.ones(1)},
+        right | {"user_id": 5},
+        right | {"user_id": None},
+        {},
+        none,
+        right,
+    ]
+    answers = run(program, tmp_path, odd)
+    no_dict, no_tensor = "is no dict of tensors", "input 'user_id' is no tensor"
+    assert answers[:7] == [*[no_dict] * 4, "has a key that is no string", no_tensor, no_tensor]
+    assert answers[7] == "input 'user_id' is missing" and answers[8]["like"].shape == (0,)
+    torch.testing.assert_close(answers[9], twin(right), rtol=0, atol=1e-6)
+
+
+def save_other(path: Path) -> None:
+    """A script that is no model of ours."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(path))
+
+
+def run(program: Path, folder: Path, requests: list[Any], *deltas: str) -> list[dict[str, torch.Tensor] | str]:
     """The program's answers; deltas: files in the folder."""
     torch.save(requests, folder / "requests.pt")
     command = [program, "model.pt", "requests.pt", "answers.pt", *deltas]
     subprocess.run(command, check=True, cwd=folder, capture_output=True, text=True)
-    return torch.load(folder / "answers.pt", weights_only=False)
+    answers = torch.load(folder / "answers.pt", weights_only=True)
+    return [a if isinstance(a, str) else dict(a) for a in answers]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,14 @@ Request = dict[str, Tensor]
 def model(data: DataFolder) -> Twin:
     trained = random_model(CONFIGS["poso"](), data)
     return trained.twin(trained.columns())
+
+
+@pytest.fixture(scope="module")
+def script(model: Twin, tmp_path_factory: pytest.TempPathFactory) -> torch.jit.ScriptModule:
+    """The model as it is loaded."""
+    path = tmp_path_factory.mktemp("script") / "model.pt"
+    save_script(model, path)
+    return load_script(path)
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +87,102 @@ REFUSED = {
         "input 'item_id' has -.* must be in 0 to 63",
     ),
 }
+
+# Of inputs of every sort: an id, a number, a list and its lengths.
+SORTS = ("user_id", "user_gap_h", "item_tags", "item_tags.lengths")
+KINDS = {
+    "sparse": (lambda t: t.to_sparse(), "is sparse, nested or quantized; must be a plain tensor"),
+    "compressed sparse": (lambda t: t.unsqueeze(1).to_sparse_csr(), "is sparse, nested or quantized"),
+    "of oneDNN": (lambda t: t.float().to_mkldnn(), "is sparse, nested or quantized"),
+    "nested": (lambda t: torch.nested.nested_tensor([x.float() for x in t]), "is sparse, nested or quantized"),
+    "jagged": (lambda t: torch.nested.nested_tensor([t, t], layout=torch.jagged), "is sparse, nested or quantized"),
+    "quantized": (lambda t: torch.quantize_per_tensor(t.float(), 1.0, 0, torch.quint8), "is sparse, nested or"),
+    "meta": (lambda t: t.to("meta"), "is no tensor of the CPU"),
+    "None": (lambda t: None, "is no tensor of the CPU"),
+    "0-d": (lambda t: t.sum(), r"has shape \[\]; must have one dimension"),
+    "complex": (lambda t: t + 0j, "has values of another type; must be"),
+    "float8": (lambda t: t.to(torch.float8_e4m3fn), "has values of another type; must be"),
+}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, marks=pytest.mark.tried("requests", f"a tensor: {k}", "its input is named")) for k in KINDS],
+)
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support", "ignore:The PyTorch API of nested", "ignore:.*quantiz")
+def test_a_tensor_of_another_kind_is_refused_by_name(kind: str, script: torch.jit.ScriptModule, request_: Request):
+    change, message = KINDS[kind]
+    for name in SORTS:
+        with pytest.raises(torch.jit.Error, match=f"builtins.ValueError: input '{name}' {message}"):
+            script(request_ | {name: change(request_[name])})
+
+
+@pytest.mark.tried(
+    "requests", "None in the first requests that a model gets", "its input is named; later ones are answered"
+)
+def test_a_model_whose_first_requests_are_wrong_answers_the_next(model: Twin, request_: Request, tmp_path: Path):
+    save_script(model, tmp_path / "model.pt")
+    for name in SORTS:
+        script = load_script(tmp_path / "model.pt")
+        for _ in range(3):
+            with pytest.raises(torch.jit.Error, match=f"input '{name}' is no tensor of the CPU"):
+                script(request_ | {name: None})
+            assert script(request_)["like"].shape == (4,)
+
+
+SAME = {
+    "not contiguous": lambda t: torch.stack([t, t], 1)[:, 0],
+    "of 8 unsigned bits": lambda t: t if t.is_floating_point() else t.to(torch.uint8),
+    "of 16 unsigned bits": lambda t: t if t.is_floating_point() else t.to(torch.uint16),
+    "of 32 unsigned bits": lambda t: t if t.is_floating_point() else t.to(torch.uint32),
+    "of 64 unsigned bits": lambda t: t if t.is_floating_point() else t.to(torch.uint64),
+    "of 8 bits": lambda t: t if t.is_floating_point() else t.to(torch.int8),
+    "that wants a gradient": lambda t: t.clone().requires_grad_() if t.is_floating_point() else t,
+    "of double precision": lambda t: t.double() if t.is_floating_point() else t,
+    "negated lazily": lambda t: torch.imag((t * -1j).resolve_conj().conj()) if t.is_floating_point() else t,
+}
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=pytest.mark.tried("requests", f"tensors {k}", "answered alike")) for k in SAME]
+)
+def test_the_same_values_have_the_same_answer(kind: str, script: torch.jit.ScriptModule, request_: Request):
+    positive = {n: t.clamp(min=0) for n, t in request_.items()}  # which all integer types hold
+    sent = {n: SAME[kind](t) for n, t in positive.items()}
+    given, wanted = script(sent)["like"], script(positive)["like"]
+    assert torch.equal(given, wanted) and not given.requires_grad
+    for name in positive:
+        assert torch.equal(script(positive | {name: sent[name]})["like"], wanted)
+
+
+@pytest.mark.tried("requests", "numbers of 16 bits", "read as the float32 that they are")
+@pytest.mark.tried("requests", "a bool for a number", "read as 0 or 1")
+@pytest.mark.tried("requests", "a double beyond float32", "as missing")
+def test_numbers_of_other_types_are_read_as_float32(script: torch.jit.ScriptModule, request_: Request):
+    score = lambda value: script(request_ | {"user_gap_h": value})["like"].tolist()
+    for kind in (torch.float16, torch.bfloat16):
+        assert score(torch.tensor([0.375], dtype=kind)) == score(torch.tensor([0.375]))
+    assert score(torch.tensor([True])) == score(torch.tensor([1.0])) != score(torch.tensor([0.0]))
+    assert score(torch.tensor([1e300], dtype=torch.float64)) == score(torch.tensor([math.nan]))
+
+
+@pytest.mark.tried("requests", "unsigned values from 2 ** 63 on for integers", "refused, the input named")
+def test_unsigned_values_beyond_int64_are_refused(script: torch.jit.ScriptModule, request_: Request):
+    for name in ("user_id", "hist_item_id", "item_tags.lengths"):
+        large = torch.full(request_[name].shape, 2**63, dtype=torch.uint64)
+        with pytest.raises(torch.jit.Error, match=f"input '{name}' has values from 2 \\*\\* 63 on; must be less"):
+            script(request_ | {name: large})
+
+
+@pytest.mark.tried("requests", "unequal types of a sequence's lengths", "answered alike")
+@pytest.mark.tried("requests", "lengths whose sum is beyond int64", "refused, the input named")
+def test_lengths_of_other_types_and_beyond(script: torch.jit.ScriptModule, request_: Request):
+    other = request_ | {"hist_like.lengths": request_["hist_like.lengths"].to(torch.uint16)}
+    assert script(other)["like"].tolist() == script(request_)["like"].tolist()
+    n = len(request_["item_tags"])
+    lengths = torch.tensor([2**63 - 1, 2**63 - 1, 2 + n, 0])  # which add up to n, in int64
+    with pytest.raises(torch.jit.Error, match="input 'item_tags.lengths' has 0 to 9223372036854775807; must be in 0"):
+        script(request_ | {"item_tags.lengths": lengths})
 
 
 @pytest.mark.parametrize("case", REFUSED)
