@@ -22,7 +22,8 @@ class PamConfig:
     inner loops added (0: of the last batch). own: tasks also have offsets of their own, learned like Theta.
     gamma: weights of the losses L_M, L_S, L_A. behaviour: features of the item that the store keeps, its id first. store:
     keep a cold item as it was last, or at a number of views that differs from item to item. dress: the tasks whose rows are
-    dressed as cold for L_A, all popular ones or the one next to the cold one.
+    dressed as cold for L_A, all popular ones (the paper's) or the one next to the cold one. enhancer_trains: what L_S and L_A
+    train, all that the loss trains, embeddings as well (the paper's Eq. 18), or the towers alone.
     adapt_on_test_labels: evaluation adapts on the labels under test, as the authors' released code does; a leak, for
     comparison with published figures alone.
     """
@@ -49,7 +50,8 @@ class PamConfig:
     gamma: tuple[float, float, float] = (1.0, 0.0, 0.0)
     behaviour: tuple[str, ...] = ("item_id", "item_hist_user_id")
     store: Literal["last", "spread"] = "last"
-    dress: Literal["next", "all"] = "next"
+    dress: Literal["all", "next"] = "all"
+    enhancer_trains: Literal["all", "towers"] = "all"
     adapt_on_test_labels: bool = False
 
     @property

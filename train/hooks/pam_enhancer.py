@@ -82,14 +82,16 @@ class Enhancer(nn.Module):
         """start, adapted: weights of all tasks before and after the inner loop -> scalar."""
         c, items = self.config, batch.sparse[self.id].values()
         known = self.kept[items] & (items >= self.first)
-        dressed = rows.sides.item.detach().clone()
+        # Eq. 12: behaviour as it was, content as it is now; Eq. 18: the embeddings learn from all of the loss.
+        user, item = rows.sides if c.enhancer_trains == "all" else (side.detach() for side in rows.sides)
+        dressed = item.clone()
         dressed[:, self.columns] = self.store[items]
         loss = torch.zeros((), device=dressed.device)
         if c.gamma[1]:
             loss = loss + c.gamma[1] * self._instruct(rows, dressed, known & (split.task > c.cold), adapted)
         if c.gamma[2]:
             donors = split.task == c.cold + 1 if c.dress == "next" else split.task > c.cold
-            as_cold = TowerRows(rows.model, Sides(rows.sides.user.detach(), dressed), rows.labels, rows.ids)
+            as_cold = TowerRows(rows.model, Sides(user, dressed), rows.labels, rows.ids)
             loss = loss + c.gamma[2] * self._augment(pam, task, as_cold, split, known & donors, start)
         return loss
 

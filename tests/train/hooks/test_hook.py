@@ -14,6 +14,7 @@ from coldrank.train.data.batches import DataFolder
 from coldrank.train.errors import UserError
 from coldrank.train.hooks import make
 from coldrank.train.hooks.hook import Hook
+from coldrank.train.overrides import override
 from coldrank.train.trainer import build, train
 
 CALLS: list[str] = []
@@ -123,5 +124,5 @@ def test_a_hook_that_compares_rows_refuses_slices(data, ranks):
 @pytest.mark.parametrize("text", ["one,two", "[one, two]", '["one", "two"]'])
 def test_hooks_are_set_on_the_command_line(text):
     values = config.to_dict(with_hooks())
-    config._override(values, f"hooks={text}")
+    override(values, f"hooks={text}")
     assert values["hooks"] == ["one", "two"]

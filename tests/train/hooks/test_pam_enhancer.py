@@ -1,0 +1,143 @@
+"""PAM's enhancer against the paper's equations: losses, what they train, and the store. In float64."""
+
+import pytest
+import torch
+from retrieving import with_pam as config
+from test_pam import ONE, batch_and_task, naive
+from torch.func import functional_call
+
+from coldrank.models.embeddings import Embedded
+
+INNER = [{}, {"second_order": False}, {"steps": 0, "support": 0.0}]
+TRAINS = ["all", "towers"]
+
+
+def enhanced(folder, gamma, **pam):
+    """A batch and a model whose store holds something of most items."""
+    batch, task, hook = batch_and_task(folder, config(gamma=gamma, **pam))
+    hook.enhancer.store.normal_()
+    hook.enhancer.kept[:] = torch.rand(len(hook.enhancer.kept)) < 0.7
+    return batch, task, hook
+
+
+def dressed_sides(batch, task, hook):
+    """User and dressed item of every row (Eq. 12): behaviour as it was kept, content as it is now, with its gradients; and the item
+    as it is."""
+    sides = task.ranker.sides(task.embeddings(batch), batch.dense)
+    items = batch.sparse["item_id"].values()
+    dressed = torch.cat([hook.enhancer.store[items], sides.item[:, 8:]], 1)
+    if hook.config.enhancer_trains == "towers":
+        return sides.user.detach(), dressed.detach(), sides.item
+    return sides.user, dressed, sides.item
+
+
+def popular(batch, hook, dress="all"):
+    """Rows of popular items that the store knows."""
+    route, known = hook.split(batch).task, hook.enhancer.kept[batch.sparse["item_id"].values()]
+    return known & (route == 2 if dress == "next" else route > 1)
+
+
+def check(task, hook, batch, expected):
+    """The loss, and its gradients in everything that there is."""
+    loss = task(batch).loss
+    torch.testing.assert_close(loss, expected)
+    wanted = [*task.ranker.parameters(), *task.embeddings.ebc.parameters(), *hook.parameters()]
+    ours, theirs = (torch.autograd.grad(x, wanted, materialize_grads=True) for x in (loss, expected))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("trains", TRAINS)
+@pytest.mark.parametrize("inner", INNER)
+def test_instruction(folder, inner, trains):
+    batch, task, hook = enhanced(folder, (0.0, 1.0, 0.0), enhancer_trains=trains, **inner)
+    enhancer = hook.enhancer
+    _, dressed, item = dressed_sides(batch, task, hook)
+    _, adapted = naive(task, batch, hook.config, hook.loop.rates)
+    use = popular(batch, hook)
+    w = {k.removeprefix("towers.item."): v for k, v in adapted[1].items() if "item" in k}
+    hidden = torch.relu(dressed[use] @ w["layers.0.weight"].T + w["layers.0.bias"])
+    found = hidden @ enhancer.to_id.weight.T + enhancer.to_id.bias
+    check(task, hook, batch, ((found - item[use, :8].detach()) ** 2).mean())  # Eq. 15-16
+
+
+def augmented(batch, task, hook, sides, donors):
+    """Eq. 14 with a support set of each task's first rows."""
+    model, c = task.ranker, hook.config
+    user, dressed = sides
+    names = [n for n, _ in model.named_parameters()]
+    weights = dict(model.named_parameters())
+    route = hook.split(batch).task
+    first = torch.zeros_like(donors)
+    for n in range(c.tasks):
+        of_task = (route == n).nonzero().squeeze(1)
+        first[of_task[: int(c.support * len(of_task))]] = True
+    support, query = ((donors & f).nonzero().squeeze(1) for f in (first, ~first))
+    assert c.steps == 0 or len(support) > 1
+
+    def losses(weights, rows):
+        own = lambda side: {k.removeprefix(f"towers.{side}."): v for k, v in weights.items() if side in k}
+        users = functional_call(model.towers["user"], own("user"), (user,))
+        items = functional_call(model.towers["item"], own("item"), (dressed[rows],))
+        share = torch.softmax(items @ users.T / 0.07, 1)[torch.arange(len(rows)), rows]
+        y = batch.labels[rows, 0]
+        return -(y * share.log() + (1 - y) * (1 - share).log())
+
+    for step in range(c.steps):
+        loss = losses(weights, support).mean()
+        grads = torch.autograd.grad(loss, [weights[k] for k in names], create_graph=c.second_order)
+        rates = hook.loop.rates[step]
+        weights = {k: weights[k] - r * g for k, r, g in zip(names, rates, grads, strict=True)}
+    return losses(weights, query).sum() / len(batch)
+
+
+@pytest.mark.tried(
+    "hooks", "pam.gamma with L_A, at the defaults", "it trains the embeddings, and dresses all popular items"
+)
+@pytest.mark.parametrize("trains", TRAINS)
+@pytest.mark.parametrize("dress", ["all", "next"])
+@pytest.mark.parametrize("inner", INNER)
+def test_augmentation_is_a_cold_task_of_dressed_rows(folder, inner, dress, trains):
+    batch, task, hook = enhanced(folder, (0.0, 0.0, 1.0), dress=dress, enhancer_trains=trains, **inner)
+    user, dressed, _ = dressed_sides(batch, task, hook)
+    donors = popular(batch, hook, dress)
+    check(task, hook, batch, augmented(batch, task, hook, (user, dressed), donors))
+
+
+@pytest.mark.parametrize("gamma", [(0.0, 1.0, 0.0), (0.0, 0.0, 1.0)])
+def test_at_the_defaults_the_embeddings_get_the_slope_of_the_loss(folder, gamma):
+    """By finite differences, of users and content. The ID embedding of a popular item gets none: it is dressed, and L_S
+    holds its target."""
+    batch, task, hook = enhanced(folder, gamma)
+    assert (hook.config.dress, hook.config.enhancer_trains) == ("all", "all")
+    embedded = task.embeddings(batch)
+    static = embedded.static.detach().requires_grad_()
+    loss = lambda x: task.dense(batch, Embedded(x, {}, embedded.pc)).loss
+    (gradient,) = torch.autograd.grad(loss(static), static)
+    places = task.embeddings.places
+    assert not gradient[batch.keys["item_views"] > 60, places["item_id"]].any()
+    # L_S sees users only by the weights that support rows adapt.
+    sizes = {name: gradient[:, places[name]].abs() for name in ("item_tags", "user_id", "hist_item_id")}
+    assert all(size.max() > 0 for size in sizes.values())
+    for name, size in sizes.items():
+        row, column = divmod(int(size.argmax()), size.shape[1])
+        nudge = torch.zeros_like(static)
+        nudge[row, places[name].start + column] = 1e-6
+        slope = (loss(static + nudge) - loss(static - nudge)) / 2e-6
+        torch.testing.assert_close(gradient[row, places[name].start + column], slope.detach(), rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("store", ["last", "spread"])
+def test_the_store_keeps_what_cold_items_were(folder, store):
+    batch, task, hook = batch_and_task(folder, config(gamma=(1.0, 1.0, 0.0), store=store))
+    task(batch)
+    hook.enhancer.keep(ONE)
+    items, inputs = batch.sparse["item_id"].values(), task.ranker.sides(task.embeddings(batch), batch.dense).item
+    expected = {}
+    for row, (views, item) in enumerate(zip(batch.keys["item_views"].tolist(), items.tolist(), strict=True)):
+        due = store == "last" or views == 21 + batch.keys["item_id"][row].item() % 40
+        if 20 < views <= 60 and due:
+            expected[item] = inputs[row, :8]
+    assert set(hook.enhancer.kept.nonzero().squeeze(1).tolist()) == set(expected)
+    for item, was in expected.items():
+        assert torch.equal(hook.enhancer.store[item], was)
