@@ -30,8 +30,12 @@ class ColumnPlan:
 
     def where(self, path: Path) -> str:
         """File and column, as errors name them."""
+        return f"{path}: {self.role()}"
+
+    def role(self) -> str:
+        """The column, as errors name it."""
         role = self.name.replace(":", " ").strip()
-        return f"{path}: column {' and '.join(self.inputs()) or role} ({role})"
+        return f"column {' and '.join(self.inputs()) or role} ({role})"
 
 
 def convert(plan: ColumnPlan, values: pl.Series, path: Path) -> pl.Series:
@@ -57,9 +61,12 @@ def convert(plan: ColumnPlan, values: pl.Series, path: Path) -> pl.Series:
         if values.dtype not in (pl.Date, pl.Null):
             raise UserError(f"{where}: type {values.dtype}; should be a date")
         return values.cast(pl.Date).to_physical()
+    if plan.kind in ("id", "code") and values.dtype.is_float() and values.is_nan().fill_null(True).all():
+        values = pl.Series(values.name, [None] * len(values), pl.Null)  # pandas writes a column without a value so
     result = as_column(values, where)
     if plan.kind in ("id", "code") and result.dtype != pl.Int64:
-        raise UserError(f"{where}: type {values.dtype}; should be an integer or a string")
+        hint = " (a float holds integers up to 2^53 only)" if values.dtype.is_float() else ""
+        raise UserError(f"{where}: type {values.dtype}; should be an integer or a string{hint}")
     if plan.kind == "id":
         _refuse(values, result.is_null(), where, "should not be empty")
     if plan.kind == "probability":

@@ -1,16 +1,18 @@
 """The events of a log in one canonical form: checked, without exact duplicates, sorted by (time, user_id, item_id)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-import polars.selectors as cs
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from coldrank.train.data.agree import Part, check_natures, concat, fill_types, nature
 from coldrank.train.data.columns import ColumnPlan, convert
 from coldrank.train.data.files import check_columns
-from coldrank.train.data.ids import as_column, is_text
+from coldrank.train.data.identity import row_identity
+from coldrank.train.data.ids import as_column, check_finite, is_text, narrow
 from coldrank.train.data.log import EventLog, LogFile, expression
 from coldrank.train.errors import UserError
 
@@ -39,12 +41,17 @@ class Events:
 def load_events(log: EventLog) -> Events:
     """Reads, checks, sorts and deduplicates all files of a log. Raises UserError with file, column and row.
 
-    Rows that are equal in all columns of the log are one event, written more than once. Events of the same time, user
+    Rows that hold the same values in all columns of the log (`row_identity`) are one event, written more than once. Events of the same time, user
     and item that differ elsewhere all stay, in the order of the files and their rows.
     """
     spec, plan = log.spec, plan_columns(log)
-    files = tqdm(log.files, desc="reading", unit="file", disable=None)
-    frame = _concat(log, [_load_file(file, log, plan) for file in files])
+    files = tqdm(fill_types(log.files), desc="reading", unit="file", disable=None)
+    parts = [_load_file(file, log, plan) for file in files]
+    for column in (c for c in plan if c.kind in ("id", "code", "feature")):
+        table = {"user_id": log.users, "item_id": log.items}.get(column.name)
+        known = [] if table is None else [(f"the table of {column.name}", nature(table[column.name]))]
+        check_natures(column, [*known, *((str(p.path), p.natures[column.name]) for p in parts)])
+    frame = concat(parts, plan)
     read = len(frame)
     if not read:
         raise UserError(f"{log.files[0].path}: no events")
@@ -83,48 +90,44 @@ def plan_columns(log: EventLog) -> list[ColumnPlan]:
     return [*plan, ColumnPlan("day:", "day", pl.lit(None, pl.Date) if spec.day is None else spec.day)]
 
 
-def _load_file(file: LogFile, log: EventLog, plan: list[ColumnPlan]) -> pl.DataFrame:
+def _load_file(file: LogFile, log: EventLog, plan: list[ColumnPlan]) -> Part:
     """The planned columns of a file, one row per row of the file, with a hash of the whole row (`row:`)."""
-    # The code of a category may differ between files.
-    row = pl.struct(~(cs.categorical() | cs.enum()), (cs.categorical() | cs.enum()).cast(pl.String))
-    frame = file.frame.with_columns(row.hash(seed=0).alias("row:"))
-    found = file.frame.collect_schema().names()
+    schema = file.frame.collect_schema()
+    times = {log.spec.time: log.spec.time_unit} if isinstance(log.spec.time, str) else {}
+    frame = file.frame.with_columns(row_identity(schema, times).alias("row:"))
     tables = {n for t in (log.users, log.items) if t is not None for n in t.columns}
     for column in plan:
-        check_columns(file.path, found, [n for n in column.inputs() if n not in tables])
+        check_columns(file.path, schema.names(), [n for n in column.inputs() if n not in tables])
     try:
-        frame = _join(file, frame, log.users, "user_id", log.spec.user)
-        frame = _join(file, frame, log.items, "item_id", log.spec.item)
+        frame = _join(file, frame, log.users, plan[0])
+        frame = _join(file, frame, log.items, plan[1])
         values = frame.select("row:", *(expression(c.source).alias(c.name) for c in plan)).collect()
     except pl.exceptions.PolarsError as error:
         raise file.explain(error) from None
-    return values.with_columns(convert(c, values[c.name], file.path) for c in plan)
+    converted = values.with_columns(convert(c, values[c.name], file.path) for c in plan)
+    return Part(file.path, converted, {c.name: nature(values[c.name]) for c in plan})
 
 
-def _join(
-    file: LogFile, frame: pl.LazyFrame, table: pl.DataFrame | None, key: str, source: str | pl.Expr
-) -> pl.LazyFrame:
+def _join(file: LogFile, frame: pl.LazyFrame, table: pl.DataFrame | None, plan: ColumnPlan) -> pl.LazyFrame:
+    """The frame with the columns of the table of its users (items). plan: of their id."""
     if table is None:
         return frame
-    if clash := set(frame.collect_schema().names()) & (set(table.columns) - {key}):
-        raise UserError(f"{file.path}: column {min(clash)} is also a column of the features by {key}; rename one")
-    kind = frame.select(expression(source)).collect_schema().dtypes()[0]
-    if is_text(kind) != is_text(table[key].dtype):
-        raise UserError(f"{file.path}: {key} is {kind}, but {table[key].dtype} in its table; should be the same")
-    joint = pl.String if is_text(kind) else pl.Int64
-    right = table.lazy().rename({key: f"{key}:"}).with_columns(pl.col(f"{key}:").cast(joint))
-    return frame.join(
-        right, left_on=expression(source).cast(joint), right_on=f"{key}:", how="left", maintain_order="left"
-    )
+    if clash := set(frame.collect_schema().names()) & (set(table.columns) - {plan.name}):
+        raise UserError(f"{file.path}: column {min(clash)} is also a column of the features by {plan.name}; rename one")
+    source, key = expression(plan.source), f"{plan.name}:"
+    kind, own = frame.select(source).collect_schema().dtypes()[0], table[plan.name].dtype
+    if is_text(kind) != is_text(own) and kind != pl.Null:
+        raise UserError(f"{plan.where(file.path)}: {kind}, but {own} in its table; should be the same")
+    right = table.lazy().rename({plan.name: key}).with_columns(_key(pl.col(key), own))
+    left_on = pl.lit(None, pl.String if is_text(own) else pl.Int64) if kind == pl.Null else _key(source, kind)
+    return frame.join(right, left_on=left_on, right_on=key, how="left", maintain_order="left")
 
 
-def _concat(log: EventLog, parts: list[pl.DataFrame]) -> pl.DataFrame:
-    first = parts[0].schema
-    for file, part in zip(log.files, parts, strict=True):
-        for name, kind in part.schema.items():
-            if kind != first[name]:
-                raise UserError(f"{file.path}: {name} is {kind}, but {first[name]} in {log.files[0].path}")
-    return pl.concat(parts)
+def _key(ids: pl.Expr, kind: pl.DataType) -> pl.Expr:
+    """As `as_column` makes ids of integers; text as it is. What is neither is refused later, by `convert`."""
+    if is_text(kind):
+        return ids.cast(pl.String)
+    return ids.reinterpret(signed=True) if kind == pl.UInt64 else ids.cast(pl.Int64, strict=False)
 
 
 def _drop_duplicates(frame: pl.DataFrame) -> pl.DataFrame:
@@ -155,10 +158,20 @@ def static_table(table: pl.DataFrame, key: str, where: str) -> pl.DataFrame:
     return pl.DataFrame(columns).sort(key)
 
 
-def check_table(table: pl.DataFrame, key: str, where: str) -> pl.DataFrame:
-    """Raises UserError if an id of a user or item table is empty or stands twice."""
+def check_table(table: pl.DataFrame, key: str, where: str, names: Mapping[str, str] | None = None) -> pl.DataFrame:
+    """The table, its ids as text or integers of 64 bits. names: column -> what errors call it.
+
+    Raises UserError for an id that is empty, stands twice, or is neither integer nor text, and for features that samples cannot
+    hold.
+    """
+    if not (is_text(table[key].dtype) or table[key].dtype.is_integer()):
+        raise UserError(f"{where}: {key}: type {table[key].dtype}; should be an integer or a string")
     for what, bad in (("is empty", table[key].is_null()), ("stands twice", table[key].is_duplicated())):
         if bad.any():
             row = int(bad.arg_true()[0])
             raise UserError(f"{where}: {key}, row {row + 1}: {table[key][row]} {what}; should be one row per id")
-    return table
+    for values in (table[n] for n in table.columns if n.startswith(key.removesuffix("id")) and n != key):
+        name = (names or {}).get(values.name, f"column {values.name}")
+        as_column(values.head(0), f"{where}: {name}")
+        check_finite(values, f"{where}: {name}")
+    return table.with_columns(narrow(table[key], f"{where}: {key}"))

@@ -146,7 +146,10 @@ def _says(text: str | None, value: Any) -> bool:
 
 
 def whole_numbers(frame: pl.DataFrame) -> pl.DataFrame:
-    """Float columns whose values are all whole become Int64 (a file with empty cells often writes 3 as 3.0)."""
+    """Float columns whose values are all whole become Int64 (a file with empty cells often writes 3 as 3.0).
+
+    Up to 2^53: beyond, a float is not the number that was written.
+    """
     floats = [n for n, kind in frame.schema.items() if kind.is_float()]
-    whole = [n for n in floats if (frame[n].drop_nulls() % 1 == 0).all()]
+    whole = [n for n in floats if ((frame[n] % 1 == 0) & (frame[n].abs() <= 2**53)).drop_nulls().all()]
     return frame.with_columns(pl.col(whole).cast(pl.Int64))

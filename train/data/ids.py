@@ -32,23 +32,48 @@ def hash_strings(strings: pl.Series) -> pl.Series:
 
 
 def as_column(values: pl.Series, where: str) -> pl.Series:
-    """A column as samples hold it. Integers, booleans and strings become int64, other numbers float32 (NaN: null),
-    lists of integers or strings list<int64> (null becomes the empty list, null elements are dropped).
+    """A column as samples hold it. Integers, booleans and strings become int64 (unsigned ones of 64 bits by their bits), other
+    numbers float32 (NaN: null), lists of integers or strings list<int64> (null becomes the empty list, null elements are
+    dropped).
 
-    Raises UserError, which begins with `where`, for any other type.
+    Raises UserError, which begins with `where`, for any other type, and with the row for a number that is not finite.
     """
     kind = values.dtype
     if isinstance(kind, pl.List):
         return _list_column(values, where)
     if is_text(kind):
         return hash_strings(values)
-    if kind == pl.UInt64:
-        return values.reinterpret(signed=True)
     if kind.is_integer() or kind in (pl.Boolean, pl.Null):
-        return values.cast(pl.Int64)
+        whole = narrow(values, where)
+        return whole.reinterpret(signed=True) if whole.dtype == pl.UInt64 else whole.cast(pl.Int64)
     if kind.is_float() or kind.is_decimal():
+        check_finite(values, where)
         return values.cast(pl.Float32).fill_nan(None)
     raise UserError(f"{where}: type {kind}; should be an integer, a number, a string or a list of integers or strings")
+
+
+def check_finite(values: pl.Series, where: str) -> None:
+    """Raises UserError, with the row, for a number that a float32 cannot hold. NaN is fine: it is null."""
+    if values.dtype.is_float():
+        beyond = values.cast(pl.Float32).is_infinite().fill_null(False)
+        if beyond.any():
+            row = int(beyond.arg_true()[0])
+            raise UserError(
+                f"{where}, row {row + 1}: {values[row]} is no finite number of 32 bits; write null where it is unknown"
+            )
+
+
+def narrow(values: pl.Series, where: str) -> pl.Series:
+    """Integers of 128 bits (a CSV reader makes them of large ones) in 64, others as they are. Raises UserError with the row."""
+    if values.dtype not in (pl.Int128, pl.UInt128):
+        return values
+    wide = values.max()
+    whole = values.cast(pl.UInt64 if isinstance(wide, int) and wide >= 2**63 else pl.Int64, strict=False)
+    beyond = whole.is_null() & values.is_not_null()
+    if beyond.any():
+        row = int(beyond.arg_true()[0])
+        raise UserError(f"{where}, row {row + 1}: {values[row]} does not fit 64 bits")
+    return whole
 
 
 def _list_column(values: pl.Series, where: str) -> pl.Series:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from coldrank.train.data.events import check_table
 from coldrank.train.data.files import CsvFile, Schema, first_line, parquet_file, whole_numbers
 from coldrank.train.data.folder import PARQUET, Folder
+from coldrank.train.data.ids import check_finite
 from coldrank.train.data.log import Column, EventLog, Group, LogFile, LogSpec
 from coldrank.train.errors import UserError
 
@@ -171,6 +172,9 @@ def _features(folder: Folder, begin: str) -> tuple[pl.DataFrame, str]:
         raise UserError(f"--data {folder.root}: no {begin}*.csv")
     try:
         parts = [pl.read_csv(p, infer_schema_length=None, glob=False) for p in tqdm(paths, desc=begin, disable=None)]
+        for path, part in zip(paths, parts, strict=True):
+            for column in part.iter_columns():
+                check_finite(column, f"{path}: column {column.name}")
         return whole_numbers(pl.concat(parts, how="diagonal_relaxed")), " ".join(map(str, paths))
     except pl.exceptions.PolarsError as error:
         raise UserError(f"{folder.root}/{begin}*.csv: {first_line(error)}") from None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
+from coldrank.train.data.columns import ColumnPlan
 from coldrank.train.data.events import check_table
 from coldrank.train.data.files import check_columns, first_line, parquet_file, with_folder_columns
 from coldrank.train.data.folder import PARQUET, Folder, wanted_endings
@@ -74,7 +75,8 @@ def _table(root: Path, name: str | None, key: str, prefix: str, features: Mappin
         frame = frame.select(pl.col(key).alias(f"{prefix}_id"), *columns)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UserError(f"{path}: {first_line(error)}") from None
-    return check_table(frame, f"{prefix}_id", str(path))
+    names = {f"{prefix}_{n}": ColumnPlan(f"{prefix}_{n}", "feature", c).role() for n, c in features.items()}
+    return check_table(frame, f"{prefix}_id", str(path), names)
 
 
 def _read_table(path: Path) -> pl.DataFrame:
