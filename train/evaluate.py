@@ -1,6 +1,5 @@
 """Scores a split and computes its metrics."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from coldrank.train.data.read import Reader, SampleReader
 from coldrank.train.distributed import Ranks
 from coldrank.train.errors import UserError
 from coldrank.train.metrics import evaluate_predictions
+from coldrank.train.output import partial_of, put_file
 from coldrank.train.retrieval import VECTORS, judge, met_in, vector_columns
 from coldrank.train.run_folder import MetricRow
 
@@ -104,10 +104,10 @@ def retrieval_rows(
 
 def write_predictions(frame: pl.DataFrame, path: Path) -> None:
     """Writes the scored samples as Parquet, without vectors, beside and then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    partial = partial_of(path)
+    partial.parent.mkdir(parents=True, exist_ok=True)
     frame.drop(VECTORS, strict=False).write_parquet(partial)
-    os.replace(partial, path)
+    put_file(partial, path)
 
 
 def summary_table(rows: list[MetricRow], metric: str = "auc") -> str:

@@ -9,10 +9,12 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from coldrank.train.checkpoint import steps
 from coldrank.train.config import DataConfig, RunConfig, TrainConfig, load, to_dict
 from coldrank.train.data.split import BACK, NEXT
 from coldrank.train.difference import difference
 from coldrank.train.errors import UserError
+from coldrank.train.output import check_folder, is_kept, make_folder, write_atomic
 from coldrank.train.plan.config import ShardingConfig
 
 MetricRow = dict[str, Any]
@@ -23,13 +25,6 @@ _FREE = (
     *("log_every", "checkpoint_every", "keep_checkpoints"),
     *("threads", "pipeline"),
 )
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Writes beside, then renames."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)
 
 
 class RunFolder:
@@ -52,6 +47,7 @@ class RunFolder:
         """Raises UserError if the folder holds something that is no run, or, to go on with, the run of another config."""
         if self.path.exists() and not (self.path.is_dir() and self._is_run()):
             raise UserError(f"{self.path}: is there already and is no run folder; give another --out")
+        check_folder("--out", self.path)
         if resumed is None:
             return
         before = load(str(self.path / "config.json"))
@@ -64,25 +60,25 @@ class RunFolder:
     def _is_run(self) -> bool:
         # A run that was killed at its very start has written what comes before config.json, and no more.
         first = {"diff.txt", "diff.txt.partial", "config.json.partial"}
-        return (self.path / "config.json").exists() or {p.name for p in self.path.iterdir()} <= first
+        held = {p.name for p in self.path.iterdir() if not is_kept(p)}
+        return (self.path / "config.json").exists() or held <= first
 
     def clear(self) -> None:
         """Removes what an earlier run left; config.json last, so that what a kill leaves is known for a run's."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        if self.checkpoints.exists():
-            # In one stroke nothing can go on any more from what is being removed.
-            removed = self.checkpoints.with_suffix(".partial")
-            shutil.rmtree(removed, ignore_errors=True)
-            os.replace(self.checkpoints, removed)
+        make_folder(self.path)
+        # Their names go first: nothing can go on any more from what is being removed.
+        for step in steps(self.checkpoints):
+            whole = self.checkpoints / f"step-{step}"
+            os.replace(whole, whole.with_suffix(".removed.partial"))
         for path in sorted(self.path.iterdir(), key=lambda p: p.name == "config.json"):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
+            if not path.is_dir():
                 path.unlink()
+            elif not is_kept(path):
+                shutil.rmtree(path)
 
     def start(self, config: RunConfig, diff: str) -> None:
         """Writes what the run is: the difference to its base first."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         write_atomic(self.path / "diff.txt", diff or "(equal to its base)\n")
         write_atomic(self.path / "config.json", json.dumps(to_dict(config), indent=1) + "\n")
 

@@ -25,7 +25,7 @@ from coldrank.train.data.read import Raw, SampleReader
 from coldrank.train.errors import UserError
 from coldrank.train.export.parity import request_of
 from coldrank.train.export.write import load_script
-from coldrank.train.run_folder import write_atomic
+from coldrank.train.output import check_new, put_file, real_path, write_atomic
 
 BATCH = 4096
 # Batches to a part, so rows that are scored again after a kill at most: 64 batches.
@@ -85,8 +85,8 @@ def _input(entry: dict[str, Any]) -> Input:
 def score_file(folder: Path, source: Path, out: Path) -> int:
     """Scores every row of `source`, in its order, and returns their number. Raises UserError for a column that is missing or
     wrong, and if `out` is there."""
-    if out.exists():
-        raise UserError(f"--out {out}: exists already; give a new file")
+    check_new("--out", out, "file")
+    out = real_path(out)
     if not source.is_file():
         raise UserError(f"--input {source}: no such file")
     artifact = Artifact.open(folder)
@@ -152,10 +152,10 @@ def _empty(artifact: Artifact, source: Path) -> pl.DataFrame:
 
 def _join(parts: Path, out: Path) -> None:
     """Writes the parts end to end, then gives the file its name and removes them."""
-    whole = parts / "whole.writing"
+    whole = out.with_name(out.name + ".writing")
     paths = sorted(parts.glob("part-*.parquet"))
     with pq.ParquetWriter(whole, pq.read_schema(paths[0])) as writer:
         for path in paths:
             writer.write_table(pq.read_table(path))
-    os.replace(whole, out)
+    put_file(whole, out)
     shutil.rmtree(parts)

@@ -18,6 +18,7 @@ from coldrank.train.config import RunConfig, load
 from coldrank.train.data.batches import DataFolder
 from coldrank.train.difference import difference
 from coldrank.train.errors import UserError
+from coldrank.train.output import make_folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,7 +121,7 @@ def _run(job: Job, data: Path, fresh: bool) -> int:
     command = [sys.executable, "-m", "coldrank.train.main", "train", "--config", job.config]
     command += ["--data", str(data), "--out", str(job.out)]
     command += [part for override in job.overrides for part in ("--set", override)]
-    job.out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(job.out.parent)
     with job.log.open("w") as log:
         # Libraries read their number of threads when they are imported.
         environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from coldrank.train.errors import UserError
+from coldrank.train.output import check_file, check_folder
 
 # Importing torch and TorchRec takes seconds: only the commands that need them do.
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ def _train_arms(args: argparse.Namespace) -> None:
         raise UserError(
             f"--arms {args.arms} --seeds {args.seeds} --jobs {args.jobs}: expected arms, and numbers above 0"
         )
+    check_folder("--out", args.out)
     tuned = tuned_overrides(args.tuned, arms) if args.tuned else dict.fromkeys(arms, ())
     shared = overrides_of_jobs(args.jobs)
     jobs = [
@@ -172,6 +174,8 @@ def _evaluate(args: argparse.Namespace) -> None:
     from coldrank.train.run_folder import RunFolder
     from coldrank.train.trainer import build, evaluate
 
+    if args.predictions is not None:
+        check_file("--predictions", args.predictions)
     config = load(str(args.run_folder / "config.json"), args.set)
     checkpoints = args.run_folder / "checkpoints"
     if not checkpoint.steps(checkpoints):

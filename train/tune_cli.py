@@ -53,12 +53,13 @@ def _tune(args: argparse.Namespace) -> None:
     except ModuleNotFoundError as error:
         raise UserError(f"needs {error.name}: pip install 'coldrank[tune]'") from None
     from coldrank.train.data.batches import DataFolder
-    from coldrank.train.run_folder import write_atomic
+    from coldrank.train.output import check_folder, make_folder, write_atomic
     from coldrank.train.sweep import overrides_of_jobs
 
     for option in ("trials", "seeds", "jobs"):
         if getattr(args, option) < 1:
             raise UserError(f"--{option} {getattr(args, option)}: must be above 0")
+    check_folder("--out", args.out)
     search = Search(
         module=args.config,
         fields=tuple(Field.parse(text) for text in args.vary),
@@ -71,7 +72,7 @@ def _tune(args: argparse.Namespace) -> None:
         at_once=args.jobs,
     )
     data = DataFolder.open(args.data)
-    args.out.mkdir(parents=True, exist_ok=True)
+    make_folder(args.out)
     found = {arm: tune(search, arm, data, args.out) for arm in args.arms.split(",") if arm}
     settings: dict[str, Any] = {
         "tasks": list(search.tasks),

@@ -2,13 +2,12 @@
 
 import argparse
 import json
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coldrank.train.errors import UserError
+from coldrank.train.output import check_new, new_folder
 
 if TYPE_CHECKING:
     from coldrank.train.compare.rows import Comparison
@@ -54,8 +53,7 @@ def _compare(args: argparse.Namespace) -> None:
     from coldrank.train.compare.compare import compare
     from coldrank.train.compare.table import LEGEND, format_overview, format_verdicts
 
-    if args.out.exists():
-        raise UserError(f"--out {args.out}: exists already; give a new folder")
+    check_new("--out", args.out)
     if args.resamples < 20:
         raise UserError(f"--resamples {args.resamples}: expected at least 20; 300 is a good number")
     if args.seed < 0:
@@ -112,14 +110,7 @@ def write_comparison(out: Path, found: "Comparison", data: Path | None = None) -
         format_details(found.rows),
     ]
     report = report_html(found, data)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        partial.chmod(0o755)  # mkdtemp makes a private folder
+    with new_folder(out) as partial:
         (partial / "compare.json").write_text(json.dumps(found.to_json(), indent=1, allow_nan=False) + "\n")
         (partial / "compare.md").write_text("\n\n".join(sections) + "\n")
         (partial / "report.html").write_text(report)
-        partial.rename(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise

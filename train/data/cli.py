@@ -12,6 +12,7 @@ from coldrank.train.data.kuairand import DEFAULT_TASKS, OUTCOMES, open_kuairand
 from coldrank.train.data.log import EventLog
 from coldrank.train.data.movielens import open_movielens
 from coldrank.train.data.own_log import load_spec, open_log
+from coldrank.train.data.place import check_out
 from coldrank.train.data.prepare import PrepareOptions, Split, prepare
 from coldrank.train.data.split import SPLITS, split_by_time, split_by_users
 from coldrank.train.errors import UserError
@@ -164,6 +165,7 @@ def _user_split(args: argparse.Namespace, events: Events) -> Any:
 
 def run(args: argparse.Namespace) -> None:
     """Prepares, then prints what was written. Raises UserError."""
+    check_out(args.out)
     log, split = args.open(args)
     given = {n: v for n, v in vars(args).items() if n not in ("run", "open", "out", "command", "source")}
     arguments = {n: str(v) if isinstance(v, (date, Path)) else v for n, v in given.items()}

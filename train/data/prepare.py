@@ -1,9 +1,7 @@
 """An event log -> samples as of the time of each event: Parquet, sorted by time, one partition per split and period."""
 
 import itertools
-import json
 import os
-import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,10 +17,10 @@ from tqdm import tqdm
 from coldrank.train.data.events import Events, load_events, static_table
 from coldrank.train.data.log import EventLog, check_spec
 from coldrank.train.data.manifest import Partition, manifest
+from coldrank.train.data.place import check_out, put_in_place, staging
 from coldrank.train.data.samples import Samples
 from coldrank.train.data.split import SPLITS, as_date
 from coldrank.train.data.statistics import compute_statistics
-from coldrank.train.errors import UserError
 
 ROW_GROUP = 65_536
 
@@ -56,36 +54,10 @@ def prepare(log: EventLog, out: Path, split: Split, options: PrepareOptions) -> 
     users = None if log.users is None else static_table(log.users, "user_id", "user features")
     items = None if log.items is None else static_table(log.items, "item_id", "item features")
     samples = Samples.of(log.spec, events, statistics, users, items)
-    new = out.with_name(f"{out.name}.tmp-{os.getpid()}")
-    try:
-        partitions = _write(samples, splits, options.periods, new)
+    with staging(out) as staged:
+        partitions = _write(samples, splits, options.periods, staged)
         content = manifest(log, options.arguments, samples, splits, partitions, options.history)
-        (new / "manifest.json").write_text(json.dumps(content, indent=1) + "\n")
-        _put_in_place(new, out)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-    return content
-
-
-def check_out(out: Path) -> None:
-    """Raises UserError unless `out` is absent, an empty folder, or an older prepared data folder, which is replaced."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    try:
-        held = json.loads((out / "manifest.json").read_text())
-        prepared = isinstance(held, dict) and "partitions" in held
-    except (OSError, ValueError):
-        prepared = False
-    if not prepared:
-        raise UserError(f"--out {out}: holds something else than prepared data; choose a new folder")
-
-
-def _put_in_place(new: Path, out: Path) -> None:
-    old = out.with_name(f"{out.name}.old-{os.getpid()}")
-    if out.exists():
-        out.rename(old)
-    new.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
+        return put_in_place(staged, out, content)
 
 
 def _write(samples: Samples, splits: NDArray[np.int8], periods: int, folder: Path) -> list[Partition]:

@@ -4,12 +4,11 @@ import argparse
 import json
 import os
 import re
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coldrank.train.errors import UserError
+from coldrank.train.output import check_new, new_folder
 
 if TYPE_CHECKING:  # which loads the drawing library
     from coldrank.train.explain.pictures import Drawn
@@ -56,8 +55,7 @@ def _explain(args: argparse.Namespace) -> None:
     from coldrank.train.explain.towers import explain_towers
     from coldrank.train.explain.towers_page import draw_towers, said
 
-    if args.out.exists():
-        raise UserError(f"--out {args.out}: exists already; give a new folder")
+    check_new("--out", args.out)
     if args.rows < 2:
         raise UserError(f"--rows {args.rows}: expected at least 2; 20000 is a good number")
     if args.seed < 0:
@@ -86,17 +84,10 @@ def write(out: Path, content: dict[str, Any], page: str, drawn: "list[Drawn]") -
     """Writes explain.json, explain.html and pictures/ into the new folder `out`, complete or not at all."""
     from coldrank.train.explain.page import read_css, standalone
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        partial.chmod(0o755)  # mkdtemp makes a private folder
+    with new_folder(out) as partial:
         (partial / "explain.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
         (partial / "explain.html").write_text(page)
         (partial / "pictures").mkdir()
         for picture in drawn:
             file = re.sub(r"[^\w-]", "_", picture.name) + ".svg"
             (partial / "pictures" / file).write_text(standalone(picture, read_css()))
-        partial.rename(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise

@@ -1,12 +1,7 @@
 """Writes an export folder."""
 
 import json
-import os
-import shutil
-import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +19,7 @@ from coldrank.train.export.aoti import by_user, load_package, write_package
 from coldrank.train.export.signature import signature
 from coldrank.train.export.trained import Trained, load_trained
 from coldrank.train.export.triton import write_repository
+from coldrank.train.output import check_new, new_folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,8 +44,7 @@ def export(request: Request) -> dict[str, Any]:
     """Writes the folder, whole or not at all; returns what parity.json holds. Raises UserError for what cannot be exported."""
     if request.aoti and request.delta is not None:
         raise UserError("--format aoti: a compiled package takes no delta; export it whole, without --delta")
-    if request.out.exists():
-        raise UserError(f"--out {request.out}: exists already; give a new folder")
+    check_new("--out", request.out)
     trained = load_trained(request.run)
     data = DataFolder.open(request.data or _data_of(request.run))
     twin = trained.twin(trained.columns(request.candidate), request.tables)
@@ -135,20 +130,6 @@ def lead(base: Path, folder: Path) -> State:
     old.update(changes)
     assert all(torch.equal(old.state[name], value) for name, value in new.state.items())
     return changes
-
-
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """A folder that gets the name `out` when everything is written, and goes if something fails."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        partial.chmod(0o755)  # mkdtemp makes a private folder
-        yield partial
-        os.rename(partial, out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def _data_of(run: Path) -> Path:

@@ -8,6 +8,7 @@ import torch
 
 from coldrank.train.config import load
 from coldrank.train.data.batches import DataFolder
+from coldrank.train.output import make_folder
 from coldrank.train.warm_up.experiment import METHODS, experiment, read
 from coldrank.train.warm_up.protocol import Protocol
 from coldrank.train.warm_up.table import tables
@@ -29,7 +30,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    args.out.mkdir(parents=True, exist_ok=True)
+    make_folder(args.out)
     data, config = DataFolder.open(args.data), load(args.config, args.set)
     protocol = Protocol(old_above=args.old_above, new_from=args.new_from, k=args.k)
     for kind in args.models.split(","):

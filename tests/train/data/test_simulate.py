@@ -222,7 +222,7 @@ def test_errors_name_the_fault(tmp_path: Path) -> None:
     for field, value in (("events", 0), ("days", 0), ("gate_strength", 1.5), ("block_users", 0)):
         with pytest.raises(UserError, match=f"{field} is {value}; it must lie between"):
             Simulation(**{"events": 10, field: value})  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="exists already"):
         simulate(Simulation(events=10), tmp_path)
 
 

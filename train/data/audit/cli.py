@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from coldrank.train.errors import UserError
+from coldrank.train.output import check_new
 
 
 def add_check(commands: Any) -> None:
@@ -32,8 +33,8 @@ def _check(args: argparse.Namespace) -> None:
     from coldrank.train.config import load
     from coldrank.train.data.audit.report import audit, summary, table, write
 
-    if args.out and args.out.exists():
-        raise UserError(f"--out {args.out}: exists already; give a new folder")
+    if args.out:
+        check_new("--out", args.out)
     if args.set and not args.config:
         raise UserError(f"--set {args.set[0]}: needs --config, whose fields it changes")
     done = audit(args.data, load(args.config, args.set) if args.config else None)

@@ -1,8 +1,6 @@
 """Runs the checks, and writes what they find: a table, Markdown, JSON."""
 
 import json
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from coldrank.train.data.audit.scan import scan
 from coldrank.train.data.audit.values import check_duplicates, check_splits, check_values
 from coldrank.train.data.batches import DataFolder
 from coldrank.train.errors import UserError
+from coldrank.train.output import new_folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,15 +91,8 @@ def table(findings: Sequence[Finding], tablefmt: str = "grid") -> str:
 def write(done: Audit, out: Path) -> None:
     """`check.json` and `check.md` in the new folder `out`, complete or not at all."""
     content: dict[str, Any] = {"format": 1, **asdict(done), "limits": asdict(LIMITS)}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        partial.chmod(0o755)  # mkdtemp makes a private folder
+    with new_folder(out) as partial:
         (partial / "check.json").write_text(json.dumps(content, indent=1, default=str) + "\n")
         (partial / "check.md").write_text(
             f"# Check of the data\n\n{summary(done)}\n\n{table(done.findings, 'github')}\n"
         )
-        partial.rename(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise

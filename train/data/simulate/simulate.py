@@ -7,8 +7,6 @@ arithmetic.
 
 import dataclasses
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from pathlib import Path
@@ -25,6 +23,7 @@ from coldrank.train.data.simulate.scores import fit_intercepts, score_events
 from coldrank.train.data.simulate.timeline import draw_timeline
 from coldrank.train.data.simulate.world import Users, World, build_world, draw_users, draw_videos
 from coldrank.train.errors import UserError
+from coldrank.train.output import check_new, new_folder
 
 LAST_DAY = date(2022, 5, 5)  # as KuaiRand's, so that one --test-from serves both
 VIDEO_BLOCK = 100_000
@@ -66,19 +65,12 @@ def simulate(config: Simulation, out: Path, progress: Callable[[int], object] = 
     """Writes log_standard_sim-*, user_features_sim, video_features_basic_sim and simulation.json into the new folder
     `out`.
 
-    progress is called with the number of events of each block. Raises UserError if `out` is there already.
+    progress is called with the number of events of each block. Raises UserError if `out` is there already
+    or cannot be written.
     """
-    if out.exists():
-        raise UserError(f"{out} is there already; name a folder that is not")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        _write(config, work, progress)
-        work.chmod(0o755)
-        work.rename(out)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
+    check_new("--out", out)
+    with new_folder(out) as folder:
+        _write(config, folder, progress)
 
 
 def blocks(config: Simulation, world: World) -> Iterator[tuple[Users, pl.DataFrame]]:
