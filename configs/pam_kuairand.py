@@ -44,7 +44,7 @@ def pam_m() -> RunConfig:
 
 def pam_s() -> RunConfig:
     """With the self-supervised instructor."""
-    return pam.meta(pf(), "pam_s", gamma=(1.0, 3.0, 0.0), **pam.MEASURED)
+    return pam.meta(pf(), "pam_s", gamma=(1.0, 3.0, 0.0), **pam.MEASURED_S)
 
 
 def pam_a() -> RunConfig:

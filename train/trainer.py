@@ -37,7 +37,7 @@ from coldrank.train.preemption import Stop, preemption
 from coldrank.train.recent import Recent
 from coldrank.train.run_folder import MetricRow, RunFolder
 from coldrank.train.stepping import Steps, Taken, one_by_one, pipelined
-from coldrank.train.streaming import Stream
+from coldrank.train.streaming import Stream, passes_as_stage
 from coldrank.train.task import RankingTask
 from coldrank.train.warm_start import warm_start
 
@@ -136,10 +136,6 @@ def train(config: RunConfig, data: DataFolder, out: Path, ranks: Ranks, *, fresh
         fit = data.files(config.data.fit)
         # Its mistakes are better known now than at the end.
         evaluation_reader(run.make, data, config.data.evaluate, config, ranks)
-    dist.barrier()
-    if ranks.is_first and not resumes:
-        folder.clear()
-    dist.barrier()
     recent = Recent(list(config.tasks), ranks)
     warm = None
     if resumes:
@@ -149,6 +145,14 @@ def train(config: RunConfig, data: DataFolder, out: Path, ranks: Ranks, *, fresh
         fit_encoder(run.encoder, fit)
         if config.train.warm_start:
             warm = warm_start(config, run.model, run.state, run.encoder.features, ranks)
+        if isinstance(course, Passes):
+            for hook in run.hooks:
+                hook.begins(run, passes_as_stage(data, config), progress)
+    # The old run is there until nothing of the new one can be refused any more.
+    dist.barrier()
+    if ranks.is_first and not resumes:
+        folder.clear()
+    dist.barrier()
     if ranks.is_first:
         folder.start(config, diff)
         if warm:
@@ -177,6 +181,8 @@ def _train(run: Run, course: Passes | Stream, folder: RunFolder, progress: Progr
             # At another number of ranks than before, as many steps remain as the rest of the passes has now.
             end = progress.step + course.steps - course.steps_before(progress)
             loop.train(course, config.train.steps or end)
+            for hook in run.hooks:
+                hook.ends(run, passes_as_stage(run.data, config), progress)
     saver.close()
     if isinstance(course, Stream):
         return course.summary(progress)

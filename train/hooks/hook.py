@@ -107,7 +107,8 @@ class Hook(nn.Module):
         """After all weights are updated, before a checkpoint can be written."""
 
     def begins(self, run: "Run", stage: "Stage", progress: "Progress") -> None:
-        """Once a period is scored, before its first step."""
+        """Once a period is scored, before its first step. Passes over the data are one period, which is not scored; a run that
+        resumes inside of a period is not told again."""
 
     def ends(self, run: "Run", stage: "Stage", progress: "Progress") -> None:
-        """After a period's last step; again when a run resumes there."""
+        """After a period's last step (of passes: the last of all); again when a run resumes there."""

@@ -106,7 +106,7 @@ class Pam(Hook):
             assert isinstance(rows, TowerRows)
             loss = loss + self.enhancer(self, task, rows, batch, split, start, path[-1])
             if keep:
-                self.enhancer.note(batch, split.task, rows.sides.item)
+                self.enhancer.note(batch, split.task, rows.sides.item, self.cuts)
         return Outputs(loss, torch.zeros_like(batch.labels), self._sums(losses, batch, split.query)), path
 
     def _scored(self, task: "RankingTask", batch: Batch, embedded: Embedded) -> "Outputs":
@@ -222,13 +222,23 @@ class Pam(Hook):
                 part.keep(run.ranks)
 
     def begins(self, run: "Run", stage: "Stage", progress: "Progress") -> None:
-        """Takes the cuts from the first period, if they are to be its quantiles."""
+        """Sets the cuts before the first step, whatever a warm start has brought: the config's, or the quantiles of the item's
+        views in the rows of the first period or of the passes. Raises UserError where two of these are one."""
+        if progress.step:
+            return
         n = self.config.quantiles
-        if not n or progress.step:
+        if not n:
+            self.cuts.copy_(torch.tensor(self.config.cuts))
             return
         files = [run.data.path / p["path"] for p in stage.partitions]
         views = np.concatenate([pq.read_table(f, columns=["item_views"])["item_views"].to_numpy() for f in files])
-        self.cuts.copy_(torch.from_numpy(np.quantile(views, np.arange(1, n) / n).astype(np.int64)))
+        cuts = np.quantile(views, np.arange(1, n) / n).astype(np.int64)
+        if len(np.unique(cuts)) < len(cuts):
+            raise UserError(
+                f"{run.config.name}: pam.quantiles={n}: item_views of {len(views)} rows part at {cuts.tolist()}, and two of these "
+                "are one; set fewer quantiles, or pam.cuts"
+            )
+        self.cuts.copy_(torch.from_numpy(cuts))
 
 
 def adapted(config: RunConfig, features: FeatureSet) -> dict[str, torch.Size]:
@@ -241,6 +251,8 @@ def adapted(config: RunConfig, features: FeatureSet) -> dict[str, torch.Size]:
             f"{config.name}: hooks={list(config.hooks)}: 'pam' with gamma={list(c.gamma)} and "
             f"support_of={c.support_of!r} needs two_tower"
         )
+    if config.two_tower is None and c.candidates == "set":
+        raise UserError(f"{config.name}: pam.candidates='set' needs two_tower: the ranker's rows have no candidates")
     with torch.device("meta"):
         model = _model(config, features)
     of_towers = {n: p.shape for n, p in model.named_parameters() if n.startswith("towers.")}

@@ -8,8 +8,8 @@ from typing import Literal
 class PamConfig:
     """docs/pam.md explains them with the paper's symbols.
 
-    cuts: views of the item before the event at which the tasks part; quantiles: take as many tasks, of equally many events of
-    the first period, in their place (0: the cuts). cold: the task (0-based) of cold items. cold_weight, other_weight: lambda, of
+    cuts: views of the item before the event at which the tasks part; quantiles: take as many tasks, of equally many rows of the
+    first period or of the passes' `data.fit`, in their place (0: the cuts). cold: the task (0-based) of cold items. cold_weight, other_weight: lambda, of
     its loss and of those of the others.
     steps, rate, second_order: of the inner loop; without steps the hook only weighs the tasks' losses. support: share of a task's
     rows in a batch, which come first; the others are query, or with query=all every row is. support_of=previous: the support rows
@@ -86,5 +86,34 @@ class PamConfig:
             (not 0 <= self.serve_decay < 1, f"serve_decay={self.serve_decay}: must be in [0, 1)"),
             (min(self.gamma) < 0, f"gamma={list(self.gamma)}: must not be below 0"),
             (not self.adapt, "adapt is empty: name what is adapted, as towers"),
+            (
+                any(self.gamma[1:]) and self.cold == self.tasks - 1,
+                f"cold={self.cold}: gamma={list(self.gamma)} dresses items of the tasks above the cold one, and there is none",
+            ),
+            *((broken, f"{what} has no effect {where}") for broken, what, where in self._idle),
         ]
         return next((message for broken, message in wrong if broken), "")
+
+    @property
+    def _idle(self) -> list[tuple[bool, str, str]]:
+        """Settings that change nothing: whether they are there, what, and beside what."""
+        of_steps = {
+            "second_order": (self.second_order, True),
+            "serve_decay": (self.serve_decay, 0.0),
+            "across": (self.across, "rank"),
+            "support_of": (self.support_of, "batch"),
+            "adapt_on_test_labels": (self.adapt_on_test_labels, False),
+        }
+        of_enhancer = {"store": (self.store, "last"), "enhancer_trains": (self.enhancer_trains, "all")}
+        gamma = f"with gamma={list(self.gamma)}"
+        return [
+            *(
+                (not self.steps and value != plain, f"{n}={value!r}", "with steps=0")
+                for n, (value, plain) in of_steps.items()
+            ),
+            *(
+                (not any(self.gamma[1:]) and value != plain, f"{n}={value!r}", gamma)
+                for n, (value, plain) in of_enhancer.items()
+            ),
+            (not self.gamma[2] and self.dress != "all", f"dress={self.dress!r}", gamma),
+        ]

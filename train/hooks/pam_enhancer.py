@@ -119,12 +119,13 @@ class Enhancer(nn.Module):
         losses = rows.losses(query, pam.among(split.query))(weights)
         return (pam.of_tasks(task, losses, query) * scale).sum()
 
-    def note(self, batch: Batch, task: Tensor, inputs: Tensor) -> None:
-        """Notes what cold items look like in this batch. task: of its rows [B]; inputs: what the item's tower reads [B, D]."""
+    def note(self, batch: Batch, task: Tensor, inputs: Tensor, cuts: Tensor) -> None:
+        """Notes what cold items look like in this batch. task: of its rows [B]; inputs: what the item's tower reads [B, D]; cuts:
+        where the tasks part, in views."""
         c, items = self.config, batch.sparse[self.id].values()
         cold = (task == c.cold) & (items >= self.first)
         if c.store == "spread":
-            low, high = (0, *c.cuts)[c.cold], c.cuts[c.cold]
+            low, high = [-1, *cuts.tolist()][c.cold : c.cold + 2]
             due = low + 1 + batch.keys["item_id"] % (high - low) == batch.keys["item_views"]
             cold &= due.to(cold.device)
         self._cold = items[cold], inputs.detach()[cold][:, self.columns]

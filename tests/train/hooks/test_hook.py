@@ -66,10 +66,14 @@ def with_hooks(*names: str, **train_fields: object):
 
 def test_hooks_are_called_in_their_order(data, ranks, tmp_path):
     train(with_hooks("two", "one", steps=1), data, tmp_path / "run", ranks, fresh=False, diff="")
+    assert CALLS[:2] == ["two begins 2022-05-01", "one begins 2022-05-01"]
+    assert CALLS[-2:] == ["two dense", "one dense"] and "one ends 2022-05-01 1" in CALLS
+    del CALLS[:2]
     first = ["two before 1", "one before 1", "two embed", "one embed", "two dense", "one dense"]
     assert CALLS[:6] == first
     assert "two before 2" not in CALLS
-    assert CALLS[6:10] == first[2:]  # the evaluation
+    assert CALLS[6:8] == ["two ends 2022-05-01 1", "one ends 2022-05-01 1"]
+    assert CALLS[8:12] == first[2:]  # the evaluation
 
 
 def test_neutral_hooks_change_nothing_at_first_and_train_with_the_rest(data, ranks, tmp_path):

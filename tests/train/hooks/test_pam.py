@@ -240,11 +240,24 @@ def test_the_moving_mean_of_what_the_inner_loops_add(folder):
         ({"steps": 0}, "0 goes with steps=0"),
         ({"gamma": (1.0, 1.0, 0.0), "behaviour": ("nothing",)}, "'nothing'"),
         ({"adapt": ("nothing",)}, "begins so; there is towers.user"),
+        ({"gamma": (1.0, 1.0, 0.0), "cold": 4}, "cold=4: .* there is none"),
+        ({"dress": "next"}, "dress='next' has no effect with gamma"),
+        ({"store": "spread"}, "store='spread' has no effect with gamma"),
+        ({"enhancer_trains": "towers"}, "enhancer_trains='towers' has no effect with gamma"),
+        ({"steps": 0, "support": 0.0, "serve_decay": 0.5}, "serve_decay=0.5 has no effect with steps=0"),
+        ({"steps": 0, "support": 0.0, "adapt_on_test_labels": True}, "adapt_on_test_labels=True has no effect"),
     ],
 )
 def test_what_cannot_work_is_refused(pam, text):
     with pytest.raises(UserError, match=text):
         wanted = config(**pam)
+        make_hooks(wanted, validate(wanted))
+
+
+@pytest.mark.tried("hooks", "pam.candidates=set on the ranker", "refused: its rows have no candidates")
+def test_candidates_are_of_the_two_tower_model():
+    wanted = ranker(candidates="set")
+    with pytest.raises(UserError, match="candidates='set' needs two_tower"):
         make_hooks(wanted, validate(wanted))
 
 

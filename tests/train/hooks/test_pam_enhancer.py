@@ -127,17 +127,32 @@ def test_at_the_defaults_the_embeddings_get_the_slope_of_the_loss(folder, gamma)
         torch.testing.assert_close(gradient[row, places[name].start + column], slope.detach(), rtol=1e-5, atol=1e-9)
 
 
-@pytest.mark.parametrize("store", ["last", "spread"])
-def test_the_store_keeps_what_cold_items_were(folder, store):
-    batch, task, hook = batch_and_task(folder, config(gamma=(1.0, 1.0, 0.0), store=store))
+@pytest.mark.tried(
+    "hooks", "pam.store=spread with quantiles, or with the cold task 0", "an item is kept at views of the cold task"
+)
+@pytest.mark.parametrize(
+    ("store", "cold", "cuts", "views"),
+    [
+        ("last", 1, None, range(21, 61)),
+        ("spread", 1, None, range(21, 61)),
+        ("spread", 0, None, range(21)),
+        ("spread", 1, (10, 14, 90, 150), range(11, 15)),  # as quantiles have set them
+    ],
+)
+def test_the_store_keeps_what_cold_items_were(folder, store, cold, cuts, views):
+    batch, task, hook = batch_and_task(folder, config(gamma=(1.0, 1.0, 0.0), store=store, cold=cold))
+    if cuts:
+        hook.cuts.copy_(torch.tensor(cuts))
+    batch.keys["item_views"] = torch.arange(64) % 62
     task(batch)
     hook.enhancer.keep(ONE)
     items, inputs = batch.sparse["item_id"].values(), task.ranker.sides(task.embeddings(batch), batch.dense).item
     expected = {}
-    for row, (views, item) in enumerate(zip(batch.keys["item_views"].tolist(), items.tolist(), strict=True)):
-        due = store == "last" or views == 21 + batch.keys["item_id"][row].item() % 40
-        if 20 < views <= 60 and due:
+    for row, (seen, item) in enumerate(zip(batch.keys["item_views"].tolist(), items.tolist(), strict=True)):
+        due = store == "last" or seen == views[batch.keys["item_id"][row].item() % len(views)]
+        if seen in views and due:
             expected[item] = inputs[row, :8]
+    assert expected
     assert set(hook.enhancer.kept.nonzero().squeeze(1).tolist()) == set(expected)
     for item, was in expected.items():
         assert torch.equal(hook.enhancer.store[item], was)

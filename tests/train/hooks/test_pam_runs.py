@@ -8,9 +8,11 @@ import pytest
 from periods import write_periods
 from retrieving import DAYS
 from retrieving import with_pam as config
+from samples import write_samples
 
 from coldrank.train import checkpoint
 from coldrank.train.data.batches import DataFolder
+from coldrank.train.errors import UserError
 from coldrank.train.explain.measure import load_run
 from coldrank.train.trainer import build, train
 
@@ -74,3 +76,56 @@ def test_quantiles_of_the_first_period_part_the_tasks(folder, tmp_path, ranks):
     checkpoint.load(tmp_path / "run" / "checkpoints", run.state, {}, ranks)
     first = pl.concat([pl.read_parquet(p) for p in sorted(folder.glob(f"samples/*/period={DAYS[0]}/*"))])["item_views"]
     assert run.hooks[0].cuts.tolist() == [int(first.quantile(q, "linear")) for q in (0.25, 0.5, 0.75)]
+
+
+@pytest.mark.tried(
+    "hooks", "pam.quantiles=4 without a stream", "cuts at the quantiles of item_views over data.fit, in the checkpoint"
+)
+@pytest.mark.parametrize("order", ["random", "time"])
+def test_quantiles_of_the_passes_part_the_tasks(data, tmp_path, ranks, order):
+    wanted = config(quantiles=4)
+    wanted = replace(wanted, train=replace(wanted.train, mode="passes", first_period="", steps=4))
+    wanted = replace(wanted, data=replace(wanted.data, order=order))
+    train(replace(wanted, train=replace(wanted.train, steps=2)), data, tmp_path / "run", ranks, fresh=False, diff="")
+    views = pl.concat([pl.read_parquet(p)["item_views"] for p in data.files(("train", "valid"))])
+    expected = [int(views.quantile(q, "linear")) for q in (0.25, 0.5, 0.75)]
+    assert 20 < expected[0] < expected[2] < 199
+    for _ in ("as it was trained", "after it went on"):
+        run = build(wanted, data, ranks)
+        checkpoint.load(tmp_path / "run" / "checkpoints", run.state, {}, ranks)
+        assert run.hooks[0].cuts.tolist() == expected
+        train(wanted, data, tmp_path / "run", ranks, fresh=False, diff="")
+    assert sum(run.hooks[0].get_buffer("shift_towers_item_layers_0_bias").abs().sum(1) > 0) > 2
+
+
+@pytest.mark.tried(
+    "hooks", "pam.quantiles of item_views that are mostly 0", "refused before a step; the run that was there stays"
+)
+def test_quantiles_that_are_one_are_refused(tmp_path, ranks):
+    folder = write_samples(tmp_path / "data")
+    wanted = config(quantiles=4)
+    wanted = replace(wanted, train=replace(wanted.train, mode="passes", first_period="", steps=1))
+    train(wanted, DataFolder.open(folder), tmp_path / "run", ranks, fresh=True, diff="")
+    before = (tmp_path / "run" / "predictions-test.parquet").read_bytes()
+    for path in folder.rglob("*.parquet"):
+        frame = pl.read_parquet(path, hive_partitioning=False)
+        low = pl.when(pl.col("item_views") < 150).then(0).otherwise(pl.col("item_views")).cast(pl.Int32)
+        frame.with_columns(item_views=low).write_parquet(path, row_group_size=128)
+    with pytest.raises(
+        UserError, match=r"pam.quantiles=4: item_views of 700 rows part at \[0, 0, \d+\], and two of these are one"
+    ):
+        train(wanted, DataFolder.open(folder), tmp_path / "run", ranks, fresh=True, diff="")
+    assert (tmp_path / "run" / "predictions-test.parquet").read_bytes() == before
+
+
+@pytest.mark.tried("hooks", "pam.cuts with train.warm_start from a run of other cuts", "the cuts are the config's")
+def test_a_warm_start_brings_no_cuts(data, tmp_path, ranks):
+    plain = config()
+    plain = replace(plain, train=replace(plain.train, mode="passes", first_period="", steps=1))
+    train(plain, data, tmp_path / "first", ranks, fresh=True, diff="")
+    warm = replace(plain.train, warm_start=str(tmp_path / "first"))
+    wanted = replace(plain, train=warm, pam=replace(plain.pam, cuts=(10, 30, 90, 150)))
+    train(wanted, data, tmp_path / "second", ranks, fresh=True, diff="")
+    run = build(wanted, data, ranks)
+    checkpoint.load(tmp_path / "second" / "checkpoints", run.state, {}, ranks)
+    assert run.hooks[0].cuts.tolist() == [10, 30, 90, 150]
