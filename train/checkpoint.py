@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from coldrank.train.distributed import Ranks, whole_shape
 from coldrank.train.errors import UserError
+from coldrank.train.lock import Held
 
 State = dict[str, Any]
 T = TypeVar("T")
@@ -84,8 +85,8 @@ def _remove(path: Path) -> None:
 class Saver:
     """Writes a run's checkpoints while it trains on. Every method is called by all ranks at the same step."""
 
-    def __init__(self, folder: Path, ranks: Ranks, keep: int) -> None:
-        self.folder, self.ranks, self.keep = folder, ranks, keep
+    def __init__(self, folder: Path, ranks: Ranks, keep: int, lock: Held) -> None:
+        self.folder, self.ranks, self.keep, self.lock = folder, ranks, keep, lock
         # The background thread talks to the other ranks while the training does: on a group of its own.
         self.group = dist.new_group(backend="gloo")
         self.pending: tuple[Future[Any], Path, dict[str, Any]] | None = None
@@ -96,7 +97,9 @@ class Saver:
     def begin(self, state: State, own: State, progress: Progress) -> None:
         """Copies the state and begins to write `step-N`. own: what each rank has for itself, by name."""
         self.finish()
-        partial = self.folder / f"step-{progress.step}.partial"
+        self.lock.check()
+        # With the lock's token: who lost it may still be writing in the background.
+        partial = self.folder / f"step-{progress.step}.{self.lock.token}.partial"
         if self.ranks.is_first:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
@@ -114,16 +117,17 @@ class Saver:
         if self.pending is None:
             return
         (saved, partial, told), self.pending = self.pending, None
+        final = self.folder / f"step-{told['step']}"
+        self.lock.check()
         try:
             saved.result()
         except CheckpointException as error:  # what went wrong on any rank; not an Exception
-            raise UserError(f"{partial}: cannot be written ({_last_line(error)})") from error
+            raise UserError(f"{final}: cannot be written ({_last_line(error)})") from error
         files: list[dict[str, tuple[int, int]]] = [{}] * self.ranks.world_size
         dist.all_gather_object(files, {p.name: _sum(p) for p in _files_of(partial, self.ranks)})
         if self.ranks.is_first:
             told["files"] = {name: sums for by_rank in files for name, sums in by_rank.items()}
             (partial / "progress.json").write_text(json.dumps(told))
-            final = partial.with_suffix("")
             shutil.rmtree(final, ignore_errors=True)  # a damaged one that was refused
             os.replace(partial, final)
             self._trim()

@@ -9,11 +9,14 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from coldrank.train import lock
 from coldrank.train.checkpoint import steps
 from coldrank.train.config import DataConfig, RunConfig, TrainConfig, load, to_dict
 from coldrank.train.data.split import BACK, NEXT
 from coldrank.train.difference import difference
 from coldrank.train.errors import UserError
+from coldrank.train.json_files import ROW_FIELDS, read_lines
+from coldrank.train.lock import Lock
 from coldrank.train.output import check_folder, is_kept, make_folder, write_atomic
 from coldrank.train.plan.config import ShardingConfig
 
@@ -30,8 +33,9 @@ _FREE = (
 class RunFolder:
     """config.json, diff.txt, metrics.jsonl, summary.json and TensorBoard events of one run."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, lock: Lock | None = None) -> None:
+        """lock: held by this process, without which nothing is written any more (None: nobody else writes here)."""
+        self.path, self.lock = path, lock
         self.checkpoints = path / "checkpoints"
         self.metrics = path / "metrics.jsonl"
         self._board: SummaryWriter | None = None
@@ -57,20 +61,27 @@ class RunFolder:
             more = f" and {len(others)} more" if others else ""
             raise UserError(f"{self.path}: holds the run of another config ({first}{more}); --fresh starts over")
 
+    def _require_lock(self) -> None:
+        if self.lock:
+            self.lock.check()
+
     def _is_run(self) -> bool:
         # A run that was killed at its very start has written what comes before config.json, and no more.
         first = {"diff.txt", "diff.txt.partial", "config.json.partial"}
-        held = {p.name for p in self.path.iterdir() if not is_kept(p)}
-        return (self.path / "config.json").exists() or held <= first
+        names = {p.name for p in self.path.iterdir() if not (is_kept(p) or p.name.partition(".")[0] == lock.NAME)}
+        return (self.path / "config.json").exists() or names <= first
 
     def clear(self) -> None:
         """Removes what an earlier run left; config.json last, so that what a kill leaves is known for a run's."""
+        self._require_lock()
         make_folder(self.path)
         # Their names go first: nothing can go on any more from what is being removed.
         for step in steps(self.checkpoints):
             whole = self.checkpoints / f"step-{step}"
             os.replace(whole, whole.with_suffix(".removed.partial"))
         for path in sorted(self.path.iterdir(), key=lambda p: p.name == "config.json"):
+            if path.name == lock.NAME:
+                continue
             if not path.is_dir():
                 path.unlink()
             elif not is_kept(path):
@@ -78,12 +89,14 @@ class RunFolder:
 
     def start(self, config: RunConfig, diff: str) -> None:
         """Writes what the run is: the difference to its base first."""
+        self._require_lock()
         make_folder(self.path)
         write_atomic(self.path / "diff.txt", diff or "(equal to its base)\n")
         write_atomic(self.path / "config.json", json.dumps(to_dict(config), indent=1) + "\n")
 
     def describe(self, facts: dict[str, Any]) -> None:
         """Writes run.json: what the config does not tell, as data, size, speed, and whether the run is finished."""
+        self._require_lock()
         write_atomic(self.path / "run.json", json.dumps(facts, indent=1) + "\n")
 
     def tell_warm_start(self, report: str) -> None:
@@ -92,6 +105,7 @@ class RunFolder:
 
     def forget_after(self, step: int) -> None:
         """Drops the metrics later than the checkpoint of a step: a run that resumes writes them again."""
+        self._require_lock()
         before = [row for row in self._rows() if row["step"] <= step]
         # A stream writes these at the step of a checkpoint, after it.
         kept = [row for row in before if row["step"] < step or row["split"] not in (NEXT, BACK)]
@@ -106,9 +120,7 @@ class RunFolder:
         self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step)
 
     def _rows(self) -> list[MetricRow]:
-        # What follows the last end of a line was being written when the run was killed.
-        lines = self.metrics.read_text().split("\n")[:-1] if self.metrics.exists() else []
-        return [json.loads(line) for line in lines]
+        return read_lines(self.metrics, *ROW_FIELDS) if self.metrics.exists() else []
 
     def rows(self, split: str) -> list[MetricRow]:
         """What was measured on a split, period by period."""
@@ -119,6 +131,7 @@ class RunFolder:
 
     def log(self, rows: list[MetricRow]) -> None:
         """Appends rows to metrics.jsonl and TensorBoard."""
+        self._require_lock()
         with self.metrics.open("a") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
         self._draw(rows)
@@ -135,6 +148,7 @@ class RunFolder:
 
     def log_evaluation(self, rows: list[MetricRow]) -> None:
         """Writes an evaluation into metrics.jsonl, in place of an earlier one of the same step and split, and as summary."""
+        self._require_lock()
         step, split = rows[0]["step"], rows[0]["split"]
         before = self._rows()
         kept = [row for row in before if (row["step"], row["split"], row["period"]) != (step, split, None)]

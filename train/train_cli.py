@@ -98,7 +98,8 @@ def _train(args: argparse.Namespace) -> None:
 
 def _train_arms(args: argparse.Namespace) -> None:
     from coldrank.train.data.batches import DataFolder
-    from coldrank.train.sweep import Job, overrides_of_jobs, run_all, tuned_overrides
+    from coldrank.train.lock import Lock
+    from coldrank.train.sweep import Job, overrides_of_jobs, refuse_ranks, run_all, tuned_overrides
 
     arms = [arm for arm in args.arms.split(",") if arm]
     if ":" in args.config or args.config.endswith(".json"):
@@ -119,7 +120,10 @@ def _train_arms(args: argparse.Namespace) -> None:
         for seed in range(1, args.seeds + 1)
         for arm in arms
     ]
-    failed = run_all(jobs, DataFolder.open(args.data), at_once=args.jobs, fresh=args.fresh, desc="runs")
+    refuse_ranks()
+    data = DataFolder.open(args.data)
+    with Lock(args.out):
+        failed = run_all(jobs, data, at_once=args.jobs, fresh=args.fresh, desc="runs")
     if failed:
         raise UserError(f"{len(failed)} of {len(jobs)} runs failed; the first: {failed[0]}")
     tqdm.write(f"{args.out}: {len(jobs)} runs; now `coldrank compare {args.out} --out {args.out}-comparison`")
@@ -171,6 +175,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from coldrank.train.data.batches import DataFolder
     from coldrank.train.distributed import process_group
     from coldrank.train.evaluate import summary_table
+    from coldrank.train.lock import held
     from coldrank.train.run_folder import RunFolder
     from coldrank.train.trainer import build, evaluate
 
@@ -185,12 +190,12 @@ def _evaluate(args: argparse.Namespace) -> None:
         tqdm.write(
             f"{args.run_folder}: was trained on split {args.split!r}; its metrics there are not those of new data"
         )
-    with process_group() as ranks:
+    with process_group() as ranks, held(args.run_folder, ranks) as lock:
         run = build(config, data, ranks)
         progress = checkpoint.load(checkpoints, run.state, {}, ranks)
         rows = evaluate(run, args.split, progress.step, args.predictions)
         if ranks.is_first:
-            folder = RunFolder(args.run_folder)
+            folder = RunFolder(args.run_folder, lock.lock)
             folder.log_evaluation(rows)
             folder.close()
             tqdm.write(f"\n{summary_table(rows)}")

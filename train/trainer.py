@@ -27,6 +27,7 @@ from coldrank.train.evaluate import evaluation_reader, metric_rows, predict, ret
 from coldrank.train.growing import Growth
 from coldrank.train.hooks.hook import Hook
 from coldrank.train.hooks.make import make_hooks
+from coldrank.train.lock import Held, held
 from coldrank.train.managed import Renewal
 from coldrank.train.memory import reuse_freed_memory
 from coldrank.train.optimizers import Optimizers
@@ -120,10 +121,17 @@ def build(config: RunConfig, data: DataFolder, ranks: Ranks) -> Run:
 def train(config: RunConfig, data: DataFolder, out: Path, ranks: Ranks, *, fresh: bool, diff: str) -> list[MetricRow]:
     """Trains to the end and evaluates; resumes from the last checkpoint in `out` unless `fresh`.
 
-    Raises UserError if `out` holds the run of another config or data, or something that is no run, and Preempted, once a
-    checkpoint is written, on SIGTERM.
+    Raises UserError if `out` holds the run of another config or data, or something that is no run, or is in use by another
+    process, and Preempted, once a checkpoint is written, on SIGTERM.
     """
-    folder = RunFolder(out)
+    RunFolder(out).check(None)
+    with held(out, ranks) as lock:
+        return _train_held(config, data, RunFolder(out, lock.lock), lock, ranks, fresh=fresh, diff=diff)
+
+
+def _train_held(
+    config: RunConfig, data: DataFolder, folder: RunFolder, lock: Held, ranks: Ranks, *, fresh: bool, diff: str
+) -> list[MetricRow]:
     resumes = not fresh and bool(checkpoint.steps_for_all(folder.checkpoints))
     folder.check(config if resumes else None)
     run = build(config, data, ranks)
@@ -160,7 +168,8 @@ def train(config: RunConfig, data: DataFolder, out: Path, ranks: Ranks, *, fresh
             tqdm.write(warm.line)
         folder.describe(facts(run, course, progress, finished=False))
         tqdm.write(plan_table.tables(run.plan))
-    rows = _train(run, course, folder, progress, recent)
+    rows = _train(run, course, folder, lock, progress, recent)
+    lock.check()
     if ranks.is_first:
         if rows:
             folder.log_evaluation(rows)
@@ -169,12 +178,14 @@ def train(config: RunConfig, data: DataFolder, out: Path, ranks: Ranks, *, fresh
     return rows
 
 
-def _train(run: Run, course: Passes | Stream, folder: RunFolder, progress: Progress, recent: Recent) -> list[MetricRow]:
+def _train(
+    run: Run, course: Passes | Stream, folder: RunFolder, lock: Held, progress: Progress, recent: Recent
+) -> list[MetricRow]:
     """Trains to the end; the metrics of the evaluation, on the first rank."""
     config, ranks = run.config, run.ranks
-    saver = Saver(folder.checkpoints, ranks, config.train.keep_checkpoints)
+    saver = Saver(folder.checkpoints, ranks, config.train.keep_checkpoints, lock)
     with preemption() as stop:
-        loop = _Loop(run, folder, progress, recent, saver, stop)
+        loop = _Loop(run, folder, lock, progress, recent, saver, stop)
         if isinstance(course, Stream):
             course.train(progress, loop.train, stop)
         else:
@@ -184,6 +195,7 @@ def _train(run: Run, course: Passes | Stream, folder: RunFolder, progress: Progr
             for hook in run.hooks:
                 hook.ends(run, passes_as_stage(run.data, config), progress)
     saver.close()
+    lock.check()
     if isinstance(course, Stream):
         return course.summary(progress)
     split = config.data.evaluate
@@ -274,6 +286,7 @@ class _Loop:
 
     run: Run
     folder: RunFolder
+    lock: Held
     progress: Progress
     recent: Recent
     saver: Saver
@@ -295,6 +308,7 @@ class _Loop:
             progress.seconds = time.perf_counter() - begun
             last, stops = progress.step == total, self.stop.asked()
             if last or progress.step % config.train.log_every == 0:
+                self.lock.check()
                 self.saver.finish()
                 rows = recent.rows(progress.step)
                 if ranks.is_first:

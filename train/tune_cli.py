@@ -3,13 +3,17 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 from tqdm import tqdm
 
 from coldrank.train.errors import UserError
 from coldrank.train.train_cli import add_data, add_jobs, add_set
+
+if TYPE_CHECKING:
+    from coldrank.train.data.batches import DataFolder
+    from coldrank.train.tune import Search
 
 
 def add_tune(commands: Any) -> None:
@@ -49,12 +53,13 @@ def add_tune(commands: Any) -> None:
 
 def _tune(args: argparse.Namespace) -> None:
     try:
-        from coldrank.train.tune import Field, Search, tune
+        from coldrank.train.tune import Field, Search
     except ModuleNotFoundError as error:
         raise UserError(f"needs {error.name}: pip install 'coldrank[tune]'") from None
     from coldrank.train.data.batches import DataFolder
-    from coldrank.train.output import check_folder, make_folder, write_atomic
-    from coldrank.train.sweep import overrides_of_jobs
+    from coldrank.train.lock import Lock
+    from coldrank.train.output import check_folder
+    from coldrank.train.sweep import overrides_of_jobs, refuse_ranks
 
     for option in ("trials", "seeds", "jobs"):
         if getattr(args, option) < 1:
@@ -72,7 +77,16 @@ def _tune(args: argparse.Namespace) -> None:
         at_once=args.jobs,
     )
     data = DataFolder.open(args.data)
-    make_folder(args.out)
+    refuse_ranks()
+    with Lock(args.out):
+        _tune_held(args, search, data)
+
+
+def _tune_held(args: argparse.Namespace, search: "Search", data: "DataFolder") -> None:
+    """The search of every arm, and its result."""
+    from coldrank.train.output import write_atomic
+    from coldrank.train.tune import tune
+
     found = {arm: tune(search, arm, data, args.out) for arm in args.arms.split(",") if arm}
     settings: dict[str, Any] = {
         "tasks": list(search.tasks),

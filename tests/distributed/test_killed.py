@@ -20,6 +20,7 @@ from tiny import growing, sample_base
 from coldrank.configs import base as arms
 from coldrank.train import checkpoint
 from coldrank.train.config import to_dict
+from coldrank.train.lock import Lock
 
 # (tables, ranks, whether they are killed one at a time) -> kills of a plain test run, and their share of COLDRANK_KILLS.
 VARIANTS = {
@@ -115,6 +116,19 @@ def test_both_ranks_stop_at_the_same_step_when_one_is_sent_sigterm(command, tmp_
     assert stopped.codes == [143, 143] and len(stopped.trained[0]) == len(stopped.trained[1]) == done(out) < STEPS[2]
     assert run_on(command, out, tmp_path / "notes-2", 2, None).codes == [0, 0]
     same(outcome(out), outcome(whole))
+
+
+@pytest.mark.slow
+@pytest.mark.tried("ranks", "two ranks on a run folder in use", "all end with the one line that names the holder")
+def test_all_ranks_of_a_second_job_are_refused(command, tmp_path):
+    out = tmp_path / "run"
+    with Lock(out):
+        (file,) = (out / "lock").iterdir()
+        before = file.read_bytes()
+        assert run_on(command, out, tmp_path / "notes", 2, None).codes == [2, 2]
+        assert [p for p in out.rglob("*") if p.is_file()] == [file] and file.read_bytes() == before
+    for rank in range(2):
+        assert f"run: is in use by process {os.getpid()} on" in (tmp_path / f"notes/log-{rank}").read_text()
 
 
 @pytest.mark.slow

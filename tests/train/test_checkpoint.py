@@ -6,7 +6,7 @@ import re
 import resource
 import shutil
 import signal
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from tiny import sample_base
@@ -14,6 +14,7 @@ from tiny import sample_base
 from coldrank.configs import base as arms
 from coldrank.train import checkpoint
 from coldrank.train.errors import Preempted, UserError
+from coldrank.train.lock import Holder
 from coldrank.train.recent import Recent
 from coldrank.train.run_folder import RunFolder
 from coldrank.train.trainer import train
@@ -131,7 +132,7 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(data, ranks, conf
     # Stands in for the disk: no file may grow beyond what all files but the checkpoints' need.
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        with pytest.raises(UserError, match=r"step-6.partial: cannot be written \(.*File too large"):
+        with pytest.raises(UserError, match=r"step-6: cannot be written \(.*File too large"):
             train(config, data, tmp_path / "run", ranks, fresh=False, diff="")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -169,3 +170,32 @@ def test_nothing_goes_on_from_a_run_that_is_half_removed(config, whole, tmp_path
     folder.check(None)
     folder.clear()
     assert not list(folder.path.iterdir())
+
+
+@pytest.mark.tried(
+    "configs and runs", "a training that stood still while another took its run over", "stops, writes nothing"
+)
+def test_who_has_lost_the_lock_writes_no_more(data, ranks, tmp_path, monkeypatch):
+    config = sample_base()
+    config = replace(config, train=replace(config.train, log_every=2, checkpoint_every=3, steps=9))
+    add, steps = Recent.add, []
+
+    def taken_over_in_step_5(recent, *step):
+        add(recent, *step)
+        steps.append(1)
+        if len(steps) == 5:
+            (held,) = (tmp_path / "run/lock").iterdir()
+            new = replace(Holder.me(), host="node-7")
+            held.unlink()
+            held.with_name(new.token).write_text(json.dumps(asdict(new)))
+
+    monkeypatch.setattr(Recent, "add", taken_over_in_step_5)
+    with pytest.raises(
+        UserError, match=r"has lost its lock \(process \d+ on node-7, .* has taken it\) and writes no more"
+    ):
+        train(config, data, tmp_path / "run", ranks, fresh=False, diff="")
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert {row["step"] for row in rows} == {2, 4}, "not 6"
+    assert [p.name for p in (tmp_path / "run/checkpoints").glob("step-?")] == ["step-3"], "no step-6"
+    assert len(os.listdir(tmp_path / "run/lock")) == 1, "the other's lock stays"
+    assert not (tmp_path / "run/summary.json").exists()
