@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import torch
 import torch.distributed as dist
 from tabulate import tabulate
@@ -97,7 +98,7 @@ def retrieval_rows(
     """How a two-tower model finds users for items; none of another model."""
     if config.two_tower is None:
         return []
-    met = met_in(tuple(data.path / p["path"] for p in data.manifest["partitions"]))
+    met = met_in(tuple(data.paths(data.manifest["partitions"])))
     rows = judge(frame, next(iter(config.tasks)), config.retrieval, met, config.seed)
     return [{"step": step, "period": period, "split": split, **row} for row in rows]
 
@@ -106,7 +107,8 @@ def write_predictions(frame: pl.DataFrame, path: Path) -> None:
     """Writes the scored samples as Parquet, without vectors, beside and then renamed."""
     partial = partial_of(path)
     partial.parent.mkdir(parents=True, exist_ok=True)
-    frame.drop(VECTORS, strict=False).write_parquet(partial)
+    table = frame.drop(VECTORS, strict=False).to_arrow()
+    pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
     put_file(partial, path)
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from coldrank.models.features import FeatureSet
 from coldrank.models.two_tower import Vectors, features_problem
-from coldrank.train.parquet import read_parquet
+from coldrank.train import parquet
 
 if TYPE_CHECKING:  # which holds the config of this
     from coldrank.train.config import RunConfig
@@ -91,7 +91,7 @@ class Met:
     """Which user met which item, in all events of some samples."""
 
     def __init__(self, files: list[Path]) -> None:
-        frame = pl.concat([read_parquet(f, ["user_id", "item_id"]) for f in files])
+        frame = pl.concat([parquet.read(f, ["user_id", "item_id"]) for f in files])
         self.users = frame["user_id"].unique().sort().to_numpy()
         self.items = frame["item_id"].unique().sort().to_numpy()
         user = np.searchsorted(self.users, frame["user_id"].to_numpy())

@@ -4,7 +4,6 @@ Period t is scored by the model of all periods before it, then trained on in one
 the prepared data, of all splits. What is fitted to data (vocabularies, edges, moments) is fitted to the warm part alone.
 """
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,15 +15,16 @@ import polars as pl
 import torch.distributed as dist
 from tqdm import tqdm
 
+from coldrank.train import parquet
 from coldrank.train.checkpoint import Progress
 from coldrank.train.config import RunConfig
 from coldrank.train.data.batches import DataFolder
 from coldrank.train.data.by_time import After, Every, TimeReader
 from coldrank.train.data.read import Only, Reader, SampleReader
+from coldrank.train.data.read_manifest import read_manifest
 from coldrank.train.data.split import BACK, NEXT
 from coldrank.train.errors import Preempted, UserError
 from coldrank.train.evaluate import metric_rows, retrieval_rows, score, write_predictions
-from coldrank.train.parquet import read_parquet
 from coldrank.train.passes import Passes
 from coldrank.train.preemption import Stop
 from coldrank.train.retrieval import mean_over_periods
@@ -102,7 +102,7 @@ class Stream:
     @cached_property
     def warm_files(self) -> list[Path]:
         """Files of the periods that are not scored: what the encoder may know."""
-        return [self.run.data.path / p["path"] for s in self.stages if not s.scored for p in s.partitions]
+        return self.run.data.paths(p for s in self.stages if not s.scored for p in s.partitions)
 
     def facts(self, progress: Progress) -> Json:
         """fit_rows: of the periods begun. samples: that all ranks have read so far. periods: name -> step of its last batch."""
@@ -161,7 +161,7 @@ class Stream:
         files = [path for name in scored if (path := self._predictions(name)).exists()]
         if not files or not self.run.ranks.is_first:
             return []
-        frame = pl.concat([read_parquet(path) for path in files])
+        frame = pl.concat([parquet.read(path) for path in files])
         write_predictions(frame, self.folder.path / f"predictions-{NEXT}.parquet")
         found = metric_rows(frame, self.run.config, progress.step, NEXT)
         if self.run.config.two_tower is None:
@@ -175,7 +175,7 @@ class Stream:
     def reader(self, epoch: int) -> Reader:
         """What is trained on in a stage (0-based)."""
         run, data, stage = self.run, self.run.config.data, self.stages[epoch]
-        files = [run.data.path / p["path"] for p in stage.partitions]
+        files = run.data.paths(stage.partitions)
         if not stage.shuffled:
             return self._by_time(files, data.batch_size, None)
         return SampleReader(
@@ -224,7 +224,7 @@ class Stream:
     def _scored(self, partitions: tuple[Json, ...], what: str, only: Only | None) -> pl.DataFrame | None:
         """Predictions on the first rank, None on the others and where there are fewer rows than ranks."""
         run, ranks = self.run, self.run.ranks
-        files = [run.data.path / p["path"] for p in partitions]
+        files = run.data.paths(partitions)
         reader = self._by_time(files, run.config.data.eval_batch_size, only)
         if reader.total_rows < ranks.world_size:
             if ranks.is_first:
@@ -247,6 +247,8 @@ class Stream:
             if len(self.stages) > known:
                 return True
             if left <= 0:
+                if manifest is None:
+                    read_manifest(run.data.path)  # says what is wrong with it
                 return False
             if stop.asked():
                 raise Preempted(f"stopped by SIGTERM after period {progress.period}; started again, goes on from there")
@@ -273,7 +275,6 @@ def _seen(data: DataFolder, partitions: tuple[Json, ...]) -> list[Json]:
 def _manifest(path: Path) -> Json | None:
     """The manifest as it is now; None in the moment in which another takes its place."""
     try:
-        manifest: Json = json.loads((path / "manifest.json").read_text())
-        return manifest
-    except (OSError, ValueError):
+        return read_manifest(path)
+    except UserError:
         return None

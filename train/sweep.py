@@ -3,7 +3,6 @@
 A run that is done is skipped, one that was cut off goes on from its checkpoint, one that fails does not stop the others.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from coldrank.train.config import RunConfig, load
 from coldrank.train.data.batches import DataFolder
 from coldrank.train.difference import difference
 from coldrank.train.errors import UserError
+from coldrank.train.json_files import read_object
 from coldrank.train.output import make_folder
 
 
@@ -46,13 +46,13 @@ class Job:
         facts = self.out / "run.json"
         if not facts.exists():
             return False
-        done = json.loads(facts.read_text())
-        if not done["finished"]:
+        done = read_object(facts)
+        if not done.get("finished"):
             return False
         changed = difference(self.load(), load(str(self.out / "config.json")))
         if changed:
             raise UserError(f"{self.out}: holds another run ({changed.splitlines()[0]}); --fresh starts over")
-        if done["data_digest"] != data.digest:
+        if done.get("data_digest") != data.digest:
             if self.load().train.mode == "periods":  # there may be more of them
                 return False
             raise UserError(f"{self.out}: was trained on other data than {data.path}; --fresh starts over")
@@ -68,10 +68,9 @@ def overrides_of_jobs(at_once: int) -> tuple[str, ...]:
 def tuned_overrides(folder: Path, arms: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Each arm's best fields, from the tuned.json of `coldrank tune`. Raises UserError if an arm is not in it."""
     path = folder / "tuned.json"
-    try:
-        found = json.loads(path.read_text())["arms"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"--tuned {path}: {error}; `coldrank tune` writes it") from None
+    found = read_object(path, "`coldrank tune` writes it").get("arms")
+    if not isinstance(found, dict):
+        raise UserError(f"--tuned {path}: lacks 'arms'; `coldrank tune` writes it")
     missing = [arm for arm in arms if arm not in found]
     if missing:
         raise UserError(f"--tuned {path}: no arm {missing[0]!r}; it has {', '.join(found)}")

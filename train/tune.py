@@ -5,7 +5,6 @@ are tried at the very same settings; with TPE (Bergstra et al., 2011) an arm's l
 Trials train on `train` and are judged on `valid`: the test split is not read.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from coldrank.train.data.batches import DataFolder
 from coldrank.train.errors import UserError
+from coldrank.train.json_files import ROW_FIELDS, read_rows
 from coldrank.train.sweep import Job, run_all
 
 Sampler = Literal["random", "tpe"]
@@ -160,6 +160,6 @@ def _value(run: Path, search: Search) -> float | None:
     summary = run / "summary.json"
     if not summary.exists():
         return None
-    rows = [r for r in json.loads(summary.read_text()) if (r["metric"], r["cohort"]) == ("auc", search.cohort)]
+    rows = [r for r in read_rows(summary, *ROW_FIELDS) if (r["metric"], r["cohort"]) == ("auc", search.cohort)]
     values = [r["value"] for r in rows if not search.tasks or r["task"] in search.tasks]
     return 100 * mean(values) if values and None not in values else None

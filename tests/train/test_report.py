@@ -74,14 +74,21 @@ def write_data(folder: Path) -> dict[str, pl.DataFrame]:
         path = folder / f"{split}.parquet"
         folder.mkdir(exist_ok=True)
         frames[split].write_parquet(path)
-        partitions.append({"path": path.name, "split": split, "period": period, "rows": ROWS})
+        time = {"time_min": frames[split]["time"].min(), "time_max": frames[split]["time"].max()}
+        partitions.append({"path": path.name, "split": split, "period": period, "rows": ROWS} | time)
     columns = [{"name": name, "type": "", "nullable": name in ("gap", "label_like")} for name in frames["test"].columns]
     rates = {
         split: {t: {"known": ROWS - f[f"label_{t}"].null_count(), "rate": f[f"label_{t}"].mean()} for t in TASKS}
         for split, f in frames.items()
     }
     splits = {s: {"rows": ROWS, "time_min": f["time"].min(), "time_max": f["time"].max()} for s, f in frames.items()}
-    manifest = {"source": "made up", "counts": {"users": 60, "items": 99}, "tasks": TASKS, "columns": columns}
+    manifest = {
+        "format": 1,
+        "source": "made up",
+        "counts": {"users": 60, "items": 99},
+        "tasks": TASKS,
+        "columns": columns,
+    }
     manifest |= {"splits": splits, "partitions": partitions, "label_rates": rates}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return frames

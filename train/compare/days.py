@@ -4,7 +4,6 @@ The days are those of the prepared data where the runs name it and it is still t
 Legend: N rows, M metrics, D days, G groups.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from coldrank.train import parquet
 from coldrank.train.compare.interval import two_sided_p
 from coldrank.train.compare.rows import METRICS
 from coldrank.train.compare.runs import KEYS, Run, SharedRows
+from coldrank.train.data.read_manifest import read_manifest
 from coldrank.train.data.split import NEXT
 from coldrank.train.mann_whitney import FloatArray, IntArray, SortedRows
 from coldrank.train.metrics import avc_groups, normalised, row_logloss
-from coldrank.train.parquet import read_parquet
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,14 +91,12 @@ def _split(day: IntArray, code: IntArray) -> tuple[IntArray, IntArray]:
 
 def _data_days(folder: Path, split: str, rows: SharedRows) -> np.ndarray[Any, Any] | None:
     """The period of each row's sample, where the data's periods are days and hold every row; else None."""
-    try:
-        partitions = json.loads((folder / "manifest.json").read_text())["partitions"]
-        own = [part for part in partitions if split in (NEXT, part["split"])]
-        if not own or any(len(part["period"]) != len("2022-05-04") for part in own):
-            return None
-        frames = [read_parquet(folder / part["path"], KEYS).with_columns(day=pl.lit(part["period"])) for part in own]
-    except (OSError, ValueError, KeyError, TypeError, pl.exceptions.PolarsError):
+    if not (folder / "manifest.json").is_file():
         return None
+    own = [part for part in read_manifest(folder)["partitions"] if split in (NEXT, part["split"])]
+    if not own or any(len(part["period"]) != len("2022-05-04") for part in own):
+        return None
+    frames = [parquet.read(folder / part["path"], KEYS).with_columns(day=pl.lit(part["period"])) for part in own]
     keys = pl.DataFrame(dict(zip(KEYS, (rows.users, rows.items, rows.times), strict=True)))
     found = keys.join(pl.concat(frames).unique(KEYS, keep="first"), on=KEYS, how="left", maintain_order="left")
     return None if found["day"].null_count() else found["day"].to_numpy().astype("datetime64[D]")

@@ -6,7 +6,6 @@ config.json, where it is given.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from coldrank.train import parquet
 from coldrank.train.errors import UserError
+from coldrank.train.json_files import read_object
 from coldrank.train.mann_whitney import IntArray, Numbers
 from coldrank.train.metrics import CohortConfig
-from coldrank.train.parquet import read_parquet, scan_parquet
 from coldrank.train.prediction_columns import int_column, label_column, require_columns, score_column
 
 KEYS = ("user_id", "item_id", "time")
@@ -48,13 +48,13 @@ class Run:
 
     def raw_scores(self, task: str) -> pl.DataFrame:
         """The column `prob_<task>`, unchecked."""
-        return _read(self.predictions, [f"prob_{task}"])
+        return parquet.read(self.predictions, [f"prob_{task}"])
 
 
 def read_run(folder: Path, split: str) -> Run:
     """Read `name`, `seed` and the schema of the predictions; UserError names what is missing or of the wrong type."""
     config = folder / "config.json"
-    fields = _read_object(config, "a run folder holds config.json with name and seed")
+    fields = read_object(config, "a run folder holds config.json with name and seed")
     facts = folder / "run.json"
     name, seed = fields.get("name"), fields.get("seed")
     if not isinstance(name, str) or not name:
@@ -67,7 +67,7 @@ def read_run(folder: Path, split: str) -> Run:
         raise UserError(
             f"{path}: no such file; write it with `coldrank evaluate --run {folder} --split {split} --predictions {path}`"
         )
-    columns = _columns(path)
+    columns = parquet.schema(path).names
     require_columns(columns, [*KEYS, *VIEWS], str(path))
     tasks = tuple(c.removeprefix("prob_") for c in columns if c.startswith("prob_"))
     if not tasks:
@@ -81,7 +81,7 @@ def read_run(folder: Path, split: str) -> Run:
         tasks=tasks,
         cohorts=cohorts,
         config=fields,
-        facts=_read_object(facts, "") if facts.is_file() else {},
+        facts=read_object(facts) if facts.is_file() else {},
     )
 
 
@@ -161,18 +161,6 @@ def common_cohorts(runs: Sequence[Run]) -> CohortConfig:
     return given[0][1] if given else CohortConfig()
 
 
-def _read_object(path: Path, hint: str) -> dict[str, Any]:
-    try:
-        fields = json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; {hint}") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON: {error}") from None
-    if not isinstance(fields, dict):
-        raise UserError(f"{path}: expected an object of named values")
-    return fields
-
-
 def _cohorts(path: Path, values: Any) -> CohortConfig:
     try:
         cohorts = CohortConfig(**values)
@@ -186,7 +174,7 @@ def _cohorts(path: Path, values: Any) -> CohortConfig:
 
 def _shared(run: Run, tasks: Sequence[str]) -> dict[str, IntArray]:
     where = str(run.predictions)
-    frame = _read(run.predictions, [*KEYS, *VIEWS, *(f"label_{task}" for task in tasks)])
+    frame = parquet.read(run.predictions, [*KEYS, *VIEWS, *(f"label_{task}" for task in tasks)])
     if frame.height == 0:
         raise UserError(f"{where}: no rows")
     columns = {name: int_column(frame, name, where).astype(np.int64) for name in (*KEYS, *VIEWS)}
@@ -205,21 +193,3 @@ def _require_equal(name: str, path: Path, values: IntArray, other_path: Path, ot
             f"row {row}: {name} is {values[row]} in {path} but {other[row]} in {other_path}"
             f" ({int(different.sum()):,} rows differ); compare runs scored on the same rows in the same order"
         )
-
-
-def _columns(path: Path) -> list[str]:
-    try:
-        return scan_parquet(path).collect_schema().names()
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise UserError(f"{path}: cannot be read as Parquet: {_first_line(error)}") from None
-
-
-def _read(path: Path, columns: Sequence[str]) -> pl.DataFrame:
-    try:
-        return read_parquet(path, columns)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise UserError(f"{path}: cannot be read as Parquet: {_first_line(error)}") from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

@@ -1,10 +1,9 @@
 """Raw columns -> Batch, and the prepared data folder as a run sees it."""
 
 import hashlib
-import json
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,9 @@ from torchrec import KeyedJaggedTensor
 from coldrank.models.batch import Batch
 from coldrank.models.encode import FeatureEncoder
 from coldrank.models.features import Input
+from coldrank.train import parquet
 from coldrank.train.data.read import Column, Prefetcher, Raw, Reader
+from coldrank.train.data.read_manifest import read_manifest
 from coldrank.train.errors import UserError
 
 # Held while a module is called here, in a background thread, and by whoever changes what such a call does.
@@ -30,14 +31,12 @@ class DataFolder:
 
     path: Path
     manifest: dict[str, Any]
+    _checked: set[Path] = field(default_factory=set)
 
     @classmethod
     def open(cls, path: Path) -> "DataFolder":
-        """Reads the manifest. Raises UserError if there is none."""
-        try:
-            return cls(path, json.loads((path / "manifest.json").read_text()))
-        except (OSError, json.JSONDecodeError) as error:
-            raise UserError(f"{path}: not a prepared data folder ({error}); make one with `coldrank prepare`") from None
+        """Reads the manifest. Raises UserError if there is none that can be read."""
+        return cls(path, read_manifest(path))
 
     @property
     def digest(self) -> str:
@@ -51,7 +50,20 @@ class DataFolder:
             if split not in have:
                 raise UserError(f"{self.path}: no split {split!r}; it has {', '.join(sorted(have))}")
         parts = [p for p in self.manifest["partitions"] if p["split"] in splits]
-        return [self.path / p["path"] for p in sorted(parts, key=lambda p: (p["time_min"], p["path"]))]
+        return self.paths(sorted(parts, key=lambda p: (p["time_min"], p["path"])))
+
+    def paths(self, partitions: Iterable[dict[str, Any]]) -> list[Path]:
+        """Parquet files of some of the manifest's partitions. Raises UserError for one that is missing, cannot be read, or has
+        other rows than the manifest says."""
+        found = []
+        for partition in partitions:
+            path = self.path / partition["path"]
+            if path not in self._checked:
+                if (rows := parquet.rows(path)) != partition["rows"]:
+                    raise UserError(f"{path}: has {rows:,} rows; manifest.json says {partition['rows']:,}")
+                self._checked.add(path)
+            found.append(path)
+        return found
 
     def columns(self) -> set[str]:
         """Names of the sample columns."""

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from coldrank.models.features import Input
+from coldrank.train import parquet
 from coldrank.train.data.check import check_schema
 from coldrank.train.data.read import Column, Line, Only, Raw, list_row_groups, take
 from coldrank.train.errors import UserError
@@ -59,7 +60,7 @@ class TimeReader:
         only: Only | None = None,
     ) -> None:
         for path in paths:
-            check_schema(path, pq.read_schema(path), columns)
+            check_schema(path, parquet.schema(path), columns)
         groups = [list_row_groups([path], only) for path in paths]
         self.lines = [Line(own, columns) for own in groups]
         times = [_times(path, only) for path in paths]
@@ -106,7 +107,7 @@ def _joined(columns: list[Column]) -> Column:
 
 def _times(path: Path, only: Only | None) -> np.ndarray:
     """Times (ms) of the rows that are kept, int64 [N]."""
-    with pq.ParquetFile(path) as file:
+    with parquet.opened(path) as file:
         times = [np.empty(0, np.int64)]
         for index in range(file.num_row_groups):
             column = file.read_row_group(index, columns=["time"])["time"].to_numpy()

@@ -14,8 +14,8 @@ from torch import Tensor
 from coldrank.models.encode import Bucketize, FeatureEncoder, Standardize
 from coldrank.models.features import Feature, FeatureSet, Table
 from coldrank.models.maps import VocabularyMap
+from coldrank.train import parquet
 from coldrank.train.errors import UserError
-from coldrank.train.parquet import scan_parquet
 
 # Quantiles and moments are taken over about this many rows, evenly spaced: their error is far below a bucket's width.
 SAMPLE_ROWS = 2_000_000
@@ -23,7 +23,11 @@ SAMPLE_ROWS = 2_000_000
 
 def fit_encoder(encoder: FeatureEncoder, paths: list[Path]) -> None:
     """Sets the encoder's buffers from the Parquet files."""
-    frame = scan_parquet(paths)
+    with parquet.scanned(paths) as frame:
+        _fit(encoder, frame, paths)
+
+
+def _fit(encoder: FeatureEncoder, frame: pl.LazyFrame, paths: list[Path]) -> None:
     rows = frame.select(pl.len()).collect().item()
     if rows == 0:
         raise UserError(f"{paths[0].parent}: no rows to train on")

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from coldrank.train.data.events import Events
 from coldrank.train.data.log import EventLog, LogSpec
+from coldrank.train.data.read_manifest import FORMAT
 from coldrank.train.data.samples import ITEM_HISTORY, Samples
 from coldrank.train.data.split import SPLITS
 
@@ -49,7 +50,7 @@ def manifest(
     events, spec = samples.events, samples.spec
     lists = ["hist_item_id", *(f"hist_{n}" for n in (*events.attributes, *events.signals))]
     return {
-        "format": 1,
+        "format": FORMAT,
         "source": log.source,
         "created_by": f"coldrank {importlib.metadata.version('coldrank')}",
         "arguments": arguments,

@@ -102,7 +102,9 @@ def _write_partition(samples: Samples, folder: Path, job: _Job, wrote: Callable[
     # Numbers seldom repeat: a dictionary of them takes longer to write and more room.
     coded = [f"{f.name}.list.element" if pa.types.is_list(f.type) else f.name for f in samples.schema]
     coded = [n for n, f in zip(coded, samples.schema, strict=True) if not pa.types.is_floating(f.type)]
-    with pq.ParquetWriter(folder / path, samples.schema, compression="zstd", use_dictionary=coded) as writer:
+    with pq.ParquetWriter(
+        folder / path, samples.schema, compression="zstd", use_dictionary=coded, write_page_checksum=True
+    ) as writer:
         for first in range(0, len(rows), ROW_GROUP):
             chunk = rows[first : first + ROW_GROUP]
             writer.write_table(samples.table(chunk), row_group_size=ROW_GROUP)

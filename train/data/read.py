@@ -20,7 +20,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from coldrank.models.features import Input
+from coldrank.train import parquet
 from coldrank.train.data.check import check_schema, to_numpy
+from coldrank.train.errors import UserError
 
 # A scalar column: values [N]. A list column: (values [V], offsets [N + 1]).
 Column = np.ndarray | tuple[np.ndarray, np.ndarray]
@@ -29,13 +31,14 @@ Raw = dict[str, Column]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowGroup:
-    """A Parquet row group: file, index in the file, rows, the file's row at which it starts, and which rows of it are read,
-    ascending (None: all). `rows` counts those that are read."""
+    """A Parquet row group: file, index in the file, rows, the file's row at which it starts, the file's size and time of change,
+    and which rows of it are read, ascending (None: all). `rows` counts those that are read."""
 
     path: Path
     index: int
     rows: int
     start: int
+    stamp: tuple[int, int]
     kept: np.ndarray | None = None
 
     def row(self, low: int, i: int) -> int:
@@ -80,14 +83,19 @@ def list_row_groups(paths: list[Path], only: Only | None = None) -> list[RowGrou
     """All row groups of the files, in order; with `only`, those rows of them."""
     groups = []
     for path in paths:
-        with pq.ParquetFile(path) as file:
-            start = 0
+        with parquet.opened(path) as file:
+            start, stamp = 0, _stamp(path)
             for index in range(file.num_row_groups):
                 rows = file.metadata.row_group(index).num_rows
                 kept = only.rows(file, index) if only else None
-                groups.append(RowGroup(path, index, rows if kept is None else len(kept), start, kept))
+                groups.append(RowGroup(path, index, rows if kept is None else len(kept), start, stamp, kept))
                 start += rows
     return groups
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
 
 
 class SampleReader:
@@ -112,7 +120,7 @@ class SampleReader:
         only: AtMost | None = None,
     ) -> None:
         for path in paths:
-            check_schema(path, pq.read_schema(path), columns)
+            check_schema(path, parquet.schema(path), columns)
         self.columns = columns
         self.batch_size = batch_size
         self.shuffle = shuffle_rows > 0
@@ -180,7 +188,9 @@ class Line:
     def _decode(self, group: RowGroup) -> pa.Table:
         if self.last is None or self.last[0] is not group:
             names = [c.name for c in self.columns]
-            with pq.ParquetFile(group.path) as file:
+            with parquet.opened(group.path) as file:
+                if _stamp(group.path) != group.stamp:
+                    raise UserError(f"{group.path}: has changed since it was opened: its size or its time of change")
                 table = file.read_row_group(group.index, columns=names)
             self.last = (group, table if group.kept is None else table.take(group.kept))
         return self.last[1]

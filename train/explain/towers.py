@@ -3,7 +3,6 @@
 B rows of a batch, D width of the item's vector.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from coldrank.train.explain.measure import draw_rows, load_config, load_run
 from coldrank.train.explain.sample import ROWS_PER_BATCH, Sample
 from coldrank.train.hooks.pam import Pam
 from coldrank.train.hooks.pam_rows import TowerRows
+from coldrank.train.json_files import ROW_FIELDS, read_rows
 from coldrank.train.task import RankingTask
 from coldrank.train.trainer import Run
 
@@ -137,7 +137,7 @@ def follow(folder: Path) -> dict[str, Any]:
     found: dict[tuple[Any, str, str], list[float]] = {}
     for run, config in zip(runs, configs, strict=True):
         value = _value(config, changed[0])
-        for row in json.loads((run / "summary.json").read_text()):
+        for row in read_rows(run / "summary.json", *ROW_FIELDS):
             if row["cohort"] in COHORTS and row["metric"] in METRICS and row["value"] is not None:
                 found.setdefault((value, row["cohort"], row["metric"]), []).append(row["value"])
     points = [

@@ -6,7 +6,6 @@ B rows of a batch, N tasks, P adapted tensors.
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from coldrank.models.ranker import Ranker
 from coldrank.models.two_tower import TwoTower
 from coldrank.modules.inner_loop import InnerLoop, Weights
 from coldrank.modules.pam import Rows, route, support
+from coldrank.train import parquet
 from coldrank.train.config import RunConfig
 from coldrank.train.errors import UserError
 from coldrank.train.hooks.hook import Hook, Rest
@@ -230,8 +230,8 @@ class Pam(Hook):
         if not n:
             self.cuts.copy_(torch.tensor(self.config.cuts))
             return
-        files = [run.data.path / p["path"] for p in stage.partitions]
-        views = np.concatenate([pq.read_table(f, columns=["item_views"])["item_views"].to_numpy() for f in files])
+        files = run.data.paths(stage.partitions)
+        views = np.concatenate([parquet.read(f, ["item_views"])["item_views"].to_numpy() for f in files])
         cuts = np.quantile(views, np.arange(1, n) / n).astype(np.int64)
         if len(np.unique(cuts)) < len(cuts):
             raise UserError(

@@ -1,12 +1,12 @@
 """The arms of a comparison: their runs' configs, facts and learning curves."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from coldrank.train.compare.rows import Comparison
 from coldrank.train.compare.runs import Run, group_by_arm, read_run
+from coldrank.train.json_files import ROW_FIELDS, read_lines
 
 Json = dict[str, Any]
 
@@ -36,21 +36,14 @@ def _arm(name: str, number: int, runs: list[Run]) -> Arm:
         name=name,
         number=number,
         runs=runs,
-        configs=[json.loads((run.folder / "config.json").read_text()) for run in runs],
-        facts=[_facts(run.folder / "run.json") for run in runs],
+        configs=[run.config for run in runs],
+        facts=[run.facts for run in runs],
         curves=[_curve(run.folder / "metrics.jsonl") for run in runs],
     )
-
-
-def _facts(path: Path) -> Json:
-    """run.json; older folders and other tools' lack it."""
-    facts = json.loads(path.read_text()) if path.is_file() else {}
-    return facts if isinstance(facts, dict) else {}
 
 
 def _curve(path: Path) -> list[Json]:
     if not path.is_file():
         return []
-    with path.open() as file:
-        rows = (json.loads(line) for line in file if '"fit"' in line)
-        return [row for row in rows if row.get("split") == "fit" and row.get("value") is not None]
+    rows = read_lines(path, *ROW_FIELDS)
+    return [row for row in rows if row["split"] == "fit" and row["value"] is not None]

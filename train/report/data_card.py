@@ -1,7 +1,6 @@
 """The data card: what the runs were trained and tested on, from the prepared folder's manifest and samples."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,7 +12,9 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
-from coldrank.train.parquet import scan_parquet
+from coldrank.train import parquet
+from coldrank.train.data.read_manifest import read_manifest
+from coldrank.train.errors import UserError
 from coldrank.train.report.arms import Arm
 from coldrank.train.report.picture import INK, panel, svg
 from coldrank.train.report.words import Picture, plain
@@ -66,7 +67,10 @@ def find_data(arms: Sequence[Arm], data: Path | None) -> tuple[Path | None, str]
 
 def data_card(folder: Path, new_user_max_views: int) -> DataCard:
     """Reads the manifest, and of the samples the labels, the views and which values are missing."""
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = read_manifest(folder)
+    for name, kind in {"source": str, "tasks": list, "counts": dict, "splits": dict, "label_rates": dict}.items():
+        if not isinstance(manifest.get(name), kind):
+            raise UserError(f"{folder / 'manifest.json'}: lacks {name!r}, which the report shows")
     tasks = manifest["tasks"]
     counts = [(name.replace("_", " "), count) for name, count in manifest["counts"].items()]
     names = [name for name in SPLITS if manifest["splits"].get(name, {}).get("rows")]
@@ -108,8 +112,8 @@ def _missing(folder: Path, manifest: dict[str, Any], splits: Sequence[str]) -> l
     columns = [c["name"] for c in manifest["columns"] if c["nullable"] and not c["name"].startswith("label_")]
     shares = []
     for split in splits:
-        frame = scan_parquet(_files(folder, manifest, split))
-        shares.append(frame.select(pl.col(columns).is_null().mean()).collect(engine="streaming").row(0))
+        with parquet.scanned(_files(folder, manifest, split)) as frame:
+            shares.append(frame.select(pl.col(columns).is_null().mean()).collect(engine="streaming").row(0))
     table = [(name, [share or 0.0 for share in row]) for name, *row in zip(columns, *shares, strict=True)]
     return sorted((line for line in table if any(line[1])), key=lambda line: -max(line[1]))
 
@@ -122,10 +126,11 @@ def _by_period(folder: Path, manifest: dict[str, Any], splits: Sequence[str], ne
     for task in manifest["tasks"]:
         label = pl.col(f"label_{task}")
         counted += [label.sum().cast(pl.Int64).alias(f"positives_{task}"), label.count().alias(f"known_{task}")]
-    frames = [
-        scan_parquet(folder / part["path"]).select(pl.lit(part["period"]).alias("period"), *counted) for part in parts
-    ]
-    sums = pl.concat(pl.collect_all(frames)).group_by("period").sum().sort("period")
+    frames = []
+    for part in parts:
+        with parquet.scanned([folder / part["path"]]) as frame:
+            frames.append(frame.select(pl.lit(part["period"]).alias("period"), *counted).collect())
+    sums = pl.concat(frames).group_by("period").sum().sort("period")
     rates = [(pl.col(f"positives_{t}") / pl.col(f"known_{t}")).alias(t) for t in manifest["tasks"]]
     return sums.select("period", "rows", pl.col("new_user") / pl.col("rows"), *rates)
 

@@ -1,6 +1,5 @@
 """Streams of periods: the metrics of each period before it was trained on, and what later models remember of it."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from matplotlib.axes import Axes
 from coldrank.train.compare.compare import PERCENT
 from coldrank.train.compare.runs import Run
 from coldrank.train.data.split import BACK, NEXT
+from coldrank.train.json_files import ROW_FIELDS, read_lines
 from coldrank.train.mann_whitney import FloatArray
 from coldrank.train.report.arms import Arm
 from coldrank.train.report.picture import DASHES, MUTED, color, mark, panel, svg
@@ -39,14 +39,13 @@ def _figures(run: Run) -> Figures:
     names = sorted(ends)
     after = {step: names.index(name) for name, step in ends.items()}
     found: Figures = {}
-    with path.open() as file:
-        for row in (json.loads(line) for line in file if f'"{NEXT}"' in line or f'"{BACK}"' in line):
-            period, is_next = row["period"], row["split"] == NEXT
-            if row["cohort"] != "all" or row["metric"] not in DRIFT or row["value"] is None or period not in ends:
-                continue
-            if is_next or row["step"] in after:
-                lag = -1 if is_next else after[row["step"]] - names.index(period)
-                found.setdefault((row["task"], row["metric"], lag), {})[period] = PERCENT * row["value"]
+    for row in (row for row in read_lines(path, *ROW_FIELDS) if row["split"] in (NEXT, BACK)):
+        period, is_next = row["period"], row["split"] == NEXT
+        if row["cohort"] != "all" or row["metric"] not in DRIFT or row["value"] is None or period not in ends:
+            continue
+        if is_next or row["step"] in after:
+            lag = -1 if is_next else after[row["step"]] - names.index(period)
+            found.setdefault((row["task"], row["metric"], lag), {})[period] = PERCENT * row["value"]
     return found
 
 

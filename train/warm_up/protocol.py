@@ -12,9 +12,9 @@ from pathlib import Path
 
 import polars as pl
 
+from coldrank.train import parquet
 from coldrank.train.data.batches import DataFolder
 from coldrank.train.errors import UserError
-from coldrank.train.parquet import read_parquet
 
 SPLITS = ("old", "warm_a", "warm_b", "warm_c", "test")
 
@@ -52,8 +52,8 @@ def write_splits(data: DataFolder, out: Path, protocol: Protocol) -> DataFolder:
 
     Written beside and renamed. Raises UserError if a split is empty.
     """
-    files = [data.path / p["path"] for p in data.manifest["partitions"]]
-    frame = pl.concat([read_parquet(f) for f in files]).sort("time", "user_id", "item_id")
+    files = data.paths(data.manifest["partitions"])
+    frame = pl.concat([parquet.read(f) for f in files]).sort("time", "user_id", "item_id")
     frame = frame.with_columns(
         (pl.col("item_id").cum_count().over("item_id").cast(pl.Int64) - 1).alias("item_seen"),
         pl.len().over("item_id").alias("of"),

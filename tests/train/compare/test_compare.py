@@ -158,7 +158,7 @@ def test_runs_of_other_rows_are_refused(runs: Path) -> None:
         with pytest.raises(UserError, match=message):
             run_command(runs / "base-1", runs / "poso-1", "--out", runs / "out")
     path.write_bytes(b"no Parquet")
-    with pytest.raises(UserError, match="cannot be read as Parquet"):
+    with pytest.raises(UserError, match="poso-1/predictions-test.parquet: is not Parquet: it begins with b'no P'"):
         run_command(runs / "base-1", runs / "poso-1", "--out", runs / "out")
     assert not (runs / "out").exists()
 

@@ -69,9 +69,11 @@ def write_data(folder: Path, frame: pl.DataFrame, periods: dict[str, Any]) -> No
     """A prepared folder: the rows of `frame` by period, a mask each."""
     partitions = []
     for number, (period, mask) in enumerate(periods.items()):
-        frame.filter(mask).select("user_id", "item_id", "time").write_parquet(folder / f"{number}.parquet")
-        partitions.append({"path": f"{number}.parquet", "split": "test", "period": period})
-    (folder / "manifest.json").write_text(json.dumps({"partitions": partitions}))
+        own = frame.filter(mask).select("user_id", "item_id", "time")
+        own.write_parquet(folder / f"{number}.parquet")
+        about = {"rows": own.height, "time_min": own["time"].min(), "time_max": own["time"].max()}
+        partitions.append({"path": f"{number}.parquet", "split": "test", "period": period} | about)
+    (folder / "manifest.json").write_text(json.dumps({"format": 1, "columns": [], "partitions": partitions}))
 
 
 def test_days_are_those_of_the_prepared_data(tmp_path: Path) -> None:

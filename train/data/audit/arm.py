@@ -4,10 +4,10 @@ import numpy as np
 import polars as pl
 
 from coldrank.models.features import Feature, FeatureSet, Table
+from coldrank.train import parquet
 from coldrank.train.config import RunConfig, validate
 from coldrank.train.data.audit.audit import LIMITS, Finding, Severity, share
 from coldrank.train.data.audit.scan import Scan
-from coldrank.train.parquet import scan_parquet
 
 
 def check_arm(scan: Scan, config: RunConfig) -> list[Finding]:
@@ -32,13 +32,13 @@ def _arm(severity: Severity, where: str, what: str, advice: str, **figures: floa
 def _counts(scan: Scan, table: Table, used: list[Feature], splits: tuple[str, ...]) -> pl.DataFrame:
     """How often every id of a table's features occurs in the splits: columns id, rows. Salted ids are apart by feature."""
     paths = [scan.folder.path / p["path"] for p in scan.parts if p["split"] in splits]
-    frame = scan_parquet(paths)
     parts = []
-    for f in {f.raw_columns[0]: f for f in used}.values():
-        column = pl.col(f.raw_columns[0])
-        ids = frame.select((column.explode() if f.many else column.fill_null(f.default)).cast(pl.Int64).alias("id"))
-        parts.append(ids.drop_nulls().with_columns(feature=pl.lit(f.name if f.salted else "")))
-    return pl.concat(parts).group_by("id", "feature").agg(rows=pl.len()).collect(engine="streaming")
+    with parquet.scanned(paths) as frame:
+        for f in {f.raw_columns[0]: f for f in used}.values():
+            column = pl.col(f.raw_columns[0])
+            ids = frame.select((column.explode() if f.many else column.fill_null(f.default)).cast(pl.Int64).alias("id"))
+            parts.append(ids.drop_nulls().with_columns(feature=pl.lit(f.name if f.salted else "")))
+        return pl.concat(parts).group_by("id", "feature").agg(rows=pl.len()).collect(engine="streaming")
 
 
 def _table(scan: Scan, features: FeatureSet, table: Table) -> list[Finding]:

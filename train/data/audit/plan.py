@@ -3,9 +3,9 @@
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from coldrank.models.features import Input
+from coldrank.train import parquet
 from coldrank.train.config import RunConfig, validate
 from coldrank.train.data.audit.audit import Finding
 from coldrank.train.data.audit.scan import Rule, Scan
@@ -24,7 +24,7 @@ def plan(folder: DataFolder, config: RunConfig | None) -> tuple[Scan, list[Findi
     parts, findings = _parts(folder)
     if not parts:
         return Scan(folder=folder, parts=[], rules={}, features=[], tasks=[], fit=(), evaluate=""), findings
-    schema = pq.read_schema(folder.path / parts[0]["path"])
+    schema = parquet.schema(folder.path / parts[0]["path"])
     splits = list(dict.fromkeys(p["split"] for p in parts))
     if config is None:
         tasks = [n.removeprefix("label_") for n in schema.names if n.startswith("label_")]
@@ -43,7 +43,7 @@ def plan(folder: DataFolder, config: RunConfig | None) -> tuple[Scan, list[Findi
     for part in parts:
         path = folder.path / part["path"]
         try:
-            check_schema(path, pq.read_schema(path), columns)
+            check_schema(path, parquet.schema(path), columns)
         except UserError as error:
             advice = "prepare the data again, or take the column out of the arm"
             findings.append(
@@ -62,9 +62,9 @@ def _parts(folder: DataFolder) -> tuple[list[dict[str, Any]], list[Finding]]:
     advice = "prepare the data again: the folder and its manifest.json do not belong together"
     for part in folder.manifest["partitions"]:
         try:
-            rows = pq.ParquetFile(folder.path / part["path"]).metadata.num_rows
-        except (OSError, pa.ArrowInvalid) as error:
-            what = f"cannot be read: {str(error).splitlines()[0]}"
+            rows = parquet.rows(folder.path / part["path"])
+        except UserError as error:
+            what = f"cannot be read: {error}"
             findings.append(Finding(severity="error", check="files", where=part["path"], what=what, advice=advice))
             continue
         parts.append(part)

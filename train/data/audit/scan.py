@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from coldrank.train import parquet
 from coldrank.train.data.batches import DataFolder
 from coldrank.train.errors import UserError
 
@@ -108,7 +108,7 @@ class Scan:
 
 def scan(plan: Scan) -> Scan:
     """Reads all files of the plan, once, and fills in its figures. Raises UserError if they hold no sample."""
-    sizes = [pq.ParquetFile(plan.folder.path / p["path"]).metadata.num_rows for p in plan.parts]
+    sizes = [parquet.rows(plan.folder.path / p["path"]) for p in plan.parts]
     by_split: dict[str, int] = {}
     for part, size in zip(plan.parts, sizes, strict=True):
         by_split[part["split"]] = by_split.get(part["split"], 0) + size
@@ -119,7 +119,7 @@ def scan(plan: Scan) -> Scan:
         for index, part in enumerate(plan.parts):
             step = -(-by_split[part["split"]] // SAMPLE_ROWS)
             last, start = None, 0
-            with pq.ParquetFile(plan.folder.path / part["path"]) as file:
+            with parquet.opened(plan.folder.path / part["path"]) as file:
                 for batch in file.iter_batches(BATCH_ROWS, columns=list(plan.rules)):
                     keys.append(_keys(batch, plan, index))
                     sample.append(_sample(batch, plan, row, step))
