@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from coldrank.train.distributed import Ranks, whole_shape
 from coldrank.train.errors import UserError
+from coldrank.train.finite import not_finite
 from coldrank.train.lock import Held
 
 State = dict[str, Any]
@@ -95,9 +96,15 @@ class Saver:
                 shutil.rmtree(partial)
 
     def begin(self, state: State, own: State, progress: Progress) -> None:
-        """Copies the state and begins to write `step-N`. own: what each rank has for itself, by name."""
+        """Copies the state and begins to write `step-N`. own: what each rank has for itself, by name. Raises UserError, on every
+        rank, for a state that is not finite."""
         self.finish()
         self.lock.check()
+        # What the encoder knows is fitted, not learnt: edges that no value needs are infinite there.
+        if name := not_finite({part: state[part] for part in ("model", "optimizers")}):
+            raise UserError(
+                f"step {progress.step}: {name} is not finite; {self.kept()}; try a lower optim.dense_lr or optim.sparse_lr"
+            )
         # With the lock's token: who lost it may still be writing in the background.
         partial = self.folder / f"step-{progress.step}.{self.lock.token}.partial"
         if self.ranks.is_first:
@@ -132,6 +139,11 @@ class Saver:
             os.replace(partial, final)
             self._trim()
         dist.barrier()
+
+    def kept(self) -> str:
+        """In words, which checkpoint a run that ends now goes on from. The same on every rank."""
+        kept = steps_for_all(self.folder)
+        return f"the last checkpoint is of step {kept[-1]}" if kept else "there is no checkpoint before it"
 
     def close(self) -> None:
         """Waits for the last checkpoint. A run that was killed before it had removed the oldest does it now."""

@@ -7,7 +7,6 @@ import torch
 import torch.distributed as dist
 
 from coldrank.train.distributed import Ranks
-from coldrank.train.errors import UserError
 from coldrank.train.run_folder import MetricRow
 
 
@@ -19,6 +18,8 @@ class Recent:
         self.tasks, self.rate = tasks, 0.0
         # Steps, samples, loss; per task the loss over the known labels and their number.
         self.sums = torch.zeros(3 + 2 * len(tasks), dtype=torch.float64, device=ranks.device)
+        # Which of the steps counted in the sums was the first whose loss is not finite (0: none).
+        self.bad = torch.zeros((), dtype=torch.float64, device=ranks.device)
         self.samples, self.since = 0, time.perf_counter()
 
     @property
@@ -31,19 +32,23 @@ class Recent:
         # Numbers are added by the device's own kernels: a copy of them to a GPU would wait for the step.
         self.sums[0] += 1.0
         self.sums[1] += samples
-        self.sums[2:] += torch.cat([loss.reshape(1), *task_losses])
+        losses = torch.cat([loss.reshape(1), *task_losses])
+        self.sums[2:] += losses
+        self.bad = torch.where((self.bad == 0) & ~torch.isfinite(losses).all(), self.sums[0], self.bad)
         self.samples += samples
 
-    def rows(self, step: int) -> list[MetricRow]:
-        """Mean loss, log loss per task and samples per second, over all ranks and the steps since the last call.
+    def not_finite(self, step: int) -> int | None:
+        """The first step, up to `step`, the last one added, whose loss was not finite on any rank. Called by all ranks."""
+        none = torch.full_like(self.bad, math.inf)
+        first = torch.where(self.bad > 0, self.bad - self.sums[0], none)
+        dist.all_reduce(first, op=dist.ReduceOp.MIN)
+        return None if math.isinf(float(first)) else step + int(first)
 
-        Raises UserError when a loss was not finite.
-        """
+    def rows(self, step: int) -> list[MetricRow]:
+        """Mean loss, log loss per task and samples per second, over all ranks and the steps since the last call."""
         sums = self.sums.clone()
         dist.all_reduce(sums)
         steps, samples, loss, *by_task = sums.tolist()
-        if not all(map(math.isfinite, (loss, *by_task))):
-            raise UserError(f"step {step}: the loss is {loss / steps}; try a lower optim.dense_lr or optim.sparse_lr")
         losses, known = by_task[: len(self.tasks)], by_task[len(self.tasks) :]
         # Speed is of this process: what it did since it began or last wrote, its share of the samples scaled up to all ranks.
         share = samples / max(1.0, float(self.sums[1]))

@@ -310,14 +310,23 @@ class _Loop:
             if last or progress.step % config.train.log_every == 0:
                 self.lock.check()
                 self.saver.finish()
+                self._require_finite()
                 rows = recent.rows(progress.step)
                 if ranks.is_first:
                     self.folder.log(rows)
                     bar.set_postfix_str(f"loss {rows[0]['value']:.4f}, {recent.rate:,.0f} samples/s")
             every = config.train.checkpoint_every
             if last or stops or (every and progress.step % every == 0):
+                self.saver.finish()
+                self._require_finite()
                 self.saver.begin(self.run.state_after(taken), recent.state, progress)
             if stops:
                 self.saver.finish()
                 raise Preempted(f"stopped by SIGTERM after step {progress.step}; started again, goes on from there")
         self.saver.finish()
+
+    def _require_finite(self) -> None:
+        """Raises UserError, on every rank, where a loss was not finite since the last line of metrics."""
+        if (step := self.recent.not_finite(self.progress.step)) is not None:
+            hint = "try a lower optim.dense_lr or optim.sparse_lr"
+            raise UserError(f"step {step}: the loss is not finite; {self.saver.kept()}; {hint}")

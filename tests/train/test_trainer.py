@@ -172,7 +172,7 @@ def test_tables_of_ids_never_seen_stay_as_they_were(data, ranks):
 def test_a_loss_that_is_not_finite_stops_the_run(data, ranks, tmp_path):
     config = sample_base()
     config = replace(config, optim=replace(config.optim, dense_lr=1e37), train=replace(config.train, log_every=1))
-    with pytest.raises(UserError, match="the loss is (nan|inf)"):
+    with pytest.raises(UserError, match=r"^step \d+: the loss is not finite"):
         run(config, data, tmp_path / "r", ranks)
     assert checkpoint.steps(tmp_path / "r/checkpoints") == []
 
