@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -236,13 +236,16 @@ class Lock:
 
 
 @contextmanager
-def held(folder: Path, ranks: Ranks) -> Iterator["Held"]:
-    """The lock of a folder for all ranks of a job: the first one has it. Raises on every rank what the first one meets."""
+def held(folder: Path, ranks: Ranks, check: Callable[[], None] = lambda: None) -> Iterator["Held"]:
+    """The lock of a folder for all ranks of a job: the first one has it. Raises on every rank what the first one meets.
+
+    check: what it does before it touches the folder."""
     lock: Lock | None = None
     told: list[str | None] = [None, ""]
     with ExitStack() as stack:
         if ranks.is_first:
             try:
+                check()
                 lock = stack.enter_context(Lock(folder))
                 told = [None, lock.me.token]
             except (UserError, OSError) as error:

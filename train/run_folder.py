@@ -54,12 +54,15 @@ class RunFolder:
         check_folder("--out", self.path)
         if resumed is None:
             return
-        before = load(str(self.path / "config.json"))
-        changed = difference(_without_length(resumed), _without_length(before))
+        changed = difference(_without_length(resumed), _without_length(self.config()))
         if changed:
             first, *others = changed.splitlines()
             more = f" and {len(others)} more" if others else ""
             raise UserError(f"{self.path}: holds the run of another config ({first}{more}); --fresh starts over")
+
+    def config(self) -> RunConfig:
+        """Of the run that the folder holds."""
+        return load(str(self.path / "config.json"))
 
     def _require_lock(self) -> None:
         if self.lock:

@@ -36,6 +36,7 @@ from coldrank.train.plan import table as plan_table
 from coldrank.train.plan.plan import Plan
 from coldrank.train.preemption import Stop, preemption
 from coldrank.train.recent import Recent
+from coldrank.train.resuming import check_length
 from coldrank.train.run_folder import MetricRow, RunFolder
 from coldrank.train.stepping import Steps, Taken, one_by_one, pipelined
 from coldrank.train.streaming import Stream, passes_as_stage
@@ -124,8 +125,7 @@ def train(config: RunConfig, data: DataFolder, out: Path, ranks: Ranks, *, fresh
     Raises UserError if `out` holds the run of another config or data, or something that is no run, or is in use by another
     process, and Preempted, once a checkpoint is written, on SIGTERM.
     """
-    RunFolder(out).check(None)
-    with held(out, ranks) as lock:
+    with held(out, ranks, lambda: RunFolder(out).check(None)) as lock:
         return _train_held(config, data, RunFolder(out, lock.lock), lock, ranks, fresh=fresh, diff=diff)
 
 
@@ -133,7 +133,8 @@ def _train_held(
     config: RunConfig, data: DataFolder, folder: RunFolder, lock: Held, ranks: Ranks, *, fresh: bool, diff: str
 ) -> list[MetricRow]:
     resumes = not fresh and bool(checkpoint.steps_for_all(folder.checkpoints))
-    folder.check(config if resumes else None)
+    if resumes:
+        folder.check(config)
     run = build(config, data, ranks)
     course: Passes | Stream
     if config.train.mode == "periods":
@@ -189,9 +190,7 @@ def _train(
         if isinstance(course, Stream):
             course.train(progress, loop.train, stop)
         else:
-            # At another number of ranks than before, as many steps remain as the rest of the passes has now.
-            end = progress.step + course.steps - course.steps_before(progress)
-            loop.train(course, config.train.steps or end)
+            loop.train(course, _end(course, config, progress))
             for hook in run.hooks:
                 hook.ends(run, passes_as_stage(run.data, config), progress)
     saver.close()
@@ -232,15 +231,26 @@ def _resume(run: Run, course: Passes | Stream, folder: RunFolder, recent: Recent
         progress.data = run.data.digest
     elif progress.data != run.data.digest:
         raise UserError(f"{folder.path}: was trained on other data than {run.data.path}; --fresh starts over")
-    if ranks.is_first:
-        tqdm.write(f"{folder.path}: goes on from step {progress.step} (--fresh starts over)")
-        folder.forget_after(progress.step)
+    told = ""
     if progress.world_size != ranks.world_size:
         # The same share of the pass has been read; at the edges of buffers a few rows are read twice or not at all.
         batch = -(-progress.batch * progress.world_size // ranks.world_size)
         progress.batch = min(batch, course.reader(progress.epoch).common_batches)
+        told = f" at {ranks.world_size} ranks in place of {progress.world_size}: rates that decay do so over the steps left"
         progress.world_size = ranks.world_size
+    check_length(folder.path, folder.config(), run.config, progress, _end(course, run.config, progress))
+    if ranks.is_first:
+        tqdm.write(f"{folder.path}: goes on from step {progress.step}{told} (--fresh starts over)")
+        folder.forget_after(progress.step)
     return progress
+
+
+def _end(course: Passes | Stream, config: RunConfig, progress: Progress) -> int:
+    """The step at which a run is to end; of a stream without `train.steps`, the one where it stands."""
+    if config.train.steps or isinstance(course, Stream):
+        return config.train.steps or progress.step
+    # At another number of ranks than before, as many steps remain as the rest of the passes has now.
+    return progress.step + course.steps - course.steps_before(progress)
 
 
 def evaluate(run: Run, split: str, step: int, predictions: Path | None) -> list[MetricRow]:
