@@ -6,6 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from coldrank.train.data.audit.audit import share
 from coldrank.train.data.events import Events
 from coldrank.train.data.folder import LeftOut
 from coldrank.train.data.kuairand import DEFAULT_TASKS, OUTCOMES, open_kuairand
@@ -13,15 +17,27 @@ from coldrank.train.data.log import EventLog
 from coldrank.train.data.movielens import open_movielens
 from coldrank.train.data.own_log import load_spec, open_log
 from coldrank.train.data.place import check_out
-from coldrank.train.data.prepare import PrepareOptions, Split, prepare
-from coldrank.train.data.split import SPLITS, split_by_time, split_by_users
+from coldrank.train.data.prepare import PrepareOptions, prepare
+from coldrank.train.data.split import (
+    SPLITS,
+    TEST,
+    TEST_SHARE,
+    VALID_DAYS,
+    VALID_SHARE,
+    serves_by_days,
+    split_by_share,
+    split_by_time,
+    split_by_users,
+)
+from coldrank.train.data.times import as_date
+from coldrank.train.data.warn import joined_words
 from coldrank.train.errors import UserError
 
 _ABOUT = """Turn an event log into training samples.
 
 Each event becomes one sample with what was known strictly before its time: how often the user and the item had been
 seen, smoothed rates of each signal, the user's last events. Events at the same time do not see each other. Rows that
-are equal in all columns count once. An empty label stays unknown. The samples are Parquet files, sorted by time, with a
+are equal in all columns count once (--duplicates). An empty label stays unknown. The samples are Parquet files, sorted by time, with a
 manifest.json."""
 
 _OWN_LOG = """Prepare your own event log: a Parquet file or a folder of them (--data). A Python file (--spec) describes
@@ -101,6 +117,12 @@ def _common(parser: argparse.ArgumentParser) -> None:
         "--item-history", type=_count, default=0, metavar="L", help="also the users of an item's last L events"
     )
     parser.add_argument(
+        "--duplicates",
+        choices=("drop", "keep"),
+        default="drop",
+        help="rows that are equal in all columns: one event, or as many (default: %(default)s)",
+    )
+    parser.add_argument(
         "--periods",
         type=_count,
         default=0,
@@ -114,70 +136,123 @@ def _split(parser: argparse.ArgumentParser, default: str) -> None:
         "--split",
         choices=("users", "time"),
         default=default,
-        help="hold out users, or the last days (default: %(default)s)",
+        help="hold out users, or what is last (default: %(default)s)",
     )
     parser.add_argument(
-        "--test-from", type=_day, metavar="DAY", help="first day of test, like 2022-05-04 (default: the last two days)"
+        "--test-from",
+        type=_day,
+        metavar="DAY",
+        help="first day of test, like 2022-05-04 (default: the last two days; where days are few, or these hold under 1%% of the "
+        "events, the last tenth of the events, and the tenth before for validation)",
     )
     parser.add_argument(
-        "--valid-days", type=_count, default=2, metavar="N", help="last days before test for validation (default: 2)"
+        "--valid-days", type=_count, metavar="N", help="last days before test for validation (default: 2)"
     )
     # POSO section 5.3 trains on 100k of the 138k users of MovieLens-20M; a tenth of those is for validation here.
     parser.add_argument(
-        "--test-share", type=float, default=0.278, metavar="P", help="share of users for test (default: 0.278)"
+        "--test-share",
+        type=float,
+        metavar="P",
+        help="share for test: of the users (default: 0.278), or of the events in the order of time",
     )
     parser.add_argument(
-        "--valid-share", type=float, default=0.072, metavar="P", help="share of users for validation (default: 0.072)"
+        "--valid-share",
+        type=float,
+        metavar="P",
+        help="share for validation: of the users (default: 0.072) or events (0.1)",
     )
-    parser.add_argument("--seed", type=_count, default=1, help="which users are held out (default: 1)")
+    parser.add_argument("--seed", type=_count, help="which users are held out (default: 1)")
 
 
-def _open_kuairand(args: argparse.Namespace) -> tuple[EventLog, Split]:
-    log = open_kuairand(args.data, tasks=args.tasks, signals=args.signals, include_random=args.include_random)
-    return log, _chosen(args)
+def _open_kuairand(args: argparse.Namespace) -> EventLog:
+    return open_kuairand(args.data, tasks=args.tasks, signals=args.signals, include_random=args.include_random)
 
 
-def _open_movielens(args: argparse.Namespace) -> tuple[EventLog, Split]:
-    if args.split == "time" and args.test_from is None:
-        raise UserError("--split time: needs --test-from DAY, the first day of test")
-    return open_movielens(args.data), _chosen(args)
+def _open_movielens(args: argparse.Namespace) -> EventLog:
+    return open_movielens(args.data)
 
 
-def _open_log(args: argparse.Namespace) -> tuple[EventLog, Split]:
+def _open_log(args: argparse.Namespace) -> EventLog:
     if args.out.resolve().is_relative_to(args.data.resolve()):
         raise UserError(
             f"--out {args.out}: lies in --data {args.data}, where it would be read as events; choose another"
         )
-    return open_log(args.data, load_spec(args.spec)), _chosen(args)
+    return open_log(args.data, load_spec(args.spec))
 
 
-def _chosen(args: argparse.Namespace) -> Split:
-    return partial(_user_split if args.split == "users" else _time_split, args)
+def _check_split(args: argparse.Namespace) -> None:
+    """Raises UserError for an option that the way of splitting makes idle."""
+    by_share = [n for n in ("test_share", "valid_share") if getattr(args, n) is not None]
+    by_day = [n for n in ("test_from", "valid_days") if getattr(args, n) is not None]
+    idle = by_day if args.split == "users" else [n for n in ("seed",) if getattr(args, n) is not None]
+    if idle:
+        raise UserError(f"{_option(idle[0])}: has no effect with --split {args.split}")
+    if args.split == "time" and by_share and by_day:
+        raise UserError(f"{_option(by_share[0])}: has no effect beside {_option(by_day[0])}; give days or shares")
 
 
-def _time_split(args: argparse.Namespace, events: Events) -> Any:
-    return split_by_time(events.time, events.day, args.test_from, args.valid_days)
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
-def _user_split(args: argparse.Namespace, events: Events) -> Any:
-    return split_by_users(events.codes["user"], args.test_share, args.valid_share, args.seed)
+def _split_events(args: argparse.Namespace, arguments: dict[str, Any], events: Events) -> NDArray[np.int8]:
+    """The split that is asked for, or fits the log. What was left open is written into `arguments`, as it was chosen."""
+
+    def chosen(name: str, default: Any) -> Any:
+        value = getattr(args, name)
+        arguments[name] = str(value) if isinstance(value, date) else default if value is None else value
+        return default if value is None else value
+
+    if args.split == "users":
+        shares = chosen("test_share", 0.278), chosen("valid_share", 0.072)
+        return split_by_users(events.codes["user"], *shares, chosen("seed", 1))
+    by_share = args.test_share is not None or args.valid_share is not None
+    by_day = args.test_from is not None or args.valid_days is not None
+    if by_share or not (by_day or serves_by_days(events.day, VALID_DAYS)):
+        return split_by_share(events.time, chosen("test_share", TEST_SHARE), chosen("valid_share", VALID_SHARE))
+    split = split_by_time(events.time, events.day, args.test_from, chosen("valid_days", VALID_DAYS))
+    if args.test_from is None:
+        arguments["test_from"] = str(as_date(events.day[split == TEST].min()))
+    return split
 
 
 def run(args: argparse.Namespace) -> None:
     """Prepares, then prints what was written. Raises UserError."""
+    _check_split(args)
     check_out(args.out)
-    log, split = args.open(args)
+    log = args.open(args)
     given = {n: v for n, v in vars(args).items() if n not in ("run", "open", "out", "command", "source")}
     arguments = {n: str(v) if isinstance(v, (date, Path)) else v for n, v in given.items()}
     options = PrepareOptions(
-        history=args.history, item_history=args.item_history, periods=args.periods, arguments=arguments
+        history=args.history,
+        item_history=args.item_history,
+        periods=args.periods,
+        keep_duplicates=args.duplicates == "keep",
+        arguments=arguments,
     )
-    content = prepare(log, args.out, split, options)
+    content = prepare(log, args.out, partial(_split_events, args, arguments), options)
     counts = content["counts"]
     print(_what_was_read(content))
     rows = ", ".join(f"{s} {content['splits'][s]['rows']:,}" for s in SPLITS)
     print(f"{args.out}: {counts['users']:,} users, {counts['items']:,} items; samples: {rows}")
-    print(f"{counts['duplicates_dropped']:,} of {counts['events_read']:,} rows were exact duplicates and dropped")
+    print(_how_it_is_split(content))
+    for name, shares in content["joined"].items():
+        print(f"table of {name}: has rows for {joined_words(name, shares)}")
+    done = "dropped" if args.duplicates == "drop" else "kept"
+    told = f"{counts['duplicates']:,} of {counts['events_read']:,} rows ({share(counts['duplicates'], counts['events_read'])})"
+    print(f"{told} were exact duplicates and {done}")
+
+
+def _how_it_is_split(content: dict[str, Any]) -> str:
+    """The days of the log, and the rule that made its splits."""
+    span, asked = content["span"], content["arguments"]
+    if asked["split"] == "users":
+        rule = f"{asked['test_share']:g} of the users are test, {asked['valid_share']:g} valid"
+    elif asked["test_share"] is not None:
+        rule = f"the last {asked['test_share']:g} of the events are test, {asked['valid_share']:g} before valid"
+    else:
+        rule = f"days from {asked['test_from']} on are test, {asked['valid_days']} before valid"
+    return f"{span['first_day']} to {span['last_day']}; {rule}"
 
 
 def _what_was_read(content: dict[str, Any]) -> str:

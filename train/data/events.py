@@ -26,6 +26,7 @@ class Events:
     frame: user_id, item_id, time, label_<task>, context columns and true_<task>, as they are written.
     day: int32, days since the epoch in the log's own calendar. birth: int64 ms; null where unknown.
     codes: key -> int32, -1 unknown. signals: name -> int8, -1 unknown. attributes: name -> int64, -1 unknown.
+    events_read: rows of the log. duplicates: of these, the rows that equal an earlier one, dropped or not.
     """
 
     frame: pl.DataFrame
@@ -36,13 +37,15 @@ class Events:
     signals: dict[str, NDArray[np.int8]]
     attributes: dict[str, NDArray[np.int64]]
     events_read: int
+    duplicates: int
 
 
-def load_events(log: EventLog) -> Events:
+def load_events(log: EventLog, keep_duplicates: bool = False) -> Events:
     """Reads, checks, sorts and deduplicates all files of a log. Raises UserError with file, column and row.
 
-    Rows that hold the same values in all columns of the log (`row_identity`) are one event, written more than once. Events of the same time, user
-    and item that differ elsewhere all stay, in the order of the files and their rows.
+    Rows that hold the same values in all columns of the log (`row_identity`) are one event, written more than once, unless
+    `keep_duplicates`. Events of the same time, user and item that differ elsewhere all stay, in the order of the files and
+    their rows.
     """
     spec, plan = log.spec, plan_columns(log)
     files = tqdm(fill_types(log.files), desc="reading", unit="file", disable=None)
@@ -55,9 +58,12 @@ def load_events(log: EventLog) -> Events:
     read = len(frame)
     if not read:
         raise UserError(f"{log.files[0].path}: no events")
-    frame = _drop_duplicates(frame.sort("time", "user_id", "item_id", maintain_order=True))
+    frame = frame.sort("time", "user_id", "item_id", maintain_order=True)
+    first = _first_of_equals(frame)
+    if not (keep_duplicates or first.all()):
+        frame = frame.filter(pl.Series(first))
     keys = {"user": "user_id", "item": "item_id"} | {name: f"key:{name}" for name in spec.keys}
-    local = ((frame["time"] + int(spec.utc_offset_h * 3_600_000)) // _DAY_MS).cast(pl.Int32)
+    local = ((frame["time"] + round(spec.utc_offset_h * 3_600_000)) // _DAY_MS).cast(pl.Int32)
     return Events(
         frame=frame.select(c.name for c in plan if ":" not in c.name),
         time=frame["time"].to_numpy(),
@@ -67,6 +73,7 @@ def load_events(log: EventLog) -> Events:
         signals={s: frame[f"signal:{s}"].fill_null(-1).to_numpy() for s in spec.all_signals()},
         attributes={a: frame[f"history:{a}"].fill_null(-1).to_numpy() for a in spec.history},
         events_read=read,
+        duplicates=read - int(first.sum()),
     )
 
 
@@ -130,8 +137,8 @@ def _key(ids: pl.Expr, kind: pl.DataType) -> pl.Expr:
     return ids.reinterpret(signed=True) if kind == pl.UInt64 else ids.cast(pl.Int64, strict=False)
 
 
-def _drop_duplicates(frame: pl.DataFrame) -> pl.DataFrame:
-    """All but the first of exactly equal rows (in a frame sorted by time, user_id, item_id they lie in one run)."""
+def _first_of_equals(frame: pl.DataFrame) -> NDArray[np.bool_]:
+    """All but the later ones of exactly equal rows: bool [N] (in a frame sorted by time, user_id, item_id they lie in one run)."""
     same = pl.all_horizontal(pl.col(n) == pl.col(n).shift(1) for n in ("time", "user_id", "item_id")).fill_null(False)
     in_run = frame.select(same | same.shift(-1, fill_value=False)).to_series()
     rows = in_run.arg_true()
@@ -143,7 +150,7 @@ def _drop_duplicates(frame: pl.DataFrame) -> pl.DataFrame:
     )
     keep = np.ones(len(frame), bool)
     keep[rows.filter(repeated).to_numpy()] = False
-    return frame if keep.all() else frame.filter(pl.Series(keep))
+    return keep
 
 
 def _dense(values: pl.Series) -> NDArray[np.int32]:

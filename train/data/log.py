@@ -136,6 +136,8 @@ def check_spec(spec: LogSpec) -> None:
     """Raises UserError that names the field, the value and what would be right."""
     if not spec.tasks:
         raise UserError("spec: tasks is empty; should name at least one label")
+    if not -12 <= spec.utc_offset_h <= 14:
+        raise UserError(f"spec: utc_offset_h={spec.utc_offset_h}; should be hours, -12 to 14")
     for group in spec.all_groups():
         for key in group.keys:
             if key not in ("user", "item") and key not in spec.keys:

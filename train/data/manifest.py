@@ -12,6 +12,7 @@ from coldrank.train.data.log import EventLog, LogSpec
 from coldrank.train.data.read_manifest import FORMAT
 from coldrank.train.data.samples import ITEM_HISTORY, Samples
 from coldrank.train.data.split import SPLITS
+from coldrank.train.data.times import Span, as_date
 
 _MEANINGS = {
     "user_id": "user",
@@ -69,6 +70,9 @@ def manifest(
         "partitions": [asdict(p) for p in partitions],
         "counts": {"files_read": len(log.files), "days_read": len(np.unique(events.day))} | _counts(samples),
         "left_out": [asdict(left) for left in log.left_out],
+        "span": _span(events),
+        "duplicates_share": events.duplicates / events.events_read,
+        "joined": _joined(samples),
         "label_rates": {s: _label_rates(events, spec, split == i) for i, s in enumerate(SPLITS)},
     }
 
@@ -93,6 +97,7 @@ def _counts(samples: Samples) -> dict[str, int]:
     events = samples.events
     counts = {
         "events_read": events.events_read,
+        "duplicates": events.duplicates,
         "duplicates_dropped": events.events_read - len(events.time),
         "users": int(events.codes["user"].max()) + 1,
         "items": int(events.codes["item"].max()) + 1,
@@ -101,6 +106,25 @@ def _counts(samples: Samples) -> dict[str, int]:
         if table is not None:
             counts[f"{name}_without_features"] = len(np.setdiff1d(events.frame[key], table[key]))
     return counts
+
+
+def _span(events: Events) -> dict[str, Any]:
+    """The log's days; those that lie apart are named, and are not in the first and last."""
+    span = Span.of(events.day)
+    apart = {as_date(d).isoformat(): int(n) for d, n in zip(span.days[span.apart], span.rows[span.apart], strict=True)}
+    return {"first_day": span.first.isoformat(), "last_day": span.last.isoformat(), "days_apart": apart}
+
+
+def _joined(samples: Samples) -> dict[str, dict[str, float]]:
+    """Of each table: the share of the log's ids that have a row in it, and of the events."""
+    events, joined = samples.events, {}
+    for table, key, name in ((samples.users, "user_id", "users"), (samples.items, "item_id", "items")):
+        if table is not None:
+            # Codes are in the order of the ids.
+            found = np.isin(np.unique(events.frame[key]), table[key])
+            rows = np.bincount(events.codes[key.removesuffix("_id")])
+            joined[name] = {"ids_share": float(found.mean()), "events_share": float(rows[found].sum() / rows.sum())}
+    return joined
 
 
 def _label_rates(events: Events, spec: LogSpec, rows: np.ndarray) -> dict[str, dict[str, float | int | None]]:

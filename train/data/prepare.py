@@ -2,7 +2,8 @@
 
 import itertools
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,10 @@ from coldrank.train.data.log import EventLog, check_spec
 from coldrank.train.data.manifest import Partition, manifest
 from coldrank.train.data.place import check_out, put_in_place, staging
 from coldrank.train.data.samples import Samples
-from coldrank.train.data.split import SPLITS, as_date
+from coldrank.train.data.split import SPLITS
 from coldrank.train.data.statistics import compute_statistics
+from coldrank.train.data.times import as_date
+from coldrank.train.data.warn import about_splits, about_tables, about_times
 
 ROW_GROUP = 65_536
 
@@ -33,12 +36,14 @@ _Job = tuple[str, str, NDArray[np.int64]]
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrepareOptions:
     """history: longest history, in events. item_history: of an item (0: none). periods: so many of equally many events, in the
-    place of days or months (0: those). arguments: what the caller asked for, noted in the manifest."""
+    place of days or months (0: those). keep_duplicates: of equal rows.
+    arguments: what the caller asked for, noted in the manifest once the split is made, which may add to it."""
 
     history: int
     arguments: dict[str, Any]
     item_history: int = 0
     periods: int = 0
+    keep_duplicates: bool = False
 
 
 def prepare(log: EventLog, out: Path, split: Split, options: PrepareOptions) -> dict[str, Any]:
@@ -48,16 +53,24 @@ def prepare(log: EventLog, out: Path, split: Split, options: PrepareOptions) -> 
     """
     check_spec(log.spec)
     check_out(out)
-    events = load_events(log)
+    events = load_events(log, options.keep_duplicates)
+    _warn(about_times(log, events))
     splits = split(events)
     statistics = compute_statistics(events, log.spec, options.history, options.item_history)
     users = None if log.users is None else static_table(log.users, "user_id", "user features")
     items = None if log.items is None else static_table(log.items, "item_id", "item features")
     samples = Samples.of(log.spec, events, statistics, users, items)
+    _warn(about_splits(samples, splits))
     with staging(out) as staged:
         partitions = _write(samples, splits, options.periods, staged)
         content = manifest(log, options.arguments, samples, splits, partitions, options.history)
+        _warn(about_tables(content["joined"]))
         return put_in_place(staged, out, content)
+
+
+def _warn(lines: Iterable[str]) -> None:
+    for line in lines:
+        tqdm.write(f"warning: {line}", file=sys.stderr)
 
 
 def _write(samples: Samples, splits: NDArray[np.int8], periods: int, folder: Path) -> list[Partition]:

@@ -92,7 +92,7 @@ def test_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_1m(tmp_path)
     command = ["prepare", "movielens", "--data", str(tmp_path), "--out", str(tmp_path / "out"), "--split", "time"]
     assert main(command) == 2
-    assert "--split time: needs --test-from DAY" in capsys.readouterr().err
+    assert "the events have 2 different times; a split by time needs 3" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -77,7 +77,7 @@ def run(folder: Path, *more: str) -> int:
 
 def test_a_spec_file_prepares_a_log_of_strings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(write_own_log(tmp_path)) == 0
-    assert "1 of 7 rows were exact duplicates" in capsys.readouterr().out
+    assert "1 of 7 rows (14.3%) were exact duplicates and dropped" in capsys.readouterr().out
     samples = read_samples(tmp_path).sort("time", "user_id").drop("path").with_row_index().to_dicts()
     ann = [s for s in samples if s["user_id"] == string_id("ann")]
     assert [s["user_views"] for s in ann] == [0, 1, 2]

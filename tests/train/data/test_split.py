@@ -5,7 +5,16 @@ from datetime import date
 import numpy as np
 import pytest
 
-from coldrank.train.data.split import EMBARGO, TEST, TRAIN, VALID, split_by_time, split_by_users
+from coldrank.train.data.split import (
+    EMBARGO,
+    TEST,
+    TRAIN,
+    VALID,
+    serves_by_days,
+    split_by_share,
+    split_by_time,
+    split_by_users,
+)
 from coldrank.train.errors import UserError
 
 
@@ -62,3 +71,87 @@ def test_users_are_held_out_whole() -> None:
     assert (split_by_users(user, 0.278, 0.072, seed=2) != split).any()
     with pytest.raises(UserError, match="--test-share 1.0"):
         split_by_users(user, 1.0, 0.0, seed=1)
+
+
+DAY = 86_400_000
+
+
+@pytest.mark.parametrize(
+    ("time", "starts"),
+    [
+        # Ten events, ten times: the last for test, the one before for validation.
+        (list(range(10)), (8, 9)),
+        # The tenth's time begins two rows earlier; with them it is as near as without.
+        ([0, 1, 2, 3, 4, 5, 6, 8, 8, 8], (6, 7)),
+        # All but one event at one time, which cannot be parted.
+        ([0, 5, 5, 5, 5, 5, 5, 5, 5, 6], (1, 9)),
+        ([0, 5, 5, 5, 5, 5, 5, 5, 6, 6], (1, 8)),
+        ([0, 1, 2], (1, 2)),
+    ],
+)
+def test_shares_begin_at_the_nearest_time(time: list[int], starts: tuple[int, int]) -> None:
+    valid, test = starts
+    wanted = [TRAIN] * valid + [VALID] * (test - valid) + [TEST] * (10 - test)
+    assert split_by_share(np.array(time, np.int64)).tolist() == wanted[: len(time)]
+
+
+def test_shares_are_those_asked_for() -> None:
+    time = np.arange(1000, dtype=np.int64)
+    split = split_by_share(time, 0.3, 0.05)
+    assert [int((split == s).sum()) for s in (TRAIN, VALID, TEST)] == [650, 50, 300]
+    assert [int((split_by_share(time, 0.2, 0.0) == s).sum()) for s in (TRAIN, VALID, TEST)] == [800, 0, 200]
+
+
+@pytest.mark.parametrize(
+    ("time", "shares", "message"),
+    [
+        pytest.param(
+            [7, 7, 7, 9],
+            (0.1, 0.1),
+            "the events have 2 different times; a split by time needs 3",
+            marks=pytest.mark.tried("logs", "events of two times, split by time", "refused; --split users is named"),
+        ),
+        ([7, 8, 9], (0.6, 0.4), "--test-share 0.6 --valid-share 0.4: should be shares that leave some"),
+        ([7, 8, 9], (0.0, 0.1), "--test-share 0.0"),
+        ([7, 8, 9], (float("nan"), 0.1), "--test-share nan"),
+    ],
+)
+def test_shares_that_cannot_be_are_refused(time: list[int], shares: tuple[float, float], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        split_by_share(np.array(time, np.int64), *shares)
+
+
+@pytest.mark.parametrize(
+    ("rows", "serve"),
+    [
+        ([10] * 5, True),
+        # A day is missing for training.
+        ([10] * 4, False),
+        # Under 1% in the last two days, and in the two before.
+        ([990, 90, 5, 5, 3, 3], False),
+        ([990, 90, 3, 3, 5, 6], False),
+        ([980, 90, 5, 6, 5, 6], True),
+        # Under 1%, but many.
+        ([3_000_000, 5000, 5000, 5000, 5000], True),
+        ([3_000_000, 5000, 5000, 5000, 4999], False),
+    ],
+)
+def test_days_serve_unless_they_are_few_or_thin(rows: list[int], serve: bool) -> None:
+    assert serves_by_days(np.repeat(np.arange(len(rows), dtype=np.int32), rows), 2) is serve
+
+
+def test_outliers_move_neither_the_days_nor_their_errors() -> None:
+    day = np.array([0] + [19_000 + n // 50 for n in range(500)] + [40_000], np.int32)
+    split = split_by_time(day.astype(np.int64) * DAY, day, None, 2)
+    assert [int((split == s).sum()) for s in (TRAIN, VALID, TEST)] == [301, 100, 101]
+    with pytest.raises(UserError, match="should be a day after 2022-01-08 and not after 2022-01-17"):
+        split_by_time(day.astype(np.int64) * DAY, day, date(2050, 1, 1), 2)
+
+
+@pytest.mark.tried("logs", "a day of test with the time 0 in one row", "refused, with the date of that row")
+def test_a_first_test_event_of_1970_is_named() -> None:
+    day = np.array([19_009] + [19_000 + n // 50 for n in range(500)], np.int32)
+    time = day.astype(np.int64) * DAY
+    time[0] = 0
+    with pytest.raises(UserError, match="no event is left for training, as test begins with an event of 1970-01-01"):
+        split_by_time(time, day, date(2022, 1, 16), 2)

@@ -16,6 +16,7 @@ from coldrank.train.data.audit.features import check_constant, check_leaks, chec
 from coldrank.train.data.audit.history import check_past
 from coldrank.train.data.audit.plan import plan
 from coldrank.train.data.audit.scan import scan
+from coldrank.train.data.audit.times import check_few, check_times
 from coldrank.train.data.audit.values import check_duplicates, check_splits, check_values
 from coldrank.train.data.batches import DataFolder
 from coldrank.train.errors import UserError
@@ -52,8 +53,8 @@ def audit(path: Path, config: RunConfig | None = None) -> Audit:
     complete = not any(f.severity == "error" and f.check in ("files", "arm") for f in findings)
     if complete:
         scan(read)
-        findings += check_values(read) + check_duplicates(read) + check_splits(read)
-        findings += check_labels(read) + check_ids(read)
+        findings += check_values(read) + check_times(read) + check_duplicates(read) + check_splits(read)
+        findings += check_labels(read) + check_few(read) + check_ids(read)
         findings += check_constant(read, config is not None) + check_missing(read) + check_leaks(read)
         findings += check_past(read)
         findings += check_arm(read, config) if config else []

@@ -69,13 +69,15 @@ def check_duplicates(scan: Scan) -> list[Finding]:
     extra, across = int(groups["len"].sum()) - len(groups), groups.filter("across")
     example = (across if len(across) else groups).row(0, named=True)
     told = f"for example user {example['user_id']}, item {example['item_id']}, time {example['time']}"
+    kept = scan.folder.manifest.get("arguments", {}).get("duplicates") == "keep"
+    advice = "`prepare` drops rows that are equal in every column: see in which columns these differ"
     found = [
         Finding(
-            severity="warning" if extra > LIMITS.duplicates * len(keys) else "note",
+            severity="warning" if extra > LIMITS.duplicates * len(keys) and not kept else "note",
             check="duplicates",
             where="user_id, item_id, time",
             what=f"{extra:,} of {len(keys):,} samples ({share(extra, len(keys))}) repeat another's user, item and time; {told}",
-            advice="`prepare` drops rows that are equal in every column: see in which columns these differ",
+            advice="nothing: `prepare` was asked to keep them" if kept else advice,
             figures={"repeated": extra, "samples": len(keys)},
         )
     ]
