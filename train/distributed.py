@@ -101,6 +101,20 @@ def shard(
 
 def _agreed_plan(task: RankingTask, ranks: Ranks, config: RunConfig, features: FeatureSet) -> Plan:
     """The first rank's plan, for all: hosts may differ in memory."""
+    agreed: list[Plan | str] = [""]
+    if ranks.is_first:
+        try:
+            agreed = [plan_for(task, ranks, config, features)]
+        except UserError as error:
+            agreed = [str(error)]
+    dist.broadcast_object_list(agreed)
+    if isinstance(agreed[0], str):
+        raise UserError(agreed[0])
+    return agreed[0]
+
+
+def plan_for(task: RankingTask, ranks: Ranks, config: RunConfig, features: FeatureSet) -> Plan:
+    """Where the tables would lie on a cluster of hosts like this one. Raises UserError if they do not fit."""
     request = Request(
         features=features,
         sharding=config.sharding,
@@ -109,11 +123,10 @@ def _agreed_plan(task: RankingTask, ranks: Ranks, config: RunConfig, features: F
         dense_bytes=dense_bytes(task, features, -(-config.data.batch_size // config.train.accumulate)),
         cluster=_cluster(ranks),
     )
-    agreed = [make_plan(request) if ranks.is_first else None]
-    dist.broadcast_object_list(agreed)
-    if agreed[0] is None:
+    plan = make_plan(request)
+    if plan is None:
         raise UserError(f"{config.name}: {shortage(request)}; `coldrank plan` says what would make it fit")
-    return agreed[0]
+    return plan
 
 
 def _cluster(ranks: Ranks) -> Cluster:

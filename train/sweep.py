@@ -13,12 +13,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from coldrank.train.checkpoint import steps
 from coldrank.train.config import RunConfig, load
 from coldrank.train.data.batches import DataFolder
 from coldrank.train.difference import difference
+from coldrank.train.dry_run import Checks
 from coldrank.train.errors import UserError
 from coldrank.train.json_files import read_object
 from coldrank.train.output import make_folder
+from coldrank.train.run_folder import RunFolder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,17 +80,31 @@ def tuned_overrides(folder: Path, arms: Sequence[str]) -> dict[str, tuple[str, .
     return {arm: tuple(found[arm]["overrides"]) for arm in arms}
 
 
+def require_distinct(arms: Sequence[str], configs: Sequence[RunConfig]) -> None:
+    """Raises UserError for an arm that is there twice, and for two whose runs could not be told apart by the `name` in them."""
+    names: dict[str, str] = {}
+    for arm, config in zip(arms, configs, strict=True):
+        if arm in names.values():
+            raise UserError(f"--arms: {arm!r} is there twice")
+        if config.name in names:
+            raise UserError(
+                f"--arms: {names[config.name]} and {arm} both have name={config.name!r}: nobody could compare them"
+            )
+        names[config.name] = arm
+
+
 def run_all(jobs: Sequence[Job], data: DataFolder, *, at_once: int, fresh: bool, desc: str) -> list[str]:
     """Runs the jobs that are not done, `at_once` side by side. Returns a line for each that failed: its folder and why.
 
-    Raises UserError, before any run starts, for a config that is not valid or a folder that holds another run.
+    Raises UserError, before any run starts, for one that could not begin or whose folder holds another run.
     """
     refuse_ranks()
-    waiting = []
-    for job in jobs:
-        job.load()
-        if fresh or not job.is_done(data):
-            waiting.append(job)
+    waiting = [job for job in jobs if fresh or not job.is_done(data)]
+    checks = Checks(data)
+    for job in tqdm(waiting, desc="checking", unit="run", leave=False):
+        config, folder = job.load(), RunFolder(job.out)
+        folder.check(config if not fresh and steps(folder.checkpoints) else None)
+        checks.check(job.config, config)
     failed: list[str] = []
     with (
         ThreadPoolExecutor(at_once) as pool,

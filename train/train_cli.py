@@ -99,7 +99,7 @@ def _train(args: argparse.Namespace) -> None:
 def _train_arms(args: argparse.Namespace) -> None:
     from coldrank.train.data.batches import DataFolder
     from coldrank.train.lock import Lock
-    from coldrank.train.sweep import Job, overrides_of_jobs, refuse_ranks, run_all, tuned_overrides
+    from coldrank.train.sweep import Job, overrides_of_jobs, refuse_ranks, require_distinct, run_all, tuned_overrides
 
     arms = [arm for arm in args.arms.split(",") if arm]
     if ":" in args.config or args.config.endswith(".json"):
@@ -121,6 +121,7 @@ def _train_arms(args: argparse.Namespace) -> None:
         for arm in arms
     ]
     refuse_ranks()
+    require_distinct(arms, [job.load() for job in jobs[: len(arms)]])
     data = DataFolder.open(args.data)
     with Lock(args.out):
         failed = run_all(jobs, data, at_once=args.jobs, fresh=args.fresh, desc="runs")

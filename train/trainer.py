@@ -22,6 +22,7 @@ from coldrank.train.config import RunConfig, validate
 from coldrank.train.data.batches import BatchMaker, DataFolder, batches
 from coldrank.train.data.fit import fit_encoder
 from coldrank.train.distributed import Ranks, shard
+from coldrank.train.dry_run import made_task
 from coldrank.train.errors import Preempted, UserError
 from coldrank.train.evaluate import evaluation_reader, metric_rows, predict, retrieval_rows, write_predictions
 from coldrank.train.growing import Growth
@@ -40,7 +41,6 @@ from coldrank.train.resuming import check_length
 from coldrank.train.run_folder import MetricRow, RunFolder
 from coldrank.train.stepping import Steps, Taken, one_by_one, pipelined
 from coldrank.train.streaming import Stream, passes_as_stage
-from coldrank.train.task import RankingTask
 from coldrank.train.warm_start import warm_start
 
 
@@ -98,19 +98,7 @@ def build(config: RunConfig, data: DataFolder, ranks: Ranks) -> Run:
     encoder = FeatureEncoder(features)
     hooks = make_hooks(config, features)
     # No memory for whole tables here: the sharder makes each rank's part.
-    task = RankingTask(
-        features,
-        config.model,
-        config.tasks,
-        device=torch.device("meta"),
-        cold_weight=config.cold_weight,
-        new_user_max_views=config.cohorts.new_user_max_views,
-        accumulate=config.train.accumulate,
-        bf16=config.train.precision == "bf16",
-        hooks=hooks,
-        two_tower=config.two_tower,
-    )
-    model, plan = shard(task, ranks, config, features)
+    model, plan = shard(made_task(config, features, hooks), ranks, config, features)
     make = BatchMaker(encoder, list(config.tasks), data.truths(list(config.tasks)))
     # From here on the generator drops out: on every rank in its own way, in every arm in the same.
     torch.manual_seed(config.seed * 1_000_003 + ranks.rank)

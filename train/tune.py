@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, Literal
 
+import numpy as np
 import optuna
 from optuna.samplers import RandomSampler, TPESampler
 from optuna.storages import JournalStorage
@@ -18,9 +19,11 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from coldrank.train.data.batches import DataFolder
+from coldrank.train.dry_run import Checks
 from coldrank.train.errors import UserError
 from coldrank.train.json_files import ROW_FIELDS, read_rows
-from coldrank.train.sweep import Job, run_all
+from coldrank.train.metrics import CohortConfig, cohort_masks
+from coldrank.train.sweep import Job, require_distinct, run_all
 
 Sampler = Literal["random", "tpe"]
 
@@ -116,6 +119,32 @@ def tune(search: Search, arm: str, data: DataFolder, out: Path) -> dict[str, Any
     if not done:
         raise UserError(f"{folder}: every trial failed; the logs in it say why")
     return max(done, key=lambda t: t["value"]) | {"trials": trials}
+
+
+def check_search(search: Search, arms: Sequence[str], data: DataFolder) -> None:
+    """Raises UserError, before any trial is run, if some arm could not begin with some setting, or has no such task or cohort.
+
+    Settings: the arm as it is, each choice and each end of a range by itself, and all that random trials draw.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    cohorts = cohort_masks(np.empty(0, np.int64), np.empty(0, np.int64), CohortConfig())
+    if search.cohort not in cohorts:
+        raise UserError(f"--cohort {search.cohort}: no such cohort; there are {', '.join(cohorts)}")
+    settings: list[list[str]] = [[]]
+    for field in search.fields:
+        settings += [[field.override(value)] for value in field.choices or (field.low, field.high)]
+    if search.sampler == "random":
+        drawn = optuna.create_study()
+        settings += [_overrides(_trial(drawn, search, n), search) for n in range(search.trials)]
+    checks = Checks(data)
+    for arm in arms:
+        for overrides in settings:
+            config = _jobs(search, arm, overrides, Path())[0].load()
+            what = " ".join([f"{search.module}:{arm}", *overrides])
+            checks.check(what, config)
+            if unknown := [task for task in search.tasks if task not in config.tasks]:
+                raise UserError(f"--tasks {unknown[0]}: {what} has no such task; it has {', '.join(config.tasks)}")
+    require_distinct(arms, [_jobs(search, arm, [], Path())[0].load() for arm in arms])
 
 
 def _require_same(study: optuna.Study, search: Search, folder: Path) -> None:

@@ -53,7 +53,7 @@ def add_tune(commands: Any) -> None:
 
 def _tune(args: argparse.Namespace) -> None:
     try:
-        from coldrank.train.tune import Field, Search
+        from coldrank.train.tune import Field, Search, check_search
     except ModuleNotFoundError as error:
         raise UserError(f"needs {error.name}: pip install 'coldrank[tune]'") from None
     from coldrank.train.data.batches import DataFolder
@@ -76,18 +76,20 @@ def _tune(args: argparse.Namespace) -> None:
         overrides=(*overrides_of_jobs(args.jobs), *args.set),
         at_once=args.jobs,
     )
+    arms = [arm for arm in args.arms.split(",") if arm]
     data = DataFolder.open(args.data)
     refuse_ranks()
     with Lock(args.out):
-        _tune_held(args, search, data)
+        check_search(search, arms, data)
+        _tune_held(args, search, arms, data)
 
 
-def _tune_held(args: argparse.Namespace, search: "Search", data: "DataFolder") -> None:
+def _tune_held(args: argparse.Namespace, search: "Search", arms: list[str], data: "DataFolder") -> None:
     """The search of every arm, and its result."""
     from coldrank.train.output import write_atomic
     from coldrank.train.tune import tune
 
-    found = {arm: tune(search, arm, data, args.out) for arm in args.arms.split(",") if arm}
+    found = {arm: tune(search, arm, data, args.out) for arm in arms}
     settings: dict[str, Any] = {
         "tasks": list(search.tasks),
         "cohort": search.cohort,

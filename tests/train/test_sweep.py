@@ -1,6 +1,7 @@
 """Whole experiments and searches: every run in a process of its own."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,36 @@ def wide() -> RunConfig:
 
 def broken() -> RunConfig:
     return replace(base(), name="broken", tasks={"bought": 1.0})
+
+
+def hot() -> RunConfig:
+    return replace(base(), name="hot", optim=replace(base().optim, dense_lr=1e37))
+
+
+def deep() -> RunConfig:
+    return replace(base(), name="deep", model=replace(base().model, kind="deepfm"), tables=(base().tables[0],) + (
+        Table(name="item", rows=64, dim=8),
+    ))
+
+
+def adam() -> RunConfig:
+    return replace(base(), name="adam", optim=replace(base().optim, table_optimizer="adam"))
+
+
+def vast() -> RunConfig:
+    return replace(base(), name="vast", tables=(Table(name="user", rows=10**13, dim=4), base().tables[1]))
+
+
+def far() -> RunConfig:
+    return replace(base(), name="far", data=replace(base().data, evaluate="future"))
+
+
+def warm() -> RunConfig:
+    return replace(base(), name="warm", train=replace(base().train, warm_start="no/run"))
+
+
+def twin() -> RunConfig:
+    return base()
 """
 
 
@@ -64,9 +95,9 @@ def _train(*arguments: str) -> int:
 
 @pytest.mark.slow
 def test_an_experiment_runs_all_arms_and_seeds_and_skips_what_is_done(place: Path, capfd: pytest.CaptureFixture[str]):
-    arguments = ["--arms", "base,broken", "--seeds", "2", "--jobs", "2", "--out", "all"]
-    assert _train(*arguments) == 2, "one arm is broken"
-    assert "2 of 4 runs failed; the first: all/broken-" in capfd.readouterr().err
+    arguments = ["--arms", "base,hot", "--seeds", "2", "--jobs", "2", "--out", "all"]
+    assert _train(*arguments) == 2, "one arm fails"
+    assert "2 of 4 runs failed; the first: all/hot-" in capfd.readouterr().err
     runs = [place / "all" / f"base-{seed}" for seed in (1, 2)]
     written = [(run / "summary.json").stat().st_mtime_ns for run in runs]
     facts = json.loads((runs[0] / "run.json").read_text())
@@ -115,13 +146,91 @@ def test_fields_of_a_search():
     ("arguments", "message"),
     [
         (["--arms", "base", "--seeds", "0"], "numbers above 0"),
-        (["--arms", "bass"], "has no arm 'bass'; it has base, broken, wide"),
+        (["--arms", "bass"], "has no arm 'bass'; it has adam, base, broken, deep, far, hot, twin, vast, warm, wide"),
         (["--arms", "base", "--tuned", "nowhere"], "`coldrank tune` writes it"),
     ],
 )
 def test_mistakes(arguments: list[str], message: str, capfd: pytest.CaptureFixture[str]):
     assert _train(*arguments, "--out", "never") == 2
     assert message in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arm", "message"),
+    [
+        pytest.param(
+            arm,
+            message,
+            marks=pytest.mark.tried("configs and runs", f"the last of many arms {what}", "refused before any arm runs"),
+        )
+        for arm, message, what in [
+            ("broken", "my_arms:broken: .*part-0.parquet: no column 'label_bought'", "with a task that the data lacks"),
+            ("deep", "deep: .*needs fields of one width", "whose model cannot be built"),
+            (
+                "adam",
+                "my_arms:adam: optim.table_optimizer='adam' needs a GPU",
+                "with an optimizer that this host lacks",
+            ),
+            ("vast", "my_arms:vast: .*`coldrank plan` says what would make it fit", "whose tables fit nowhere"),
+            (
+                "far",
+                "my_arms:far: .*no split 'future'; it has test, train, valid",
+                "that reports a split that is not there",
+            ),
+            ("warm", "my_arms:warm: train.warm_start=no/run: holds no run", "that begins with a run that is not there"),
+            ("twin", "base and twin both have name='base'", "of the same name as another"),
+            ("base", "--arms: 'base' is there twice", "given twice"),
+        ]
+    ],
+)
+@pytest.mark.usefixtures("on_cpu")
+def test_all_arms_are_built_before_the_first_runs(arm: str, message: str, capfd: pytest.CaptureFixture[str]):
+    assert _train("--arms", f"base,wide,{arm}", "--out", "never") == 2
+    assert re.search(message, capfd.readouterr().err)
+    assert not Path("never").exists()
+    tune = ["tune", "--config", "my_arms", "--data", "data", "--out", "never", "--vary", "optim.dense_lr=1e-4..1e-2"]
+    if arm != "far":  # trials are judged on `valid`
+        assert main([*tune, "--arms", f"base,{arm}", "--trials", "1"]) == 2
+        assert re.search(message, capfd.readouterr().err)
+        assert not Path("never").exists()
+
+
+@pytest.fixture
+def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(
+            arguments,
+            message,
+            marks=pytest.mark.tried("configs and runs", f"tune: {what}", "refused before any trial runs"),
+        )
+        for arguments, message, what in [
+            (["--vary", "model.dropout=.1|1.5"], r"model\.dropout=1\.5", "a choice that no arm takes"),
+            (["--vary", "model.nothing=.1..1.5"], r"no field 'model\.nothing'", "a field that is not there"),
+            (
+                ["--tasks", "long_view,bought"],
+                "--tasks bought: my_arms:base has no such task; it has long_view, like",
+                "a task that an arm lacks",
+            ),
+            (
+                ["--cohort", "old"],
+                "--cohort old: no such cohort; there are all, new_user",
+                "a cohort that is not there",
+            ),
+        ]
+    ],
+)
+def test_a_search_is_checked_before_its_first_trial(
+    arguments: list[str], message: str, capfd: pytest.CaptureFixture[str]
+):
+    tune = ["tune", "--config", "my_arms", "--arms", "base,wide", "--data", "data", "--out", "never"]
+    assert main([*tune, "--vary", "optim.dense_lr=1e-4..1e-2", "--trials", "2", *arguments]) == 2
+    assert re.search(message, capfd.readouterr().err)
+    assert not Path("never").exists()
 
 
 def test_no_sweep_inside_a_job_of_many_ranks(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):

@@ -1,0 +1,82 @@
+"""Whether a run could begin, found out without its memory or its time: of many runs all are asked before the first starts."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from coldrank.models.encode import FeatureEncoder
+from coldrank.models.features import FeatureSet
+from coldrank.train import checkpoint
+from coldrank.train.config import RunConfig, to_dict, validate
+from coldrank.train.data.batches import BatchMaker, DataFolder
+from coldrank.train.data.read import SampleReader
+from coldrank.train.distributed import Ranks, plan_for
+from coldrank.train.errors import UserError
+from coldrank.train.evaluate import evaluation_reader
+from coldrank.train.hooks.hook import Hook
+from coldrank.train.hooks.make import make_hooks
+from coldrank.train.passes import Passes
+from coldrank.train.streaming import stages
+from coldrank.train.table_optimizer import fused_params
+from coldrank.train.task import RankingTask
+
+
+def made_task(config: RunConfig, features: FeatureSet, hooks: dict[str, Hook]) -> RankingTask:
+    """The model of a run, with tables that have no memory yet."""
+    return RankingTask(
+        features,
+        config.model,
+        config.tasks,
+        device=torch.device("meta"),
+        cold_weight=config.cold_weight,
+        new_user_max_views=config.cohorts.new_user_max_views,
+        accumulate=config.train.accumulate,
+        bf16=config.train.precision == "bf16",
+        hooks=hooks,
+        two_tower=config.two_tower,
+    )
+
+
+def check_run(config: RunConfig, data: DataFolder) -> None:
+    """Makes the parts of a run on one process, but for what takes memory, and opens what it reads. Raises UserError for what
+    cannot be: settings, hooks, model, optimizer, memory for the tables, splits, columns, files, another run's weights."""
+    features = validate(config)
+    task = made_task(config, features, make_hooks(config, features))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    ranks = Ranks(0, 1, device)
+    fused_params(config.optim, device)
+    if device.type == "cpu":
+        plan_for(task, ranks, config, features)
+    make = BatchMaker(FeatureEncoder(features), list(config.tasks), data.truths(list(config.tasks)))
+    if config.train.mode == "periods":
+        files = data.paths(p for stage in stages(data, config) for p in stage.partitions)
+        SampleReader(files, make.columns(), config.data.batch_size)
+    else:
+        Passes.of(config, data, make, ranks)
+        evaluation_reader(make, data, config.data.evaluate, config, ranks)
+    if (other := config.train.warm_start) and not checkpoint.steps(Path(other) / "checkpoints"):
+        raise UserError(f"train.warm_start={other}: holds no run with a checkpoint")
+
+
+class Checks:
+    """`check_run` of many runs on the same data, once for those that differ in seed, name and rates alone."""
+
+    def __init__(self, data: DataFolder) -> None:
+        self.data = data
+        self.done: set[str] = set()
+
+    def check(self, what: str, config: RunConfig) -> None:
+        """what: how an error names the run."""
+        values = to_dict(config)
+        kept = {name: values["optim"][name] for name in ("table_optimizer", "table_lr_scale", "sparse_clip")}
+        key = json.dumps(values | {"seed": 0, "name": "", "optim": kept})
+        if key in self.done:
+            return
+        try:
+            check_run(config, self.data)
+        except UserError as error:
+            raise UserError(f"{what}: {error}") from None
+        except Exception as error:  # whatever a model or hook of one's own raises when it is made
+            raise UserError(f"{what}: cannot be built ({type(error).__name__}: {error})".splitlines()[0]) from error
+        self.done.add(key)
