@@ -68,10 +68,13 @@ def table(runs: Path, baseline: str, metrics: list[str], arms: list[str]) -> lis
             candidates = "candidates" + (f"_{metric.partition('_')[2]}" if "_" in metric else "")
             for arm in [baseline, *(a for a in found if a != baseline)]:
                 seeds = sorted(found[arm].keys() & found[baseline].keys())
-                own, base = (values(found[a], seeds, cohort, metric) for a in (arm, baseline))
+                paired = arm != baseline and bool(seeds)
+                seeds = seeds or sorted(found[arm])
+                own = values(found[arm], seeds, cohort, metric)
                 row = {"cohort": cohort, "metric": metric, "arm": arm, "seeds": len(seeds), "mean": float(own.mean())}
                 row["candidates"] = float(values(found[arm], seeds, cohort, candidates).mean())
-                if arm != baseline:
+                if paired:
+                    base = values(found[baseline], seeds, cohort, metric)
                     interval = contrast(with_draws(own), with_draws(base), base.shape[1], paired=True)
                     low, high = (interval.low, interval.high) if interval else (None, None)
                     row |= {"difference": float((own - base).mean()), "low": low, "high": high}

@@ -16,14 +16,15 @@ def difference(config: RunConfig, base: RunConfig) -> str:
         both = [key for key in a if key in b]
         ours |= {f"{name}.{key}": b[key] for key in both}
         theirs |= {f"{name}.{key}": a[key] for key in both}
-    flat_ours, flat_theirs = _flat(ours), _flat(theirs)
+    flat_ours, flat_theirs = flat(ours), flat(theirs)
     keys = [k for k in dict.fromkeys([*flat_theirs, *flat_ours]) if flat_ours.get(k) != flat_theirs.get(k)]
     changed = [f"{k}: {flat_theirs.get(k, '(none)')} -> {flat_ours.get(k, '(none)')}" for k in keys]
     return "".join(line + "\n" for line in [*changed, *lines])
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Fields of nested objects by their whole names, `a.b`."""
+    found: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found

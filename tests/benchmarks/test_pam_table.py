@@ -43,3 +43,11 @@ def test_an_arm_that_is_not_there(tmp_path):
     write_run(tmp_path / "pf-1", "pf", 1, 0.0)
     with pytest.raises(SystemExit, match="no arm 'base'; there are pf"):
         pam_table.table(tmp_path, "base", ["recall@5"], [])
+
+
+def test_an_arm_of_other_seeds_has_a_mean_and_no_difference(tmp_path):
+    write_run(tmp_path / "pf-1", "pf", 1, 0.0)
+    write_run(tmp_path / "pam-2", "pam", 2, 0.1)
+    rows = pam_table.table(tmp_path, "pf", ["recall@5"], [])
+    assert [(r["arm"], r.get("difference")) for r in rows] == [("pf", None), ("pam", None)] * 2
+    assert [r["mean"] for r in rows] == pytest.approx([0.2, 0.3] * 2)

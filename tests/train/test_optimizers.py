@@ -208,3 +208,24 @@ def test_only_the_gates_move_while_they_alone_are_trained(make):
     run.optimizers.gates_only = True
     moved = {name for name, value in train(run).items() if not torch.equal(value, before[name])}
     assert moved and all("gate" in name for name in moved)
+
+
+def test_an_evaluation_between_two_steps_changes_no_decay(make):
+    def two_steps(evaluates: bool) -> dict[str, torch.Tensor]:
+        run = make(sparse_weight_decay=0.8)
+        reader = SampleReader(run.data.files(("train",)), run.make.columns(), 20)
+        with batches(reader, run.make, 2) as source:
+            first, second, other = itertools.islice(source, 3)
+        for step, batch in enumerate((first, second)):
+            run.optimizers.begin_step(step, 2)
+            run.model(batch).loss.backward()
+            run.optimizers.end_step()
+            if evaluates and step == 0:
+                run.model.eval()
+                with torch.no_grad():
+                    run.model(other)  # reads rows that the second step does not
+                run.model.train()
+        return weights(run)
+
+    plain, between = two_steps(False), two_steps(True)
+    assert all(torch.equal(value, between[name]) for name, value in plain.items())

@@ -110,3 +110,15 @@ def test_what_leaves_the_steps_so_far_as_they_were_may_change(data, ranks, tmp_p
         full = config().optim.dense_lr
         assert seen == pytest.approx([full * min(1, n / 6) for n in range(1, 9)])
     assert json.loads((out / "run.json").read_text())["finished"]
+
+
+@pytest.mark.parametrize(("ranks_before", "batches", "left"), [(1, 3, 8), (2, 3, 5), (3, 3, 2), (4, 3, 0)])
+def test_the_place_in_a_pass_is_that_of_the_ranks_that_there_were(data, ranks, tmp_path, ranks_before, batches, left):
+    """Of 11 batches of a pass on one rank, three that each of several ranks had taken are as many times three."""
+    out = tmp_path / "run"
+    train(config(steps=batches), data, out, ranks, fresh=False, diff="")
+    told = out / f"checkpoints/step-{batches}/progress.json"
+    told.write_text(json.dumps(json.loads(told.read_text()) | {"world_size": ranks_before}))
+    train(config(), data, out, ranks, fresh=False, diff="")
+    facts = json.loads((out / "run.json").read_text())
+    assert facts["steps"] == batches + left and facts["samples"] == 700

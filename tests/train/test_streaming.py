@@ -16,6 +16,7 @@ from coldrank.train import checkpoint, streaming
 from coldrank.train.config import RunConfig, validate
 from coldrank.train.data.batches import DataFolder
 from coldrank.train.errors import UserError
+from coldrank.train.task import RankingTask
 from coldrank.train.trainer import train
 
 DAYS = [f"2022-05-0{d}" for d in range(1, 6)]
@@ -234,3 +235,19 @@ def test_a_first_period_that_is_not_there_is_refused(data, ranks, config, tmp_pa
         ):
             train(streamed(config, first_period=first), data, tmp_path / "run", ranks, fresh=False, diff="")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_stream_trains_with_its_batch_size_and_scores_with_the_other(data, ranks, config, tmp_path, monkeypatch):
+    config = replace(config, data=replace(config.data, batch_size=50, eval_batch_size=70))
+    sizes, forward = {True: [], False: []}, RankingTask.forward
+
+    def noted(task, batch):
+        sizes[task.training].append(len(batch))
+        return forward(task, batch)
+
+    monkeypatch.setattr(RankingTask, "forward", noted)
+    train(streamed(config, look_back=()), data, tmp_path / "run", ranks, fresh=False, diff="")
+    # 320 rows of the warm part in buffers of 250; then periods of 160 rows, scored but for the ten that
+    # are not later than what was trained on, and trained on.
+    assert sizes[True] == [50] * 5 + [50, 20] + [50, 50, 50, 10] * 3
+    assert sizes[False] == [70, 70, 10] * 3

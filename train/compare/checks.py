@@ -14,6 +14,7 @@ import numpy as np
 
 from coldrank.train import metrics
 from coldrank.train.compare.runs import Run, SharedRows
+from coldrank.train.difference import flat
 from coldrank.train.errors import UserError
 from coldrank.train.mann_whitney import IntArray
 
@@ -71,6 +72,22 @@ def require_same_conditions(runs: Sequence[Run], baseline: str, allowed: Iterabl
             )
         notes |= {f"Allowed: {run.arm} has other {aspect} than {a.arm}: {text}.": None for a, run, text in found}
     return list(notes)
+
+
+def require_distinct(runs: Sequence[Run]) -> None:
+    """Raises UserError for two runs of one arm and seed, and says in what they differ."""
+    seen: dict[tuple[str, int], Run] = {}
+    for run in runs:
+        other = seen.setdefault((run.arm, run.seed), run)
+        if other is not run:
+            texts = [f"other {name}: {text}" for name, differs in ASPECTS.items() if (text := differs(other, run))]
+            theirs, ours = flat(other.config), flat(run.config)
+            fields = [k for k in dict.fromkeys([*theirs, *ours]) if theirs.get(k) != ours.get(k)]
+            texts += [f"{k} is {ours.get(k)!r}, not {theirs.get(k)!r}" for k in fields] if not texts else []
+            raise UserError(
+                f"{run.folder} and {other.folder} are both arm {run.arm}, seed {run.seed} "
+                f"({_shortened(texts) or 'nothing in their files tells them apart'}); give one of them, or train one with --set name="
+            )
 
 
 def _first_differences(runs: Sequence[Run], difference: Difference) -> list[tuple[Run, Run, str]]:

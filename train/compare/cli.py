@@ -51,6 +51,7 @@ def add_compare(commands: Any) -> None:
 
 def _compare(args: argparse.Namespace) -> None:
     from coldrank.train.compare.compare import compare
+    from coldrank.train.compare.runs import without_run
     from coldrank.train.compare.table import LEGEND, format_overview, format_verdicts
 
     check_new("--out", args.out)
@@ -61,7 +62,8 @@ def _compare(args: argparse.Namespace) -> None:
     if args.data is not None and not (args.data / "manifest.json").is_file():
         raise UserError(f"--data {args.data}: no manifest.json in it; give a folder written by `coldrank prepare`")
     runs, baseline = choose_runs(args.runs, args.baseline, args.split)
-    found = compare(runs, baseline, resamples=args.resamples, seed=args.seed, allowed=args.allow)
+    notes = without_run(args.runs)
+    found = compare(runs, baseline, resamples=args.resamples, seed=args.seed, allowed=args.allow, notes=notes)
     write_comparison(args.out, found, args.data)
     print("\n".join(["", format_overview(found.rows), "", LEGEND, "", format_verdicts(found.rows), *found.notes]))
     print(
@@ -71,6 +73,7 @@ def _compare(args: argparse.Namespace) -> None:
 
 def choose_runs(folders: Sequence[Path], baseline: str | None, split: str) -> tuple[list["Run"], str]:
     """The runs to read and the name of the baseline arm; a baseline given as a folder joins the runs."""
+    from coldrank.train.compare.checks import require_distinct
     from coldrank.train.compare.runs import group_by_arm, read_run, run_folders
 
     folders = run_folders(folders)
@@ -79,6 +82,7 @@ def choose_runs(folders: Sequence[Path], baseline: str | None, split: str) -> tu
             folders.insert(0, Path(baseline))
         baseline = read_run(Path(baseline), split).arm
     runs = [read_run(folder, split) for folder in folders]
+    require_distinct(runs)
     arms = group_by_arm(runs)
     baseline = baseline or ("base" if "base" in arms else runs[0].arm)
     if baseline not in arms:

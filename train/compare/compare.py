@@ -40,14 +40,20 @@ PERCENT = 100.0
 
 
 def compare(
-    runs: Sequence[Run], baseline: str, *, resamples: int = 300, seed: int = 0, allowed: Collection[str] = ()
+    runs: Sequence[Run],
+    baseline: str,
+    *,
+    resamples: int = 300,
+    seed: int = 0,
+    allowed: Collection[str] = (),
+    notes: Sequence[str] = (),
 ) -> Comparison:
     """Compare the arms of the runs with the arm `baseline` on the tasks that all runs predict.
 
     Runs of different rows raise UserError, and so do runs of different data, splits, features, tasks or passes, but for what
-    `allowed` names. Memory: the scores of one run and task at a time, and R bytes per user.
+    `allowed` names. notes: what else a reader must know. Memory: the scores of one run and task at a time, and R bytes per user.
     """
-    notes = [*require_same_conditions(runs, baseline, allowed), *_left_out(runs)]
+    notes = [*notes, *require_same_conditions(runs, baseline, allowed), *_left_out(runs)]
     rows, cohorts = read_shared_rows(runs), common_cohorts(runs)
     arms, failed = group_by_arm(runs), {run.folder: failure(run, rows) for run in runs}
     trial = _Trial(arms=_without_failed(arms, failed, baseline, notes), planned=arms, baseline=baseline)

@@ -94,6 +94,21 @@ def run_folders(paths: Iterable[Path]) -> list[Path]:
     return folders
 
 
+def without_run(paths: Iterable[Path]) -> list[str]:
+    """A line for every run of a folder of run folders that failed before it wrote its config.json: its log is beside it."""
+    lines = []
+    for path in paths:
+        if (path / "config.json").is_file():
+            continue
+        for log in sorted(path.glob("*.log")):
+            folder = log.with_name(log.name.removesuffix(".log"))
+            if not (folder / "config.json").is_file():
+                said = log.read_text(errors="replace").strip().splitlines()
+                last = said[-1].rpartition("\r")[2] if said else "nothing"
+                lines.append(f"Failed, and left out: {folder} (no run in it; its log ends: {last}).")
+    return lines
+
+
 def group_by_arm(runs: Iterable[Run]) -> dict[str, list[Run]]:
     """Arm -> its runs by seed, arms in the order given; two runs of one arm and seed raise UserError."""
     arms: dict[str, list[Run]] = {}

@@ -71,6 +71,15 @@ def format_verdicts(rows: Sequence[Row], metric: str = "auc") -> str:
     count = max(
         (sum(row.arm == arm and row.metric in JUDGING for row in rows) for arm in {r.arm for r in rows}), default=0
     )
+    single = [arm for arm in dict.fromkeys(row.arm for row in rows) if all(r.seeds == 1 for r in rows if r.arm == arm)]
+    if single:
+        lines.append(
+            fill(
+                f"One seed: {', '.join(single)}. What is known of them is the spread over users; an interval that covers the "
+                "choice of seeds as well needs more of them.",
+                WIDTH,
+            )
+        )
     lines.append(
         f"Corrected by Holm over an arm's {count} figures of {', '.join(TITLES[metric] for metric in JUDGING)}: an arm that\n"
         "equals the baseline gets any of these marks with at most 5%. GAUC is corrected apart."

@@ -6,6 +6,7 @@ from coldrank.train.compare.interval import contrast, t_point
 from coldrank.train.warm_up.experiment import PASSES, PHASES, Json
 
 BASELINE = "DropoutNet"
+ONE_SEED = "\nOf one seed: the mean, and intervals of the users alone; an interval over seeds needs more of them."
 
 
 def tables(results: list[Json]) -> str:
@@ -32,7 +33,8 @@ def _table(model: str, protocol: str, results: list[Json]) -> str:
                 cells = [_cell(of, rival, protocol, i, method == BASELINE) for i in range(len(PHASES))]
                 seconds = np.mean([r["seconds"] + r["prepare_seconds"] for r in of])
                 lines.append(f"| {method} | {passes} | {' | '.join(cells)} | {seconds:.1f} |")
-    return "\n".join(lines) + "\n"
+    seeds = {len({r["seed"] for r in results if r["method"] == method}) for method in {r["method"] for r in results}}
+    return "\n".join(lines) + ("\n" + ONE_SEED if min(seeds) < 2 else "") + "\n"
 
 
 def _of(results: list[Json], method: str, passes: int) -> list[Json]:
@@ -41,12 +43,14 @@ def _of(results: list[Json], method: str, passes: int) -> list[Json]:
 
 
 def _cell(of: list[Json], rival: list[Json], protocol: str, phase: int, alone: bool) -> str:
-    """Of the baseline: mean and half of its 95% interval over the seeds. Of others: mean, and the paired difference to it, with
+    """Of the baseline: mean and, of several seeds, half of its 95% interval over them. Of others: mean, and the paired difference to it, with
     users drawn again and seeds both counted."""
     ours = 100 * np.array([r[protocol][phase] for r in of])
     mean = f"{ours[:, 0].mean():.2f}"
-    if alone or len(ours) < 2:
-        half = t_point(len(ours) - 1) * ours[:, 0].std(ddof=1) / len(ours) ** 0.5 if len(ours) > 1 else float("nan")
+    if alone:
+        if len(ours) < 2:
+            return mean
+        half = t_point(len(ours) - 1) * ours[:, 0].std(ddof=1) / len(ours) ** 0.5
         return f"{mean} ±{half:.2f}"
     theirs = {r["seed"]: 100 * np.array(r[protocol][phase]) for r in rival}
     both = [i for i, r in enumerate(of) if r["seed"] in theirs]

@@ -1,6 +1,7 @@
 """The comparison: figures against the metrics, refusals of other rows, the command."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from compared import compare_scores, run_command, scores_of, shared_rows, write_run
 
 from coldrank.train import metrics
+from coldrank.train.compare.compare import correct
 from coldrank.train.compare.resample import make_sample, measure
 from coldrank.train.compare.rows import METRICS, Row
 from coldrank.train.compare.table import format_overview
@@ -186,3 +188,76 @@ def test_mistakes_are_named(runs: Path) -> None:
         (poso / "config.json").write_text(content)
         with pytest.raises(UserError, match=message):
             run_command(base, poso, "--out", runs / "out")
+
+
+def test_holm_s_family_is_an_arm_s_judging_metrics_over_all_tasks() -> None:
+    def row(arm: str, task: str, metric: str, p: float) -> Row:
+        return Row(
+            task=task, cohort="all", metric=metric, arm=arm, seeds=2, n=9, users=9, mean=1.0, difference=0.1, p=p
+        )
+
+    rows = [
+        row("poso", "like", "auc", 0.02),
+        row("poso", "follow", "auc", 0.03),
+        row("poso", "follow", "ne", 0.5),
+        row("poso", "like", "gauc", 0.03),
+        row("mwuf", "like", "auc", 0.03),
+    ]
+    # Of three: 3 x 0.02, then 2 x 0.03; alone: as it was.
+    assert [r.p_corrected for r in correct(rows)] == pytest.approx([0.06, 0.06, 0.5, 0.03, 0.03])
+    assert [r.verdict for r in correct(rows)] == ["not distinguishable"] * 3 + ["better"] * 2
+
+
+def test_the_seed_of_the_draws_is_taken(runs: Path) -> None:
+    ends = []
+    for number, seed in enumerate((0, 0, 1)):
+        out = runs / f"out-{number}"
+        run_command(runs / "base-1", runs / "poso-1", "--seed", str(seed), "--out", out)
+        rows = json.loads((out / "compare.json").read_text())["rows"]
+        ends.append([(row["low"], row["high"]) for row in rows if row["low"] is not None])
+    assert ends[0] == ends[1] and len(ends[0]) == len(ends[2]) > 10
+    assert all(a != b for a, b in zip(ends[0], ends[2], strict=True))
+
+
+@pytest.mark.tried("configs and runs", "compare: arms of one seed", "figures over users, and that seeds need more")
+def test_one_seed_is_told(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_command(runs / "base-1", runs / "base-2", runs / "poso-1", "--out", runs / "out")
+    said = capsys.readouterr().out
+    assert "One seed: poso. What is known of them is the spread over users" in said and "nan" not in said
+    assert "nan" not in (runs / "out/compare.md").read_text()
+    run_command(*(runs / f"{arm}-{seed}" for arm in ("base", "poso") for seed in (1, 2)), "--out", runs / "two")
+    assert "One seed" not in capsys.readouterr().out
+
+
+@pytest.mark.tried(
+    "configs and runs", "compare: a folder of runs in which an arm failed at its start", "the arm is named"
+)
+def test_arms_that_failed_at_their_start_are_named(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, text in {"base-1": "done", "wide.2-1": "coldrank train: no room\n", "deep-1": ""}.items():
+        (runs / f"{name}.log").write_text(text)
+    (runs / "deep-1").mkdir()
+    run_command(runs, "--out", runs.parent / "out")
+    notes = json.loads((runs.parent / "out/compare.json").read_text())["notes"]
+    assert notes[:2] == [
+        f"Failed, and left out: {runs / 'deep-1'} (no run in it; its log ends: nothing).",
+        f"Failed, and left out: {runs / 'wide.2-1'} (no run in it; its log ends: coldrank train: no room).",
+    ]
+    assert notes[1] in capsys.readouterr().out
+
+
+@pytest.mark.tried("configs and runs", "compare: two runs of one arm and seed", "refused with what differs")
+def test_two_runs_of_one_arm_and_seed_are_told_apart(runs: Path) -> None:
+    def refused(message: str) -> None:
+        with pytest.raises(UserError, match=message):
+            run_command(runs / "base-1", runs / "again", runs / "poso-1", "--out", runs / "out")
+
+    shutil.copytree(runs / "base-1", runs / "again")
+    refused(
+        r"again and .*base-1 are both arm base, seed 1 \(nothing in their files tells them apart\); give one of them"
+    )
+    config = json.loads((runs / "again/config.json").read_text())
+    (runs / "again/config.json").write_text(json.dumps(config | {"optim": {"dense_lr": 0.5}}))
+    refused(r"both arm base, seed 1 \(optim\.dense_lr is 0\.5, not None\)")
+    for folder, digest in (("base-1", "aaaa1111b"), ("again", "cccc2222d")):
+        (runs / folder / "run.json").write_text(json.dumps({"data_digest": digest}))
+    refused(r"both arm base, seed 1 \(other data: manifest digest cccc2222, not aaaa1111\); .*--set name=")

@@ -115,3 +115,17 @@ def test_half_a_file_is_refused(data: DataFolder):
     for size in (len(whole) // 2, len(whole) - 1):
         with pytest.raises((RuntimeError, ValueError)):
             torch.load(io.BytesIO(whole[:size]))
+
+
+def test_a_digest_tells_the_place_of_every_element():
+    tensors = {"a": torch.tensor([1.0, 2.0, 3.0]), "b": torch.tensor([[4, 5], [6, 7]])}
+    others = {
+        "two elements exchanged": tensors | {"a": torch.tensor([2.0, 1.0, 3.0])},
+        "two rows exchanged": tensors | {"b": torch.tensor([[6, 7], [4, 5]])},
+        "two tensors exchanged": {"a": tensors["b"], "b": tensors["a"]},
+        "an element of 0 more": tensors | {"a": torch.tensor([1.0, 2.0, 3.0, 0.0])},
+        "an element in the other tensor": {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([3, 4, 5, 6, 7])},
+    }
+    digests = {what: int(digest(state, "")) for what, state in {"as it is": tensors, **others}.items()}
+    assert len(set(digests.values())) == len(digests), digests
+    assert int(digest({"b": tensors["b"], "a": tensors["a"]}, "")) == digests["as it is"], "in whatever order they come"

@@ -141,13 +141,15 @@ def test_an_experiment_is_resumed_and_told(split, tmp_path):
     config = replace(small_config(), name="deepfm")
     experiment(config, data, tmp_path, SMALL, 1, names)
     once = (tmp_path / "results.jsonl").read_text()
+    alone = tables(read(tmp_path / "results.jsonl"))
+    assert "nan" not in alone and alone.count("an interval over seeds needs more") == 2  # a model's two tables
     experiment(config, data, tmp_path, SMALL, 2, names)
     results = read(tmp_path / "results.jsonl")
     assert (tmp_path / "results.jsonl").read_text().startswith(once)
     assert len(results) == 2 * 2 * len(PASSES)
     assert all(len(r["fixed"]) == len(r["slides"]) == 4 for r in results)
     mean = 100 * np.mean([r["fixed"][3][0] for r in results if r["method"] == "posterior" and r["passes"] == 5])
-    assert "| posterior | 5 |" in tables(results)
+    assert "| posterior | 5 |" in tables(results) and "needs more" not in tables(results)
     assert f"| {mean:.2f} (" in tables(results).split("| posterior | 5 |")[1].splitlines()[0]
     json.dumps(results)
 
