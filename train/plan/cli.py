@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 from coldrank.train.errors import UserError
@@ -55,10 +56,19 @@ def bytes_of(text: str) -> int:
 def _plan(args: argparse.Namespace) -> None:
     from coldrank.train.plan.fit import remedies, shortage
     from coldrank.train.plan.search import make_plan
+    from coldrank.train.plan.spread import UNEVEN, busiest_table
 
     request = _request(args)
     if plan := make_plan(request):
-        print(_text(plan))
+        print(_text(plan), flush=True)
+        if plan.balance > UNEVEN:
+            print(f"\n{_spread_text(plan)}")
+            placed = busiest_table(plan)
+            print(
+                f"coldrank plan: warning: balance {plan.balance:.2f}: the busiest rank has so many times the mean work, most of it "
+                f"of table {placed.table.name}, {placed.sharding}",
+                file=sys.stderr,
+            )
         return
     print(
         f"{request.cluster.world_size} ranks on {request.cluster.hosts} hosts: no plan. What would make the model fit, each alone:"
@@ -84,6 +94,21 @@ def _text(plan: "Plan") -> str:
         name, rows, now = largest[0].name, largest[1], largest[0].rows
         parts.append(f"the largest table, {name} (dim {largest[0].dim}), still fits with {rows:,} rows (now {now:,})")
     return "\n\n".join(parts)
+
+
+def _spread_text(plan: "Plan") -> str:
+    """What would even out the work of a plan."""
+    from coldrank.train.plan import table
+    from coldrank.train.plan.spread import UNEVEN, busiest_table, spread
+
+    name = busiest_table(plan).table.name
+    if (better := spread(plan)) is None:
+        text = f"no other place of table {name} that was tried gives the busiest rank less to do; fewer ids of it a sample would"
+    else:
+        text = f"what would spread it (planned):\n  {better.change}\n  then {table.balance(better.plan)}"
+        if any(p.sharding in ("grid_shard", "column_wise") for p in better.plan.placed):
+            text += "\n  column shards have an optimizer's sum each: docs/sharding.md"
+    return f"uneven: balance above {UNEVEN:g}. {text[0].upper()}{text[1:]}"
 
 
 def _request(args: argparse.Namespace) -> "Request":

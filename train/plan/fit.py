@@ -3,13 +3,14 @@
 Whatever is suggested has been planned: it fits.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from coldrank.models.features import FeatureSet, Table
 from coldrank.train.plan.plan import Plan
 from coldrank.train.plan.request import FLOAT_BYTES, Request
-from coldrank.train.plan.search import even_plan, fits
+from coldrank.train.plan.search import even_plan, fits, guessed_rows, with_rows
 from coldrank.train.plan.table import size
 
 # Memory without end, with which everything fits and can be counted.
@@ -34,7 +35,7 @@ def shortage(request: Request) -> str:
 
 
 def remedies(request: Request) -> Iterator[str]:
-    """Changes, one at a time, with which the model fits."""
+    """Changes, one at a time, with which the model fits. Each has been tried with the tables that leave the choice row-wise."""
     yield from _looser(request)
     cluster = request.cluster
     for factor in (2, 4, 8):
@@ -54,24 +55,27 @@ def remedies(request: Request) -> Iterator[str]:
     if fits(replace(request, cluster=replace(cluster, memory=gib << 30))):
         per = 1 if cluster.device == "cuda" else cluster.world_size // cluster.hosts
         yield f"--{'hbm' if cluster.device == 'cuda' else 'ddr'} {gib * per}GiB"
-    batch = request.batch_size
-    while batch > 1:
-        batch //= 2
-        if fits(_with_batch(request, batch)):
-            yield f"--batch-size {batch} (now {request.batch_size})"
-            break
+    halves = [request.batch_size >> n for n in range(request.batch_size.bit_length() - 1, 0, -1)]
+    # Smaller batches need less: the last that fits, of ascending ones.
+    fitting = bisect_left(halves, True, key=lambda batch: not fits(_with_batch(request, batch)))
+    if fitting:
+        yield f"--batch-size {halves[fitting - 1]} (now {request.batch_size})"
     if table := largest_table(request.features):
-        rows = _most(lambda n: fits(_with_rows(request, table, n)), 1, table.rows)
+        good = lambda n: fits(_with_rows(request, table, n))
+        rows = _most(good, 1, table.rows, guessed_rows(request, table)) if good(1) else 0
         if rows:
             yield f"table {table.name} of {rows:,} rows (now {table.rows:,})"
 
 
 def largest_rows(request: Request) -> tuple[Table, int] | None:
-    """The largest table that the config declares, and the rows that it could have, to 1%, at its width; given that it fits
-    as it is. None if there is no such table."""
+    """The largest table that the config declares, and the rows that it could have, to 1%, at its width, with the tables that
+    leave the choice row-wise. None if there is no such table, or if it does not fit so as it is."""
     if not (table := largest_table(request.features)):
         return None
-    return table, _most(lambda n: fits(_with_rows(request, table, n)), table.rows, _MOST_ROWS)
+    good = lambda n: fits(_with_rows(request, table, n))
+    if not good(table.rows):
+        return None
+    return table, _most(good, table.rows, _MOST_ROWS, guessed_rows(request, table))
 
 
 def largest_table(features: FeatureSet) -> Table | None:
@@ -108,22 +112,22 @@ def _with_batch(request: Request, batch_size: int) -> Request:
 
 
 def _with_rows(request: Request, table: Table, rows: int) -> Request:
-    old = request.features
-    tables = [replace(t, rows=rows) if t.name == table.name else t for t in old.tables if old.by_table[t.name]]
-    own = {f.name for f in old.features if f.kind in ("bucket", "signals")}
-    return replace(request, features=FeatureSet(old.features, [t for t in tables if t.name not in own]))
+    return replace(request, features=with_rows(request.features, table, rows))
 
 
-def _most(good: Callable[[int], bool], low: int, high: int) -> int:
-    """The most rows, to 1% and three digits, that are good; 0 if not even `low` are. More rows are never better."""
-    if not good(low):
-        return 0
-    step = low
-    while step * 2 < high and good(step * 2):
-        step *= 2
-    low, high = step, min(high, step * 2)
+def _most(good: Callable[[int], bool], low: int, high: int, guess: int) -> int:
+    """The most rows from `low`, which is good, to `high`, to 1% and three digits, that are good. More rows are never better.
+    Looks around the guess first, in growing strides."""
+    least, stride = low, 1.004
+    at = min(max(guess, int(low * 1.01) + 1), high)
+    while low < at and low * 1.01 + 1 < high:
+        if good(at):
+            low, at = at, min(high, int(at * stride) + 1)
+        else:
+            high, at = at, max(low, int(at / stride))
+        stride **= 3
     while high > low * 1.01 + 1:
         middle = (low + high) // 2
         low, high = (middle, high) if good(middle) else (low, middle)
     digits = 10 ** max(0, len(str(low)) - 3)
-    return max(step, low // digits * digits)
+    return max(least, low // digits * digits)

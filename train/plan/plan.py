@@ -63,6 +63,12 @@ class Plan:
         """Estimated milliseconds of every rank per step on the tables, float64 [ranks]."""
         return self._by_rank([(s.rank, s.milliseconds) for p in self.placed for s in p.shards])
 
+    @property
+    def balance(self) -> float:
+        """Work of the busiest rank over the mean; 1 is even."""
+        work = self.work()
+        return float(work.max() / work.mean())
+
     def _by_rank(self, amounts: Sequence[tuple[int, float]]) -> np.ndarray:
         ranks = np.array([rank for rank, _ in amounts], dtype=int)
         return np.bincount(ranks, [amount for _, amount in amounts], self.request.cluster.world_size)

@@ -81,5 +81,5 @@ def balance(plan: Plan) -> str:
     work = plan.work()
     return (
         f"work on the tables, by the planner's estimate: busiest rank {work.max():.2f} ms a step, mean {work.mean():.2f} ms "
-        f"(balance {work.max() / work.mean():.2f})"
+        f"(balance {plan.balance:.2f})"
     )
