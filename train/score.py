@@ -1,4 +1,4 @@
-"""Scores a Parquet file with an exported model: streamed, and resumed where it stopped.
+"""Scores Parquet files with an exported model: streamed, and resumed where it stopped.
 
 `OUT.partial/` holds a part for every stretch of rows that is done; when all are, they become the one file OUT.
 """
@@ -6,7 +6,6 @@
 import json
 import os
 import shutil
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -21,11 +20,15 @@ from tqdm import tqdm
 
 from coldrank.models.features import Input
 from coldrank.train.data.batches import KEYS
+from coldrank.train.data.folder import PARQUET, Folder, wanted_endings
 from coldrank.train.data.read import Raw, SampleReader
 from coldrank.train.errors import UserError
-from coldrank.train.export.parity import request_of
-from coldrank.train.export.write import load_script
+from coldrank.train.export.aoti import by_user, load_package
+from coldrank.train.export.digests import verify
+from coldrank.train.export.parity import Serve, request_of
+from coldrank.train.export.structure import load_script
 from coldrank.train.output import check_new, put_file, real_path, write_atomic
+from coldrank.train.parquet import opened, schema
 
 BATCH = 4096
 # Batches to a part, so rows that are scored again after a kill at most: 64 batches.
@@ -37,7 +40,7 @@ class Artifact:
     """An export folder: the model, the columns that it reads, its tasks, and what tells it from another. temperature: of a two-tower
     model, whose inner products become probabilities by it (0: of another)."""
 
-    model: torch.jit.ScriptModule
+    model: Serve
     inputs: list[Input]
     tasks: list[str]
     digest: str
@@ -45,16 +48,16 @@ class Artifact:
 
     @classmethod
     def open(cls, folder: Path) -> "Artifact":
-        """Loads it. Raises UserError if the folder is no export."""
-        try:
-            told = json.loads((folder / "signature.json").read_text())
-            content = (folder / "model.pt").read_bytes()
-        except (OSError, ValueError) as error:
-            raise UserError(f"{folder}: no export folder ({error}); make one with `coldrank export`") from None
+        """Loads it. Raises UserError if the folder is no export, or not as it was written."""
+        digest = verify(folder)
+        told = json.loads((folder / "signature.json").read_text())
         inputs = [_input(e) for e in told["inputs"] if not e["name"].endswith(".lengths")]
-        digest = f"{len(content)}-{zlib.crc32(content):08x}"
+        if (folder / "model.pt").exists():
+            model: Serve = load_script(folder / "model.pt")
+        else:
+            model = by_user(load_package(folder), [i.name for i in inputs])
         tasks, temperature = [o["task"] for o in told["outputs"]], told.get("temperature") or 0.0
-        return cls(load_script(folder / "model.pt"), inputs, tasks, digest, temperature)
+        return cls(model, inputs, tasks, digest, temperature)
 
     @torch.inference_mode()
     def score(self, raw: Raw) -> pl.DataFrame:
@@ -83,16 +86,17 @@ def _input(entry: dict[str, Any]) -> Input:
 
 
 def score_file(folder: Path, source: Path, out: Path) -> int:
-    """Scores every row of `source`, in its order, and returns their number. Raises UserError for a column that is missing or
-    wrong, and if `out` is there."""
+    """Scores every row of a file, or of the Parquet files below a folder in the order of their names, in its order, and returns their
+    number. Raises UserError for a column that is missing or wrong, and if `out` is there."""
     check_new("--out", out, "file")
     out = real_path(out)
-    if not source.is_file():
-        raise UserError(f"--input {source}: no such file")
+    sources = _sources(source, out)
     artifact = Artifact.open(folder)
-    reader = SampleReader([source], _columns(artifact, source), BATCH)
+    columns = _columns(artifact, sources)
+    reader = SampleReader(sources, columns, BATCH)
     parts = out.with_name(out.name + ".partial")
-    done = _begin(parts, {"model": artifact.digest, "input": [str(source.resolve()), *_stamp(source)], "batch": BATCH})
+    what = {"model": artifact.digest, "input": [[str(s.resolve()), *_stamp(s)] for s in sources], "batch": BATCH}
+    done = _begin(parts, what)
     if done:
         tqdm.write(f"{parts}: goes on from row {done * PART * BATCH:,}")
     stream = reader.epoch(0, done * PART)
@@ -101,9 +105,24 @@ def score_file(folder: Path, source: Path, out: Path) -> int:
             _write(pl.concat(batches), parts / f"part-{done:06d}.parquet")
             done += 1
     if not done:
-        _write(_empty(artifact, source), parts / "part-000000.parquet")
+        _write(_empty(artifact, columns), parts / "part-000000.parquet")
     _join(parts, out)
     return reader.total_rows
+
+
+def _sources(source: Path, out: Path) -> list[Path]:
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise UserError(f"--input {source}: no such file or folder")
+    if source.resolve() in out.resolve().parents:
+        raise UserError(f"--out {out}: lies in --input {source}, of which every file is read; give another place")
+    folder = Folder(source, wanted_endings(PARQUET, "Parquet"))
+    if not folder.files:
+        raise UserError(f"--input {source}: holds no Parquet files{folder.told()}")
+    if folder.refused:
+        tqdm.write(f"--input {source}: {len(folder.files)} files{folder.told()}")
+    return folder.files
 
 
 def _told(batches: Iterator[Raw], bar: "tqdm[Any]") -> Iterator[Raw]:
@@ -112,9 +131,11 @@ def _told(batches: Iterator[Raw], bar: "tqdm[Any]") -> Iterator[Raw]:
         bar.update(len(next(c for c in raw.values() if isinstance(c, np.ndarray))))
 
 
-def _columns(artifact: Artifact, source: Path) -> list[Input]:
+def _columns(artifact: Artifact, sources: list[Path]) -> list[Input]:
     """What is read: the model's inputs, and of keys and labels what is there."""
-    there = set(pq.read_schema(source).names)
+    there: set[str] = set()
+    for source in sources:
+        there |= set(schema(source).names)
     found = {i.name: i for i in artifact.inputs}
     extra = [*(Input(k, "int") for k in KEYS), *(Input(f"label_{t}", "float") for t in artifact.tasks)]
     return list((found | {i.name: i for i in extra if i.name in there and i.name not in found}).values())
@@ -143,9 +164,9 @@ def _write(frame: pl.DataFrame, path: Path) -> None:
     os.replace(partial, path)
 
 
-def _empty(artifact: Artifact, source: Path) -> pl.DataFrame:
+def _empty(artifact: Artifact, columns: list[Input]) -> pl.DataFrame:
     types = {n: np.int64 for n in KEYS} | {f"label_{t}": np.float32 for t in artifact.tasks}
-    names = [c.name for c in _columns(artifact, source) if c.name in types]
+    names = [c.name for c in columns if c.name in types]
     frame = pl.DataFrame({n: np.zeros(0, types[n]) for n in names})
     return frame.with_columns(pl.lit(None, pl.Float32).alias(f"prob_{t}") for t in artifact.tasks)
 
@@ -154,8 +175,9 @@ def _join(parts: Path, out: Path) -> None:
     """Writes the parts end to end, then gives the file its name and removes them."""
     whole = out.with_name(out.name + ".writing")
     paths = sorted(parts.glob("part-*.parquet"))
-    with pq.ParquetWriter(whole, pq.read_schema(paths[0])) as writer:
+    with pq.ParquetWriter(whole, schema(paths[0])) as writer:
         for path in paths:
-            writer.write_table(pq.read_table(path))
+            with opened(path) as file:  # not read_table, to which `a=b/` in the path is a column
+                writer.write_table(file.read())
     put_file(whole, out)
     shutil.rmtree(parts)

@@ -57,7 +57,7 @@ class Core(nn.Module):
 class Twin(nn.Module):
     """The serving twin of a trained model. Scriptable; a call changes nothing, so any number of threads may call.
 
-    version: int64 [], digest of the state.
+    version: int64 [], digest of the state, and once it is written to a file of the code and its constants as well.
     """
 
     state: dict[str, Tensor]

@@ -1,7 +1,7 @@
 """Changes of a served model's state: how one state is told from another, and what a delta holds.
 
 A delta is name -> tensor: for every tensor of the state that changed, `rows:NAME` int64 [K] and `values:NAME` [K, ..]; `from` and
-`to`, the digests of the states between which it leads; and `sum`, its own digest.
+`to`, the versions of the models between which it leads; and `sum`, its own digest.
 """
 
 import torch
@@ -44,18 +44,33 @@ def rows_of(tensor: Tensor) -> Tensor:
     return tensor.view(1) if tensor.dim() == 0 else tensor
 
 
-def delta(before: State, after: State) -> State:
-    """What leads from one state to another of the same names, types and shapes."""
+def version_of(state: State, structure: str) -> Tensor:
+    """int64 []: tells models apart by all that their answers depend on: their state, and `structure`, a digest in hexadecimal of the
+    rest."""
+    rest = torch.tensor([int(structure[i : i + 8], 16) for i in range(0, len(structure), 8)])
+    return digest({"rest": rest, "state": digest(state, "")}, "")
+
+
+def delta(before: State, version: Tensor, after: State, new_version: Tensor) -> State:
+    """What leads from one state to another of the same names, types and shapes. version, new_version: of the models, int64 []."""
     changed: State = {}
     for name, new in after.items():
         old, new = rows_of(before[name]), rows_of(new)
-        differs = (old != new) if old.dim() == 1 else (old != new).flatten(1).any(1)
+        differs = _differ(old, new) if old.dim() == 1 else _differ(old, new).flatten(1).any(1)
         rows = differs.nonzero().squeeze(1)
         if len(rows):
             changed[f"rows:{name}"], changed[f"values:{name}"] = rows, new[rows]
-    changed["from"], changed["to"] = digest(before, ""), digest(after, "")
+    changed["from"], changed["to"] = version.clone(), new_version.clone()
     changed["sum"] = digest(changed, "sum")
     return changed
+
+
+def _differ(old: Tensor, new: Tensor) -> Tensor:
+    """Which elements have other bits: -0.0 is another than 0.0, and NaN the same as itself."""
+    if not old.is_floating_point():
+        return old != new
+    whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}[old.element_size()]
+    return old.contiguous().view(whole) != new.contiguous().view(whole)
 
 
 def check(state: dict[str, Tensor], version: Tensor, delta: dict[str, Tensor]) -> None:

@@ -1,18 +1,15 @@
 """`coldrank score`: every row once, in order, also after a kill."""
 
-import json
 from pathlib import Path
 
 import polars as pl
 import pytest
 import torch
-from export.served import CONFIGS, random_model
+from export.served import CONFIGS, exported, random_model
 
 from coldrank.train import score
 from coldrank.train.data.batches import DataFolder
-from coldrank.train.export.signature import signature
 from coldrank.train.export.trained import Trained
-from coldrank.train.export.write import save_script
 from coldrank.train.main import main
 
 
@@ -24,10 +21,8 @@ def trained(data: DataFolder) -> Trained:
 @pytest.fixture(scope="module")
 def artifact(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An export folder with what `score` reads."""
-    folder = tmp_path_factory.mktemp("artifact")
-    twin = trained.twin(trained.columns())
-    save_script(twin, folder / "model.pt")
-    (folder / "signature.json").write_text(json.dumps(signature(twin.inputs, trained.tasks, {})))
+    folder = tmp_path_factory.mktemp("artifact") / "export"
+    exported(trained, folder)
     return folder
 
 
@@ -141,3 +136,66 @@ def test_what_is_there_is_not_overwritten(artifact, data, tmp_path, capsys):
     assert main(command) == 2
     assert main(["score", "--artifact", str(tmp_path), "--input", str(train_file(data)), "--out", "z"]) == 2
     assert "no export folder" in capsys.readouterr().err
+
+
+def score_to(artifact: Path, source: Path, out: Path) -> int:
+    return main(["score", "--artifact", str(artifact), "--input", str(source), "--out", str(out)])
+
+
+@pytest.mark.tried(
+    "exports", "`score --input` of a folder of Parquet files", "all are read, in the order of their names"
+)
+@pytest.mark.tried(
+    "exports", "names with _ or . in it, other files, `[x]*` in its path", "left out and told; no pattern"
+)
+def test_a_folder_is_read_as_its_files_end_to_end(artifact, data, tmp_path, small, capsys):
+    frame = pl.read_parquet(train_file(data))
+    source = tmp_path / "in[1]*" / "day=5"
+    (source / "b").mkdir(parents=True)
+    frame[:100].write_parquet(source / "a.parquet")
+    frame[100:130].write_parquet(source / "b" / "part-0.PARQUET")
+    frame[130:131].write_parquet(source / "c.parquet")
+    frame[:7].write_parquet(source / "_left.parquet")
+    frame[:7].write_parquet(source / ".hidden.parquet")
+    (source / "_SUCCESS").touch()
+    (source / "notes.txt").touch()
+    (tmp_path / "y=1").mkdir()
+    frame[:131].write_parquet(tmp_path / "one.parquet")
+    assert score_to(artifact, tmp_path / "in[1]*", tmp_path / "y=1" / "all.parquet") == 0
+    assert "notes.txt (not Parquet)" in capsys.readouterr().out
+    assert score_to(artifact, tmp_path / "one.parquet", tmp_path / "one-out.parquet") == 0
+    one = pl.read_parquet(tmp_path / "one-out.parquet")
+    assert one.height == 131
+    assert pl.read_parquet(tmp_path / "y=1" / "all.parquet", hive_partitioning=False).equals(one)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        pytest.param(lambda f, d: (d / "x.txt").touch(), "holds no Parquet files; left out: x.txt (not Parquet)",
+                     marks=pytest.mark.tried("exports", "`score --input` of a folder without Parquet files", "refused, and told what is there")),
+        pytest.param(lambda f, d: (f.write_parquet(d / "a.parquet"), f.drop("label_like").write_parquet(d / "b.parquet")),
+                     "b.parquet: no column 'label_like'",
+                     marks=pytest.mark.tried("exports", "files of a folder with other columns", "the file without the column is named")),
+        pytest.param(lambda f, d: (f.write_parquet(d / "a.parquet"), (d / "b.parquet").write_text("x")),
+                     "b.parquet: is not Parquet",
+                     marks=pytest.mark.tried("exports", "a file that is no Parquet among those of a folder", "named")),
+        pytest.param(lambda f, d: (d / "a.parquet").symlink_to(d / "none.parquet"), "a link that leads nowhere",
+                     marks=pytest.mark.tried("exports", "a link in a folder that leads nowhere", "named")),
+    ],
+)  # fmt: skip
+def test_a_folder_that_cannot_be_read_is_named(artifact, data, tmp_path, capsys, make, message):
+    (tmp_path / "in").mkdir()
+    make(pl.read_parquet(train_file(data))[:9], tmp_path / "in")
+    assert score_to(artifact, tmp_path / "in", tmp_path / "y.parquet") == 2
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not (tmp_path / "y.parquet").exists()
+
+
+@pytest.mark.tried("exports", "`score --out` inside the folder of `--input`", "refused")
+@pytest.mark.tried("exports", "`score --input` that is not there", "refused")
+def test_where_the_scores_go(artifact, tmp_path, capsys):
+    assert score_to(artifact, tmp_path, tmp_path / "deep" / "y.parquet") == 2
+    assert "of which every file is read; give another place" in capsys.readouterr().err
+    assert score_to(artifact, tmp_path / "none", tmp_path / "y.parquet") == 2
+    assert "none: no such file or folder" in capsys.readouterr().err

@@ -14,8 +14,15 @@ def add_export(commands: Any) -> None:
         "per task; it needs torch alone, in Python or C++. The file is held against the trained model before the folder "
         "gets its name. docs/serving.md has the ways to load it.",
     )
-    p.add_argument("--run", required=True, type=Path, dest="run_folder", help="run folder written by `coldrank train`")
-    p.add_argument("--out", required=True, type=Path, help="new folder for model.pt, signature.json and the rest")
+    what = p.add_mutually_exclusive_group(required=True)
+    what.add_argument("--run", type=Path, dest="run_folder", help="run folder written by `coldrank train`")
+    what.add_argument(
+        "--verify",
+        type=Path,
+        metavar="FOLDER",
+        help="write nothing; hold every file of an export folder against its digest in sha256sums.txt",
+    )
+    p.add_argument("--out", type=Path, help="new folder for model.pt, signature.json and the rest")
     p.add_argument("--data", type=Path, help="prepared samples to compare on (default: what the run was trained on)")
     p.add_argument("--split", default="", help="split to compare on (default: the run's evaluation split)")
     p.add_argument(
@@ -48,12 +55,26 @@ def add_export(commands: Any) -> None:
         help="export folder that is in service; DIR/delta.pt then holds the rows and weights that changed since, which a loaded "
         "model applies in place",
     )
-    p.set_defaults(run=_export)
+    p.set_defaults(run=lambda args: _export(args, p))
 
 
-def _export(args: argparse.Namespace) -> None:
+def _export(args: argparse.Namespace, p: argparse.ArgumentParser) -> None:
+    from coldrank.train.errors import UserError
+    from coldrank.train.export.digests import verify
     from coldrank.train.export.write import Request, export
 
+    if args.verify is not None:
+        names = {
+            a.dest: a.option_strings[0] for a in p._actions if a.option_strings and a.dest not in ("help", "verify")
+        }
+        for dest, option in names.items():
+            if getattr(args, dest) != p.get_default(dest):
+                raise UserError(f"{option}: has no effect with --verify, which writes nothing")
+        verify(args.verify)
+        print(f"{args.verify}: every file is as it was written")
+        return
+    if args.out is None:
+        raise UserError("--out: is missing; it names the new folder")
     found = export(
         Request(
             run=args.run_folder,

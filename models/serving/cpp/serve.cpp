@@ -2,7 +2,7 @@
 //
 //   serve MODEL REQUESTS OUT [DELTA ...]
 //
-// MODEL: model.pt of an export folder. REQUESTS: a list of requests, name -> tensor, as torch.save writes it. OUT gets a tuple
+// MODEL: model.pt of an export folder; it and deltas are held against the digests in the sha256sums.txt beside them. REQUESTS: a list of requests, name -> tensor, as torch.save writes it. OUT gets a tuple
 // with an answer to every request, for torch.load: its probabilities as pairs of task and tensor, or the line of the refusal. Deltas
 // are applied first, in their order.
 
@@ -17,6 +17,8 @@
 #include <stdexcept>
 #include <string>
 #include <vector>
+
+#include "sha256.hpp"
 
 namespace {
 
@@ -47,7 +49,23 @@ c10::IValue read(const std::string& path) {
   }
 }
 
+// Holds a file against its digest, before anything of it is loaded.
+void verify(const std::string& path) {
+  const std::filesystem::path whole(path);
+  if (!std::filesystem::exists(whole)) throw std::runtime_error(path + ": cannot be read");
+  std::ifstream list(whole.parent_path() / "sha256sums.txt");
+  if (!list) throw std::runtime_error(path + ": no sha256sums.txt beside it, which an export folder has");
+  const auto name = "  " + whole.filename().string();
+  for (std::string line; std::getline(list, line);) {
+    if (line.size() <= 64 || line.substr(64) != name) continue;
+    if (line.substr(0, 64) == Sha256::of(path)) return;
+    throw std::runtime_error(path + ": is damaged, or of another export, by the sha256sums.txt beside it");
+  }
+  throw std::runtime_error(path + ": is not of the export that it lies in, by the sha256sums.txt beside it");
+}
+
 torch::jit::Module load(const std::string& path) {
+  verify(path);
   try {
     auto model = torch::jit::load(path, at::kCPU);
     const auto forward = model.find_method("forward");
@@ -74,6 +92,7 @@ c10::Dict<std::string, at::Tensor> tensors(const c10::IValue& value) {
 }
 
 void update(torch::jit::Module& model, const std::string& path) {
+  verify(path);
   const auto method = model.find_method("update");
   if (!method) throw std::runtime_error(path + ": the model takes no deltas");
   const auto delta = read(path);

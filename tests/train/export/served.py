@@ -1,6 +1,8 @@
 """Models with random weights, and requests made of random samples, for the tests of serving."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,13 +14,18 @@ from coldrank.configs.base import history
 from coldrank.models.encode import FeatureEncoder
 from coldrank.models.features import Feature, Table
 from coldrank.models.maps import GrowingMap, ManagedMap
+from coldrank.models.serving.tables import Precision
+from coldrank.models.serving.twin import Twin
 from coldrank.models.two_tower import TwoTowerConfig
-from coldrank.train.config import RunConfig, validate
+from coldrank.train.config import RunConfig, to_dict, validate
 from coldrank.train.data.batches import DataFolder, as_tensors
 from coldrank.train.data.fit import fit_encoder
 from coldrank.train.data.read import Raw
 from coldrank.train.export import parity
+from coldrank.train.export.digests import write_digests
+from coldrank.train.export.signature import signature
 from coldrank.train.export.trained import Trained, made_task
+from coldrank.train.export.write import save_script
 from coldrank.train.hooks.config import MetaCFConfig
 from coldrank.train.hooks.mwuf_config import MwufConfig
 from coldrank.train.hooks.pam_config import PamConfig
@@ -145,3 +152,15 @@ def request_of(trained: Trained, raw: Raw, user: int, candidates: list[int], *, 
         rows = candidates if name in chosen else [user] * (1 if once else len(candidates))
         request |= as_tensors({name: parity.take_rows({name: raw[name]}, np.array(rows, dtype=np.int64))[name]})
     return request
+
+
+def exported(trained: Trained, folder: Path, precision: Precision = "float32") -> Twin:
+    """Writes an export folder without the parts that only Triton and people read."""
+    folder.mkdir()
+    twin = trained.twin(trained.columns(), precision)
+    save_script(twin, folder / "model.pt")
+    told = signature(twin.inputs, trained.tasks, {}, trained.temperature) | {"version": int(twin.version)}
+    (folder / "signature.json").write_text(json.dumps(told))
+    (folder / "config.json").write_text(json.dumps(to_dict(trained.config)))
+    write_digests(folder)
+    return twin

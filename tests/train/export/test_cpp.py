@@ -17,6 +17,7 @@ from coldrank.models.serving.twin import Twin
 from coldrank.models.serving.update import delta
 from coldrank.train.data.batches import DataFolder
 from coldrank.train.export import parity
+from coldrank.train.export.digests import write_digests
 from coldrank.train.export.write import load_script, save_script
 
 SOURCE = Path(__file__).parents[3] / "models/serving/cpp/serve.cpp"
@@ -86,7 +87,7 @@ def test_cpp_applies_a_delta(program: Path, data: DataFolder, tmp_path: Path):
     after = trained.twin(chosen)
     save_script(before, tmp_path / "model.pt")
     request = request_of(trained, rows_of(trained, data), 3, [5, 0, 17])
-    changes = delta(before.state, after.state)
+    changes = delta(before.state, before.version, after.state, after.version)
     torch.save(changes, tmp_path / "delta.pt")
     answer = run(program, tmp_path, [request], "delta.pt")[0]
     torch.testing.assert_close(answer["like"], after(request)["like"], rtol=0, atol=1e-6)
@@ -103,26 +104,37 @@ def tried(given: str, answer: str) -> pytest.MarkDecorator:
 
 
 @pytest.mark.parametrize(
-    ("harm", "name", "message"),
+    ("harm", "signed", "name", "message"),
     [
-        pytest.param(lambda p: torch.save({"a": torch.ones(2)}, p), "model.pt", "is no model.pt of an export", marks=tried("a dict for the model", "one line with the file")),
-        pytest.param(lambda p: p.write_text("hello"), "model.pt", "is no model.pt of an export", marks=tried("a text for the model", "one line with the file")),
-        pytest.param(lambda p: save_other(p), "model.pt", "gives no probabilities by task", marks=tried("another script for the model", "one line with the file")),
-        pytest.param(lambda p: p.write_bytes(p.read_bytes()[:-500]), "model.pt", "is no model.pt of an export", marks=tried("half a model", "one line with the file")),
-        pytest.param(lambda p: p.unlink(), "model.pt", "is no model.pt of an export", marks=tried("no file for the model", "one line with the file")),
-        pytest.param(lambda p: torch.save({"user_id": torch.ones(1)}, p), "requests.pt", "holds no list of requests", marks=tried("a dict for the list of requests", "one line with the file")),
-        pytest.param(lambda p: torch.save(3, p), "requests.pt", "holds no list of requests", marks=tried("a number for the list of requests", "one line with the file")),
-        pytest.param(lambda p: p.write_bytes(b""), "requests.pt", "is no file of torch.save", marks=tried("an empty file of requests", "one line with the file")),
-        pytest.param(lambda p: torch.save([torch.ones(1).to_sparse()], p), "requests.pt", "is no file of torch.save", marks=tried("a sparse tensor among the requests, which LibTorch cannot read", "one line with the file")),
-        pytest.param(lambda p: torch.save([1], p), "delta.pt", "is no dict of tensors", marks=tried("a list for a delta", "one line with the file")),
-        pytest.param(lambda p: torch.save({}, p), "delta.pt", "this is no delta, or half of one", marks=tried("an empty dict for a delta", "one line with the file")),
+        pytest.param(lambda p: torch.save({"a": torch.ones(2)}, p), True, "model.pt", "is no model.pt of an export", marks=tried("a dict for the model", "one line with the file")),
+        pytest.param(lambda p: p.write_text("hello"), True, "model.pt", "is no model.pt of an export", marks=tried("a text for the model", "one line with the file")),
+        pytest.param(lambda p: save_other(p), True, "model.pt", "gives no probabilities by task", marks=tried("another script for the model", "one line with the file")),
+        pytest.param(lambda p: p.write_bytes(p.read_bytes()[:-500]), True, "model.pt", "is no model.pt of an export", marks=tried("half a model", "one line with the file")),
+        pytest.param(lambda p: p.unlink(), False, "model.pt", "cannot be read", marks=tried("no file for the model", "one line with the file")),
+        pytest.param(lambda p: torch.save({"user_id": torch.ones(1)}, p), True, "requests.pt", "holds no list of requests", marks=tried("a dict for the list of requests", "one line with the file")),
+        pytest.param(lambda p: torch.save(3, p), True, "requests.pt", "holds no list of requests", marks=tried("a number for the list of requests", "one line with the file")),
+        pytest.param(lambda p: p.write_bytes(b""), True, "requests.pt", "is no file of torch.save", marks=tried("an empty file of requests", "one line with the file")),
+        pytest.param(lambda p: torch.save([torch.ones(1).to_sparse()], p), True, "requests.pt", "is no file of torch.save", marks=tried("a sparse tensor among the requests, which LibTorch cannot read", "one line with the file")),
+        pytest.param(lambda p: torch.save([1], p), True, "delta.pt", "is no dict of tensors", marks=tried("a list for a delta", "one line with the file")),
+        pytest.param(lambda p: flip(p), False, "model.pt", "is damaged, or of another export", marks=tried("a flipped bit of a model", "one line with the file, before it is loaded")),
+        pytest.param(lambda p: p.write_bytes(p.read_bytes()[:-1]), False, "delta.pt", "is damaged, or of another export", marks=tried("a delta cut off", "one line with the file, before it is loaded")),
+        pytest.param(lambda p: (p.parent / "sha256sums.txt").unlink(), False, "model.pt", "no sha256sums.txt beside it", marks=tried("a model without its digests", "one line with the file")),
+        pytest.param(lambda p: (p.parent / "sha256sums.txt").write_text("0" * 64 + "  other.pt"), False, "model.pt", "is not of the export that it lies in", marks=tried("a model that its digests do not list", "one line with the file")),
+        pytest.param(lambda p: torch.save({}, p), True, "delta.pt", "this is no delta, or half of one", marks=tried("an empty dict for a delta", "one line with the file")),
     ],
 )  # fmt: skip
-def test_cpp_names_a_file_that_is_something_else(program, base, tmp_path, harm, name, message):
+def test_cpp_names_a_file_that_is_something_else(program, base, tmp_path, harm, signed, name, message):
     _, request, saved = base
     shutil.copy(saved, tmp_path / "model.pt")
+    if name == "delta.pt":
+        (tmp_path / name).touch()
+    if not signed:
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes() or b"a delta")
+        write_digests(tmp_path)
     torch.save([request], tmp_path / "requests.pt")
     harm(tmp_path / name)
+    if signed:
+        write_digests(tmp_path)
     command = [program, "model.pt", "requests.pt", "answers.pt", *(["delta.pt"] if name == "delta.pt" else [])]
     given = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True)
     assert given.returncode == 1 and not (tmp_path / "answers.pt").exists()
@@ -155,6 +167,13 @@ def test_cpp_answers_beside_what_is_no_request(program: Path, base: Base, tmp_pa
     torch.testing.assert_close(answers[9], twin(right), rtol=0, atol=1e-6)
 
 
+def flip(path: Path) -> None:
+    """Another bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
 def save_other(path: Path) -> None:
     """A script that is no model of ours."""
     with warnings.catch_warnings():
@@ -165,6 +184,7 @@ def save_other(path: Path) -> None:
 def run(program: Path, folder: Path, requests: list[Any], *deltas: str) -> list[dict[str, torch.Tensor] | str]:
     """The program's answers; deltas: files in the folder."""
     torch.save(requests, folder / "requests.pt")
+    write_digests(folder)
     command = [program, "model.pt", "requests.pt", "answers.pt", *deltas]
     subprocess.run(command, check=True, cwd=folder, capture_output=True, text=True)
     answers = torch.load(folder / "answers.pt", weights_only=True)

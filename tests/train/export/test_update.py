@@ -39,7 +39,7 @@ def test_an_updated_model_is_the_later_one(precision: Precision, data: DataFolde
     before, after, request = twins(data, precision=precision)
     save_script(before, tmp_path / "model.pt")
     served = load_script(tmp_path / "model.pt")
-    changes = delta(before.state, after.state)
+    changes = delta(before.state, before.version, after.state, after.version)
     assert served(request)["like"].tolist() == before(request)["like"].tolist()
     torch.save(changes, tmp_path / "delta.pt")
     served.update(torch.load(tmp_path / "delta.pt"))
@@ -54,7 +54,7 @@ def test_an_updated_model_is_the_later_one(precision: Precision, data: DataFolde
 
 def test_equal_states_have_an_empty_delta(data: DataFolder):
     before, _, _ = twins(data)
-    changes = delta(before.state, before.state)
+    changes = delta(before.state, before.version, before.state, before.version)
     assert set(changes) == {"from", "to", "sum"} and int(changes["from"]) == int(changes["to"])
 
 
@@ -95,13 +95,13 @@ def test_a_delta_that_does_not_fit_is_refused_and_changes_nothing(
     before, after, _ = twins(data)
     state = {name: value.clone() for name, value in before.state.items()}
     with pytest.raises(ValueError, match=message):
-        before.update(harm(delta(before.state, after.state)))
+        before.update(harm(delta(before.state, before.version, after.state, after.version)))
     assert all(torch.equal(state[name], value) for name, value in before.state.items())
 
 
 def test_a_delta_is_applied_once(data: DataFolder):
     before, after, _ = twins(data)
-    changes = delta(before.state, after.state)
+    changes = delta(before.state, before.version, after.state, after.version)
     before.update(changes)
     with pytest.raises(ValueError, match="is for the model of version"):
         before.update(changes)
@@ -110,7 +110,7 @@ def test_a_delta_is_applied_once(data: DataFolder):
 def test_half_a_file_is_refused(data: DataFolder):
     before, after, _ = twins(data)
     file = io.BytesIO()
-    torch.save(delta(before.state, after.state), file)
+    torch.save(delta(before.state, before.version, after.state, after.version), file)
     whole = file.getvalue()
     for size in (len(whole) // 2, len(whole) - 1):
         with pytest.raises((RuntimeError, ValueError)):
