@@ -31,7 +31,7 @@ def ranker(
     """Trains a ranker with sharded tables on many processes; goes on from the last checkpoint whenever it is started again.
 
     Args:
-        args: more arguments of `coldrank train`, after `--`, as in `-- --set train.steps=200`
+        args: more arguments of `coldrank train`, after `--`, as in `-- --set train.steps=200 seed=2`; torchx takes each option once
         config: package.module:arm, or the config.json of a run
         data: folder written by `coldrank prepare`, seen by every host
         out: run folder, in storage that every host shares
@@ -48,6 +48,8 @@ def ranker(
     """
     command = ["train", "--config", config, "--data", data, "--out", out, *args]
     _check(command)
+    # torchx fills templates in: a dollar of the caller's is to stay one.
+    command = [word.replace("$", "$$") for word in command]
     processes = parse_nnodes(j)[2]
     defaults = {
         "OMP_NUM_THREADS": str(max(1, cpu // processes)),

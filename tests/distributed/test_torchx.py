@@ -125,6 +125,34 @@ def test_kubernetes_job():
     assert said.count("schedulerName: volcano") == 1 and "maxRetry: 3" in said
 
 
+AWKWARD = """it's "a, b" [c] {d} $e ${app_id} * ; \\n"""
+
+
+@pytest.mark.tried("ranks", "several fields after one --set, through torchx", "all of them, whatever their values hold")
+@pytest.mark.slow
+def test_several_fields_reach_the_ranks_as_they_were_given(command, tmp_path):
+    out = tmp_path / "a run"
+    fields = [f"name={AWKWARD}", "train.steps=1", 'optim.table_lr_scale={"user": 0.5, "item": 0.25}', "seed=5"]
+    job = torchx(
+        *("-s", "local_cwd", "train/component.py:ranker", "-j", "1x1", "--max_restarts", "0"),
+        *(*command[1:], "--out", str(out), "--", "--set", *fields, "--set=data.eval_batch_size=64"),
+    )
+    said, _ = job.communicate(timeout=240)
+    assert job.returncode == 0, said[-3000:]
+    config = json.loads((out / "config.json").read_text())
+    assert config["name"] == AWKWARD and config["seed"] == 5 and config["train"]["steps"] == 1
+    assert config["optim"]["table_lr_scale"] == {"user": 0.5, "item": 0.25} and config["data"]["eval_batch_size"] == 64
+
+
+@pytest.mark.tried("ranks", "--set twice, through torchx", "torchx refuses; the page says to write one --set")
+@pytest.mark.slow
+def test_torchx_itself_refuses_an_option_twice():
+    job = ["train/component.py:ranker", "--config", POSO, "--data", "/mnt/data", "--out", "/mnt/runs/poso"]
+    process = torchx("--dryrun", "-s", "slurm", *job, "--", "--set", "seed=1", "--set", "seed=2")
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 2 and "Repeated Command Line Arguments: ['--set']" in said
+
+
 def test_a_job_that_could_not_start_is_refused_before_it_is_submitted(tmp_path):
     with pytest.raises(SystemExit, match=r"ranker: --config .* has no arm 'pos'"):
         ranker(config="coldrank.configs.kuairand:pos", data=str(tmp_path), out="run")
