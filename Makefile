@@ -3,6 +3,7 @@
 #   make test                       the whole test suite
 #   make test-kill                 30 kills of training on one and on two ranks; each run must end as one not killed
 #   make test-gpu                  the tests that a GPU has to pass (they have not been run on one yet)
+#   make fuzz [SEED=0] [COUNT=10000]  random logs and requests: the right answer, or a line that names the fault
 #   make check                      format, lint, types and the fast tests
 #   make inputs                     write docs/inputs.md, the table of what was tried, from the tests
 #   DEVICE=cpu|cuda                 the build of fbgemm; default: cuda where nvidia-smi answers
@@ -13,10 +14,12 @@ FBGEMM := $(if $(filter cuda,$(DEVICE)),fbgemm-gpu==1.8.0,./packaging/fbgemm-gpu
 STAMP := .venv/installed-$(DEVICE)
 OTHER := .venv/installed-$(if $(filter cuda,$(DEVICE)),cpu,cuda)
 DATA ?=
+SEED ?= 0
+COUNT ?= 10000
 QUICK := runs/quickstart
 LOG := $(or $(DATA),runs/simulated)
 
-.PHONY: install test test-kill test-gpu check inputs quickstart
+.PHONY: install test test-kill test-gpu fuzz check inputs quickstart
 
 install: $(STAMP)
 
@@ -53,6 +56,9 @@ test-gpu:
 	$(BIN)/python -c "import sys, torch; torch.cuda.is_available() or sys.exit('make test-gpu: torch sees no GPU')"
 	$(BIN)/python -m pytest tests/gpu -k cuda
 	$(BIN)/python -m pytest tests/train/test_stepping.py tests/train/test_checkpoint.py tests/train/test_trainer.py
+
+fuzz: install
+	SEED=$(SEED) COUNT=$(COUNT) $(BIN)/python -m pytest tests/fuzz
 
 check: install
 	$(BIN)/ruff format --check .

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from coldrank.train.data.folder import folder_values, typed
-from coldrank.train.data.log import LogFile
+from coldrank.train.data.log import LogFile, expression
 from coldrank.train.errors import UserError
 from coldrank.train.parquet import scan_parquet
 
@@ -120,7 +120,7 @@ def with_folder_columns(files: Sequence[LogFile], root: Path) -> list[LogFile]:
 
 def _same_as_folder(file: LogFile, name: str, text: str | None) -> None:
     try:
-        column = file.frame.select(name).collect().to_series()
+        column = file.frame.select(expression(name).alias("column")).collect().to_series()
     except pl.exceptions.PolarsError as error:
         raise file.explain(error) from None
     firsts = column.arg_unique().sort()

@@ -164,16 +164,18 @@ def folder_values(path: Path, root: Path) -> dict[str, str | None]:
 
 def typed(texts: Collection[str | None]) -> tuple[pl.DataType | type[pl.DataType], Callable[[str], Any]]:
     """The one type that fits all values of a column of folders, and what turns the text of one into it: integers, numbers,
-    dates as 2022-05-04, or text (also integers with leading zeros, which say more than their number)."""
+    dates as 2022-05-04, or text (also integers with leading zeros, which say more than their number); null where all are."""
     known = [t for t in texts if t is not None]
-    if known and all(re.fullmatch(r"0|-?[1-9]\d*", t) for t in known):
+    if not known:
+        return pl.Null, str
+    if all(re.fullmatch(r"0|-?[1-9]\d*", t) for t in known):
         low, high = min(map(int, known)), max(map(int, known))
         for kind, least, most in ((pl.Int64, -(2**63), 2**63), (pl.UInt64, 0, 2**64)):
             if least <= low and high < most:
                 return kind, int
-    if known and all(re.fullmatch(r"-?(0|[1-9]\d{0,14})(\.\d+)?", t) for t in known):
+    if all(re.fullmatch(r"-?(0|[1-9]\d{0,14})(\.\d+)?", t) for t in known):
         return pl.Float64, float
-    return (pl.Date, date.fromisoformat) if known and all(map(_is_day, known)) else (pl.String, str)
+    return (pl.Date, date.fromisoformat) if all(map(_is_day, known)) else (pl.String, str)
 
 
 def _is_day(text: str) -> bool:

@@ -7,6 +7,7 @@ from operator import xor
 import polars as pl
 
 from coldrank.train.data.ids import is_text, string_id
+from coldrank.train.data.log import expression
 
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
@@ -19,7 +20,7 @@ def row_identity(schema: Mapping[str, pl.DataType], times: Mapping[str, str]) ->
 
     times: columns that hold numbers since the epoch -> their unit: these are the same as the datetime that they stand for.
     """
-    values = [_value(pl.col(n), kind, _seed(n), times.get(n)) for n, kind in schema.items() if kind != pl.Null]
+    values = [_value(expression(n), kind, _seed(n), times.get(n)) for n, kind in schema.items() if kind != pl.Null]
     return reduce(xor, values, pl.lit(0, pl.UInt64))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import polars as pl
+import polars.selectors as cs
 
 from coldrank.train.data.folder import LeftOut
 from coldrank.train.errors import UserError
@@ -129,7 +130,8 @@ class EventLog:
 
 
 def expression(column: Column) -> pl.Expr:
-    return pl.col(column) if isinstance(column, str) else column
+    """pl.col would take `*` and `^a.*$` for patterns."""
+    return cs.by_name(column).as_expr() if isinstance(column, str) else column
 
 
 def check_spec(spec: LogSpec) -> None:

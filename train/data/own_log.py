@@ -72,7 +72,7 @@ def _table(root: Path, name: str | None, key: str, prefix: str, features: Mappin
         frame = _read_table(path)
         check_columns(path, frame.columns, [key])
         columns = [expression(c).alias(f"{prefix}_{n}") for n, c in features.items()]
-        frame = frame.select(pl.col(key).alias(f"{prefix}_id"), *columns)
+        frame = frame.select(expression(key).alias(f"{prefix}_id"), *columns)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UserError(f"{path}: {first_line(error)}") from None
     names = {f"{prefix}_{n}": ColumnPlan(f"{prefix}_{n}", "feature", c).role() for n, c in features.items()}

@@ -1,0 +1,404 @@
+"""Random event logs: what their rows say, and files that say it in some odd way or with one fault."""
+
+import os
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from event_logs import DAY_MS, START
+
+from coldrank.train.data.log import Group, LogSpec
+
+Row = dict[str, Any]
+TEXTS = ["ann", "", "Ünal", "b c", "a/b", "x=y", "50%", "日本", 'O\'Hara, "J"']
+POOLS: dict[str, list[Any]] = {
+    "small": list(range(5)),
+    "negative": [-3, -1, 0, 2, 7],
+    "wide": [2**53, 2**53 + 1, -(2**62), 2**62 + 3, 9],
+    "unsigned": [2**63, 2**63 + 5, 2**64 - 1, 5, 6],
+    "text": TEXTS,
+}
+FIELDS = ("user", "item", "time", "click", "author", "n", "x", "place", "tags", "junk")
+FILE_NAMES = ("a", "b", "log[12]", "log1", "e *?", "ü", "100%41", "k=v", "-f", "{x}")
+FOLDERS = ((), ("sub",), ("s[ab]",), ("deep", "er.parquet"), ("Ö x",))
+ENDINGS = (".parquet", ".PARQUET", ".parq", ".pq", ".snappy.parquet")
+PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+
+
+@dataclass
+class File:
+    """A file of events. path: below the log. columns: field -> Arrow array."""
+
+    path: Path
+    rows: list[Row]
+    columns: dict[str, pa.Array]
+
+
+@dataclass
+class Log:
+    """A written log. fault: what the one line of the refusal must hold; empty where it must be read.
+
+    files: in the order in which they are read. ages: user -> age, where there is a table. names: field -> column.
+    """
+
+    data: Path
+    spec: LogSpec
+    files: list[File]
+    ages: dict[Any, Any] | None
+    fault: str = ""
+
+    @property
+    def rows(self) -> list[Row]:
+        return [row for file in self.files for row in file.rows]
+
+
+@dataclass
+class Writer:
+    """Writes a log below `root`, by a seed."""
+
+    root: Path
+    seed: int
+    pools: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.rng = random.Random(self.seed)
+        chance = self.rng
+        self.pools = {n: chance.choice(list(POOLS)) for n in ("user", "item", "author")}
+        self.pools |= {n: chance.choice(["small", "text"]) for n in ("place", "tags")}
+        self.junk = chance.choice(["time", "decimal", "text", "struct", "binary"])
+        self.unit = chance.choice(list(PER_SECOND))
+        odd = chance.choice(["{}", "{} x", "ä.{}", "[{}]", "{}%", "^{}.*$"])
+        self.names = {n: odd.format(n) for n in FIELDS}
+        if chance.random() < 0.2:
+            self.names[chance.choice(FIELDS)] = "*"
+        self.data = root_of(self.root, chance)
+
+    def write(self) -> Log:
+        rows = self._rows()
+        files = self._split(rows)
+        ages = self._ages(rows) if self.rng.random() < 0.5 else None
+        log = Log(self.data, self._spec(ages is not None), files, ages)
+        if self.rng.random() < 0.3:
+            self._spoil(log)
+        for file in files:
+            self._put(file)
+        self._noise(files)
+        log.files = [f for f in sorted(files, key=lambda f: f.path.parts) if f.rows]
+        return log
+
+    def _spec(self, has_users: bool) -> LogSpec:
+        names = self.names
+        table = (
+            {"user_table": self._table, "user_table_id": "who", "user_features": {"age": "years"}} if has_users else {}
+        )
+        return LogSpec(
+            user=names["user"],
+            item=names["item"],
+            time=names["time"],
+            time_unit=self.unit,  # type: ignore[arg-type]
+            tasks={"click": names["click"]},
+            keys={"author": names["author"]},
+            groups=(Group(keys=("author",)), Group(keys=("user", "author"), parent="user")),
+            history={"author": names["author"]},
+            context={n: names[n] for n in ("n", "x", "place", "tags")},
+            **table,  # type: ignore[arg-type]
+        )
+
+    def _rows(self) -> list[Row]:
+        rng = self.rng
+        rows = []
+        for i in range(rng.randint(4, 16)):
+            day = i if i < 4 else rng.randrange(4)
+            row = {n: rng.choice(POOLS[self.pools[n]]) for n in ("user", "item", "author", "place")}
+            row |= {
+                "time": START + day * DAY_MS + 1000 * rng.randrange(3),
+                "click": rng.choice([0, 1, None]),
+                "n": rng.choice([0, 1, 7, 300, None]),
+                "x": rng.choice([-0.0, 0.0, 0.125, -2.5, 3.0, None]),
+                "tags": rng.choice([None, (), (None,)]) if rng.random() < 0.4 else self._tags(),
+                "junk": rng.choice([0, 1, None]),
+            }
+            rows += [row] * (2 if rng.random() < 0.3 else 1)
+            for name in ("author", "place"):
+                row[name] = None if rng.random() < 0.2 else row[name]
+        rng.shuffle(rows)
+        return [dict(row) for row in rows]
+
+    def _tags(self) -> tuple[Any, ...]:
+        return tuple(self.rng.choices(POOLS[self.pools["tags"]], k=self.rng.randint(1, 3)))
+
+    def _split(self, rows: list[Row]) -> list[File]:
+        """Files of the rows. Where their folders name the place, all rows of a file are of one."""
+        rng, count = self.rng, self.rng.randint(1, 4)
+        in_folders = rng.random() < 0.4
+        names = [n + rng.choice(ENDINGS) for n in rng.sample(FILE_NAMES, count)]
+        groups: list[list[Row]] = [[] for _ in names]
+        for row in rows:
+            groups[rng.randrange(count)].append(row)
+        files = []
+        for name, own in zip(names, groups, strict=True):
+            folder, columns = rng.choice(FOLDERS), list(FIELDS)
+            if in_folders and own:
+                place = own[0]["place"]
+                for row in own:
+                    row["place"] = place
+                text = "__HIVE_DEFAULT_PARTITION__" if place is None else quote(str(place), safe=" ü")
+                folder = (*folder, f"{quote(self.names['place'])}={text}")
+                if rng.random() < 0.7:
+                    columns.remove("place")
+            if rng.random() < 0.2:
+                columns.remove("junk")
+                for row in own:
+                    row["junk"] = None
+            rng.shuffle(columns)
+            arrays = {n: getattr(self, f"make_{n}", self._ids)([r[n] for r in own], n) for n in columns}
+            files.append(File(Path(*folder, name), own, arrays))
+        return files
+
+    # Columns: values of a field -> an array of some type that holds them.
+
+    def _none(self, count: int, *kinds: pa.DataType) -> pa.Array:
+        return pa.nulls(count, self.rng.choice([pa.null(), *kinds]))
+
+    def _ids(self, values: list[Any], name: str) -> pa.Array:
+        known = [v for v in values if v is not None]
+        if not known:
+            nan = [pa.float64()] if name == "author" else []
+            return self._none(len(values), pa.int32(), pa.string(), *nan)
+        if self.pools[name] == "text":
+            array = pa.array(values, self.rng.choice([pa.string(), pa.large_string()]))
+        else:
+            array = self._integers(values)
+        return array.dictionary_encode() if self.rng.random() < 0.2 else array
+
+    def _integers(self, values: list[Any]) -> pa.Array:
+        known = [v for v in values if v is not None]
+        fitting = []
+        for bits in (8, 16, 32, 64):
+            if all(-(2 ** (bits - 1)) <= v < 2 ** (bits - 1) for v in known):
+                fitting.append(getattr(pa, f"int{bits}")())
+            if all(0 <= v < 2**bits for v in known):
+                fitting.append(getattr(pa, f"uint{bits}")())
+        return pa.array(values, self.rng.choice(fitting))
+
+    def make_time(self, values: list[int], _: str) -> pa.Array:
+        in_unit = [v // 1000 * PER_SECOND[self.unit] for v in values]
+        if (kind := self.rng.choice(["integer", "float", "datetime", "zoned"])) == "integer":
+            return pa.array(in_unit, self.rng.choice([pa.int64(), pa.uint64()]))
+        if kind == "float":
+            return pa.array(map(float, in_unit), pa.float64())
+        zone = self.rng.choice(["UTC", "Asia/Tokyo"]) if kind == "zoned" else None
+        return pa.array(values, pa.timestamp("ms")).cast(pa.timestamp(self.rng.choice(["s", "ms", "us", "ns"]), zone))
+
+    def make_click(self, values: list[Any], _: str) -> pa.Array:
+        if all(v is None for v in values) and self.rng.random() < 0.5:
+            return self._none(len(values), pa.bool_(), pa.float32())
+        kind = self.rng.choice(["bool", "integer", "float", "nan", "decimal"])
+        if kind == "bool":
+            return pa.array([None if v is None else bool(v) for v in values], pa.bool_())
+        if kind == "decimal":
+            return pa.array([None if v is None else Decimal(v) for v in values], pa.decimal128(4, 1))
+        return self._integers(values) if kind == "integer" else self._floats(values)
+
+    def _floats(self, values: list[Any]) -> pa.Array:
+        missing = self.rng.choice([None, float("nan")])
+        floats = [missing if v is None else float(v) for v in values]
+        return pa.array(floats, self.rng.choice([pa.float32(), pa.float64()]))
+
+    def make_n(self, values: list[Any], _: str) -> pa.Array:
+        if all(v is None for v in values):
+            return self._none(len(values), pa.int8(), pa.float64(), pa.string())
+        return self._integers(values) if self.rng.random() < 0.7 else self._floats(values)
+
+    def make_x(self, values: list[Any], _: str) -> pa.Array:
+        if all(v is None for v in values):
+            return self._none(len(values), pa.float32(), pa.int8())
+        if all(v is None or v % 1 == 0 for v in values) and self.rng.random() < 0.5:
+            return self._integers([None if v is None else int(v) for v in values])
+        if self.rng.random() < 0.2:
+            return pa.array([None if v is None else Decimal(str(v)) for v in values], pa.decimal128(9, 3))
+        return self._floats(values)
+
+    def make_tags(self, values: list[Any], _: str) -> pa.Array:
+        inner = pa.string() if self.pools["tags"] == "text" else self.rng.choice([pa.int8(), pa.uint16(), pa.int64()])
+        if all(v is None for v in values):
+            return self._none(len(values), pa.list_(inner))
+        return pa.array(values, self.rng.choice([pa.list_, pa.large_list])(inner))
+
+    def make_junk(self, values: list[Any], _: str) -> pa.Array:
+        rng = self.rng
+        if all(v is None for v in values):
+            return self._none(len(values))
+        make: dict[str, tuple[Callable[[int], Any], list[pa.DataType]]] = {
+            "time": (lambda v: START + v, [pa.timestamp("ms"), pa.timestamp("ns", "UTC")]),
+            "decimal": (lambda v: Decimal(v) / 4, [pa.decimal128(9, 2), pa.decimal128(30, 5)]),
+            "text": (lambda v: TEXTS[v], [pa.string(), pa.large_string()]),
+            "struct": (lambda v: {"p": v, "q": None}, [pa.struct({"p": pa.int8(), "q": pa.string()})]),
+            "binary": (lambda v: bytes([v]), [pa.binary(), pa.large_binary()]),
+        }
+        convert, kinds = make[self.junk]
+        return pa.array([None if v is None else convert(v) for v in values], kinds[0]).cast(rng.choice(kinds))
+
+    # Files.
+
+    def _put(self, file: File) -> None:
+        """Writes a file where it stands, or elsewhere with a link to it or to its folder."""
+        path = self.data / file.path
+        way = self.rng.random()
+        if way < 0.7 or path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._write(file, path)
+            return
+        elsewhere = self.root / "elsewhere" / str(len(os.listdir(self.root)) + self.rng.randrange(10**9))
+        elsewhere.mkdir(parents=True)
+        self._write(file, elsewhere / path.name)
+        if way < 0.85 and len(file.path.parts) > 1 and not path.parent.exists():
+            path.parent.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.symlink_to(elsewhere)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.symlink_to(elsewhere / path.name)
+
+    def _write(self, file: File, path: Path) -> None:
+        pq.write_table(pa.table({self.names.get(n, n): a for n, a in file.columns.items()}), path)
+
+    def _ages(self, rows: list[Row]) -> dict[Any, Any]:
+        """Writes a table of some of the users."""
+        rng = self.rng
+        users = rng.sample([u for u in POOLS[self.pools["user"]] if u != ""], rng.randint(1, 5))
+        ages = {u: rng.choice([20, 30.5, None]) for u in users}
+        kind = pa.string() if self.pools["user"] == "text" else None
+        if kind is None:
+            kind = pa.uint64() if min(users) >= 0 else pa.int64()
+        self.table = {"who": pa.array(users, kind), "years": pa.array(list(ages.values()), pa.float64())}
+        self._table = rng.choice(["users.csv", "users.parquet", "u[1].PQ", "users"])
+        self._write_table()
+        return ages
+
+    def _write_table(self) -> None:
+        path = self.data / self._table
+        if path.suffix == "":
+            path.mkdir(exist_ok=True)
+            path = path / "part-0.parquet"
+        frame = pl.DataFrame(pa.table(self.table))
+        frame.write_csv(path) if path.suffix == ".csv" else frame.write_parquet(path)
+
+    def _noise(self, files: list[File]) -> None:
+        """What is not to be read: names of others, other kinds of files, files again, a link to a folder around itself."""
+        rng, real = self.rng, [f for f in files if f.rows]
+        junk = pa.table({"nonsense": [1]})
+        if rng.random() < 0.3:
+            hidden = self.data / rng.choice(["_temporary", ".ipynb_checkpoints", "_delta_log", "sub/_x"]) / "0"
+            hidden.mkdir(parents=True)
+            pq.write_table(junk, hidden / "part.parquet")
+        if rng.random() < 0.3:
+            (self.data / rng.choice(["README", "b.parquet.crc", "_SUCCESS", "z.json"])).touch()
+        if rng.random() < 0.3:
+            pq.write_table(junk.slice(0, 0), self.data / "zero.parquet")
+        if rng.random() < 0.2:
+            (self.data / "zz").symlink_to(self.data)
+        plain = [f for f in real if not any("=" in p for p in f.path.parts[:-1])]
+        if plain and rng.random() < 0.2:  # by a name that is read last
+            (self.data / "\U0001f9ff.parquet").symlink_to((self.data / plain[0].path).resolve())
+
+    # Faults.
+
+    def _spoil(self, log: Log) -> None:
+        """One fault in one file (or in the table)."""
+        full = [f for f in log.files if f.rows]
+        file = self.rng.choice(full)
+        faults = [
+            self._bad_click, self._infinite, self._no_user, self._float_users, self._bad_time, self._no_column,
+            self._broken, self._empty, self._no_target, self._bad_feature,
+        ]  # fmt: skip
+        if len(full) > 1:
+            faults.append(self._other_ids)
+        if log.ages is not None:
+            faults += [self._twice, self._no_id]
+        if "place" not in file.columns:
+            faults.append(self._contradiction)
+        log.fault = file.path.name
+        self.rng.choice(faults)(file, log)
+
+    def _change(self, file: File, name: str, value: Any, kind: pa.DataType) -> None:
+        """One value of a column, in another type."""
+        values = [None] * len(file.rows) if name not in file.columns else [r.get(name) for r in file.rows]
+        values[self.rng.randrange(len(values))] = value
+        file.columns[name] = pa.array(values, kind)
+
+    def _bad_click(self, file: File, _: Log) -> None:
+        value, kind = self.rng.choice(
+            [(2, pa.int8()), (0.5, pa.float64()), (float("inf"), pa.float32()), (-1, pa.int64())]
+        )
+        self._change(file, "click", value, kind)
+        if self.rng.random() < 0.2:
+            file.columns["click"] = pa.array(["0"] * len(file.rows))
+
+    def _infinite(self, file: File, _: Log) -> None:
+        self._change(file, "x", self.rng.choice([float("inf"), float("-inf"), 1e39]), pa.float64())
+
+    def _no_user(self, file: File, _: Log) -> None:
+        name = self.rng.choice(["user", "item"])
+        kind = (
+            pa.string() if self.pools[name] == "text" else pa.uint64() if self.pools[name] == "unsigned" else pa.int64()
+        )
+        self._change(file, name, None, kind)
+
+    def _float_users(self, file: File, _: Log) -> None:
+        file.columns["user"] = pa.array([float(i) for i in range(len(file.rows))])
+
+    def _bad_time(self, file: File, _: Log) -> None:
+        value = self.rng.choice([None, float("nan"), float("inf"), -1e9, 1e30])
+        file.columns["time"] = pa.array([value] * len(file.rows), pa.float64())
+
+    def _no_column(self, file: File, _: Log) -> None:
+        del file.columns[self.rng.choice(["user", "time", "click", "author", "n", "tags"])]
+
+    def _bad_feature(self, file: File, _: Log) -> None:
+        file.columns["n"] = self.rng.choice([pa.array([{"p": 1}] * len(file.rows)), pa.array([b"x"] * len(file.rows))])
+
+    def _other_ids(self, file: File, log: Log) -> None:
+        name = self.rng.choice(["user", "item"])
+        other = [str(i) for i in range(len(file.rows))] if self.pools[name] != "text" else list(range(len(file.rows)))
+        file.columns[name] = pa.array(other)
+
+    def _broken(self, file: File, log: Log) -> None:
+        (self.data / "broken.parquet").write_bytes(b"PAR1" + bytes(self.rng.randrange(40)) + b"PAR1")
+        log.fault = "broken.parquet"
+
+    def _empty(self, file: File, log: Log) -> None:
+        for other in log.files:
+            other.columns = {n: a.slice(0, 0) for n, a in other.columns.items()}
+        log.fault = self.data.name
+
+    def _no_target(self, file: File, log: Log) -> None:
+        (self.data / "gone.parquet").symlink_to(self.root / "gone")
+        log.fault = "gone.parquet"
+
+    def _contradiction(self, file: File, _: Log) -> None:
+        file.columns["place"] = pa.array(["elsewhere"] * len(file.rows))
+
+    def _twice(self, file: File, log: Log) -> None:
+        self.table = {n: pa.concat_arrays([a, a]) for n, a in self.table.items()}
+        self._write_table()
+        log.fault = "users" if "users" in self._table else self._table
+
+    def _no_id(self, file: File, log: Log) -> None:
+        self.table["who"] = pa.concat_arrays([self.table["who"], pa.nulls(1, self.table["who"].type)])
+        self.table["years"] = pa.concat_arrays([self.table["years"], pa.array([4.0])])
+        self._write_table()
+        log.fault = "users" if "users" in self._table else self._table
+
+
+def root_of(root: Path, chance: random.Random) -> Path:
+    """The folder of the log, of an odd name."""
+    data = root / chance.choice(["log", "log[1]", "l *", "l=1"])
+    data.mkdir(parents=True)
+    return data
