@@ -98,6 +98,7 @@ class Writer:
         table = (
             {"user_table": self._table, "user_table_id": "who", "user_features": {"age": "years"}} if has_users else {}
         )
+        old = {"old": pl.col("user_age") > 25} if has_users else {}
         return LogSpec(
             user=names["user"],
             item=names["item"],
@@ -107,7 +108,7 @@ class Writer:
             keys={"author": names["author"]},
             groups=(Group(keys=("author",)), Group(keys=("user", "author"), parent="user")),
             history={"author": names["author"]},
-            context={n: names[n] for n in ("n", "x", "place", "tags")},
+            context={n: names[n] for n in ("n", "x", "place", "tags")} | old,
             **table,  # type: ignore[arg-type]
         )
 

@@ -61,7 +61,10 @@ def expected(log: Log) -> list[dict[str, Any]]:
         sample["hist_item_id"] = [p["item"] for p in past]
         for name in ("author", "click"):
             sample[f"hist_{name}"] = [-1 if p[name] is None else p[name] for p in past]
-        samples.append(sample | ({} if log.ages is None else {"user_age": ages.get(event["user"])}))
+        if log.ages is not None:
+            age = ages.get(event["user"])
+            sample |= {"user_age": age, "old": None if age is None else int(age > 25)}
+        samples.append(sample)
     return samples
 
 

@@ -145,6 +145,14 @@ def _says(text: str | None, value: Any) -> bool:
     return text.lower() == str(value).lower() if isinstance(value, bool) else text in (value, str(value))
 
 
+def read_csv(path: Path) -> pl.DataFrame:
+    """A CSV table, each column in the type that fits all its values; a column without a value has the null type. Raises polars'
+    errors."""
+    frame = pl.read_csv(path, infer_schema_length=None, glob=False)
+    empty = [n for n in frame.columns if frame[n].null_count() == len(frame)]
+    return frame.with_columns(pl.lit(None).alias(n) for n in empty)
+
+
 def whole_numbers(frame: pl.DataFrame) -> pl.DataFrame:
     """Float columns whose values are all whole become Int64 (a file with empty cells often writes 3 as 3.0).
 

@@ -13,7 +13,7 @@ import polars as pl
 from tqdm import tqdm
 
 from coldrank.train.data.events import check_table
-from coldrank.train.data.files import CsvFile, Schema, first_line, parquet_file, whole_numbers
+from coldrank.train.data.files import CsvFile, Schema, first_line, parquet_file, read_csv, whole_numbers
 from coldrank.train.data.folder import PARQUET, Folder
 from coldrank.train.data.ids import check_finite
 from coldrank.train.data.log import Column, EventLog, Group, LogFile, LogSpec
@@ -171,7 +171,7 @@ def _features(folder: Folder, begin: str) -> tuple[pl.DataFrame, str]:
     if not paths:
         raise UserError(f"--data {folder.root}: no {begin}*.csv")
     try:
-        parts = [pl.read_csv(p, infer_schema_length=None, glob=False) for p in tqdm(paths, desc=begin, disable=None)]
+        parts = [read_csv(p) for p in tqdm(paths, desc=begin, disable=None)]
         for path, part in zip(paths, parts, strict=True):
             for column in part.iter_columns():
                 check_finite(column, f"{path}: column {column.name}")

@@ -9,7 +9,7 @@ import polars as pl
 
 from coldrank.train.data.columns import ColumnPlan
 from coldrank.train.data.events import check_table
-from coldrank.train.data.files import check_columns, first_line, parquet_file, with_folder_columns
+from coldrank.train.data.files import check_columns, first_line, parquet_file, read_csv, with_folder_columns
 from coldrank.train.data.folder import PARQUET, Folder, wanted_endings
 from coldrank.train.data.log import Column, EventLog, LogSpec, expression
 from coldrank.train.errors import UserError
@@ -87,4 +87,4 @@ def _read_table(path: Path) -> pl.DataFrame:
         return pl.concat([read_parquet(p) for p in parts.files])
     if path.name.lower().endswith(PARQUET):
         return read_parquet(path)
-    return pl.read_csv(path, infer_schema_length=None, glob=False)
+    return read_csv(path)

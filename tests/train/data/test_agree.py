@@ -1,6 +1,7 @@
 """Files and tables of one log that store the same columns in different ways."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -295,6 +296,16 @@ def test_large_unsigned_ids(with_table: bool, ending: str, tmp_path: Path) -> No
     # What is scored reads the same ids of the log's own type.
     read = to_numpy(Input("user", "int"), log["user"], Path("x"), lambda i: i)
     assert isinstance(read, np.ndarray) and read[:3].tolist() == signed
+
+
+@pytest.mark.tried("logs", "a CSV table with a feature that is empty throughout", "null, also in expressions over it")
+def test_a_csv_column_without_a_value_is_null(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "users.csv").write_text("id,age\n1,\n2,\n")
+    own = spec(user_table="users.csv", user_table_id="id", user_features={"age": "age"})
+    pq.write_table(table(), tmp_path / "log" / "a.parquet")
+    old = replace(own, context={"old": pl.col("user_age") > 25})
+    assert load_events(open_log(tmp_path / "log", old)).frame["old"].to_list() == [None] * ROWS
 
 
 TABLES = [

@@ -174,3 +174,13 @@ def test_the_real_log(shared_data: Path) -> None:
         (events.signals["like"][same] >= 0).sum() + 10
     )
     assert columns["rate_tag_like"][-1] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.tried("logs", "a feature that is empty throughout in one of two CSV tables", "as in the other")
+def test_an_empty_column_takes_the_type_of_the_other_table(tmp_path: Path) -> None:
+    folder = write_log(tmp_path / "log", days())
+    (folder / "user_features_y.csv").write_text("user_id,user_active_degree,onehot_feat0\n3,,\n4,,\n")
+    users = open_kuairand(folder).users
+    assert users is not None
+    assert users.sort("user_id")["user_onehot_feat0"].to_list() == [3, None, None, None]
+    assert users.sort("user_id")["user_active_degree"].to_list() == ["full_active", "low", None, None]
