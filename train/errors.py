@@ -21,7 +21,8 @@ class Preempted(Exception):
 
 
 def report(line: str) -> None:
-    """Prints an error to standard error; of the ranks of a host that make the same mistake, once."""
+    """Prints an error to standard error, in one line; of the ranks of a host that make the same mistake, once."""
+    line = line.replace("\n", "\\n")  # the name of a file may hold one
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if file and _told_by_first_rank(Path(file), line):
         return

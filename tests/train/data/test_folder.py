@@ -204,6 +204,16 @@ def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
         read(tmp_path / "log")
 
 
+@pytest.mark.tried("logs", "a broken file whose name holds a line break", "refused in one line")
+def test_a_name_with_a_line_break_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (put(tmp_path / "log" / "a.parquet", 1).parent / "b\nc.parquet").write_bytes(b"no Parquet")
+    (tmp_path / "spec.py").write_text(SPEC_FILE)
+    arguments = ["--data", str(tmp_path / "log"), "--spec", str(tmp_path / "spec.py"), "--out", str(tmp_path / "out")]
+    assert main(["prepare", "log", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert r"log/b\nc.parquet: " in error and error.count("\n") == 1
+
+
 COLUMNS = [
     ("ch=0 and ch=12", ["ch=0", "ch=12"], [0, 12]),
     ("ch=1 and ch=x y (escaped)", ["ch=1", "ch=x%20y"], ["1", "x y"]),
