@@ -5,6 +5,7 @@ COUNT logs from SEED on; `make fuzz` takes 10,000. A failure says its seed: `mak
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +106,4 @@ def test_random_logs(tmp_path: Path) -> None:
             check(seed, tmp_path / str(seed))
         except Exception as error:
             raise AssertionError(f"SEED={seed}: {type(error).__name__}: {error}") from error
+        shutil.rmtree(tmp_path / str(seed))
