@@ -180,6 +180,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from coldrank.train.run_folder import RunFolder
     from coldrank.train.trainer import build, evaluate
 
+    check_folder("--run", args.run_folder)  # its summary.json is written
     if args.predictions is not None:
         check_file("--predictions", args.predictions)
     config = load(str(args.run_folder / "config.json"), args.set)

@@ -65,6 +65,12 @@ def test_a_link_in_a_circle_is_refused_first(
     assert "out: is a link that leads in a circle" in refused(command, tmp_path / "out", capfd)
 
 
+@pytest.mark.tried("configs and runs", "evaluate of a run folder that cannot be written", "refused before scoring")
+def test_a_read_only_run_is_refused_first(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "--run", "/proc", "--data", "none"]) == 2
+    assert "--run /proc: cannot write in /proc: " in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     "target",
     [

@@ -8,6 +8,7 @@ import polars as pl
 
 from coldrank.train.data.ids import as_column
 from coldrank.train.data.log import Column
+from coldrank.train.data.times import Unit, wanted_unit
 from coldrank.train.errors import UserError
 
 Kind = Literal["id", "time", "flag", "feature", "probability", "code", "birth", "day"]
@@ -22,7 +23,7 @@ class ColumnPlan:
     name: str
     kind: Kind
     source: Column
-    unit: str = "ms"
+    unit: Unit = "ms"
 
     def inputs(self) -> list[str]:
         """The columns that the source reads."""
@@ -55,7 +56,10 @@ def convert(plan: ColumnPlan, values: pl.Series, path: Path) -> pl.Series:
         if plan.kind == "time":
             _refuse(values, result.is_null(), where, "should not be empty")
             outside = (result < 0) | (result > _YEAR_2100_MS)
-            _refuse(values, outside, where, f"is outside 1970..2100; is the time unit really {plan.unit}?")
+            if outside.any():
+                first = values.filter(outside)[0]
+                hint = wanted_unit(float(first), plan.unit) if values.dtype.is_numeric() else ""
+                _refuse(values, outside, where, f"is outside 1970..2100; is the time unit really {plan.unit}?{hint}")
         return result
     if plan.kind == "day":
         if values.dtype not in (pl.Date, pl.Null):

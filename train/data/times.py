@@ -94,12 +94,34 @@ def time_doubts(time: NDArray[np.int64], unit: Unit | None, today: date) -> list
     return doubts
 
 
+def birth_doubts(birth: NDArray[np.int64], today: date) -> list[str]:
+    """The same of the known births of the events' items: of the first weeks of 1970, where seconds and unknowns (0) end up, or of
+    the future. Older ones may be right."""
+    old = birth[(birth >= 0) & (birth < _ms(date(1970, 3, 1)))]
+    doubts = []
+    if len(old):
+        doubts.append(f"{_events(len(old), len(birth))} of items born {_days(old, 1)}; {_remedy(old, None, today)}")
+    if late := int((birth >= _ms(today + timedelta(days=2))).sum()):
+        doubts.append(f"{_events(late, len(birth))} of items born in the future")
+    return doubts
+
+
+def wanted_unit(value: float, unit: Unit) -> str:
+    """In which other unit a number, outside 1970..2100 in its own, would be of 1990 to 2100; empty if in none."""
+    for other in _UNITS:
+        ms = value * 1000 / 1000 ** _UNITS.index(other)
+        if other != unit and _ms(date(_FIRST_YEAR, 1, 1)) <= ms < _ms(date(2100, 1, 1)):
+            return f" In {other!r} it would be of {as_date(int(ms) // DAY_MS)}."
+    return ""
+
+
 def _events(count: int, of: int) -> str:
     return f"{count:,} of {of:,} events {'is' if count == 1 else 'are'}"
 
 
 def _days(time: NDArray[np.int64], factor: int) -> str:
-    return f"{as_date(int(time.min()) * factor // DAY_MS)} to {as_date(int(time.max()) * factor // DAY_MS)}"
+    first, last = (as_date(int(t) * factor // DAY_MS) for t in (time.min(), time.max()))
+    return f"{first} to {last}"
 
 
 def _remedy(old: NDArray[np.int64], unit: Unit | None, today: date) -> str:

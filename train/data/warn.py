@@ -11,7 +11,7 @@ from coldrank.train.data.events import Events
 from coldrank.train.data.log import EventLog, expression
 from coldrank.train.data.samples import Samples
 from coldrank.train.data.split import SPLITS, TEST, TRAIN, VALID
-from coldrank.train.data.times import DAY_MS, time_doubts, today
+from coldrank.train.data.times import DAY_MS, birth_doubts, time_doubts, today
 from coldrank.train.metrics import CohortConfig, cohort_masks
 
 # Below these a table is taken for one of other ids, or for a part of one.
@@ -24,6 +24,8 @@ def about_times(log: EventLog, events: Events) -> Iterator[str]:
     where = f"column {log.spec.time}" if isinstance(log.spec.time, str) else "time"
     for doubt in time_doubts(events.time, None if kind.is_temporal() else log.spec.time_unit, today()):
         yield f"{where}: {doubt}"
+    for doubt in birth_doubts(events.birth.drop_nulls().to_numpy(), today()):
+        yield f"item_birth (a datetime, or milliseconds): {doubt}"
     own = (events.time + round(log.spec.utc_offset_h * 3_600_000)) // DAY_MS
     if other := int((abs(events.day - own) > 1).sum()):
         yield f"day: {share(other, len(own))} of the events ({other:,}) are dated more than a day from their time"

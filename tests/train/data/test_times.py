@@ -221,3 +221,51 @@ def test_the_span_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
         main(["prepare", "kuairand", "--data", log, "--out", str(tmp_path / "out"), "--test-from", "2022-05-04"]) == 0
     )
     assert "\n2022-04-30 to 2022-05-05; days from 2022-05-04 on are test, 2 before valid\n" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor", "hint"),
+    [
+        pytest.param(
+            "s", 1, r"really s\? In 'ms' it would be of 2022-04-15\.$",
+            marks=pytest.mark.tried("logs", "milliseconds read as s", "refused, with the unit that makes sense"),
+        ),
+        pytest.param(
+            "ms", 1000, r"really ms\? In 'us' it would be of 2022-04-15\.$",
+            marks=pytest.mark.tried("logs", "microseconds read as ms", "refused, with the unit that makes sense"),
+        ),
+        ("us", 1_000_000, r"really us\? In 'ns' it would be of 2022-04-15\.$"),
+        ("ms", 1_000_000, r"really ms\? In 'ns' it would be of 2022-04-15\.$"),
+        ("ms", 1500, r"really ms\? In 'us' it would be of 2048-06-05\.$"),
+        ("ms", 4, r"really ms\?$"),
+    ],
+)  # fmt: skip
+def test_a_unit_that_is_too_coarse_is_named(unit: str, factor: int, hint: str, tmp_path: Path) -> None:
+    log = long_log(40).with_columns(pl.col("time") * factor)
+    with pytest.raises(UserError, match=rf"row 1: {START * factor} is outside 1970..2100; is the time unit {hint}"):
+        prepare_frame(log, tmp_path, dataclasses.replace(SPEC, time_unit=unit))
+
+
+@pytest.mark.parametrize(
+    ("birth", "told"),
+    [
+        pytest.param(
+            START // 1000, "400 of 400 events are of items born 1970-01-20 to 1970-01-20; multiplied by 1,000",
+            marks=pytest.mark.tried("logs", "item_birth in seconds", "warned, with what makes sense"),
+        ),
+        pytest.param(
+            0, "400 of 400 events are of items born 1970-01-01 to 1970-01-01; no other unit makes sense",
+            marks=pytest.mark.tried("logs", "item_birth of 0 where unknown", "warned"),
+        ),
+        (START * 1000, "400 of 400 events are of items born in the future"),
+        # Films of before 1970 may be right.
+        (-START // 10, ""),
+        (START, ""),
+    ],
+)  # fmt: skip
+def test_births_that_cannot_be_are_told(
+    birth: int, told: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    prepare_frame(long_log().with_columns(birth=pl.lit(birth, pl.Int64)), tmp_path)
+    warned = [line for line in capfd.readouterr().err.splitlines() if "item_birth" in line]
+    assert len(warned) == bool(told) and (not told or told in warned[0])
