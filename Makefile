@@ -4,6 +4,7 @@
 #   make test-kill                 30 kills of training on one and on two ranks; each run must end as one not killed
 #   make test-gpu                  the tests that a GPU has to pass (they have not been run on one yet)
 #   make fuzz [SEED=0] [COUNT=10000]  random logs and requests: the right answer, or a line that names the fault
+#   make test-lowest [TESTS=...]   the fast tests with the lowest versions that pyproject.toml allows, in .venv-lowest
 #   make check                      format, lint, types and the fast tests
 #   make inputs                     write docs/inputs.md, the table of what was tried, from the tests
 #   DEVICE=cpu|cuda                 the build of fbgemm; default: cuda where nvidia-smi answers
@@ -19,7 +20,7 @@ COUNT ?= 10000
 QUICK := runs/quickstart
 LOG := $(or $(DATA),runs/simulated)
 
-.PHONY: install test test-kill test-gpu fuzz check inputs quickstart
+.PHONY: install test test-lowest test-kill test-gpu fuzz check inputs quickstart
 
 install: $(STAMP)
 
@@ -44,6 +45,19 @@ quickstart: install
 
 test: install
 	$(BIN)/python -m pytest -n auto
+
+# The newest versions are those of `make install`. This environment is remade when pyproject.toml changes.
+TESTS ?= tests -m "not slow"
+LOWEST := .venv-lowest/installed-$(DEVICE)
+$(LOWEST): pyproject.toml packaging/lowest.py packaging/fbgemm-gpu-on-cpu/pyproject.toml
+	rm -rf .venv-lowest && $(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python packaging/lowest.py >.venv-lowest/constraints.txt
+	.venv-lowest/bin/python -m pip install --quiet --progress-bar off -c .venv-lowest/constraints.txt \
+	    torch==2.13.0 $(FBGEMM) -e '.[dev]'
+	touch $@
+
+test-lowest: $(LOWEST)
+	.venv-lowest/bin/python -m pytest -n auto $(TESTS)
 
 # One variant after the other; prints each start, how it was killed and what it left.
 test-kill: install

@@ -110,9 +110,9 @@ def test_layout_is_kuairands(tmp_path: Path) -> None:
 
 
 def test_signals_follow_from_play_time_and_dates_from_time(log: pl.DataFrame) -> None:
-    play, duration = log["play_time_ms"], log["duration_ms"]
-    assert (log["is_click"] == (play >= np.minimum(duration.to_numpy(), 7_000))).all()
-    assert (log["long_view"] == (play >= np.minimum(duration.to_numpy(), 18_000))).all()
+    play, duration = log["play_time_ms"].to_numpy(), log["duration_ms"].to_numpy()
+    assert (log["is_click"].to_numpy() == (play >= np.minimum(duration, 7_000))).all()
+    assert (log["long_view"].to_numpy() == (play >= np.minimum(duration, 18_000))).all()
     for row in log.head(50).iter_rows(named=True):
         local = datetime.fromtimestamp(row["time_ms"] / 1000, UTC) + timedelta(hours=8)
         assert (row["date"], row["hourmin"]) == (int(local.strftime("%Y%m%d")), local.hour * 100)
