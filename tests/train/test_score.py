@@ -199,3 +199,22 @@ def test_where_the_scores_go(artifact, tmp_path, capsys):
     assert "of which every file is read; give another place" in capsys.readouterr().err
     assert score_to(artifact, tmp_path / "none", tmp_path / "y.parquet") == 2
     assert "none: no such file or folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(content, message, marks=pytest.mark.tried("data folders", f"score: an input {what}", "named"))
+        for what, content, message in [
+            ("of 0 bytes", b"", "is empty: 0 bytes"),
+            ("that is text", b"user_id\n1\n", "is not Parquet: it begins with b'user'"),
+            ("cut off", b"PAR1 and then no more", "is cut off: 21 bytes, and no footer at their end"),
+        ]
+    ],
+)
+def test_a_damaged_input_is_named(artifact, tmp_path, capfd, content, message):
+    (tmp_path / "in.parquet").write_bytes(content)
+    command = ["score", "--artifact", artifact, "--input", tmp_path / "in.parquet", "--out", tmp_path / "out.parquet"]
+    assert main([str(word) for word in command]) == 2
+    assert f"coldrank score: {tmp_path / 'in.parquet'}: {message}\n" in capfd.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["in.parquet"]
