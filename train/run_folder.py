@@ -64,7 +64,8 @@ class RunFolder:
         """Of the run that the folder holds."""
         return load(str(self.path / "config.json"))
 
-    def _require_lock(self) -> None:
+    def require_lock(self) -> None:
+        """Raises UserError if another process writes here by now."""
         if self.lock:
             self.lock.check()
 
@@ -76,7 +77,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Removes what an earlier run left; config.json last, so that what a kill leaves is known for a run's."""
-        self._require_lock()
+        self.require_lock()
         make_folder(self.path)
         # Their names go first: nothing can go on any more from what is being removed.
         for step in steps(self.checkpoints):
@@ -92,14 +93,14 @@ class RunFolder:
 
     def start(self, config: RunConfig, diff: str) -> None:
         """Writes what the run is: the difference to its base first."""
-        self._require_lock()
+        self.require_lock()
         make_folder(self.path)
         write_atomic(self.path / "diff.txt", diff or "(equal to its base)\n")
         write_atomic(self.path / "config.json", json.dumps(to_dict(config), indent=1) + "\n")
 
     def describe(self, facts: dict[str, Any]) -> None:
         """Writes run.json: what the config does not tell, as data, size, speed, and whether the run is finished."""
-        self._require_lock()
+        self.require_lock()
         write_atomic(self.path / "run.json", json.dumps(facts, indent=1) + "\n")
 
     def tell_warm_start(self, report: str) -> None:
@@ -108,7 +109,7 @@ class RunFolder:
 
     def forget_after(self, step: int) -> None:
         """Drops the metrics later than the checkpoint of a step: a run that resumes writes them again."""
-        self._require_lock()
+        self.require_lock()
         before = [row for row in self._rows() if row["step"] <= step]
         # A stream writes these at the step of a checkpoint, after it.
         kept = [row for row in before if row["step"] < step or row["split"] not in (NEXT, BACK)]
@@ -134,7 +135,7 @@ class RunFolder:
 
     def log(self, rows: list[MetricRow]) -> None:
         """Appends rows to metrics.jsonl and TensorBoard."""
-        self._require_lock()
+        self.require_lock()
         with self.metrics.open("a") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
         self._draw(rows)
@@ -151,7 +152,7 @@ class RunFolder:
 
     def log_evaluation(self, rows: list[MetricRow]) -> None:
         """Writes an evaluation into metrics.jsonl, in place of an earlier one of the same step and split, and as summary."""
-        self._require_lock()
+        self.require_lock()
         step, split = rows[0]["step"], rows[0]["split"]
         before = self._rows()
         kept = [row for row in before if (row["step"], row["split"], row["period"]) != (step, split, None)]

@@ -162,6 +162,7 @@ class Stream:
         if not files or not self.run.ranks.is_first:
             return []
         frame = pl.concat([parquet.read(path) for path in files])
+        self.folder.require_lock()
         write_predictions(frame, self.folder.path / f"predictions-{NEXT}.parquet")
         found = metric_rows(frame, self.run.config, progress.step, NEXT)
         if self.run.config.two_tower is None:
@@ -201,6 +202,7 @@ class Stream:
         overlaps = last >= min(p["time_min"] for p in stage.partitions)
         frame = self._scored(stage.partitions, f"{NEXT} {stage.name}", After(last) if overlaps else None)
         if frame is not None:
+            self.folder.require_lock()
             write_predictions(frame, self._predictions(stage.name))
             rows = metric_rows(frame, self.run.config, progress.step, NEXT, stage.name)
             self.folder.log(

@@ -20,6 +20,7 @@ from coldrank.train.difference import difference
 from coldrank.train.dry_run import Checks
 from coldrank.train.errors import UserError
 from coldrank.train.json_files import read_object
+from coldrank.train.lock import Lock
 from coldrank.train.output import make_folder
 from coldrank.train.run_folder import RunFolder
 
@@ -93,8 +94,8 @@ def require_distinct(arms: Sequence[str], configs: Sequence[RunConfig]) -> None:
         names[config.name] = arm
 
 
-def run_all(jobs: Sequence[Job], data: DataFolder, *, at_once: int, fresh: bool, desc: str) -> list[str]:
-    """Runs the jobs that are not done, `at_once` side by side. Returns a line for each that failed: its folder and why.
+def run_all(jobs: Sequence[Job], data: DataFolder, lock: Lock, *, at_once: int, fresh: bool, desc: str) -> list[str]:
+    """lock: of the folder of all runs, held by the caller. Runs the jobs that are not done, `at_once` side by side. Returns a line for each that failed: its folder and why.
 
     Raises UserError, before any run starts, for one that could not begin or whose folder holds another run.
     """
@@ -110,7 +111,7 @@ def run_all(jobs: Sequence[Job], data: DataFolder, *, at_once: int, fresh: bool,
         ThreadPoolExecutor(at_once) as pool,
         tqdm(total=len(jobs), initial=len(jobs) - len(waiting), desc=desc, unit="run") as bar,
     ):
-        started = {pool.submit(_run, job, data.path, fresh): job for job in waiting}
+        started = {pool.submit(_run, job, data.path, lock, fresh): job for job in waiting}
         try:
             for future in as_completed(started):
                 job, code = started[future], future.result()
@@ -132,7 +133,8 @@ def refuse_ranks() -> None:
         )
 
 
-def _run(job: Job, data: Path, fresh: bool) -> int:
+def _run(job: Job, data: Path, lock: Lock, fresh: bool) -> int:
+    lock.check()
     threads = job.load().train.threads
     command = [sys.executable, "-m", "coldrank.train.main", "train", "--config", job.config]
     command += ["--data", str(data), "--out", str(job.out)]

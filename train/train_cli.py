@@ -123,8 +123,8 @@ def _train_arms(args: argparse.Namespace) -> None:
     refuse_ranks()
     require_distinct(arms, [job.load() for job in jobs[: len(arms)]])
     data = DataFolder.open(args.data)
-    with Lock(args.out):
-        failed = run_all(jobs, data, at_once=args.jobs, fresh=args.fresh, desc="runs")
+    with Lock(args.out) as lock:
+        failed = run_all(jobs, data, lock, at_once=args.jobs, fresh=args.fresh, desc="runs")
     if failed:
         raise UserError(f"{len(failed)} of {len(jobs)} runs failed; the first: {failed[0]}")
     tqdm.write(f"{args.out}: {len(jobs)} runs; now `coldrank compare {args.out} --out {args.out}-comparison`")
@@ -193,11 +193,10 @@ def _evaluate(args: argparse.Namespace) -> None:
             f"{args.run_folder}: was trained on split {args.split!r}; its metrics there are not those of new data"
         )
     with process_group() as ranks, held(args.run_folder, ranks) as lock:
-        run = build(config, data, ranks)
+        run, folder = build(config, data, ranks), RunFolder(args.run_folder, lock.lock)
         progress = checkpoint.load(checkpoints, run.state, {}, ranks)
-        rows = evaluate(run, args.split, progress.step, args.predictions)
+        rows = evaluate(run, args.split, progress.step, args.predictions, folder.require_lock)
         if ranks.is_first:
-            folder = RunFolder(args.run_folder, lock.lock)
             folder.log_evaluation(rows)
             folder.close()
             tqdm.write(f"\n{summary_table(rows)}")

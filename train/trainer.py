@@ -3,7 +3,7 @@
 import itertools
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -186,7 +186,7 @@ def _train(
     if isinstance(course, Stream):
         return course.summary(progress)
     split = config.data.evaluate
-    return evaluate(run, split, progress.step, folder.path / f"predictions-{split}.parquet")
+    return evaluate(run, split, progress.step, folder.path / f"predictions-{split}.parquet", folder.require_lock)
 
 
 def facts(run: Run, course: Passes | Stream, progress: Progress, *, finished: bool) -> dict[str, Any]:
@@ -241,11 +241,14 @@ def _end(course: Passes | Stream, config: RunConfig, progress: Progress) -> int:
     return progress.step + course.steps - course.steps_before(progress)
 
 
-def evaluate(run: Run, split: str, step: int, predictions: Path | None) -> list[MetricRow]:
+def evaluate(
+    run: Run, split: str, step: int, predictions: Path | None, before_writing: Callable[[], None] = lambda: None
+) -> list[MetricRow]:
     """Scores a split; writes the predictions if a path is given. No rows on ranks other than the first."""
     frame = predict(run.model, run.make, run.data, split, run.config, run.ranks)
     if frame is None:
         return []
+    before_writing()
     if predictions is not None:
         write_predictions(frame, predictions)
     return metric_rows(frame, run.config, step, split) + retrieval_rows(frame, run.config, run.data, step, split)

@@ -22,6 +22,7 @@ from coldrank.train.data.batches import DataFolder
 from coldrank.train.dry_run import Checks
 from coldrank.train.errors import UserError
 from coldrank.train.json_files import ROW_FIELDS, read_rows
+from coldrank.train.lock import Lock
 from coldrank.train.metrics import CohortConfig, cohort_masks
 from coldrank.train.sweep import Job, require_distinct, run_all
 
@@ -85,8 +86,8 @@ class Search:
     at_once: int
 
 
-def tune(search: Search, arm: str, data: DataFolder, out: Path) -> dict[str, Any]:
-    """Searches one arm in `out/ARM/`; a search that was cut off goes on. Returns the best trial, and all with their values.
+def tune(search: Search, arm: str, data: DataFolder, out: Path, lock: Lock) -> dict[str, Any]:
+    """Searches one arm in `out/ARM/`; a search that was cut off goes on. lock: of `out`. Returns the best trial, and all with their values.
 
     Raises UserError when every trial failed.
     """
@@ -104,7 +105,9 @@ def tune(search: Search, arm: str, data: DataFolder, out: Path) -> dict[str, Any
             n: _jobs(search, arm, _overrides(_trial(study, search, n), search), folder / f"trial-{n}") for n in numbers
         }
         every = [job for of_trial in jobs.values() for job in of_trial]
-        run_all(every, data, at_once=search.at_once, fresh=False, desc=f"{arm}: trials {numbers[0]}-{numbers[-1]}")
+        run_all(
+            every, data, lock, at_once=search.at_once, fresh=False, desc=f"{arm}: trials {numbers[0]}-{numbers[-1]}"
+        )
         for number, of_trial in jobs.items():
             values = [_value(job.out, search) for job in of_trial]
             known = [v for v in values if v is not None]

@@ -13,6 +13,7 @@ from coldrank.train.train_cli import add_data, add_jobs, add_set
 
 if TYPE_CHECKING:
     from coldrank.train.data.batches import DataFolder
+    from coldrank.train.lock import Lock
     from coldrank.train.tune import Search
 
 
@@ -79,17 +80,17 @@ def _tune(args: argparse.Namespace) -> None:
     arms = [arm for arm in args.arms.split(",") if arm]
     data = DataFolder.open(args.data)
     refuse_ranks()
-    with Lock(args.out):
+    with Lock(args.out) as lock:
         check_search(search, arms, data)
-        _tune_held(args, search, arms, data)
+        _tune_held(args, search, arms, data, lock)
 
 
-def _tune_held(args: argparse.Namespace, search: "Search", arms: list[str], data: "DataFolder") -> None:
+def _tune_held(args: argparse.Namespace, search: "Search", arms: list[str], data: "DataFolder", lock: "Lock") -> None:
     """The search of every arm, and its result."""
     from coldrank.train.output import write_atomic
     from coldrank.train.tune import tune
 
-    found = {arm: tune(search, arm, data, args.out) for arm in arms}
+    found = {arm: tune(search, arm, data, args.out, lock) for arm in arms}
     settings: dict[str, Any] = {
         "tasks": list(search.tasks),
         "cohort": search.cohort,
@@ -97,6 +98,7 @@ def _tune_held(args: argparse.Namespace, search: "Search", arms: list[str], data
         "set": args.set,
     }
     settings |= {"trials": search.trials, "seeds": search.seeds, "sampler": search.sampler}
+    lock.check()
     write_atomic(args.out / "tuned.json", json.dumps({"format": 1, **settings, "arms": found}, indent=1) + "\n")
     table = _table(found)
     write_atomic(args.out / "tuned.md", f"# Search\n\nMean AUC on `valid`, percent.\n\n{table}\n")

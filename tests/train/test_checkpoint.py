@@ -14,6 +14,7 @@ from tiny import sample_base
 from coldrank.configs import base as arms
 from coldrank.train import checkpoint
 from coldrank.train.errors import Preempted, UserError
+from coldrank.train.evaluate import predict
 from coldrank.train.lock import Holder
 from coldrank.train.recent import Recent
 from coldrank.train.run_folder import RunFolder
@@ -199,3 +200,17 @@ def test_who_has_lost_the_lock_writes_no_more(data, ranks, tmp_path, monkeypatch
     assert [p.name for p in (tmp_path / "run/checkpoints").glob("step-?")] == ["step-3"], "no step-6"
     assert len(os.listdir(tmp_path / "run/lock")) == 1, "the other's lock stays"
     assert not (tmp_path / "run/summary.json").exists()
+
+
+def test_who_has_lost_the_lock_in_the_evaluation_leaves_the_predictions_alone(data, ranks, tmp_path, monkeypatch):
+    config = replace(sample_base(), train=replace(sample_base().train, steps=2))
+
+    def taken_over(*arguments):
+        (held,) = (tmp_path / "run/lock").iterdir()
+        held.unlink()
+        return predict(*arguments)
+
+    monkeypatch.setattr("coldrank.train.trainer.predict", taken_over)
+    with pytest.raises(UserError, match=r"has lost its lock \(it was removed\) and writes no more"):
+        train(config, data, tmp_path / "run", ranks, fresh=False, diff="")
+    assert not list((tmp_path / "run").glob("predictions*")) and not (tmp_path / "run/summary.json").exists()

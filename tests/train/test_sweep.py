@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 from samples import write_samples
 
+from coldrank.train.data.batches import DataFolder
 from coldrank.train.errors import UserError
+from coldrank.train.lock import Lock
 from coldrank.train.main import main
+from coldrank.train.sweep import Job, run_all
 from coldrank.train.tune import Field
 
 ARMS = """
@@ -237,3 +240,13 @@ def test_no_sweep_inside_a_job_of_many_ranks(monkeypatch: pytest.MonkeyPatch, ca
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert _train("--arms", "base", "--out", "never") == 2
     assert "one arm at a time" in capfd.readouterr().err
+
+
+def test_a_sweep_that_has_lost_its_lock_starts_no_run(place: Path):
+    out = place / "lost"
+    job = Job(config="my_arms:base", overrides=(), out=out / "base-1")
+    with Lock(out) as lock:
+        lock.mine.unlink()
+        with pytest.raises(UserError, match="has lost its lock"):
+            run_all([job], DataFolder.open(place / "data"), lock, at_once=1, fresh=False, desc="runs")
+    assert not job.log.exists() and not job.out.exists()
