@@ -27,6 +27,7 @@ from coldrank.train.export.aoti import by_user, load_package
 from coldrank.train.export.digests import verify
 from coldrank.train.export.parity import Serve, request_of
 from coldrank.train.export.structure import load_script
+from coldrank.train.json_files import read_object
 from coldrank.train.output import check_new, put_file, real_path, write_atomic
 from coldrank.train.parquet import opened, schema
 
@@ -149,7 +150,7 @@ def _stamp(source: Path) -> list[int]:
 def _begin(parts: Path, what: dict[str, Any]) -> int:
     """How many parts are done already: those of the same model and input; others are removed."""
     told = parts / "what.json"
-    if told.exists() and json.loads(told.read_text()) != json.loads(json.dumps(what)):
+    if told.exists() and read_object(told) != json.loads(json.dumps(what)):
         tqdm.write(f"{parts}: is of another model or input; starts over")
         shutil.rmtree(parts)
     parts.mkdir(parents=True, exist_ok=True)
