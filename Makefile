@@ -5,6 +5,8 @@
 #   make test-gpu                  the tests that a GPU has to pass (they have not been run on one yet)
 #   make fuzz [SEED=0] [COUNT=10000]  random logs and requests: the right answer, or a line that names the fault
 #   make test-lowest [TESTS=...]   the fast tests with the lowest versions that pyproject.toml allows, in .venv-lowest
+#   make mutants [SEED=1] [COUNT=150] [ONLY=train/compare/] [AGAIN=1]  small faults put into the core, one at a time: which does no test
+#                                   see? Goes on where it was cut off; AGAIN runs those again that survived
 #   make check                      format, lint, types and the fast tests
 #   make inputs                     write docs/inputs.md, the table of what was tried, from the tests
 #   DEVICE=cpu|cuda                 the build of fbgemm; default: cuda where nvidia-smi answers
@@ -15,12 +17,10 @@ FBGEMM := $(if $(filter cuda,$(DEVICE)),fbgemm-gpu==1.8.0,./packaging/fbgemm-gpu
 STAMP := .venv/installed-$(DEVICE)
 OTHER := .venv/installed-$(if $(filter cuda,$(DEVICE)),cpu,cuda)
 DATA ?=
-SEED ?= 0
-COUNT ?= 10000
 QUICK := runs/quickstart
 LOG := $(or $(DATA),runs/simulated)
 
-.PHONY: install test test-lowest test-kill test-gpu fuzz check inputs quickstart
+.PHONY: install test test-lowest test-kill test-gpu fuzz check mutants inputs quickstart
 
 install: $(STAMP)
 
@@ -72,13 +72,17 @@ test-gpu:
 	$(BIN)/python -m pytest tests/train/test_stepping.py tests/train/test_checkpoint.py tests/train/test_trainer.py
 
 fuzz: install
-	SEED=$(SEED) COUNT=$(COUNT) $(BIN)/python -m pytest tests/fuzz
+	SEED=$(or $(SEED),0) COUNT=$(or $(COUNT),10000) $(BIN)/python -m pytest tests/fuzz
 
 check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n auto -m "not slow"
+
+mutants: install
+	$(BIN)/python -c "import cosmic_ray" 2>/dev/null || $(BIN)/python -m pip install --quiet --progress-bar off -e '.[mutation]'
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutation/mutants.py --seed $(or $(SEED),1) --count $(or $(COUNT),150) --only "$(ONLY)" $(if $(AGAIN),--again)
 
 inputs: install
 	$(BIN)/python -m pytest --collect-only -qq --write-inputs docs/inputs.md >/dev/null
