@@ -87,5 +87,5 @@ def compared(*folders: Path, baseline: str | None = None, allowed: Sequence[str]
 def run_command(*arguments: str | Path) -> None:
     parser = argparse.ArgumentParser()
     add_compare(parser.add_subparsers())
-    args = parser.parse_args(["compare", *map(str, arguments), "--resamples", "20"])
+    args = parser.parse_args(["compare", "--resamples", "20", *map(str, arguments)])
     args.run(args)

@@ -15,9 +15,9 @@ SPEC = importlib.util.spec_from_file_location("flops", PATH)
 flops = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(flops)
 
-T, L, PC = 2, 6, 4
-STATIC = 4 + 8 + 4 + 4 + 4 + 4 + 3  # embeddings of user, item, tags, two counts and the gap; three numbers
-SEQUENCE = 8 + 4
+T, L, PC = 2, 6, 28
+STATIC = 4 + 8 + 12 + 16 + 16 + 20 + 3  # embeddings of user, item, tags, two counts and the gap; three numbers
+SEQUENCE = 8 + 24
 
 
 def by_hand(config: RunConfig) -> tuple[int, int]:
@@ -44,7 +44,7 @@ def by_hand(config: RunConfig) -> tuple[int, int]:
 @pytest.mark.parametrize("arm", [lambda c: c, parts.poso_mha, parts.poso_mmoe, parts.poso_mlp, parts.poso])
 def test_counts_equal_those_by_hand(arm):
     config = arm(sample_base())
-    config = replace(config, model=replace(config.model, expert_hidden=(16, 8), tower_hidden=(6,)))
+    config = replace(config, model=replace(config.model, expert_hidden=(16, 8), tower_hidden=(9,)))
     assert flops.measure(config) == by_hand(config)
 
 

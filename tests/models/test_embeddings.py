@@ -38,8 +38,8 @@ def test_embeddings_equal_plain_indexing(case):
     _, encoder, stage, batch, raw = case
     weight = {n: b.weight for n, b in stage.ebc.embedding_bags.items()}
     embedded = stage(batch)
-    assert embedded.static.shape == (37, stage.static_dim) and embedded.pc.shape == (37, 4)
-    assert embedded.sequences["history"].shape == (37, 6, 8 + 4)
+    assert embedded.static.shape == (37, stage.static_dim) and embedded.pc.shape == (37, 28)
+    assert embedded.sequences["history"].shape == (37, 6, 8 + 24)
     tensors = as_tensors(raw)
     for b in range(37):
         values, offsets = raw["item_tags"]
@@ -47,7 +47,7 @@ def test_embeddings_equal_plain_indexing(case):
         expected = [
             weight["user"][rows(encoder, "user", raw["user_id"][b : b + 1])[0]],
             weight["item"][raw["item_id"][b]],
-            tags.mean(0) if len(tags) else torch.zeros(4),
+            tags.mean(0) if len(tags) else torch.zeros(12),
             *(
                 weight[f"{c}_views_bucket"][encoder.buckets[f"{c}_views_bucket"](tensors[f"{c}_views"])[b]]
                 for c in ("user", "item")
@@ -107,9 +107,9 @@ def test_the_rows_of_several_hashes_are_summed_before_the_mean_of_many_values(ca
         expected = [
             summed["user"](raw["user_id"][b : b + 1])[0],
             summed["item"](raw["item_id"][b : b + 1])[0],
-            own.mean(0) if len(own) else torch.zeros(4),
+            own.mean(0) if len(own) else torch.zeros(12),
         ]
-        torch.testing.assert_close(embedded.static[b, : 4 + 8 + 4], torch.cat(expected))
+        torch.testing.assert_close(embedded.static[b, : 4 + 8 + 12], torch.cat(expected))
         low, high = ends[b], ends[b + 1]
         assert batch.sequence_lengths[0, b] == high - low
         torch.testing.assert_close(embedded.sequences["history"][b, : high - low, :8], summed["item"](items[low:high]))

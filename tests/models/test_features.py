@@ -25,12 +25,12 @@ def test_declaration_yields_tables_keys_and_slots():
     }
     assert by_name["hist_signals"].rows == 9  # 3 states of 2 signals
     assert by_name["user_gap_h"].rows == 5  # missing, and 4 quantile buckets
-    assert by_name["pc"].rows == 8  # missing, below the first of 6 edges, then one per edge
+    assert by_name["pc"].rows == 7  # missing, below the first of 5 edges, then one per edge
     assert [f.name for f in features.by_table["item"]] == ["item_id", "hist_item_id"]
     assert [f.name for f in features.numbers] == ["user_views", "item_views", "rate_user_long_view"]
     assert features.sequences["history"][0].keys == tuple(f"hist_item_id.{i}" for i in range(6))
     assert [c.name for c in features.inputs].count("user_views") == 1
-    assert Input("item_id", "int", default=0, low=0, high=63) in features.inputs
+    assert Input("item_id", "int", default=0, low=0, high=71) in features.inputs
     assert Input("hist_like", "int", is_list=True, low=-1, high=1) in features.inputs
 
 
@@ -51,6 +51,17 @@ def test_tables_without_a_feature_are_left_out():
         (replace(ITEM, kind="number", table="", role="pc"), "is embedded"),
         (replace(HISTORY, length=0), "length >= 1"),
         (replace(HISTORY, many=True), "many is for"),
+        (replace(ITEM, many=True, role="pc"), "many is for"),
+        (replace(ITEM, many=True, kind="number", table=""), "many is for"),
+        (replace(ITEM, salted=True), "salted is for ids of a hashed table"),
+        (replace(ITEM, kind="number"), "table='item': only kind 'id' names a table"),
+        (replace(ITEM, kind="bucket", table="", dim=2, buckets=1), "needs edges, or buckets >= 2"),
+        (replace(ITEM, kind="bucket", table="", dim=2, edges=(1.0, 1.0)), "must ascend"),
+        (replace(HISTORY, sequence=""), "length >= 1 and sequence"),
+        (replace(HISTORY, kind="bucket", table="", dim=2, edges=(1.0,)), "a sequence holds ids or signals"),
+        (replace(HISTORY, kind="signals", table="", dim=0, columns=("a",)), "needs the width"),
+        (replace(ITEM, kind="signals", table="", dim=2, columns=("a",)), "signals need role 'sequence' and columns"),
+        (replace(ITEM, sequence="history"), "are for role 'sequence'"),
         (replace(HISTORY, kind="signals", table="", dim=2), "signals need"),
         (replace(ITEM, columns=("a",)), "columns are for"),
         (replace(ITEM, length=4), "are for role 'sequence'"),
@@ -58,7 +69,74 @@ def test_tables_without_a_feature_are_left_out():
 )
 def test_impossible_declarations_are_refused(changed: Feature, message: str):
     with pytest.raises(ValueError, match=message):
-        FeatureSet([changed], [TABLE])
+        FeatureSet([changed], [replace(TABLE, mapping="vocabulary" if changed.salted else "hash")])
+
+
+SIGNALS = Feature(name="likes", role="sequence", kind="signals", columns=("a",), dim=2, sequence="h", length=5)
+BUCKET = Feature(name="age", role="context", kind="bucket", buckets=2, dim=3)
+
+
+@pytest.mark.parametrize(
+    ("feature", "rows"),
+    [
+        (BUCKET, 3),  # missing, and two quantile buckets
+        (replace(BUCKET, buckets=7), 8),
+        (replace(BUCKET, buckets=0, edges=(1.0,)), 3),  # missing, below and from the edge on
+        (replace(BUCKET, buckets=0, edges=(1.0, 2.0, 5.0), init=0.5), 5),
+        (SIGNALS, 3),
+        (replace(SIGNALS, columns=("a", "b", "c"), init=0.25), 27),
+    ],
+)
+def test_buckets_and_signals_own_a_table(feature: Feature, rows: int):
+    features = FeatureSet([ITEM, feature], [TABLE])
+    wanted = Table(name=feature.name, rows=rows, dim=feature.dim, mapping="identity", init=feature.init)
+    assert features.table(feature.name) == wanted and features.tables == (TABLE, wanted)
+    assert features.dim(feature) == feature.dim and features.dim(ITEM) == 4
+    assert wanted.reads == 1 and replace(TABLE, mapping="multi_hash", hashes=3).reads == 3
+
+
+def test_what_is_just_possible_is_taken():
+    for mapping in ("hash", "multi_hash"):
+        FeatureSet([replace(ITEM, salted=True)], [replace(TABLE, mapping=mapping)])
+    for mapping in ("growing", "managed"):
+        FeatureSet([ITEM], [replace(TABLE, mapping=mapping, rows=2)])
+    FeatureSet([ITEM], [replace(TABLE, mapping="managed", eviction="lfu")])
+    FeatureSet([ITEM, HISTORY], [replace(TABLE, mapping="vocabulary", min_count=3)])
+    FeatureSet([replace(ITEM, many=True, role="context"), replace(HISTORY, length=1)], [TABLE])
+    FeatureSet([ITEM, Feature(name="age", role="pc", kind="bucket", buckets=2, dim=3)], [TABLE])
+    FeatureSet([ITEM, Feature(name="n", role="user", kind="number"), SIGNALS], [TABLE])
+
+
+def test_raw_columns_say_what_they_hold():
+    identity, hashed = replace(TABLE, mapping="identity"), Table(name="user", rows=9, dim=2)
+    user = Feature(name="user", column="user_id", role="user", kind="id", table="user", default=-7)
+    number = Feature(name="x", role="context", kind="number")
+    tags = replace(ITEM, name="tags", many=True, default=5)
+    features = FeatureSet([user, ITEM, tags, HISTORY, SIGNALS, BUCKET, number], [identity, hashed])
+    assert features.inputs == (
+        Input("user_id", "int", default=-7),
+        Input("item_id", "int", default=0, low=0, high=7),
+        Input("tags", "int", is_list=True, low=0, high=7),
+        Input("hist", "int", is_list=True, low=0, high=7),
+        Input("a", "int", is_list=True, low=-1, high=1),
+        Input("age", "float"),
+        Input("x", "float"),
+    )
+    assert features.sparse == (user, ITEM, tags, HISTORY, SIGNALS, BUCKET) and features.numbers == (number,)
+    assert features.sequences == {"history": (HISTORY,), "h": (SIGNALS,)}
+    assert [f.keys for f in (user, HISTORY, number)] == [("user",), ("hist.0", "hist.1", "hist.2"), ()]
+    assert [f.table_name for f in (user, BUCKET, number)] == ["user", "age", ""]
+    assert [f.is_list for f in (user, tags, HISTORY)] == [False, True, True]
+
+
+def test_slots_of_one_transform_lie_together():
+    numbers = [
+        Feature(name=f"{transform}{i}", role="user", kind="number", transform=transform)
+        for i in range(2)
+        for transform in ("none", "logit", "log1p")
+    ]
+    order = [f.name for f in FeatureSet([ITEM, *numbers], [TABLE]).numbers]
+    assert order == ["log1p0", "log1p1", "logit0", "logit1", "none0", "none1"]
 
 
 def test_what_a_set_of_features_needs():
@@ -77,6 +155,9 @@ def test_what_a_set_of_features_needs():
         (replace(TABLE, mapping="multi_hash", hashes=1), "table 'item': hashes=1: must be 2 or more"),
         (replace(TABLE, mapping="growing", rows=1), "table 'item': rows=1: row 0 is for unknown ids"),
         (replace(TABLE, mapping="growing", min_count=2), "min_count=2 is for mapping 'vocabulary'"),
+        (replace(TABLE, mapping="managed", rows=1), "table 'item': rows=1: row 0 is for unknown ids"),
+        (replace(TABLE, mapping="managed", min_count=3), "min_count=3 is for .*; a managed table"),
+        (replace(TABLE, mapping="growing", eviction="lfu"), "eviction='lfu' is for mapping 'managed'"),
     ],
 )
 def test_impossible_tables_are_refused(table: Table, message: str):
@@ -87,6 +168,10 @@ def test_impossible_tables_are_refused(table: Table, message: str):
 def test_names_are_unique():
     with pytest.raises(ValueError, match="feature declared twice: item_id"):
         FeatureSet([ITEM, ITEM], [TABLE])
+    with pytest.raises(ValueError, match="table declared twice: item"):
+        FeatureSet([ITEM], [TABLE, replace(TABLE, rows=9)])
+    with pytest.raises(ValueError, match="name 'keys' is taken"):
+        FeatureSet([replace(ITEM, name="keys")], [TABLE])
     with pytest.raises(ValueError, match="name 'items' is taken"):
         FeatureSet([replace(ITEM, table="items")], [replace(TABLE, name="items")])
     with pytest.raises(ValueError, match="table declared twice: hist_signals"):

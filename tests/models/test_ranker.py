@@ -12,15 +12,16 @@ from tiny import sample_base
 from torch import Tensor
 
 from coldrank.models.embeddings import Embedded, EmbeddingStage
-from coldrank.models.features import FeatureSet
+from coldrank.models.features import Feature, FeatureSet
 from coldrank.models.ranker import Ranker, RankerConfig
 
 CONFIG = sample_base()
-FEATURES = FeatureSet(CONFIG.features, CONFIG.tables)
+RECENT = Feature(name="recent_item_id", role="sequence", kind="id", table="item", sequence="recent", length=4)
+FEATURES = FeatureSet((*CONFIG.features, RECENT), CONFIG.tables)
 STAGE = EmbeddingStage(FEATURES, device=torch.device("meta"))
 DENSE = len(FEATURES.numbers)
 LENGTH = STAGE.sequence_lengths["history"]
-LENGTHS = torch.tensor([[0, LENGTH, 1, 3, 2]])
+LENGTHS = torch.tensor([[0, LENGTH, 1, 3, 2], [4, 0, 2, 1, 3]])
 B = LENGTHS.shape[1]
 POSO = {"poso_mha": True, "poso_mmoe": True, "poso_mlp": True}
 
@@ -44,8 +45,9 @@ def randomized(**changes: object) -> Ranker:
 def inputs() -> tuple[Embedded, Tensor, Tensor]:
     torch.manual_seed(1)
     sequence = torch.randn(B, LENGTH, STAGE.sequence_dims["history"]).double()
+    recent = torch.randn(B, 4, STAGE.sequence_dims["recent"]).double()
     static, pc = torch.randn(B, STAGE.static_dim).double(), torch.randn(B, STAGE.pc_dim).double()
-    return Embedded(static, {"history": sequence}, pc), torch.randn(B, DENSE).double(), LENGTHS
+    return Embedded(static, {"history": sequence, "recent": recent}, pc), torch.randn(B, DENSE).double(), LENGTHS
 
 
 def gate(weights: dict[str, Tensor], name: str, pc: Tensor, width: int, scale: float) -> Tensor:
@@ -56,9 +58,9 @@ def gate(weights: dict[str, Tensor], name: str, pc: Tensor, width: int, scale: f
     return scale * torch.sigmoid(weights[f"{name}.output.weight"] @ hidden + weights[f"{name}.output.bias"])
 
 
-def attention(w: dict[str, Tensor], m: RankerConfig, static: Tensor, sequence: Tensor, pc: Tensor) -> Tensor:
+def attention(w: dict[str, Tensor], m: RankerConfig, name: str, static: Tensor, sequence: Tensor, pc: Tensor) -> Tensor:
     """softmax(q_h . (g^k * K x) / sqrt(d)) over the sample's own positions, times sum_n g_hn V_hn x, of one sample."""
-    at, d, folds = "attention.history", m.head_dim, m.mha_folds if m.poso_mha else 1
+    at, d, folds = f"attention.{name}", m.head_dim, m.mha_folds if m.poso_mha else 1
     key_gate = gate(w, f"{at}.key_gate", pc, m.heads * d, m.gate_scale).view(m.heads, d)
     value_gate = gate(w, f"{at}.value_gate", pc, m.heads * folds, m.gate_scale).view(m.heads, folds)
     queries = (w[f"{at}.query.weight"] @ static).view(m.heads, d)
@@ -102,10 +104,13 @@ def naive(model: Ranker, m: RankerConfig, embedded: Embedded, dense: Tensor, len
     for b in range(B):
         static = torch.cat([embedded.static[b], dense[b]])
         pc = {"feature": embedded.pc[b], "static": static, "constant": torch.ones(1).double()}[m.pc]
-        sequence = embedded.sequences["history"][b, : lengths[0, b]]
-        if m.positions:
-            sequence = sequence + w["positions.history"][: lengths[0, b]]
-        x = torch.cat([static, attention(w, m, static, sequence, pc)])
+        read = []
+        for name, of_samples in zip(("history", "recent"), lengths, strict=True):
+            sequence = embedded.sequences[name][b, : of_samples[b]]
+            if m.positions:
+                sequence = sequence + w[f"positions.{name}"][: of_samples[b]]
+            read.append(attention(w, m, name, static, sequence, pc))
+        x = torch.cat([static, *read])
         logits.append(torch.stack([tower(w, m, t, y, pc) for t, y in enumerate(mmoe(w, m, x, pc))]))
     return torch.stack(logits)
 
@@ -135,7 +140,7 @@ def test_logits_equal_the_composition_written_out(parts, positions, inputs):
 @pytest.mark.parametrize(
     ("switch", "added"),
     [
-        ("poso_mha", ("attention.history.key_gate.", "attention.history.value_gate.")),
+        ("poso_mha", tuple(f"attention.{s}.{k}_gate." for s in ("history", "recent") for k in ("key", "value"))),
         ("poso_mmoe", ("mmoe.gate.",)),
         ("poso_mlp", ("towers.gates.",)),
     ],
@@ -152,9 +157,9 @@ def test_a_switch_changes_its_part_alone(switch, added):
 def test_base_and_poso_start_from_the_same_plain_weights(positions, inputs):
     base, poso = ranker(positions=positions), ranker(positions=positions, **POSO)
     values = dict(poso.named_parameters())
-    folded = values.pop("attention.history.value")
     for name, value in base.named_parameters():
-        if name == "attention.history.value":
+        if name in ("attention.history.value", "attention.recent.value"):
+            folded = values.pop(name)
             torch.testing.assert_close(
                 folded.unflatten(2, (CONFIG.model.mha_folds, -1)).sum(2), value, atol=1e-6, rtol=0
             )
@@ -176,7 +181,8 @@ def test_an_empty_history_is_finite_and_reads_no_position(changes, inputs):
     embedded, dense, _ = inputs
     model = randomized(**changes, positions=True)
     sequence = embedded.sequences["history"].clone().requires_grad_()
-    logits = model(embedded._replace(sequences={"history": sequence}), dense, torch.zeros_like(LENGTHS))
+    sequences = embedded.sequences | {"history": sequence}
+    logits = model(embedded._replace(sequences=sequences), dense, torch.zeros_like(LENGTHS))
     logits.sum().backward()
     assert torch.isfinite(logits).all()
     assert not sequence.grad.any()

@@ -134,4 +134,4 @@ def test_what_the_towers_do_not_read_is_refused():
 
 def test_an_item_s_columns_are_named(batch_and_task):
     _, task = batch_and_task
-    assert task.ranker.item_columns == {"item_id": slice(0, 8), "item_tags": slice(8, 12)}
+    assert task.ranker.item_columns == {"item_id": slice(0, 8), "item_tags": slice(8, 20)}

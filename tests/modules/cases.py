@@ -19,7 +19,9 @@ from coldrank.modules import (
     Towers,
 )
 
-GATE = {"pc_dim": 3, "gate_hidden": 4}
+# No two sizes are equal where a module tells them apart.
+PC, LENGTH, SEQUENCE, FOLDS = 7, 6, 8, 4
+GATE = {"pc_dim": PC, "gate_hidden": 9}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -42,16 +44,16 @@ def task_inputs(batch: int) -> tuple[Tensor, ...]:
 
 def sequence_inputs(batch: int) -> tuple[Tensor, ...]:
     """The first sequence is empty, the second full, the others between."""
-    lengths = torch.arange(batch).remainder(4)
-    lengths[1:2] = 4
-    return torch.randn(batch, 5), torch.randn(batch, 4, 3), lengths
+    lengths = torch.arange(batch).remainder(LENGTH)
+    lengths[1:2] = LENGTH
+    return torch.randn(batch, 5), torch.randn(batch, LENGTH, SEQUENCE), lengths
 
 
 def attention_case(fold: str) -> Case:
-    sizes = {"query_dim": 5, "sequence_dim": 3, "heads": 2, "head_dim": 3}
+    sizes = {"query_dim": 5, "sequence_dim": SEQUENCE, "heads": 2, "head_dim": 3}
     return Case(
         plain=lambda: MultiheadAttention(**sizes),
-        poso=lambda: PosoMultiheadAttention(**sizes, **GATE, folds=3, fold=fold),  # type: ignore[arg-type]
+        poso=lambda: PosoMultiheadAttention(**sizes, **GATE, folds=FOLDS, fold=fold),  # type: ignore[arg-type]
         inputs=sequence_inputs,
         exact=fold == "none",
     )
@@ -60,7 +62,7 @@ def attention_case(fold: str) -> Case:
 CASES = {
     "linear": Case(plain=lambda: Linear(5, 4), poso=lambda: PosoLinear(5, 4, **GATE), inputs=x_inputs),
     "mlp": Case(plain=lambda: MLP(5, (4, 3)), poso=lambda: PosoMLP(5, (4, 3), **GATE), inputs=x_inputs),
-    "mmoe": Case(plain=lambda: MMoE(5, 3, (4, 2), 2), poso=lambda: PosoMMoE(5, 3, (4, 2), 2, **GATE), inputs=x_inputs),
+    "mmoe": Case(plain=lambda: MMoE(5, 3, (4, 6), 2), poso=lambda: PosoMMoE(5, 3, (4, 6), 2, **GATE), inputs=x_inputs),
     "mmoe, one expert": Case(
         plain=lambda: MMoE(5, 1, (4,), 1), poso=lambda: PosoMMoE(5, 1, (4,), 1, **GATE), inputs=x_inputs
     ),

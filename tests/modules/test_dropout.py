@@ -25,6 +25,7 @@ def test_numbers_are_dropped_with_the_probability_and_the_rest_is_scaled(p: floa
 def test_it_is_off_in_evaluation_and_at_0_and_the_seed_decides() -> None:
     x, drop = torch.randn(5, 3), Dropout(0.5)
     assert drop.eval()(x) is x and Dropout(0.0)(x) is x
+    assert Dropout(2**-18)(x) is x, "below half of what 16 bits can tell"
     drop.train()
     draws = []
     for seed in (1, 1, 2):
@@ -42,3 +43,9 @@ def test_scripted_vmapped_and_in_half_precision() -> None:
     assert (each == 0).any() and len({tuple(row) for row in each.tolist()}) > 10
     assert drop(x.bfloat16()).dtype == torch.bfloat16
     assert torch.equal(torch.jit.script(drop.eval())(x), x)
+
+
+def test_other_devices_take_torchs_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, calls = torch.ones(3, device="meta"), []
+    monkeypatch.setattr(torch, "dropout", lambda *given: calls.append(given) or given[0])
+    assert Dropout(0.3)(x) is x and calls == [(x, 0.3, True)]

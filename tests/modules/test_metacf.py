@@ -9,7 +9,7 @@ from coldrank.modules import MetaCF
 from coldrank.modules.metacf import logistic_steps
 
 LEARNERS = ("general", "linear", "neural")
-DIM, RATES = 3, (0.3, 0.1, 0.2)
+DIM, RATES = 2, (0.3, 0.1, 0.2)
 
 
 def events(users: int = 5, length: int = 4) -> tuple[Tensor, Tensor, Tensor]:

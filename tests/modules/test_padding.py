@@ -5,14 +5,14 @@ B batch, L sequence length.
 
 import pytest
 import torch
-from cases import double, randomize, sequence_inputs
+from cases import LENGTH, PC, double, randomize, sequence_inputs
 from test_edges import FOLDS, SIZES, modules
 from torch import Tensor, nn
 
 from coldrank.modules import MetaCF, MultiheadAttention
 from coldrank.modules.mwuf import mean_users
 
-B, L = 5, 4
+B, L = 7, LENGTH
 KINDS = ["plain", *FOLDS]
 
 
@@ -36,8 +36,8 @@ def derivatives(module: nn.Module, inputs: list[Tensor], lengths: Tensor, pc: Te
 def test_padding_does_not_reach_result_or_gradients(number, value):
     module = modules()[number]
     query, sequence, lengths = double(sequence_inputs(B))
-    assert lengths.tolist() == [0, 4, 2, 3, 0]
-    pc = torch.randn(B, 3).double()
+    assert lengths.tolist() == [0, 6, 2, 3, 4, 5, 0]
+    pc = torch.randn(B, PC).double()
     padded = (torch.arange(L) >= lengths[:, None]).unsqueeze(2)
     zeros, worst = sequence.masked_fill(padded, 0.0), sequence.masked_fill(padded, value)
     wanted, found = (derivatives(module, [query, x], lengths, pc) for x in (zeros, worst))
@@ -52,10 +52,10 @@ def test_padding_does_not_reach_result_or_gradients(number, value):
     ("lengths", "message"),
     [
         pytest.param(
-            [2, -1, 0], "lengths has -1 to 2: they must be in 0 to 4", marks=tried("a negative length", "refused")
+            [2, -1, 0], "lengths has -1 to 2: they must be in 0 to 6", marks=tried("a negative length", "refused")
         ),
         pytest.param(
-            [2, 5, 0], "lengths has 0 to 5: they must be in 0 to 4", marks=tried("a length past the list", "refused")
+            [2, 7, 0], "lengths has 0 to 7: they must be in 0 to 6", marks=tried("a length past the list", "refused")
         ),
         ([2, 1], r"lengths has shape \[2\]: it must be \[3\] whole numbers"),
         ([2.0, 1.0, 0.5], "whole numbers"),
@@ -69,7 +69,7 @@ def test_lengths_that_cannot_be_are_refused(lengths, message, scripted):
         made = torch.jit.script(module) if scripted else module
         for call in (made, *([] if scripted else [made.weights])):
             with pytest.raises(torch.jit.Error if scripted else ValueError, match=message):
-                call(query, sequence, torch.tensor(lengths), torch.randn(3, 3).double())
+                call(query, sequence, torch.tensor(lengths), torch.randn(3, PC).double())
 
 
 def test_no_samples_have_no_wrong_lengths():

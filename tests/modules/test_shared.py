@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cases import CASES, Case, double, randomize
+from cases import CASES, PC, Case, double, randomize
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -22,7 +22,7 @@ def test_neutral_gates_give_the_plain_module(case: Case) -> None:
     torch.manual_seed(1)
     poso = case.poso()
     assert torch.equal(after_plain, torch.rand(())), "gates and folds must not move the stream of the plain weights"
-    inputs, pc = case.inputs(7), torch.randn(7, 3)
+    inputs, pc = case.inputs(7), torch.randn(7, PC)
     difference = (plain(*inputs, pc) - poso(*inputs, pc)).abs().max()
     assert difference == 0 if case.exact else difference < 1e-6
 
@@ -33,7 +33,7 @@ def test_the_first_gradient_of_the_plain_weights_is_that_of_the_plain_module(cas
     plain = case.plain()
     torch.manual_seed(1)
     poso = case.poso()
-    inputs, pc = case.inputs(7), torch.randn(7, 3)
+    inputs, pc = case.inputs(7), torch.randn(7, PC)
     plain(*inputs, pc).square().sum().backward()
     poso(*inputs, pc).square().sum().backward()
     shared = {name: p for name, p in poso.named_parameters() if "gate" not in name or "task_gate" in name}
@@ -49,7 +49,7 @@ def test_the_first_gradient_of_the_plain_weights_is_that_of_the_plain_module(cas
 @pytest.mark.parametrize("batch", [0, 1, 7])
 def test_scripted_equals_eager(case: Case, batch: int) -> None:
     for module in (case.plain(), randomize(case.poso()).float()):
-        inputs, pc = case.inputs(batch), torch.randn(batch, 3)
+        inputs, pc = case.inputs(batch), torch.randn(batch, PC)
         expected = module(*inputs, pc)
         assert expected.shape[0] == batch and not expected.isnan().any()
         assert torch.equal(torch.jit.script(module)(*inputs, pc), expected)
@@ -58,7 +58,7 @@ def test_scripted_equals_eager(case: Case, batch: int) -> None:
 @cases
 def test_one_sample_equals_its_row_of_a_batch(case: Case) -> None:
     for module in (randomize(case.plain()), randomize(case.poso())):
-        inputs, pc = double(case.inputs(7)), torch.randn(7, 3).double()
+        inputs, pc = double(case.inputs(7)), torch.randn(7, PC).double()
         rows = [module(*(x[i : i + 1] for x in inputs), pc[i : i + 1]) for i in range(7)]
         torch.testing.assert_close(torch.cat(rows), module(*inputs, pc))
 
@@ -66,7 +66,7 @@ def test_one_sample_equals_its_row_of_a_batch(case: Case) -> None:
 @cases
 def test_gradients_match_finite_differences(case: Case) -> None:
     for module in (randomize(case.plain()), randomize(case.poso())):
-        floats, rest = _split(double((*case.inputs(3), torch.randn(3, 3))))
+        floats, rest = _split(double((*case.inputs(3), torch.randn(3, PC))))
         names, weights = zip(*module.named_parameters(), strict=True)
 
         def call(pc: Tensor, *tensors: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ def test_the_code_is_required_and_of_the_declared_width(case: Case) -> None:
     module, inputs = case.poso(), case.inputs(2)
     with pytest.raises(ValueError, match="pc is None"):
         module(*inputs)
-    with pytest.raises(ValueError, match=r"pc has shape \[2, 4\]: it must be \[batch, ..., 3\]"):
+    with pytest.raises(ValueError, match=r"pc has shape \[2, 4\]: it must be \[batch, ..., 7\]"):
         module(*inputs, torch.randn(2, 4))
     assert torch.equal(case.plain().eval()(*inputs).isnan().any(), torch.tensor(False)), "the plain module needs no pc"
 
@@ -96,7 +96,7 @@ def test_a_wrong_input_width_is_named(case: Case) -> None:
     module: nn.Module
     for module in (case.plain(), case.poso()):
         with pytest.raises(ValueError, match=rf"{name} has shape .*: it must be \[batch, ..., 5\]"):
-            module(torch.cat([first, first], -1), *rest, torch.randn(2, 3))
+            module(torch.cat([first, first], -1), *rest, torch.randn(2, PC))
 
 
 def _split(tensors: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Tensor]]:

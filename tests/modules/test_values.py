@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from cases import GATE, double, randomize, sequence_inputs
+from cases import FOLDS, GATE, PC, SEQUENCE, double, randomize, sequence_inputs
 from torch import Tensor, nn
 
 from coldrank.modules import (
@@ -24,7 +24,7 @@ from coldrank.modules import (
     Towers,
 )
 
-B = 4
+B = 9
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def seed() -> None:
 
 
 def code() -> Tensor:
-    return torch.randn(B, 3).double()
+    return torch.randn(B, PC).double()
 
 
 def naive_gate(gate: PersonalizedGate, pc: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ def naive_fc(layer: nn.Linear, x: Tensor) -> Tensor:
 
 
 def test_gate() -> None:
-    gate = PersonalizedGate(3, 6, hidden=4, scale=1.7)
+    gate = PersonalizedGate(PC, 6, hidden=4, scale=1.7)
     assert torch.equal(gate(code().float()), torch.full((B, 6), 0.85)), "a fresh gate is scale / 2"
     randomize(gate)
     pc = code()
@@ -80,9 +80,9 @@ def test_mlp_eq_11() -> None:
 @pytest.mark.parametrize("experts", [1, 3])
 def test_mmoe_eq_1_2_17_18(experts: int) -> None:
     x, pc = torch.randn(B, 5).double(), code()
-    for module in (MMoE(5, experts, (4, 2), tasks=2), PosoMMoE(5, experts, (4, 2), tasks=2, **GATE)):
+    for module in (MMoE(5, experts, (4, 6), tasks=2), PosoMMoE(5, experts, (4, 6), tasks=2, **GATE)):
         randomize(module)
-        expected = torch.zeros(B, 2, 2).double()
+        expected = torch.zeros(B, 2, 6).double()
         for b in range(B):
             pc_gate = naive_gate(module.gate, pc[b]) if isinstance(module, PosoMMoE) else torch.ones(experts)
             for t in range(2):
@@ -133,7 +133,7 @@ def naive_head(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 
 def test_attention_eq_12() -> None:
-    module = MultiheadAttention(query_dim=5, sequence_dim=3, heads=2, head_dim=3)
+    module = MultiheadAttention(query_dim=5, sequence_dim=SEQUENCE, heads=2, head_dim=3)
     randomize(module)
     query, sequence, lengths = double(sequence_inputs(B))
     for b in range(B):
@@ -145,11 +145,11 @@ def test_attention_eq_12() -> None:
         torch.testing.assert_close(module(query, sequence, lengths)[b], torch.cat(heads))
 
 
-@pytest.mark.parametrize("folds", [1, 3])
+@pytest.mark.parametrize("folds", [1, FOLDS])
 @pytest.mark.parametrize("fold", ["v", "none"])
 def test_attention_eq_14(fold: str, folds: int) -> None:
     """K, the N-fold V and their gated sum are formed for every position, as the equation has them."""
-    module = PosoMultiheadAttention(5, 3, 2, 3, **GATE, folds=folds, fold=fold)  # type: ignore[arg-type]
+    module = PosoMultiheadAttention(5, SEQUENCE, 2, 3, **GATE, folds=folds, fold=fold)  # type: ignore[arg-type]
     randomize(module)
     (query, sequence, lengths), pc = double(sequence_inputs(B)), code()
     for b in range(B):
@@ -168,15 +168,15 @@ def test_attention_eq_14(fold: str, folds: int) -> None:
 @pytest.mark.parametrize("fold", ["qkv", "kv"])
 def test_attention_eq_13(fold: str) -> None:
     """Each fold attends on its own; one row of Table 7 shares Q."""
-    module = PosoMultiheadAttention(5, 3, 2, 3, **GATE, folds=3, fold=fold)  # type: ignore[arg-type]
+    module = PosoMultiheadAttention(5, SEQUENCE, 2, 3, **GATE, folds=FOLDS, fold=fold)  # type: ignore[arg-type]
     randomize(module)
     (query, sequence, lengths), pc = double(sequence_inputs(B)), code()
     for b in range(B):
         x = sequence[b, : lengths[b]]
-        gates = naive_gate(module.value_gate, pc[b]).view(3, 2)
-        q = (module.query.weight @ query[b]).view(-1, 2, 3).expand(3, -1, -1)
+        gates = naive_gate(module.value_gate, pc[b]).view(FOLDS, 2)
+        q = (module.query.weight @ query[b]).view(-1, 2, 3).expand(FOLDS, -1, -1)
         expected = torch.zeros(2, 3).double()
-        for i in range(3):
+        for i in range(FOLDS):
             for h in range(2):
                 keys, values = x @ module.key[2 * i + h].T, x @ module.value[2 * i + h]
                 expected[h] += gates[i, h] * naive_head(q[i, h], keys, values)

@@ -137,14 +137,14 @@ def test_gates_by_bucket_are_the_gates_of_its_embedding(poso):
     assert figures["column"] == "user_views" and figures["is_code"]
     assert sum(b["rows"] for b in figures["buckets"]) == len(sample)
     starts = [b["from"] for b in figures["buckets"]]
-    assert starts == ["<1", *map(str, arms.AVC_EDGES[:6])]
+    assert starts == ["<1", *map(str, arms.AVC_EDGES[:5])]
     views = sample.raw["user_views"]
     assert figures["buckets"][1]["rows"] == int((views == 1).sum())
     row = int(np.flatnonzero(views == 1)[0])
     with torch.no_grad():
         code = task.embeddings(next(sample.batches(poso.make))[1]).pc[row : row + 1]
         towers = task.ranker.towers.gates[0](code).view(len(tasks), -1)
-        values = task.ranker.attention["history"].value_gate(code).view(2, 4)  # heads, folds
+        values = task.ranker.attention["history"].value_gate(code).view(5, 4)  # heads, folds
     by_name = {gate["name"]: gate for gate in figures["gates"]}
     assert set(by_name) == {"attention.history.value_gate", "attention.history.key_gate", "mmoe.gate", "towers.gates.0"}
     lines = by_name["towers.gates.0"]["panels"][0]["lines"]

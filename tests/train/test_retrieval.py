@@ -11,7 +11,7 @@ CONFIG = RetrievalConfig(ks=(1, 3), batch=16, users=4, cold=(2, 9), most=1000)
 
 @pytest.fixture
 def period(tmp_path):
-    """40 rows in order of time of 7 users and 12 items; two tasks' user vectors."""
+    """40 rows in order of time of 7 users and 12 items; the user vectors of three tasks."""
     rng = np.random.default_rng(0)
     n = 40
     frame = pl.DataFrame(
@@ -21,8 +21,8 @@ def period(tmp_path):
             "item_views": rng.integers(0, 20, n).astype(np.int32),
             "label_click": pl.Series(rng.choice([0, 1, None], n, p=[0.3, 0.6, 0.1]).tolist(), dtype=pl.Int8),
             "item_vector": rng.normal(size=(n, 3)).astype(np.float32),
-            "user_vectors": rng.normal(size=(n, 6)).astype(np.float32),
-            "route": rng.integers(0, 2, n),
+            "user_vectors": rng.normal(size=(n, 9)).astype(np.float32),
+            "route": rng.integers(0, 3, n),
         }
     )
     half = frame.select("user_id", "item_id")[:20]
@@ -91,6 +91,42 @@ def test_among_so_many_users(period):
     check(
         judge(frame, "click", everyone, met, seed=1), naive(frame, last_row_of_each_user), frame["item_views"], "_of_99"
     )
+
+
+def test_without_vectors_of_tasks_all_routes_take_the_only_ones(period):
+    frame, met = period
+    single = frame.with_columns(user_vectors=pl.Series(frame["user_vectors"].to_numpy()[:, :3]))
+    routed = judge(single, "click", CONFIG, met, seed=1)
+    assert routed == judge(single.with_columns(route=0 * pl.col("route")), "click", CONFIG, met, seed=1)
+
+
+def test_cohorts_part_by_the_views_of_the_item():
+    cohorts = RetrievalConfig(cold=(2, 9)).cohorts(np.array([0, 2, 3, 9, 10]))
+    assert {name: mask.tolist() for name, mask in cohorts.items()} == {
+        "cold_item": [False, False, True, True, False],
+        "popular_item": [False, False, False, False, True],
+        "unseen_item": [True, True, False, False, False],
+        "all": [True] * 5,
+    }
+
+
+def test_of_many_positives_so_many_are_drawn_by_the_seed(period):
+    frame, met = period
+    few = RetrievalConfig(ks=(1, 3), batch=16, users=4, cold=(2, 9), most=3)
+    found = [judge(frame, "click", few, met, seed=seed) for seed in (1, 1, 2, 3)]
+    assert all(value(rows, "cold_item", "recall@1_of_all")[1] == 3 for rows in found)
+    assert value(found[0], "cold_item", "recall@1")[1] > 3, "batches take all"
+    assert found[0] == found[1] and found[0] not in found[2:]
+
+
+def test_equal_scores_count_half(period):
+    frame, met = period
+    rows = frame.with_columns(item_vector=pl.lit(np.zeros((40, 3), np.float32)))
+    found = judge(rows, "click", RetrievalConfig(ks=(2, 4), batch=40, cold=(2, 9)), met, seed=1)
+    ranks = naive(frame, last_row_of_each_user)
+    cold = [(count - 1) / 2 for i, (_, count) in ranks.items() if 2 < frame["item_views"][i] <= 9]
+    for k in (2, 4):
+        assert value(found, "cold_item", f"recall@{k}_of_all")[0] == pytest.approx(np.mean([r < k for r in cold]))
 
 
 def test_a_score_that_tells_nothing_ranks_in_the_middle(period):

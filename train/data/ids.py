@@ -83,6 +83,6 @@ def _list_column(values: pl.Series, where: str) -> pl.Series:
         raise UserError(f"{where}: type {values.dtype}; should be a list of integers or strings")
     rows = np.repeat(np.arange(len(values)), lengths.to_numpy())
     kept = flat.is_not_null()
-    filled = pl.DataFrame({"row": rows, "value": flat}).filter(kept).group_by("row", maintain_order=True).agg("value")
+    filled = pl.DataFrame({"row": rows, "value": flat}).filter(kept).group_by("row").agg("value")
     every = pl.DataFrame({"row": np.arange(len(values))}).join(filled, on="row", how="left", maintain_order="left")
     return every["value"].fill_null(pl.lit([], dtype=pl.List(pl.Int64))).alias(values.name)

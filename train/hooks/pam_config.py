@@ -71,7 +71,7 @@ class PamConfig:
             (list(self.cuts) != sorted(set(self.cuts)), f"cuts={list(self.cuts)}: must ascend"),
             (self.quantiles == 1 or self.quantiles < 0, f"quantiles={self.quantiles}: must be 0, or 2 or more"),
             (not 0 <= self.cold < self.tasks, f"cold={self.cold}: must be one of the tasks 0 to {self.tasks - 1}"),
-            (min(self.lambdas) < 0, f"weights={self.lambdas}: must not be below 0"),
+            (min(self.lambdas, default=0.0) < 0, f"weights={self.lambdas}: must not be below 0"),
             (self.steps < 0, f"steps={self.steps}: must not be below 0"),
             (
                 not 0 <= self.support <= 1

@@ -135,6 +135,48 @@ def test_a_failed_run_is_named_and_left_out(kind: str, tmp_path: Path) -> None:
         compared(tmp_path / "runs", baseline="poso")
 
 
+@pytest.mark.parametrize("column", ["infinite", "whole numbers"])
+def test_what_is_no_probability_is_named_as_what_it_is(column: str, tmp_path: Path) -> None:
+    for name in ("base", "poso"):
+        write_run(tmp_path / name, name, 1, shift=1.0)
+    path = tmp_path / "poso" / "predictions-test.parquet"
+    value = pl.lit(float("inf")) if column == "infinite" else pl.lit(1, dtype=pl.Int64)
+    pl.read_parquet(path).with_columns(prob_like=value).write_parquet(path)
+    message = "prob_like is inf at row 0" if column == "infinite" else "column prob_like is .*expected floats"
+    with pytest.raises(UserError, match=message):
+        compared(tmp_path / "base", tmp_path / "poso")
+
+
+def test_a_null_is_refused_before_it_is_judged(tmp_path: Path) -> None:
+    for name in ("base", "poso"):
+        write_run(tmp_path / name, name, 1, shift=1.0)
+    path = tmp_path / "poso" / "predictions-test.parquet"
+    nulls = pl.when(pl.col("time") == 3).then(None).otherwise(pl.col("prob_like"))
+    pl.read_parquet(path).with_columns(prob_like=nulls).write_parquet(path)
+    with pytest.raises(UserError, match="prob_like is None at row 3"):
+        compared(tmp_path / "base", tmp_path / "poso")
+
+
+def test_few_labels_of_a_class_are_no_failure(tmp_path: Path) -> None:
+    """Of equal predictions nothing is said below 100 labels of either class."""
+    for rows, failed in ((150, False), (400, True)):
+        folder = tmp_path / str(rows)
+        for name in ("base", "poso", "third"):
+            table = write_run(folder / name, name, 1, shift=1.0, rows=rows)
+        path = folder / "poso" / "predictions-test.parquet"
+        pl.read_parquet(path).with_columns(prob_like=pl.lit(0.25, dtype=pl.Float32)).write_parquet(path)
+        assert (min(table["label_like"].sum(), rows - table["label_like"].sum()) >= 100) == failed
+        found = compared(folder / "base", folder / "poso", folder / "third")
+        assert [run.failed is not None for run in found.runs] == [False, failed, False]
+
+
+def test_features_that_are_no_list_of_names_differ_from_none(tmp_path: Path) -> None:
+    """Another program's config.json: what cannot be read is not compared."""
+    base = write(tmp_path / "base", "base")
+    for number, features in enumerate(("all", [{"column": "a"}], ["user_views"], [{"name": "x"}, {"role": "pc"}])):
+        assert compared(base, write(tmp_path / str(number), f"arm{number}", features=features)).notes == ()
+
+
 def test_a_run_that_predicts_too_boldly_has_not_failed(tmp_path: Path) -> None:
     for seed in (1, 2):
         write_run(tmp_path / f"base-{seed}", "base", seed)

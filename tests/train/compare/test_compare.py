@@ -110,8 +110,40 @@ def test_command_writes_and_prints_the_comparison(runs: Path, capsys: pytest.Cap
     poso = next(row for row in content["rows"] if row["arm"] == "poso" and row["cohort"] == "all")
     assert poso["verdict"] == "better" and poso["low"] > 0 and poso["seed_spread"] > 0
     assert format_overview([Row(**row) for row in content["rows"]]) in printed
-    assert "| seed spread" in (runs / "new" / "out" / "compare.md").read_text()
+    page = (runs / "new" / "out" / "compare.md").read_text()
+    assert page.startswith("# Comparison with base on split test\n") and "| seed spread" in page
+    assert [line for line in page.splitlines() if line.startswith("### ")] == [f"### {c}" for c in COHORTS]
+    assert "over 1 days (UTC), each one sample" in page and "## All figures" in page
     assert [path.name for path in (runs / "new").iterdir()] == ["out"]
+
+
+def tried(given: str) -> pytest.MarkDecorator:
+    return pytest.mark.tried("configs and runs", given, "refused: what would be right; nothing is written")
+
+
+COHORTS = ("all", "new_user", "regular_user", "new_item", "regular_item")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(
+            ["--resamples", "19"], "--resamples 19: expected at least 20", marks=tried("compare --resamples 19")
+        ),
+        pytest.param(["--seed", "-1"], "--seed -1: expected 0 or more", marks=tried("compare --seed -1")),
+        (["--data", "nowhere"], "--data nowhere: no manifest.json in it"),
+    ],
+)
+def test_settings_of_the_command_are_checked(arguments: list[str], message: str, runs: Path) -> None:
+    out = ["--out", runs / "out"] if "--out" not in arguments else []
+    with pytest.raises(UserError, match=message):
+        run_command(runs / "base-1", runs / "poso-1", *out, *arguments)
+    assert not (runs / "out").exists()
+
+
+def test_the_command_needs_a_place_to_write(runs: Path) -> None:
+    with pytest.raises(SystemExit):
+        run_command(runs / "base-1", runs / "poso-1")
 
 
 def test_command_repeats_itself(runs: Path) -> None:

@@ -66,14 +66,16 @@ def test_row_holds_the_difference_of_each_day_over_the_seeds() -> None:
 
 
 def write_data(folder: Path, frame: pl.DataFrame, periods: dict[str, Any]) -> None:
-    """A prepared folder: the rows of `frame` by period, a mask each."""
+    """A prepared folder: the rows of `frame` by period, a mask each; and other rows, of another split."""
     partitions = []
     for number, (period, mask) in enumerate(periods.items()):
         own = frame.filter(mask).select("user_id", "item_id", "time")
         own.write_parquet(folder / f"{number}.parquet")
         about = {"rows": own.height, "time_min": own["time"].min(), "time_max": own["time"].max()}
         partitions.append({"path": f"{number}.parquet", "split": "test", "period": period} | about)
-    (folder / "manifest.json").write_text(json.dumps({"format": 1, "columns": [], "partitions": partitions}))
+    frame.select("user_id", "item_id", "time").write_parquet(folder / "other.parquet")
+    other = {"path": "other.parquet", "split": "valid", "period": "2001-01-01", "rows": 9, "time_min": 0, "time_max": 9}
+    (folder / "manifest.json").write_text(json.dumps({"format": 1, "columns": [], "partitions": [other, *partitions]}))
 
 
 def test_days_are_those_of_the_prepared_data(tmp_path: Path) -> None:

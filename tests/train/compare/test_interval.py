@@ -87,6 +87,58 @@ def test_effective_users_are_those_of_the_class_that_tells_less() -> None:
     assert effective_users(np.zeros(8, dtype=np.int8), users) == 0
 
 
+def test_there_is_no_interval_without_users_draws_or_a_value() -> None:
+    arm = np.random.default_rng(0).normal(size=(3, 9))
+    assert contrast(arm, 0 * arm, users=1.5, paired=True) is not None
+    assert contrast(arm, 0 * arm, users=1, paired=True) is None
+    for lost, known in ((4, True), (5, False)):  # of eight draws
+        part = arm.copy()
+        part[1, 1 : 1 + lost] = np.nan
+        assert (contrast(part, 0 * arm, users=9, paired=True) is not None) == known
+    arm[0, 0] = np.nan
+    assert contrast(arm, 0 * arm, users=9, paired=True) is None
+    assert contrast(np.ones((2, 2)), np.ones((2, 2)), users=9, paired=True) is None, "one draw"
+
+
+def test_interval_of_one_seed_is_that_of_the_users() -> None:
+    draws = np.random.default_rng(1).normal(0.3, 0.1, (1, 41))
+    interval = contrast(draws, np.zeros((1, 41)), users=11, paired=False)
+    assert interval is not None and interval.seed_spread is None
+    spread = draws[0, 1:].std(ddof=1)
+    half = stats.t.ppf(0.975, 10) * spread
+    assert interval.user_spread == pytest.approx(spread) and interval.difference == draws[0, 0]
+    assert (interval.low, interval.high) == pytest.approx((draws[0, 0] - half, draws[0, 0] + half), rel=0.01)
+    assert interval.p == pytest.approx(2 * stats.t.sf(draws[0, 0] / spread, 10), rel=0.01)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_variance_is_what_users_leave_and_the_seeds(paired: bool) -> None:
+    """max(V_user - V_both, 0) + V_seed, in loops over draws and seeds."""
+    rng = np.random.default_rng(2)
+    for scale in (0.3, 3.0):
+        arm = rng.normal(0, 1, (4, 1)) + rng.normal(0, 1, (1, 31)) + scale * rng.normal(0, 1, (4, 31))
+        base = rng.normal(0, 1, (4 if paired else 3, 1)) + 0.5 * rng.normal(0, 1, (4 if paired else 3, 31))
+        sides = [arm - base] if paired else [arm, -base]
+        difference = sum(side.mean(0) for side in sides)
+        user = np.var(difference[1:], ddof=1)
+        seed = sum(np.var(side[:, 0], ddof=1) / len(side) for side in sides)
+        both = 0.0
+        for side in sides:
+            deviations = [
+                np.var([side[s, r] - side[:, r].mean() for r in range(1, 31)], ddof=1) for s in range(len(side))
+            ]
+            both += sum(deviations) / (len(side) - 1) / len(side)
+        rest = max(user - both, 0.0)
+        below = sum((np.var(side[:, 0], ddof=1) / len(side)) ** 2 / (len(side) - 1) for side in sides)
+        below += user**2 / 19 if rest > 0 else 0.0
+        freedom = max((rest + seed) ** 2 / below, 1.0)
+        interval = contrast(arm, base, users=20, paired=paired)
+        assert interval is not None and interval.user_spread == pytest.approx(user**0.5)
+        assert interval.seed_spread == pytest.approx(seed**0.5)
+        half = stats.t.ppf(0.975, freedom) * (rest + seed) ** 0.5
+        assert interval.high - interval.low == pytest.approx(2 * half, rel=0.02)
+
+
 @pytest.mark.slow
 def test_equal_arms_get_any_mark_in_one_of_twenty_comparisons() -> None:
     rng = np.random.default_rng(0)

@@ -49,7 +49,8 @@ def backbone(kind: str) -> RunConfig:
     """`sample_base` with another model; all fields of one width."""
     config = sample_base()
     tables = tuple(replace(t, dim=4) for t in config.tables)
-    return replace(config, tables=tables, model=replace(config.model, kind=kind))
+    features = tuple(replace(f, dim=min(f.dim, 4)) for f in config.features)
+    return replace(config, features=features, tables=tables, model=replace(config.model, kind=kind))
 
 
 def two_tower() -> RunConfig:
@@ -57,7 +58,9 @@ def two_tower() -> RunConfig:
     config = sample_base()
     features = [f for f in config.features if f.role not in ("sequence", "pc")]
     past = Feature(name="hist_item_id", role="user", kind="id", table="item", many=True)
-    return replace(config, features=(*features, past), tasks={"like": 1.0}, two_tower=TwoTowerConfig())
+    return replace(
+        config, features=(*features, past), tasks={"like": 1.0}, two_tower=TwoTowerConfig(widths=(12, 10, 8))
+    )
 
 
 def hooked(base: RunConfig, *hooks: str) -> RunConfig:

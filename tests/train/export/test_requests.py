@@ -81,10 +81,10 @@ REFUSED = {
         "'hist_like.lengths' differs from 'hist_item_id.lengths'",
     ),
     "signal": (with_("hist_like", lambda t: t + 7), "input 'hist_like' has .* must be in -1 to 1"),
-    "id beyond an identity table": (with_("item_id", lambda t: t + 64), "input 'item_id' has .* must be in 0 to 63"),
+    "id beyond an identity table": (with_("item_id", lambda t: t + 72), "input 'item_id' has .* must be in 0 to 71"),
     "negative id of an identity table": (
         with_("item_id", lambda t: -t - 1),
-        "input 'item_id' has -.* must be in 0 to 63",
+        "input 'item_id' has -.* must be in 0 to 71",
     ),
 }
 

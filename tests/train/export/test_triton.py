@@ -141,7 +141,7 @@ def test_a_wrong_batch_names_its_input(repository, name, change, message):
 @pytest.mark.parametrize(
     ("name", "change"),
     [
-        pytest.param("item_id", put(1, 64, 2), marks=tried("an id beyond an identity table in one request", STATUS)),
+        pytest.param("item_id", put(1, 72, 2), marks=tried("an id beyond an identity table in one request", STATUS)),
         pytest.param(
             "item_id", put(1, -1, 0), marks=tried("a negative id of an identity table in one request", STATUS)
         ),

@@ -8,9 +8,11 @@ import torch
 from tiny import growing, sample_base
 
 from coldrank.models.embeddings import Embedded
+from coldrank.models.maps import GrowingMap, HashMap, VocabularyMap
 from coldrank.train import checkpoint
 from coldrank.train.data.batches import batches
 from coldrank.train.errors import UserError
+from coldrank.train.hooks.mwuf import rows_with_an_id
 from coldrank.train.hooks.rows import TableRows
 from coldrank.train.passes import Passes
 from coldrank.train.slices import rows_of
@@ -198,3 +200,14 @@ def test_a_run_goes_on_where_it_stopped(data, ranks, tmp_path):
 def test_settings_are_checked(fields, text, data, ranks):
     with pytest.raises(UserError, match=text):
         build(with_mwuf(**fields), data, ranks)
+
+
+def test_rows_with_an_id_are_those_that_the_map_gave_out():
+    vocabulary, growing_map = VocabularyMap(6), GrowingMap(6)
+    vocabulary.set(torch.tensor([7, 9]))
+    given = growing_map.add(torch.tensor([7, 9]))
+    assert rows_with_an_id(vocabulary, 6).tolist() == [False, True, True, False, False, False]
+    for _ in range(2):  # in the tail, then merged
+        assert rows_with_an_id(growing_map, 6).nonzero().flatten().tolist() == sorted(given.tolist())
+        growing_map.merge_tail()
+    assert rows_with_an_id(HashMap(6), 6).all()

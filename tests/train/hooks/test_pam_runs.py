@@ -55,7 +55,7 @@ def test_a_run_that_resumes_ends_as_one_that_was_not_stopped(folder, tmp_path, r
     run, _ = load_run(tmp_path / "cut", DataFolder.open(folder), ranks)
     (hook,) = run.hooks
     assert hook.enhancer.kept.any() and hook.enhancer.store.shape == (
-        64,
+        72,
         8,
     )  # the rows of the table, however long the run
 

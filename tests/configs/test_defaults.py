@@ -1,0 +1,120 @@
+"""What a user gets who sets nothing: the defaults, as the pages of docs/ and the papers give them. A default that changes changes
+the runs of everyone who did not set it: it is written down here once more."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from typing import Any
+
+import pytest
+
+from coldrank import modules
+from coldrank.models.features import Feature, Table
+from coldrank.models.ranker import RankerConfig
+from coldrank.models.two_tower import TwoTowerConfig
+from coldrank.modules.metacf import logistic_steps
+from coldrank.modules.posterior import fit_prior
+from coldrank.train.compare.compare import compare
+from coldrank.train.config import DataConfig, OptimConfig, TrainConfig
+from coldrank.train.data.log import Group
+from coldrank.train.hooks.config import MetaCFConfig
+from coldrank.train.hooks.mwuf_config import MwufConfig
+from coldrank.train.hooks.pam_config import PamConfig
+from coldrank.train.metrics import CohortConfig
+from coldrank.train.retrieval import RetrievalConfig
+
+NOTHING: tuple[()] = ()
+OF_CONFIGS: list[tuple[type, dict[str, Any]]] = [
+    (Table, {"mapping": "hash", "min_count": 1, "hashes": 2, "eviction": "lru", "init": 0.0}),
+    (
+        Feature,
+        {"column": "", "columns": NOTHING, "table": "", "dim": 0, "init": 0.0, "edges": NOTHING, "buckets": 0}
+        | {"transform": "none", "default": 0, "salted": False, "many": False, "sequence": "", "length": 0},
+    ),
+    (
+        RankerConfig,
+        {"kind": "ranker", "heads": 4, "head_dim": 16, "positions": False, "experts": 4, "expert_hidden": (256, 128)}
+        | {"tower_hidden": (64,), "crosses": 3, "dropout": 0.0, "pc": "feature", "gate_hidden": 32, "gate_scale": 2.0}
+        | {"poso_mha": False, "poso_mmoe": False, "poso_mlp": False, "mha_folds": 4, "mha_fold": "v"},
+    ),
+    (TwoTowerConfig, {"widths": (16, 8), "temperature": 0.07, "same_user": True}),
+    (CohortConfig, {"new_user_max_views": 10, "new_item_max_views": 50}),
+    (RetrievalConfig, {"ks": (5, 10, 20), "batch": 1024, "users": 100, "cold": (5, 50), "most": 2000}),
+    (
+        DataConfig,
+        {"fit": ("train", "valid"), "evaluate": "test", "batch_size": 1024, "eval_batch_size": 4096}
+        | {"shuffle_rows": 131_072, "order": "random", "prefetch": 4},
+    ),
+    (
+        OptimConfig,
+        {"sparse_lr": 0.05, "sparse_eps": 1e-8, "dense_lr": 1e-3, "gate_lr_scale": 1.0, "weight_decay": 0.0}
+        | {"warmup_steps": 0, "decay": "constant", "table_init": 0.01, "table_optimizer": "rowwise_adagrad"}
+        | {"table_lr_scale": {}, "sparse_warmup_steps": None, "sparse_decay": None, "sparse_weight_decay": 0.0}
+        | {"clip_norm": 0.0, "sparse_clip": 0.0},
+    ),
+    (
+        TrainConfig,
+        {"mode": "passes", "first_period": "", "look_back": (1, 7), "look_back_rows": 10_000, "follow_s": 0.0}
+        | {"epochs": 1, "cold_passes": 0, "cold_trains": "all", "steps": 0, "log_every": 50, "checkpoint_every": 1000}
+        | {"keep_checkpoints": 2, "threads": 0, "accumulate": 1, "precision": "float32", "pipeline": "auto"}
+        | {"warm_start": "", "warm_rename": {}},
+    ),
+    (
+        MwufConfig,
+        {"mode": "joint", "item": "item_id", "user": ("user_id",), "max_views": 50, "users": 20, "hidden": 16}
+        | {"lr_scale": 1.0, "warm_every": 3, "common_init": True, "refresh": 100},
+    ),
+    (
+        MetaCFConfig,
+        {"user": "user_id", "items": "hist_item_id", "signal": "hist_long_view", "max_views": 10, "learner": "neural"}
+        | {"hidden": 32, "steps": 5, "rate": 0.1, "learn_rates": True, "first_order": False, "fraction": 1.0},
+    ),
+    (
+        PamConfig,
+        {"cuts": (5, 50, 200, 1000, 5000), "quantiles": 0, "cold": 1, "cold_weight": 2.0, "other_weight": 0.5}
+        | {"steps": 2, "rate": 1e-3, "second_order": True, "support": 0.25, "support_of": "batch", "query": "rest"}
+        | {"support_average": "task", "query_average": "batch", "candidates": "batch", "step_weights": NOTHING}
+        | {"adapt": ("towers",), "across": "rank", "serve_decay": 0.0, "own": False, "gamma": (1.0, 0.0, 0.0)}
+        | {"behaviour": ("item_id", "item_hist_user_id"), "store": "last", "dress": "all", "enhancer_trains": "all"}
+        | {"adapt_on_test_labels": False},
+    ),
+    (Group, {"parent": None, "smoothing": 10.0}),
+]
+
+
+@pytest.mark.parametrize(("config", "wanted"), OF_CONFIGS, ids=lambda v: getattr(v, "__name__", ""))
+def test_configs(config: type, wanted: dict[str, Any]) -> None:
+    made = {f.name: f.default_factory() if f.default is MISSING else f.default for f in fields(config) if _optional(f)}
+    assert made == wanted
+
+
+def _optional(field: Any) -> bool:
+    return field.default is not MISSING or field.default_factory is not MISSING
+
+
+GATE = {"gate_hidden": 32, "scale": 2.0}
+OF_CALLS: list[tuple[Callable[..., Any], dict[str, Any]]] = [
+    (modules.PersonalizedGate, {"hidden": 32, "scale": 2.0}),
+    (modules.PosoLinear, GATE),
+    (modules.MLP, {"dropout": 0.0}),
+    (modules.PosoMLP, GATE | {"dropout": 0.0}),
+    (modules.MMoE, {"dropout": 0.0}),
+    (modules.PosoMMoE, GATE | {"dropout": 0.0}),
+    (modules.Towers, {"dropout": 0.0}),
+    (modules.PosoTowers, GATE | {"dropout": 0.0}),
+    (modules.PosoMultiheadAttention, GATE | {"folds": 4, "fold": "v"}),
+    (modules.Mwuf, {"hidden": 16}),
+    (
+        modules.MetaCF,
+        {"learner": "neural", "hidden": 0, "steps": 5, "rate": 2e-3, "learn_rates": False, "first_order": True},
+    ),
+    (logistic_steps, {"first_order": True}),
+    (fit_prior, {"ridge": 1.0}),
+    (compare, {"resamples": 300, "seed": 0, "allowed": (), "notes": ()}),
+]
+
+
+@pytest.mark.parametrize(("call", "wanted"), OF_CALLS, ids=lambda v: getattr(v, "__name__", ""))
+def test_calls(call: Callable[..., Any], wanted: dict[str, Any]) -> None:
+    parameters = inspect.signature(call).parameters.values()
+    assert {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty} == wanted
