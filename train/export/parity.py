@@ -84,6 +84,16 @@ def _frame(trained: Trained, raw: Raw, scores: Tensor) -> pl.DataFrame:
     return frame.with_columns(pl.col("user_views", "item_views").cast(pl.Int64))
 
 
+def check_finite(both: Both, what: str) -> None:
+    """Raises UserError if either model answers with NaN or an infinite number, whatever the precision of the tables."""
+    for whose, frame in (("trained", both.trained), ("exported", both.served)):
+        for name in (n for n in frame.columns if n.startswith("prob_")):
+            count = int((~frame[name].is_finite().fill_null(False)).sum())
+            if count:
+                task = name.removeprefix("prob_")
+                raise UserError(f"{what}: the {whose} model gives {count} of {frame.height} rows no number for {task}")
+
+
 def check_difference(both: Both, what: str) -> None:
     """Raises UserError if a probability differs by more than `LIMIT` (or is NaN)."""
     for task, value in both.difference.items():

@@ -99,6 +99,7 @@ def hold(trained: Trained, folder: Path, raw: Raw, request: Request) -> dict[str
     exact = request.tables == "float32"
     with torch.inference_mode():
         both = parity.score_both(trained, model, raw)
+    parity.check_finite(both, f"{request.run}")
     changes = parity.changes(both, trained)
     if exact:
         parity.check_difference(both, f"{request.run}")

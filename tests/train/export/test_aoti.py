@@ -3,13 +3,18 @@
 import shutil
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
-from served import CONFIGS, random_model, request_of, rows_of
+from served import CONFIGS, exported, random_model, request_of, rows_of
 
 from coldrank.train.data.batches import DataFolder
+from coldrank.train.errors import UserError
 from coldrank.train.export import parity
 from coldrank.train.export.aoti import by_user, load_package, write_package
+from coldrank.train.export.digests import write_digests
+from coldrank.train.export.lead import check_base
+from coldrank.train.main import main
 
 pytestmark = pytest.mark.slow
 
@@ -33,3 +38,27 @@ def test_a_package_scores_as_the_trained_model(name: str, data: DataFolder, tmp_
         served({n: t for n, t in request.items() if n != "item_id"})
     with pytest.raises(torch.jit.Error, match="the request has 3 users; the compiled model takes one"):
         served(request_of(trained, raw, 7, [1, 2, 3], once=False))
+
+
+@pytest.mark.tried("exports", "`score` with a compiled package", "the same probabilities as of the script")
+@pytest.mark.tried("exports", "`--delta` from a compiled package", "refused")
+def test_score_takes_a_package(data: DataFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    if shutil.which("g++") is None:
+        pytest.skip("no g++ here, which compiling needs")
+    trained = random_model(CONFIGS["base"](), data)
+    twin = exported(trained, tmp_path / "script")
+    package = Path(shutil.copytree(tmp_path / "script", tmp_path / "package"))
+    (package / "model.pt").unlink()
+    write_package(twin, package)
+    write_digests(package)
+    for name in ("script", "package"):
+        command = ["score", "--artifact", str(tmp_path / name), "--input", str(data.files(("test",))[0])]
+        assert main([*command, "--out", str(tmp_path / f"{name}.parquet")]) == 0
+    ours, theirs = (pl.read_parquet(tmp_path / f"{n}.parquet") for n in ("package", "script"))
+    assert ours.height == 200 and ours.drop("prob_like", "prob_long_view").equals(
+        theirs.drop("prob_like", "prob_long_view")
+    )
+    for name in ("prob_like", "prob_long_view"):
+        assert (ours[name] - theirs[name]).abs().max() < 1e-5
+    with pytest.raises(UserError, match="holds no model.pt; a compiled package takes no delta"):
+        check_base(package)

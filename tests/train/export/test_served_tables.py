@@ -1,14 +1,18 @@
 """Smaller tables: what they change is written down, and too great a loss refused."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from tiny import sample_base
 
+from coldrank.models.serving.tables import quantized
 from coldrank.train.config import to_dict
 from coldrank.train.data.batches import DataFolder
-from coldrank.train.export import parity
+from coldrank.train.export import parity, write
+from coldrank.train.export.structure import load_script
 from coldrank.train.main import main
 
 
@@ -63,3 +67,40 @@ def test_a_float32_model_that_differs_is_refused(run: Path, tmp_path: Path, monk
     assert main(["export", "--run", str(run), "--out", str(tmp_path / "out")]) == 2
     assert "probability of like differs by 2e-05 from the trained model's; at most 1e-05" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("options", [[], ["--tables", "int8"], ["--tables", "float16", "--allow-loss"]])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.tried(
+    "exports", "a model that answers one row with NaN or infinity, at any precision of the tables", "refused"
+)
+def test_a_model_that_answers_no_number_is_refused(options, value, run: Path, tmp_path: Path, monkeypatch, capsys):
+    def broken(path: Path) -> Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
+        model = load_script(path)
+
+        def answers(request: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            given = model(request)
+            given["like"][3] = value
+            return given
+
+        return answers
+
+    monkeypatch.setattr(write, "load_script", broken)
+    assert main(["export", "--run", str(run), "--out", str(tmp_path / "out"), *options]) == 2
+    assert "the exported model gives 1 of 200 rows no number for like" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.tried("exports", "int8 rows of any scale", "the largest value is not clipped: off by half a step at most")
+def test_the_largest_value_of_an_int8_row_is_not_clipped():
+    torch.manual_seed(0)
+    table = torch.randn(4000, 5) * torch.logspace(-6, 3, 4000).unsqueeze(1)
+    codes, steps = quantized(table)
+    step, low = steps.float().unbind(1)
+    largest = table.amax(1)
+    assert ((largest - low) / step).max() <= 255.001  # of which `clamp` takes nothing
+    read = codes.float().amax(1) * step + low
+    assert ((read - largest).abs() <= step * 0.5001).all()
+    # And it is the finest step that float16 has for the row: the one before is too small.
+    before = (steps[:, 0].view(torch.int16) - 1).view(torch.float16).float()
+    assert (before * 255 < largest - low).all()

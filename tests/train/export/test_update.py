@@ -11,7 +11,7 @@ from torch import Tensor
 
 from coldrank.models.serving.tables import Precision
 from coldrank.models.serving.twin import Twin
-from coldrank.models.serving.update import State, delta, digest
+from coldrank.models.serving.update import State, delta, digest, version_of
 from coldrank.train.data.batches import DataFolder
 from coldrank.train.export.write import load_script, save_script
 
@@ -129,3 +129,47 @@ def test_a_digest_tells_the_place_of_every_element():
     digests = {what: int(digest(state, "")) for what, state in {"as it is": tensors, **others}.items()}
     assert len(set(digests.values())) == len(digests), digests
     assert int(digest({"b": tensors["b"], "a": tensors["a"]}, "")) == digests["as it is"], "in whatever order they come"
+
+
+def int8(*values: int) -> Tensor:
+    return torch.tensor(values, dtype=torch.int8)
+
+
+@pytest.mark.tried("exports", "a state with two elements, or two tensors, exchanged", "another version")
+def test_a_digest_tells_values_and_places_apart():
+    told = lambda **tensors: int(digest(tensors, ""))
+    assert told(a=int8(1, 2)) != told(a=int8(2, 1))
+    assert told(a=int8(0, 1)) != told(a=int8(1, 0))
+    assert told(a=int8(1), b=int8(2)) != told(a=int8(2), b=int8(1))
+    assert told(a=int8(1, 2), b=int8(3)) != told(a=int8(1), b=int8(2, 3))
+    assert told(a=int8(1)) != told(a=int8(1, 0)) and told(a=int8(1)) == told(b=int8(1))
+    assert told(a=torch.tensor([0.1])) != told(a=torch.nextafter(torch.tensor([0.1]), torch.tensor(1.0)))
+    large = torch.zeros((1 << 22) + 1, dtype=torch.int8)  # one more than are taken at a time
+    first, last = large.clone(), large.clone()
+    first[0], last[-1] = 1, 1
+    assert told(a=first) != told(a=last)
+    assert told(a=first, sum=int8(5)) != told(a=first) == int(digest({"a": first, "sum": int8(5)}, "sum"))
+
+
+@pytest.mark.tried("exports", "a delta to -0.0, or from NaN to NaN", "bits that differ are carried, others are not")
+def test_a_delta_goes_by_bits():
+    version = torch.tensor(1)
+    for kind in (torch.float32, torch.float16, torch.float64):
+        before = {"x": torch.tensor([[0.0, 1.0], [float("nan"), 2.0], [3.0, 4.0]], dtype=kind)}
+        after = {"x": before["x"].clone()}
+        after["x"][0, 0] = -0.0
+        changes = delta(before, version, after, version)
+        assert changes["rows:x"].tolist() == [0] and changes["values:x"].tolist() == [[0.0, 1.0]]
+        assert torch.signbit(changes["values:x"][0, 0])
+
+
+@pytest.mark.tried("exports", "another structure of the same state", "another version")
+def test_a_version_covers_the_structure_and_the_state():
+    state, rest = {"x": torch.tensor([1.0])}, "0123456789abcdef" * 4
+    versions = {
+        int(version_of(state, rest)),
+        int(version_of(state, rest[:-1] + "e")),
+        int(version_of(state, "1" + rest[1:])),
+        int(version_of({"x": torch.tensor([2.0])}, rest)),
+    }
+    assert len(versions) == 4
