@@ -13,6 +13,7 @@ from coldrank.models.serving.inputs import Served
 
 Request = dict[str, Any]
 INTEGERS = {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64}
+WIDE = {torch.uint16, torch.uint32, torch.uint64}
 REALS = {torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.bool}
 
 
@@ -142,17 +143,17 @@ CHANGES: dict[str, Callable[[Tensor, np.random.Generator], Any]] = {
     "any id": lambda t, rng: t if t.is_floating_point() else torch.from_numpy(rng.integers(-(2**62), 2**62, len(t))),
     "not finite": lambda t, rng: torch.full(t.shape, float(rng.choice([math.nan, math.inf, -math.inf]))),
     "large": lambda t, rng: torch.full(t.shape, float(rng.choice([1e300, -1e300, 1e38, 5e-324])), dtype=torch.float64),
-    "beyond int64": lambda t, _: torch.full(t.shape, 2**64 - 1, dtype=torch.uint64),
     "complex": lambda t, _: t + 0j,
-    "float8": lambda t, _: t.to(torch.float8_e4m3fn),
     "bool": lambda t, _: t > 0,
     "not contiguous": lambda t, _: torch.stack([t, t], 1)[:, 0],
     "one value": lambda t, _: t[:1].expand(t.shape) if len(t) else t,
     "with a gradient": lambda t, _: t.clone().requires_grad_() if t.is_floating_point() else t,
-    **{str(k): lambda t, _, k=k: t.clamp(0, 100).to(k) for k in sorted(INTEGERS | REALS - {torch.bool}, key=str)},
+    **{str(k): lambda t, _, k=k: t.clamp(0, 100).to(k) for k in sorted((INTEGERS | REALS) - WIDE - {torch.bool}, key=str)},
 }  # fmt: skip
 # What torch.save writes and LibTorch does not read.
 ODD: dict[str, Callable[[Tensor, np.random.Generator], Any]] = {
+    "beyond int64": lambda t, _: torch.full(t.shape, 2**64 - 1, dtype=torch.uint64),
+    "float8": lambda t, _: t.to(torch.float8_e4m3fn),
     "sparse": lambda t, _: t.to_sparse(),
     "oneDNN": lambda t, _: t.float().to_mkldnn() if len(t) else t,
     "meta": lambda t, _: t.to("meta"),
@@ -160,6 +161,7 @@ ODD: dict[str, Callable[[Tensor, np.random.Generator], Any]] = {
     "jagged": lambda t, _: torch.nested.nested_tensor([t, t], layout=torch.jagged),
     "quantized": lambda t, _: torch.quantize_per_tensor(t.float().clamp(0, 100), 1.0, 0, torch.quint8),
     "None": lambda t, _: None,
+    **{str(k): lambda t, _, k=k: t.clamp(0, 100).to(k) for k in sorted(WIDE, key=str)},
 }
 
 

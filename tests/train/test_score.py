@@ -192,6 +192,31 @@ def test_a_folder_that_cannot_be_read_is_named(artifact, data, tmp_path, capsys,
     assert not (tmp_path / "y.parquet").exists()
 
 
+@pytest.mark.tried(
+    "exports", "a label that only a later file of a folder has", "the file without it is named; no label is lost"
+)
+def test_no_label_is_lost_in_a_folder(artifact, data, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    frame = pl.read_parquet(train_file(data))[:9]
+    frame.drop("label_like").write_parquet(tmp_path / "in" / "a.parquet")
+    frame.write_parquet(tmp_path / "in" / "b.parquet")
+    assert score_to(artifact, tmp_path / "in", tmp_path / "y.parquet") == 2
+    assert "a.parquet: no column 'label_like'" in capsys.readouterr().err
+
+
+@pytest.mark.tried(
+    "exports", "`score` with a two-tower model", "the probabilities that `evaluate` reports, not inner products"
+)
+def test_a_two_tower_model_s_scores_are_probabilities(data, tmp_path):
+    trained = random_model(CONFIGS["two_tower"](), data)
+    exported(trained, tmp_path / "export")
+    assert score_to(tmp_path / "export", train_file(data), tmp_path / "y.parquet") == 0
+    raw = next(score.SampleReader([train_file(data)], trained.make.columns(), 1000).epoch(0))
+    wanted = torch.sigmoid(trained.task(trained.make(raw)).logits)[:, 0].detach()
+    given = torch.from_numpy(pl.read_parquet(tmp_path / "y.parquet")["prob_like"].to_numpy().copy())
+    torch.testing.assert_close(given, wanted, rtol=0, atol=1e-5)
+
+
 @pytest.mark.tried("exports", "`score --out` inside the folder of `--input`", "refused")
 @pytest.mark.tried("exports", "`score --input` that is not there", "refused")
 def test_where_the_scores_go(artifact, tmp_path, capsys):

@@ -111,6 +111,14 @@ def test_what_is_not_as_it_was_written_is_named(two, folder, data, tmp_path, cap
     assert not (tmp_path / "y.parquet").exists()
 
 
+@tried("`--delta` from a damaged export", "refused, the file named, before any work")
+def test_a_delta_from_a_damaged_export_is_refused(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (folder / "config.json").write_text("{}")
+    command = ["export", "--run", str(tmp_path / "no-run"), "--out", str(tmp_path / "out"), "--delta", str(folder)]
+    assert main(command) == 2
+    assert "config.json: is damaged, or of another export" in capsys.readouterr().err
+
+
 @tried("`export --verify` with an option of writing", "refused, for it has no effect")
 @tried("`export` without `--out`", "refused")
 def test_options_that_do_not_go_together(folder: Path, capsys: pytest.CaptureFixture[str]):
@@ -175,6 +183,20 @@ def test_a_delta_is_held_against_the_new_model_s_answers(base, data: DataFolder,
         exported(trained, folder)
         with pytest.raises(UserError, match="an updated model answers .* otherwise than the new one; export it whole"):
             lead.write_delta(base[0], folder, requests(trained, data))
+
+
+@tried("a delta after which one of many requests is answered otherwise", "refused")
+def test_every_request_is_held_against_the_new_model(base, data: DataFolder, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(lead, "structure", lambda path: "as if equal")
+    trained = CONSTANTS["mwuf.max_views"](data)
+    exported(trained, tmp_path / "new")
+    raw = rows_of(trained, data)
+    alike = np.flatnonzero((raw["item_views"] > 100) | (raw["item_views"] < 30))  # warm by neither limit, or by both
+    others = np.flatnonzero((raw["item_views"] > 40) & (raw["item_views"] < 90))
+    of = lambda rows: parity.request_of(parity.take_rows(raw, rows), trained.reads)
+    lead.write_delta(base[0], tmp_path / "new", [of(alike)])
+    with pytest.raises(UserError, match="an updated model answers .* otherwise than the new one"):
+        lead.write_delta(base[0], tmp_path / "new", [of(alike), of(alike), of(np.append(alike[:50], others[:1]))])
 
 
 @tried("a model that answers NaN after a delta", "refused")

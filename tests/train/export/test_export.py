@@ -16,6 +16,7 @@ from coldrank.configs import base as parts
 from coldrank.train.config import to_dict
 from coldrank.train.data.batches import DataFolder
 from coldrank.train.export import parity
+from coldrank.train.export.digests import verify
 from coldrank.train.export.trained import load_trained
 from coldrank.train.export.write import load_script
 from coldrank.train.main import main
@@ -54,6 +55,7 @@ def exported(run: Path) -> Path:
 
 
 def test_the_folder_holds_what_a_fleet_needs(exported: Path, run: Path):
+    verify(exported)
     told = json.loads((exported / "parity.json").read_text())
     assert told["rows"] == 200 and told["largest_difference"] < 1e-6
     assert abs(told["metrics"]["long_view"]["auc_change"]) < 1e-3

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 from tiny import sample_base
@@ -11,6 +12,7 @@ from tiny import sample_base
 from coldrank.models.serving.tables import quantized
 from coldrank.train.config import to_dict
 from coldrank.train.data.batches import DataFolder
+from coldrank.train.errors import UserError
 from coldrank.train.export import parity, write
 from coldrank.train.export.structure import load_script
 from coldrank.train.main import main
@@ -89,6 +91,16 @@ def test_a_model_that_answers_no_number_is_refused(options, value, run: Path, tm
     assert main(["export", "--run", str(run), "--out", str(tmp_path / "out"), *options]) == 2
     assert "the exported model gives 1 of 200 rows no number for like" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.tried("exports", "a trained model that answers a row with NaN", "refused, the task named")
+def test_a_trained_model_that_answers_nan_is_refused():
+    right = pl.DataFrame({"user_id": [1, 2], "prob_like": [0.5, 0.5]})
+    wrong = right.with_columns(prob_like=pl.Series([0.5, None]).fill_null(float("nan")))
+    parity.check_finite(parity.Both({"like": 0.0}, right, right), "run")
+    for trained, served, whose in ((wrong, right, "trained"), (right, wrong, "exported"), (wrong, wrong, "trained")):
+        with pytest.raises(UserError, match=f"run: the {whose} model gives 1 of 2 rows no number for like"):
+            parity.check_finite(parity.Both({"like": 0.0}, trained, served), "run")
 
 
 @pytest.mark.tried("exports", "int8 rows of any scale", "the largest value is not clipped: off by half a step at most")
