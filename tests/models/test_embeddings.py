@@ -11,7 +11,7 @@ from torchrec import KeyedTensor
 
 from coldrank.models.embeddings import EmbeddingStage
 from coldrank.models.encode import FeatureEncoder
-from coldrank.models.features import FeatureSet
+from coldrank.models.features import Feature, FeatureSet, Table
 from coldrank.train.data.batches import BatchMaker, DataFolder, as_tensors
 from coldrank.train.data.fit import fit_encoder
 from coldrank.train.data.read import SampleReader
@@ -113,3 +113,22 @@ def test_the_rows_of_several_hashes_are_summed_before_the_mean_of_many_values(ca
         low, high = ends[b], ends[b + 1]
         assert batch.sequence_lengths[0, b] == high - low
         torch.testing.assert_close(embedded.sequences["history"][b, : high - low, :8], summed["item"](items[low:high]))
+
+
+def test_columns_of_a_sequence_are_of_one_length():
+    table = Table(name="item", rows=9, dim=4)
+    one = Feature(name="a", role="sequence", kind="id", table="item", sequence="past", length=3)
+    features = [Feature(name="item", role="item", kind="id", table="item"), one, replace(one, name="b", length=5)]
+    with pytest.raises(ValueError, match=r"features of sequence 'past' differ in length: \[3, 5\]"):
+        EmbeddingStage(FeatureSet(features, [table]))
+
+
+def test_rows_of_what_was_embedded_are_theirs_without_gradients(case):
+    _, _, stage, batch, _ = case
+    embedded, chosen = stage(batch), torch.tensor([5, 0, 30])
+    part = embedded.rows(chosen)
+    assert torch.equal(part.static, embedded.static[chosen]) and torch.equal(part.pc, embedded.pc[chosen])
+    assert torch.equal(part.sequences["history"], embedded.sequences["history"][chosen])
+    assert embedded.static.requires_grad and not any(
+        t.requires_grad for t in (part.static, part.pc, part.sequences["history"])
+    )

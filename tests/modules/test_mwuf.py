@@ -73,9 +73,10 @@ def test_the_networks_leave_the_generator_alone():
 
 
 def test_mean_of_the_users_that_are_present():
-    users = torch.randn(3, 4, 2)
-    present = torch.tensor([[True, False, True, False], [True] * 4, [False] * 4])
+    users = torch.randn(4, 5, 2)
+    present = torch.tensor([[1, 0, 1, 0, 0], [1] * 5, [0] * 5, [0, 0, 0, 1, 0]]).bool()
     found = mean_users(users, present)
     assert torch.allclose(found[0], (users[0, 0] + users[0, 2]) / 2)
     assert torch.allclose(found[1], users[1].mean(0))
     assert torch.equal(found[2], torch.zeros(2))
+    assert torch.equal(found[3], users[3, 3])

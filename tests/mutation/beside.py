@@ -19,6 +19,7 @@ BESIDE: dict[str, str] = {
     "models/ranker.py": "models/test_ranker.py models/test_embeddings.py configs/test_defaults.py",
     "models/two_tower.py": "models/test_two_tower.py train/test_retrieval.py configs/test_defaults.py",
     "models/serving/batched.py": "train/export/test_triton.py",
+    "models/serving/compiled.py": "train/export/test_compiled.py",
     "models/serving/*": "train/export/test_served_tables.py train/export/test_requests.py train/export/test_twin.py "
     "train/export/test_update.py train/export/test_export.py",
     "train/metrics.py": "train/test_metrics.py configs/test_defaults.py",
@@ -43,7 +44,7 @@ BESIDE: dict[str, str] = {
     "train/hooks/metacf*.py": "train/hooks/test_metacf_hook.py train/hooks/test_hook.py configs/test_defaults.py",
     "train/hooks/mwuf*.py": "train/hooks/test_mwuf_hook.py train/hooks/test_hook.py train/hooks/test_side_passes.py configs/test_defaults.py",
     "train/hooks/pam*.py": "train/hooks/test_pam.py train/hooks/test_pam_enhancer.py train/hooks/test_pam_runs.py configs/test_defaults.py",
-    "train/hooks/*": "train/hooks configs/test_defaults.py",
+    "train/hooks/*": "configs/test_defaults.py train/hooks",
 }
 
 

@@ -128,5 +128,12 @@ def test_progress_of_before_there_were_streams_is_read_and_half_of_it_is_not(tmp
     found = checkpoint.load(tmp_path, state(), {}, ranks)
     assert found == Progress(step=30, epoch=2, batch=7, seconds=1.5, data="abc")
     rewrite(tmp_path, 30, lambda told: told.pop("epoch"))
+    path = tmp_path / "step-30/progress.json"
+    for content in (path.read_text(), "[]", "3", "{", ""):
+        path.write_text(content)
+        with pytest.raises(UserError, match=r"step-30: damaged: progress.json cannot be read"):
+            checkpoint.load(tmp_path, state(), {}, ranks)
+    path.unlink()
+    path.mkdir()
     with pytest.raises(UserError, match=r"step-30: damaged: progress.json cannot be read"):
         checkpoint.load(tmp_path, state(), {}, ranks)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from compared import compare_scores, run_command, scores_of, shared_rows, write_run
+from compared import compare_scores, compared, run_command, scores_of, shared_rows, write_run
 
 from coldrank.train import metrics
 from coldrank.train.compare.compare import correct
@@ -293,3 +293,29 @@ def test_two_runs_of_one_arm_and_seed_are_told_apart(runs: Path) -> None:
     for folder, digest in (("base-1", "aaaa1111b"), ("again", "cccc2222d")):
         (runs / folder / "run.json").write_text(json.dumps({"data_digest": digest}))
     refused(r"both arm base, seed 1 \(other data: manifest digest cccc2222, not aaaa1111\); .*--set name=")
+
+
+def test_runs_without_a_common_task_or_rows_are_named(tmp_path: Path) -> None:
+    for name, task in (("base", "like"), ("poso", "follow")):
+        write_run(tmp_path / name, name, 1, (task,))
+    with pytest.raises(UserError, match=r"no task is predicted by every run \(.*base: like; .*poso: follow\)"):
+        compared(tmp_path / "base", tmp_path / "poso")
+    for name in ("base", "poso"):
+        path = tmp_path / name / "predictions-test.parquet"
+        pl.read_parquet(path).rename(
+            {"label_follow": "label_like", "prob_follow": "prob_like"}, strict=False
+        ).clear().write_parquet(path)
+    with pytest.raises(UserError, match=r"base/predictions-test.parquet: no rows"):
+        compared(tmp_path / "base", tmp_path / "poso")
+
+
+@pytest.mark.parametrize("cohorts", [{"new_user_max_views": 2.5}, {"new": 1}, [1], 3])
+def test_cohorts_that_are_none_are_named(cohorts: object, tmp_path: Path) -> None:
+    for name in ("base", "poso"):
+        write_run(tmp_path / name, name, 1)
+    path = tmp_path / "poso" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"cohorts": cohorts}))
+    with pytest.raises(
+        UserError, match="poso/config.json: cohorts is .*; expected whole numbers for new_user_max_views"
+    ):
+        compared(tmp_path / "base", tmp_path / "poso")

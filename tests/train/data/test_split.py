@@ -61,6 +61,30 @@ def test_errors_name_the_days_of_the_log(test_from: date, valid_days: int, messa
         split_by_time(*overlapping(0), test_from, valid_days)
 
 
+@pytest.mark.tried("logs", "a log of two days, split by days", "refused: it needs 3")
+def test_two_days_are_too_few_for_a_split_by_days() -> None:
+    day = np.repeat(np.array([19_000, 19_001, 19_002], np.int32), 4)
+    time = day.astype(np.int64) * DAY
+    assert split_by_time(time, day, None, 0).tolist() == [TRAIN] * 4 + [TEST] * 8
+    with pytest.raises(UserError, match="the log has 2 days; a split by time needs 3"):
+        split_by_time(time[:8], day[:8], None, 0)
+
+
+@pytest.mark.parametrize(
+    ("test", "valid", "counts"),
+    [(0.2, 0.0, [8, 0, 2]), (0.2, 0.7, [1, 7, 2]), (0.9, 0.0, [1, 0, 9]), (0.06, 0.04, [9, 0, 1])],
+)
+def test_shares_of_users_are_rounded(test: float, valid: float, counts: list[int]) -> None:
+    split = split_by_users(np.arange(10, dtype=np.int32), test, valid, seed=0)
+    assert [int((split == s).sum()) for s in (TRAIN, VALID, TEST)] == counts
+
+
+@pytest.mark.parametrize(("test", "valid"), [(0.04, 0.0), (0.5, 0.5), (0.2, 0.8), (0.2, -0.1)])
+def test_shares_of_users_that_leave_none_are_refused(test: float, valid: float) -> None:
+    with pytest.raises(UserError, match=f"--test-share {test} --valid-share {valid}: .* of 10 users"):
+        split_by_users(np.arange(10, dtype=np.int32), test, valid, seed=0)
+
+
 def test_users_are_held_out_whole() -> None:
     user = np.random.default_rng(0).integers(0, 1000, 20_000).astype(np.int32)
     split = split_by_users(user, 0.278, 0.072, seed=1)
