@@ -32,11 +32,17 @@ BESIDE: dict[str, str] = {
     "train/streaming.py": "train/test_streaming.py train/test_resuming.py",
     "train/growing.py": "train/test_growing.py train/test_managed.py",
     "train/passes.py": "train/test_trainer.py train/test_resuming.py train/test_checkpoint.py",
-    "train/compare/*": "train/compare configs/test_defaults.py",
+    "train/compare/table.py": "train/compare/test_table.py train/compare/test_compare.py",
+    "train/compare/rows.py": "train/compare/test_table.py train/compare/test_compare.py train/compare/test_checks.py",
+    "train/compare/interval.py": "train/compare/test_interval.py train/compare/test_compare.py",
+    "train/compare/days.py": "train/compare/test_days.py train/compare/test_compare.py",
+    "train/compare/resample.py": "train/compare/test_days.py train/compare/test_compare.py",
+    "train/compare/*": "configs/test_defaults.py train/compare/test_checks.py train/compare/test_damaged_runs.py "
+    "train/compare/test_compare.py",
     "train/data/asof.py": "train/data/test_asof.py train/data/test_prepare.py",
     "train/data/statistics.py": "train/data/test_asof.py train/data/test_prepare.py",
     "train/data/split.py": "train/data/test_split.py train/data/test_prepare.py train/data/test_warnings.py",
-    "train/data/columns.py": "train/data/test_labels.py train/data/test_prepare.py train/data/test_agree.py "
+    "train/data/columns.py": "train/data/test_columns.py train/data/test_labels.py train/data/test_prepare.py train/data/test_agree.py "
     "train/data/test_times.py train/data/test_kuairand.py train/data/test_movielens.py",
     "train/data/read.py": "train/data/test_read.py train/data/test_batches.py train/data/test_by_time.py train/data/test_damaged.py",
     "train/data/by_time.py": "train/data/test_by_time.py train/data/test_read.py train/data/test_damaged.py",

@@ -251,3 +251,20 @@ def test_a_stream_trains_with_its_batch_size_and_scores_with_the_other(data, ran
     # are not later than what was trained on, and trained on.
     assert sizes[True] == [50] * 5 + [50, 20] + [50, 50, 50, 10] * 3
     assert sizes[False] == [70, 70, 10] * 3
+
+
+@pytest.mark.parametrize("order", ["random", "time"])
+def test_stages_are_the_periods_and_their_partitions_in_order_of_time(config, tmp_path, order):
+    """Whatever the files are called and in whatever order the manifest has them."""
+    listed = [("c", "2", 30), ("z", "1", 10), ("b", "1", 11), ("a", "2", 31), ("d", "3", 50), ("e", "3", 50)]
+    parts = [{"path": p, "split": p, "period": d, "rows": 1, "time_min": t, "time_max": t} for p, d, t in listed]
+    config = replace(config, data=replace(config.data, order=order))
+    found = streaming.stages(DataFolder(tmp_path, {"partitions": parts[::-1]}), streamed(config, first_period="3"))
+    warm = [(("1", "2"), "zbca", False)] if order == "random" else [(("1",), "zb", False), (("2",), "ca", False)]
+    assert [(s.periods, "".join(p["path"] for p in s.partitions), s.scored) for s in found] == [
+        *warm,
+        (("3",), "de", True),
+    ]
+    assert [s.shuffled for s in found] == [order == "random"] * len(warm) + [False]
+    first = streaming.stages(DataFolder(tmp_path, {"partitions": parts}), streamed(config, first_period=""))
+    assert [s.scored for s in first] == [False, True, True], "by default all but the first period"
