@@ -65,6 +65,52 @@ def test_the_model_trains_as_it_does_without_the_hook(fitted):
     assert all((ours[n] != nets[n]).any() for n in nets if "mwuf.nets" in n)
 
 
+def naive_warm(hook, task, embedded, batch, row):
+    """The warm ID embedding of a row, from the users of the item's earlier views alone."""
+    places, static = task.embeddings.places, embedded.static.detach()[row]
+    at = batch.sparse.keys().index("item_id") * len(batch)
+    table_row = int(batch.sparse.values()[batch.sparse.offsets()[at + row]])
+    met = [k for k in range(min(8, int(batch.keys["item_views"][row]))) if hook.present[table_row, k]]
+    if hook.shared_row and table_row == 0:
+        met = []
+    users = hook.users[table_row, met].mean(0) if met else torch.zeros(4)
+    return static[places["item_id"]] * (1 + hook.nets.scaling(static[places["item_tags"]])) + hook.nets.shifting(users)
+
+
+@pytest.mark.tried(
+    "hooks", "mwuf: users of an item's later views are known", "an event sees those of earlier views alone"
+)
+@pytest.mark.parametrize("base", [sample_base, growing])
+def test_in_training_a_warm_embedding_is_of_the_users_before(fitted, base):
+    """All places are taken: what leaks of later ones would change the gradient."""
+    run = fitted(with_mwuf(base(), warm_every=1, common_init=False))
+    (hook,) = run.hooks
+    for parameter in hook.nets.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    hook.users.normal_()
+    hook.present.bernoulli_(0.7)
+    first, batch = some_batches(run, 2)
+    step(run, first)
+    batch.keys["item_views"] = torch.arange(len(batch)) % 70
+    taken = Taken(batch, 0, 2, run.grow(batch))
+    task = run.model.module
+    run.begin_step(taken, 1, 10)
+    hook.users.normal_()
+    hook.present.bernoulli_(0.7)
+    embedded = Embedded(*task.embeddings(batch))
+    static, rows = embedded.static.detach().clone(), (batch.keys["item_views"] <= hook.config.max_views).nonzero()
+    slot, ids = task.embeddings.places["item_id"], list(static[:, task.embeddings.places["item_id"]])
+    for row in rows.squeeze(1).tolist():
+        ids[row] = naive_warm(hook, task, embedded, batch, row)
+    warm = torch.cat([static[:, : slot.start], torch.stack(ids), static[:, slot.stop :]], 1)
+    loss = task.rank(batch, embedded._replace(static=warm)).loss
+    wanted = torch.autograd.grad(loss, list(hook.nets.parameters()))
+    run.model(batch).loss.backward()
+    for p, theirs in zip(hook.nets.parameters(), wanted, strict=True):
+        torch.testing.assert_close(p.grad, theirs, rtol=1e-4, atol=1e-7)
+        assert theirs.abs().max() > 0
+
+
 @pytest.mark.parametrize("every", [1, 3])
 def test_the_networks_get_the_gradient_of_the_warm_loss(fitted, every):
     """Against autograd through the whole model, its own parameters held; of one cold row in three, three times as large."""
