@@ -1,21 +1,25 @@
 """`python -m coldrank.train.warm_up --config coldrank.configs.mwuf:movielens --data DATA --out OUT`; see docs/mwuf.md."""
 
 import argparse
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from coldrank.train.config import load
+from coldrank.train.config import RunConfig, from_dict, load, to_dict, validate
 from coldrank.train.data.batches import DataFolder
+from coldrank.train.errors import UserError, report
 from coldrank.train.output import make_folder
+from coldrank.train.warm_up.check import check_folder, item_of
 from coldrank.train.warm_up.experiment import METHODS, experiment, read
 from coldrank.train.warm_up.protocol import Protocol
 from coldrank.train.warm_up.table import tables
 
 
-def main() -> None:
-    """Runs what is left to run, model after model, and writes the tables."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs what is left to run, model after model, and writes the tables; 0 only on success, a mistake is one line and 2."""
     parser = argparse.ArgumentParser(description="Warm-up methods for new items, on a model of the old ones.")
     parser.add_argument("--config", required=True, help="arm: inputs, sizes, rates; its model.kind is --models'")
     parser.add_argument("--data", required=True, type=Path, help="folder written by coldrank prepare")
@@ -28,17 +32,42 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=20, help="events of a new item in each warm set")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    make_folder(args.out)
+    try:
+        run(args)
+    except (UserError, OSError) as error:
+        report(f"warm_up: {error}")
+        return 2
+    return 0
+
+
+def run(args: argparse.Namespace) -> None:
+    """Checks all that can be checked, then runs. Raises UserError."""
     data, config = DataFolder.open(args.data), load(args.config, args.set)
+    methods = args.methods.split(";")
+    for name in methods:
+        if name not in METHODS:
+            raise UserError(f"--methods {name!r}: there are {'; '.join(METHODS)}")
+    for field in ("seeds", "k"):
+        if getattr(args, field) < 1:
+            raise UserError(f"--{field} {getattr(args, field)}: must be above 0")
     protocol = Protocol(old_above=args.old_above, new_from=args.new_from, k=args.k)
-    for kind in args.models.split(","):
-        model = replace(config, name=kind, model=replace(config.model, kind=kind))
-        experiment(model, data, args.out, protocol, args.seeds, args.methods.split(";"))
+    models = [_of_kind(config, kind) for kind in args.models.split(",")]
+    make_folder(args.out)
+    check_folder(args.out, config, data, protocol)
+    for model in models:
+        experiment(model, data, args.out, protocol, args.seeds, methods)
         (args.out / "tables.md").write_text(tables(read(args.out / "results.jsonl")))
     print(tables(read(args.out / "results.jsonl")))
 
 
+def _of_kind(config: RunConfig, kind: str) -> RunConfig:
+    values = to_dict(replace(config, name=kind))
+    model = from_dict(values | {"model": values["model"] | {"kind": kind}}, f"--models {kind}")
+    item_of(model, validate(model))
+    return model
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -14,15 +14,16 @@ from torch.nn import functional as F
 
 from coldrank.models.backbones import make_ranker
 from coldrank.models.embeddings import Embedded, EmbeddingStage
-from coldrank.models.encode import FeatureEncoder
+from coldrank.models.encode import FeatureEncoder, salt
 from coldrank.models.features import Input
 from coldrank.train.config import RunConfig, validate
 from coldrank.train.data.batches import BatchMaker, DataFolder
 from coldrank.train.data.fit import fit_encoder
 from coldrank.train.data.read import Line, Raw, list_row_groups, take_rows
+from coldrank.train.warm_up.check import item_of
 
-ITEM = "item_id"
-USER = "user_id"
+# Keys of every sample.
+ITEM, USER = "item_id", "user_id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class Base(nn.Module):
         torch.manual_seed(seed)
         self.config = config
         features = validate(config)
+        item, side = item_of(config, features)
         self.encoder = FeatureEncoder(features)
         fit_encoder(self.encoder, data.files(("old",)))
         self.stage = EmbeddingStage(features)
@@ -79,9 +81,9 @@ class Base(nn.Module):
         self.ranker = make_ranker(config.model, self.stage, len(features.numbers), 1)
         self.make = BatchMaker(self.encoder, list(config.tasks))
         places = self.stage.places
-        self.slot, self.user = places[ITEM], places[USER]
-        items = [f.name for f in features.sparse if f.role == "item" and f.name != ITEM]
-        self.side = torch.cat([torch.arange(places[n].start, places[n].stop) for n in items])
+        columns = lambda names: torch.cat([torch.arange(places[n].start, places[n].stop) for n in names])
+        self.item, self.slot = item, places[item.name]
+        self.side, self.user = columns([f.name for f in side]), columns(config.mwuf.user)
         self.dim = self.slot.stop - self.slot.start
 
     def events(self, rows: Rows, index: np.ndarray) -> Events:
@@ -117,8 +119,9 @@ class Base(nn.Module):
 
     def ids_of(self, rows: Rows) -> Tensor:
         """ID embeddings of a split's items [N, D]."""
-        known = self.encoder.maps["item"](torch.from_numpy(rows.items))
-        weight = self.stage.ebc.embedding_bags["item"].weight
+        ids = torch.from_numpy(rows.items)
+        known = self.encoder.maps[self.item.table](ids ^ salt(self.item) if self.item.salted else ids)
+        weight = self.stage.ebc.embedding_bags[self.item.table].weight
         assert isinstance(weight, Tensor)
         return weight.detach()[known]
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from coldrank.train.compare.interval import effective_users
 from coldrank.train.config import RunConfig
 from coldrank.train.data.batches import DataFolder
+from coldrank.train.errors import UserError
 from coldrank.train.mann_whitney import SortedRows
 from coldrank.train.warm_up import methods as m
 from coldrank.train.warm_up.base import Base, Events, Rows, pretrain
@@ -65,6 +66,12 @@ class Stage:
         make = Base(config, data, seed).make
         first = Rows(data, "warm_a", make)
         rest = {split: Rows(data, split, make, first.items) for split in SPLITS[2:]}
+        column = f"label_{next(iter(config.tasks))}"
+        for split, rows in {"warm_a": first, **rest}.items():
+            if len(np.unique(labels := np.asarray(rows.raw[column])[~np.isnan(rows.raw[column])])) < 2:
+                raise UserError(
+                    f"{data.path}: {column} is {np.unique(labels).tolist()} in all of {split}: no AUC without both classes"
+                )
         return cls(config, data, seed, Rows(data, "old", make), {"warm_a": first, **rest}, {})
 
     def base(self, dropout: float) -> tuple[Base, dict[str, Events], float]:

@@ -126,7 +126,7 @@ class Warm(Mean):
 
     def networks(self) -> Mwuf:
         """Fresh ones."""
-        return Mwuf(self.base.dim, len(self.base.side), self.base.user.stop - self.base.user.start)
+        return Mwuf(self.base.dim, len(self.base.side), len(self.base.user))
 
     def learn(
         self, events: Events, users: Tensor, table: nn.Parameter, cold: torch.optim.Adam, warm: torch.optim.Adam

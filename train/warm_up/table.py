@@ -43,22 +43,24 @@ def _of(results: list[Json], method: str, passes: int) -> list[Json]:
 
 
 def _cell(of: list[Json], rival: list[Json], protocol: str, phase: int, alone: bool) -> str:
-    """Of the baseline: mean and, of several seeds, half of its 95% interval over them. Of others: mean, and the paired difference to it, with
-    users drawn again and seeds both counted."""
+    """Of the baseline: mean and half of its 95% interval over the seeds, where there are two. Of others: mean, and the paired
+    difference to it, with users drawn again and seeds both counted."""
     ours = 100 * np.array([r[protocol][phase] for r in of])
     mean = f"{ours[:, 0].mean():.2f}"
-    if alone:
-        if len(ours) < 2:
-            return mean
+    if len(ours) > 1:  # one seed says nothing of how seeds differ
         half = t_point(len(ours) - 1) * ours[:, 0].std(ddof=1) / len(ours) ** 0.5
-        return f"{mean} ±{half:.2f}"
+        mean_and_half = f"{mean} ±{half:.2f}"
+    else:
+        mean_and_half = mean
+    if alone:
+        return mean_and_half
     theirs = {r["seed"]: 100 * np.array(r[protocol][phase]) for r in rival}
     both = [i for i, r in enumerate(of) if r["seed"] in theirs]
     if not both:
-        return mean
+        return mean_and_half
     other = np.array([theirs[of[i]["seed"]] for i in both])
     found = contrast(ours[both], other, of[0]["users"], paired=True)
     if found is None:
-        return mean
+        return mean_and_half
     sign = "▲" if found.low > 0 else "▼" if found.high < 0 else ""
     return f"{mean} ({found.difference:+.2f} ±{(found.high - found.low) / 2:.2f}{sign})"

@@ -1,0 +1,86 @@
+"""What a config must be for the warm-up experiments, which train and judge in their own way."""
+
+import json
+from pathlib import Path
+
+from coldrank.models.features import Feature, FeatureSet
+from coldrank.train.config import OptimConfig, RunConfig, TrainConfig, from_dict, to_dict
+from coldrank.train.data.batches import DataFolder
+from coldrank.train.difference import difference
+from coldrank.train.errors import UserError
+from coldrank.train.warm_up.protocol import Protocol
+
+# Columns that tell of events: those of the new items are not to be known before their phase.
+_COUNTED = ("user_views", "item_views", "rate_", "views_", "hist_", "item_hist_", "user_hist_")
+# What the protocol does not do, by the fields that ask for it.
+_TRAIN = ("mode", "steps", "cold_passes", "accumulate", "precision", "warm_start")
+_OPTIM = ("gate_lr_scale", "warmup_steps", "decay", "table_lr_scale", "sparse_weight_decay", "clip_norm", "sparse_clip")
+
+
+def item_of(config: RunConfig, features: FeatureSet) -> tuple[Feature, list[Feature]]:
+    """The feature of the item's id, `mwuf.item`, and the embedded features beside it. Raises UserError that names the field for a
+    config that the protocol cannot follow."""
+    wrong = [*_model_problems(config, features), *_setting_problems(config)]
+    if wrong:
+        raise UserError(f"{config.name}: {wrong[0]}")
+    try:
+        side = config.mwuf.side(features)
+    except ValueError as error:
+        raise UserError(
+            f"{config.name}: {error} (mwuf.item and mwuf.user name the features of item and user)"
+        ) from None
+    item = next(f for f in features.sparse if f.name == config.mwuf.item)
+    if item.raw_columns != ("item_id",):
+        raise UserError(f"{config.name}: mwuf.item={item.name!r} reads {item.raw_columns[0]!r}; must read item_id")
+    return item, side
+
+
+def _model_problems(config: RunConfig, features: FeatureSet) -> list[str]:
+    wrong = []
+    if config.two_tower is not None or config.hooks:
+        what = f"hooks={list(config.hooks)}" if config.hooks else "two_tower"
+        wrong.append(f"{what}: the warm-up experiments compare methods of their own on a ranker; leave it out")
+    if len(config.tasks) != 1:
+        wrong.append(f"tasks={list(config.tasks)}: the warm-up experiments have one; --set tasks='{{\"name\": 1}}'")
+    if config.model.personalized:
+        wrong.append("model.poso_*: the warm-up experiments have no personalization code; unset them")
+    for f in features.features:
+        counted = [c for c in f.raw_columns if c.startswith(_COUNTED)]
+        if f.role == "sequence" or counted:
+            wrong.append(
+                f"feature {f.name!r} of {', '.join(f.raw_columns)}: tells of events that a phase of the warm-up does not "
+                "know yet; leave it out"
+            )
+    for t in features.tables:
+        if t.mapping in ("growing", "managed"):
+            wrong.append(f"table {t.name!r}: mapping={t.mapping!r}: is not grown here; take vocabulary")
+    return wrong
+
+
+def _setting_problems(config: RunConfig) -> list[str]:
+    parts = [("train", config.train, TrainConfig(), _TRAIN), ("optim", config.optim, OptimConfig(), _OPTIM)]
+    changed = [
+        f"{part}.{name}={getattr(own, name)!r}"
+        for part, own, plain, names in parts
+        for name in names
+        if getattr(own, name) != getattr(plain, name)
+    ]
+    if config.cold_weight != 1:
+        changed.append(f"cold_weight={config.cold_weight}")
+    return [f"{setting}: has no effect in the warm-up experiments; leave it out" for setting in changed]
+
+
+def check_folder(out: Path, config: RunConfig, data: DataFolder, protocol: Protocol) -> None:
+    """Results that are there already are of the same config, data and protocol. Raises UserError that names what differs."""
+    path = out / "experiment.json"
+    about = {"config": to_dict(config), "data": data.digest, "protocol": str(protocol)}
+    if not path.exists():
+        path.write_text(json.dumps(about, indent=1) + "\n")
+        return
+    there = json.loads(path.read_text())
+    changed = difference(config, from_dict(there["config"], str(path))).splitlines()
+    changed += [
+        f"{name}: {there[name]} -> {about[name]}" for name in ("data", "protocol") if there[name] != about[name]
+    ]
+    if changed:
+        raise UserError(f"{out}: holds results of another experiment ({changed[0]}); take another --out")
