@@ -27,6 +27,7 @@ from coldrank.train.hooks.pam_rows import RankerRows, TaskRows, TowerRows
 
 if TYPE_CHECKING:  # these hold hooks
     from coldrank.train.checkpoint import Progress
+    from coldrank.train.stepping import Taken
     from coldrank.train.streaming import Stage
     from coldrank.train.task import Outputs, RankingTask
     from coldrank.train.trainer import Run
@@ -199,6 +200,11 @@ class Pam(Hook):
 
     def _leaking(self, task: "RankingTask", rows: TaskRows, whole: Rows, start: Weights) -> Weights:
         return self.adapt(task, rows, whole, {name: w.detach() for name, w in start.items()}, None)[-1]
+
+    def before_step(self, run: "Run", taken: "Taken") -> None:
+        """What is stored of an item goes with its row, where the row passes to another."""
+        if self.enhancer is not None and (grown := taken.grown.get(self.enhancer.table)) is not None:
+            self.enhancer.kept[grown.rows.to(self.enhancer.kept.device)] = False
 
     @torch.no_grad()
     def after_step(self, run: "Run") -> None:

@@ -56,6 +56,7 @@ class Enhancer(nn.Module):
             raise UserError(
                 f"{config.name}: pam.behaviour: {self.id!r} reads {table.reads} rows of its table; must be 1"
             )
+        self.table = table.name
         # Row 0 of these is shared by the ids that have no row of their own.
         self.first = 1 if table.mapping in ("growing", "vocabulary", "managed") else 0
         at = [model.item_columns[name] for name in c.behaviour]

@@ -7,6 +7,8 @@ from test_pam import ONE, batch_and_task, naive
 from torch.func import functional_call
 
 from coldrank.models.embeddings import Embedded
+from coldrank.train.growing import Grown
+from coldrank.train.stepping import Taken
 
 INNER = [{}, {"second_order": False}, {"steps": 0, "support": 0.0}]
 TRAINS = ["all", "towers"]
@@ -156,3 +158,15 @@ def test_the_store_keeps_what_cold_items_were(folder, store, cold, cuts, views):
     assert set(hook.enhancer.kept.nonzero().squeeze(1).tolist()) == set(expected)
     for item, was in expected.items():
         assert torch.equal(hook.enhancer.store[item], was)
+
+
+@pytest.mark.tried(
+    "hooks", "pam: a managed table gives a popular item's row to another", "the other is not dressed in what that was"
+)
+def test_a_row_that_passes_to_another_item_is_not_stored(folder):
+    batch, _, hook = batch_and_task(folder, config(gamma=(1.0, 1.0, 0.0)))
+    hook.enhancer.kept[:] = True
+    hook.before_step(
+        None, Taken(batch, 0, 1, {"item": Grown(10, 0, torch.tensor([3, 5])), "user": Grown(1, 0, torch.tensor([4]))})
+    )
+    assert (~hook.enhancer.kept).nonzero().squeeze(1).tolist() == [3, 5]
