@@ -3,9 +3,11 @@
 import json
 import shutil
 import subprocess
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -262,8 +264,63 @@ def test_a_delta_carries_what_is_a_tensor(base, data: DataFolder, tmp_path: Path
 
 
 @tried("models of equal code from processes that scripted other things before", "one version")
-def test_the_structure_is_that_of_the_model_alone(base, data: DataFolder, tmp_path: Path):
+def test_the_structure_is_that_of_the_model_alone(base, data: DataFolder, tmp_path: Path, monkeypatch):
+    # As in another process, types get other numbers in their names.
+    monkeypatch.setattr(torch.jit._recursive, "concrete_type_store", torch.jit._recursive.ConcreteTypeStore())
     exported(random_model(CONFIGS["dcn"](), data), tmp_path / "between")
-    torch.jit._state._clear_class_state()  # as in a new process: types get other numbers in their names
     again = random_model(CONFIGS[ARM](), data)
     assert int(exported(again, tmp_path / "again").version) == base[2]
+
+
+class Toy(torch.nn.Module):
+    """What `structure` reads of a model."""
+
+    state: dict[str, torch.Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state, self.version = {"x": torch.ones(2)}, torch.tensor(0)
+
+    @torch.jit.export
+    def update(self, delta: torch.Tensor) -> None:
+        self.version.copy_(delta)
+
+
+class Doubles(Toy):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+
+class Trebles(Toy):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 3
+
+
+@tried("`--delta` to a model of other code with the same state", "another version, so refused")
+def test_the_structure_tells_code_apart(tmp_path: Path):
+    found = {}
+    for kind in (Doubles, Trebles):
+        kind.__name__ = kind.__qualname__ = "Same"
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
+            torch.jit.save(torch.jit.script(kind()), str(tmp_path / "model.pt"))
+        found[kind] = structure(tmp_path / "model.pt")
+    assert found[Doubles] != found[Trebles]
+
+
+@tried("a delta that lacks a row that no recorded sample reads", "refused")
+def test_every_tensor_is_held_against_the_new_model_s(base, data: DataFolder, tmp_path: Path, monkeypatch):
+    folder, trained, _ = base
+    later = random_model(trained.config, data, seed=3)
+    exported(later, tmp_path / "new")
+    made = lead.delta
+
+    def lacking(before: dict[str, torch.Tensor], version: torch.Tensor, *after: Any) -> dict[str, torch.Tensor]:
+        new = dict(after[0])
+        name = "core.stage.stores.0.rows.weight"
+        new[name] = torch.cat([before[name][:1], new[name][1:]])
+        return made(before, version, new, after[1])
+
+    monkeypatch.setattr(lead, "delta", lacking)
+    with pytest.raises(UserError, match="leads to another core.stage.stores.0.rows.weight than the new model's"):
+        lead.write_delta(folder, tmp_path / "new", [])
