@@ -50,12 +50,16 @@ class Looped(Pam):
             paths.append(super().adapt(task, rows, own, alone, among))
         return [{k: torch.cat([path[s][k] for path in paths]) for k in start} for s in range(len(paths[0]))]
 
-    def _query(self, task: RankingTask, rows: TaskRows, query: Rows, path: list[Weights]) -> tuple[Tensor, Tensor]:
+    def _query(
+        self, task: RankingTask, rows: TaskRows, query: Rows, path: list[Weights], size: float | None = None
+    ) -> tuple[Tensor, Tensor]:
         losses = [
             rows.losses(own, self.among(query))({k: w[n : n + 1] for k, w in path[-1].items()})
             for n, own in enumerate(_one_by_one(query))
         ]
-        weighted = [weight * own.sum() / len(rows.labels) for weight, own in zip(self.weights, losses, strict=True)]
+        weighted = [
+            weight * own.sum() / (size or len(rows.labels)) for weight, own in zip(self.weights, losses, strict=True)
+        ]
         return torch.stack(weighted).sum(), torch.cat(losses)
 
 

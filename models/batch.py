@@ -17,6 +17,7 @@ class Batch(Pipelineable):
     sparse: rows of tables, keys as `FeatureEncoder.keys`. dense: float32 [B, F]. sequence_lengths: int64 [S, B].
     labels: float32 [B, T], NaN where unknown. keys: what identifies a sample and places it in a cohort, int64 [B] each
     (`user_id`, `item_id`, `time`, `user_views`, `item_views`), and float32 `true_<task>` where the data has them.
+    sizes: B of every rank's batch in this step; empty where there is this one alone.
     unknown: growing table -> places in the values of `sparse` and the ids there, int64 [U] each, that have no row yet; managed
     table -> the same of all its ids; of batches for training, until their ids are given rows.
     """
@@ -27,9 +28,27 @@ class Batch(Pipelineable):
     labels: Tensor
     keys: dict[str, Tensor]
     unknown: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    sizes: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return self.labels.shape[0]
+
+    @property
+    def mean_size(self) -> float:
+        """Rows of a rank, on average: what a sum over rows is divided by to be, averaged over the ranks, the mean over the rows of
+        all. Not 0, so that the loss of no rows is 0."""
+        return sum(self.sizes) / len(self.sizes) if self.sizes else float(max(1, len(self)))
+
+    @property
+    def lookup(self) -> KeyedJaggedTensor:
+        """`sparse`, with empty bags after its rows up to as many as the rank with the most has: a row-wise table's backward pass
+        takes equally many of every rank. An empty bag reads no row and changes none."""
+        missing = max(self.sizes, default=0) - len(self)
+        if missing <= 0:
+            return self.sparse
+        lengths = self.sparse.lengths().view(len(self.sparse.keys()), len(self))
+        padded = torch.cat([lengths, lengths.new_zeros(len(lengths), missing)], 1).flatten()
+        return KeyedJaggedTensor(keys=self.sparse.keys(), values=self.sparse.values(), lengths=padded)
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
         """The batch on a device; keys and unknown ids stay where they are."""
@@ -48,6 +67,6 @@ class Batch(Pipelineable):
         return replace(self, **{name: change(part) for name, part in self._for_device().items()})
 
     def _for_device(self) -> dict[str, Any]:
-        """What a device computes with: every field but the dictionaries, so that none can be forgotten."""
+        """What a device computes with: every field but dictionaries and numbers, so that none can be forgotten."""
         parts = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: part for name, part in parts.items() if not isinstance(part, dict)}
+        return {name: part for name, part in parts.items() if not isinstance(part, dict | tuple)}

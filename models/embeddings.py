@@ -68,8 +68,8 @@ class EmbeddingStage(nn.Module):
         self.sequence_dims = {name: sum(features.dim(f) for f in fs) for name, fs in features.sequences.items()}
 
     def forward(self, batch: Batch) -> Embedded:
-        parts = self._split(self.ebc(batch.sparse))
-        lengths = batch.sparse.lengths().view(len(self.key_index), -1)
+        parts = self._split(self.ebc(batch.lookup), len(batch))
+        lengths = batch.sparse.lengths().view(len(self.key_index), len(batch))
         static = [
             parts[name] / (lengths[self.key_index[name]] // self.reads[name]).clamp(min=1).unsqueeze(1)
             if many
@@ -80,10 +80,12 @@ class EmbeddingStage(nn.Module):
         pc = torch.cat([parts[name] for name in self.pc] or [parts[next(iter(self.fixed))][:, :0]], 1)
         return Embedded(torch.cat(static, 1), sequences, pc)
 
-    def _split(self, pooled: KeyedTensor) -> dict[str, Tensor]:
-        """Feature -> [B, D], or [B, L, D] for a sequence. One split of the values, whose backward is one concatenation; the
+    def _split(self, pooled: KeyedTensor, rows: int) -> dict[str, Tensor]:
+        """Feature -> [B, D], or [B, L, D] for a sequence, of the first `rows` bags; those after them are padding. One split of the values, whose backward is one concatenation; the
         order of the keys is the sharding plan's, and positions that it has left side by side are taken as one piece."""
-        keys, widths = pooled.keys(), pooled.length_per_key()
+        keys, widths, values = pooled.keys(), pooled.length_per_key(), pooled.values()
+        if len(values) > rows:
+            values = values[:rows]
         runs: list[tuple[str, int, int]] = []
         for key, width in zip(keys, widths, strict=True):
             name, _, position = key.partition(".")
@@ -91,9 +93,9 @@ class EmbeddingStage(nn.Module):
                 runs[-1] = (name, runs[-1][1] + 1, runs[-1][2] + width)
             else:
                 runs.append((name if position in ("", "0") else key, 1, width))
-        pieces = dict(zip([r[0] for r in runs], pooled.values().split([r[2] for r in runs], 1), strict=True))
+        pieces = dict(zip([r[0] for r in runs], values.split([r[2] for r in runs], 1), strict=True))
         if len(runs) != len(self.fixed) + len(self.pc) + sum(len(fs) for fs in self.sequences.values()):
-            by_key = dict(zip(keys, pooled.values().split(widths, 1), strict=True))
+            by_key = dict(zip(keys, values.split(widths, 1), strict=True))
             pieces |= {f: torch.cat([by_key[k] for k in ks], 1) for f, ks in self.sequence_keys.items()}
         return pieces | {f: pieces[f].unflatten(1, (len(ks), -1)) for f, ks in self.sequence_keys.items()}
 

@@ -99,7 +99,10 @@ class FeatureEncoder(nn.Module):
         numbers = [raw[f.raw_columns[0]] for f in self.features.numbers]
         batch = lengths[0].shape[0] // max(1, len(self.features.sparse[0].keys))
         dense = self.numbers(torch.stack(numbers, 1)) if numbers else torch.zeros(batch, 0)
-        ends = [present.view(-1, batch).sum(0, dtype=torch.int64) for _, present in slots.values()]
+        ends = [
+            slots[name][1].view(fs[0].length, batch).sum(0, dtype=torch.int64)
+            for name, fs in self.features.sequences.items()
+        ]
         sequence_lengths = torch.stack(ends) if ends else torch.zeros(0, batch, dtype=torch.int64)
         return torch.cat(values), torch.cat(lengths), dense, sequence_lengths
 

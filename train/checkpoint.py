@@ -165,6 +165,19 @@ def load(folder: Path, state: State, own: State, ranks: Ranks) -> Progress:
     return _first_usable(folder, ranks, lambda path: _load(path, state, own, ranks), "; --fresh starts over")
 
 
+def load_summed(folder: Path, step: int, own: State, world_size: int, ranks: Ranks) -> None:
+    """Loads what each of `world_size` ranks had for itself in a checkpoint, added up, into `own` on the first rank; zeros on the
+    others."""
+    path = folder / f"step-{step}"
+    stored = FileSystemReader(path).read_metadata().state_dict_metadata
+    for name, value in own.items():
+        parts = {f"{name}.{r}": torch.zeros_like(value) for r in range(world_size) if f"{name}.{r}" in stored}
+        load_state(parts, checkpoint_id=path)
+        value.zero_()
+        for part in parts.values() if ranks.is_first else ():
+            value += part
+
+
 def newest(folder: Path, ranks: Ranks) -> tuple[Path, dict[str, list[int]]]:
     """The last checkpoint whose files are as they were written, and the shapes of its tensors by name; says which were refused.
 

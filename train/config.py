@@ -29,17 +29,24 @@ class DataConfig:
     """Which samples are read, and how.
 
     fit: splits that are trained on. evaluate: the split that the run reports at its end.
-    batch_size: samples per step and rank. shuffle_rows: rows per shuffle buffer (0: in the order of time).
+    batch_size: samples per step and rank. global_batch_size: samples per step of all ranks together, the same ones on any number
+    of ranks (0: batch_size on every rank). shuffle_rows: rows per shuffle buffer, of a rank or, with global_batch_size, of all
+    together (0: in the order of time).
     prefetch: batches built ahead by a background thread.
     """
 
     fit: tuple[str, ...] = ("train", "valid")
     evaluate: str = "test"
     batch_size: int = 1024
+    global_batch_size: int = 0
     eval_batch_size: int = 4096
     shuffle_rows: int = 131_072
     order: Literal["time", "random"] = "random"
     prefetch: int = 4
+
+    def rank_batch(self, ranks: int) -> int:
+        """Samples of a step on one of so many ranks, at most."""
+        return -(-self.global_batch_size // ranks) or self.batch_size
 
 
 Decay = Literal["constant", "linear", "cosine"]
@@ -242,6 +249,7 @@ def validate(config: RunConfig) -> FeatureSet:
     }
     at_least_0 = {
         "cold_weight": config.cold_weight,
+        "data.global_batch_size": d.global_batch_size,
         "data.shuffle_rows": d.shuffle_rows,
         "optim.weight_decay": o.weight_decay,
         "optim.warmup_steps": o.warmup_steps,
@@ -268,6 +276,11 @@ def validate(config: RunConfig) -> FeatureSet:
             raise UserError(f"{config.name}: {name}={list(widths)}: give at least one width above 0")
     if not config.tasks or min(config.tasks.values()) < 0 or max(config.tasks.values()) == 0:
         raise UserError(f"{config.name}: tasks={config.tasks}: give at least one task, weights not below 0, not all 0")
+    if d.global_batch_size > 0 and d.batch_size != DataConfig().batch_size:
+        raise UserError(
+            f"{config.name}: data.global_batch_size={d.global_batch_size} and data.batch_size={d.batch_size}: one of them; "
+            f"data.batch_size={DataConfig().batch_size} leaves it to the first, data.global_batch_size=0 to the second"
+        )
     if d.order == "random" and d.shuffle_rows == 0:
         raise UserError(f"{config.name}: data.order='random' needs data.shuffle_rows above 0; or set data.order=time")
     if d.evaluate in d.fit:

@@ -115,12 +115,13 @@ def _agreed_plan(task: RankingTask, ranks: Ranks, config: RunConfig, features: F
 
 def plan_for(task: RankingTask, ranks: Ranks, config: RunConfig, features: FeatureSet) -> Plan:
     """Where the tables would lie on a cluster of hosts like this one. Raises UserError if they do not fit."""
+    batch = config.data.rank_batch(ranks.world_size)
     request = Request(
         features=features,
         sharding=config.sharding,
         optim=config.optim,
-        batch_size=config.data.batch_size,
-        dense_bytes=dense_bytes(task, features, -(-config.data.batch_size // config.train.accumulate)),
+        batch_size=batch,
+        dense_bytes=dense_bytes(task, features, -(-batch // config.train.accumulate)),
         cluster=_cluster(ranks),
     )
     plan = make_plan(request)

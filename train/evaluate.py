@@ -24,7 +24,7 @@ from coldrank.train.run_folder import MetricRow
 
 
 def evaluation_reader(make: BatchMaker, data: DataFolder, split: str, config: RunConfig, ranks: Ranks) -> SampleReader:
-    """A split in order of time. Raises UserError for a split or a column that is not there, and for too few rows."""
+    """A split in order of time. Raises UserError for a split or a column that is not there, and for a split without rows."""
     reader = SampleReader(
         data.files((split,)),
         make.columns(),
@@ -32,8 +32,8 @@ def evaluation_reader(make: BatchMaker, data: DataFolder, split: str, config: Ru
         rank=ranks.rank,
         world_size=ranks.world_size,
     )
-    if reader.total_rows < ranks.world_size:
-        raise UserError(f"{data.path}: split {split!r} has fewer rows than the {ranks.world_size} ranks")
+    if not reader.total_rows:
+        raise UserError(f"{data.path}: split {split!r} has no rows")
     return reader
 
 
@@ -50,11 +50,9 @@ def score(
 ) -> pl.DataFrame | None:
     """Scores the samples of a reader, sorted by time, user and item; on the first rank, None on the others.
 
-    what: a name for the progress bar. Every rank must have a batch. Columns: user_id, item_id, time (ms), user_views,
+    what: a name for the progress bar. There must be a row. Columns: user_id, item_id, time (ms), user_views,
     item_views, label_<task> (null: unknown), prob_<task>, true_<task>, and those of `retrieval.VECTORS` of a two-tower model.
     """
-    rounds = torch.tensor(reader.batches, device=ranks.device)
-    dist.all_reduce(rounds, op=dist.ReduceOp.MAX)
     model.eval()
     parts: list[dict[str, np.ndarray]] = []
     with batches(reader, make, config.data.prefetch) as source:
@@ -69,9 +67,6 @@ def score(
             if outputs.vectors is not None:
                 columns |= {name: x.cpu().numpy() for name, x in vector_columns(outputs.vectors).items()}
             parts.append(columns)
-        # The lookup is collective: a rank with fewer batches joins in, and throws the result away.
-        for _ in range(int(rounds) - reader.batches):
-            model(batch.to(ranks.device))
     model.train()
     merged = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
     gathered: list[Any] | None = [None] * ranks.world_size if ranks.is_first else None

@@ -22,7 +22,7 @@ class Passes:
 
     @classmethod
     def of(cls, config: RunConfig, data: DataFolder, make: BatchMaker, ranks: Ranks) -> "Passes":
-        """Opens the readers. Raises UserError if one has fewer rows than there are ranks."""
+        """Opens the readers. Raises UserError if one has no rows."""
         everything = _reader(config, data, make, ranks, None)
         only = AtMost("user_views", config.cohorts.new_user_max_views)
         cold = _reader(config, data, make, ranks, only) if config.train.cold_passes else None
@@ -39,16 +39,15 @@ class Passes:
     @property
     def steps(self) -> int:
         """Steps of all passes; a step takes one batch on every rank."""
-        return sum(self.reader(epoch).common_batches for epoch in range(self.epochs + self.cold_passes))
+        return sum(self.reader(epoch).batches for epoch in range(self.epochs + self.cold_passes))
 
     def steps_before(self, progress: Progress) -> int:
         """Steps of the passes up to where a run stands."""
-        return sum(self.reader(epoch).common_batches for epoch in range(progress.epoch)) + progress.batch
+        return sum(self.reader(epoch).batches for epoch in range(progress.epoch)) + progress.batch
 
     def facts(self, progress: Progress) -> dict[str, Any]:
         """fit_rows: of a pass over all. samples: that all ranks have read so far."""
-        reader = self.reader(progress.epoch)
-        part = round(reader.total_rows * progress.batch / reader.common_batches)
+        part = self.reader(progress.epoch).rows_before(progress.batch)
         before = sum(self.reader(epoch).total_rows for epoch in range(progress.epoch))
         return {"fit_rows": self.all.total_rows, "samples": before + part}
 
@@ -58,6 +57,7 @@ def _reader(config: RunConfig, data: DataFolder, make: BatchMaker, ranks: Ranks,
         data.files(config.data.fit),
         make.columns(),
         config.data.batch_size,
+        global_batch_size=config.data.global_batch_size,
         shuffle_rows=config.data.shuffle_rows,
         in_time=config.data.order == "time",
         seed=config.seed,
@@ -65,7 +65,6 @@ def _reader(config: RunConfig, data: DataFolder, make: BatchMaker, ranks: Ranks,
         world_size=ranks.world_size,
         only=only,
     )
-    if reader.common_batches == 0:
-        what = "rows of new users" if only else "rows"
-        raise UserError(f"{data.path}: fewer {what} to train on than the {ranks.world_size} ranks")
+    if not reader.total_rows:
+        raise UserError(f"{data.path}: no rows{' of new users' if only else ''} to train on")
     return reader

@@ -15,8 +15,8 @@ class Recent:
     checkpoints, so that a run that resumes writes what it would have written."""
 
     def __init__(self, tasks: list[str], ranks: Ranks) -> None:
-        self.tasks, self.rate = tasks, 0.0
-        # Steps, samples, loss; per task the loss over the known labels and their number.
+        self.tasks, self.rate, self.ranks = tasks, 0.0, ranks.world_size
+        # This rank's part of the steps, samples, its part of the loss; per task the loss over the known labels and their number.
         self.sums = torch.zeros(3 + 2 * len(tasks), dtype=torch.float64, device=ranks.device)
         # Which of the steps counted in the sums was the first whose loss is not finite (0: none).
         self.bad = torch.zeros((), dtype=torch.float64, device=ranks.device)
@@ -30,9 +30,9 @@ class Recent:
     def add(self, loss: torch.Tensor, task_losses: tuple[torch.Tensor, torch.Tensor], samples: int) -> None:
         """Adds a step. loss: scalar. task_losses: sum over the known labels and their number, [T] each."""
         # Numbers are added by the device's own kernels: a copy of them to a GPU would wait for the step.
-        self.sums[0] += 1.0
+        self.sums[0] += 1.0 / self.ranks
         self.sums[1] += samples
-        losses = torch.cat([loss.reshape(1), *task_losses])
+        losses = torch.cat([loss.reshape(1) / self.ranks, *task_losses])
         self.sums[2:] += losses
         self.bad = torch.where((self.bad == 0) & ~torch.isfinite(losses).all(), self.sums[0], self.bad)
         self.samples += samples
@@ -42,7 +42,7 @@ class Recent:
         none = torch.full_like(self.bad, math.inf)
         first = torch.where(self.bad > 0, self.bad - self.sums[0], none)
         dist.all_reduce(first, op=dist.ReduceOp.MIN)
-        return None if math.isinf(float(first)) else step + int(first)
+        return None if math.isinf(float(first)) else step + round(float(first) * self.ranks)
 
     def rows(self, step: int) -> list[MetricRow]:
         """Mean loss, log loss per task and samples per second, over all ranks and the steps since the last call."""

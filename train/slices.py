@@ -21,7 +21,7 @@ def in_slices(
     weights: Sequence[Tensor],
     count: int,
 ) -> "Outputs":
-    """What `dense(batch, embedded)` gives, up to rounding, and the same gradients, for a loss that is a mean over rows.
+    """What `dense(batch, embedded)` gives, up to rounding, and the same gradients, for a loss that is a mean over rows, of all ranks.
 
     Every slice runs forward and backward before the next, so that the activations of one are held at a time. The summed
     gradients of `weights` and of the embeddings wait until the step's own backward passes through, once: to the tables, which
@@ -31,16 +31,16 @@ def in_slices(
     count: slices, of equal size but for the last. `dense` gets no `sparse` part: it has been looked up.
     """
     whole = [embedded.static, embedded.pc, *embedded.sequences.values()]
-    size = -(-len(batch) // count)
+    size = max(1, -(-len(batch) // count))
     outputs: list[Outputs] = []
     of_leaves: list[list[Tensor]] = []
     of_weights: list[Tensor | None] = [None] * len(weights)
-    for start in range(0, len(batch), size):
+    for start in range(0, max(1, len(batch)), size):  # no rows are one slice: every weight gets its gradient, zeros
         rows = slice(start, start + size)
         static, pc, *sequences = leaves = [t.detach()[rows].requires_grad_() for t in whole]
         part = rows_of(batch, rows)
         out = dense(part, Embedded(static, dict(zip(embedded.sequences, sequences, strict=True)), pc))
-        loss = out.loss * (len(part) / len(batch))
+        loss = out.loss * (len(part) / batch.mean_size)
         grads = torch.autograd.grad(loss, [*leaves, *weights], allow_unused=True)
         of_leaves.append([torch.zeros_like(x) if g is None else g for x, g in zip(leaves, grads, strict=False)])
         of_weights = [_sum(a, b) for a, b in zip(of_weights, grads[len(leaves) :], strict=True)]

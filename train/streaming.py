@@ -110,7 +110,7 @@ class Stream:
         left = 0
         if progress.period and not progress.pass_done:
             reader = self.reader(progress.epoch)
-            left = round(reader.total_rows * (1 - progress.batch / max(1, reader.common_batches)))
+            left = reader.total_rows - reader.rows_before(progress.batch)
         return {"fit_rows": begun, "samples": begun - left, "periods": dict(progress.ends)}
 
     def check_unchanged(self, progress: Progress) -> None:
@@ -145,7 +145,7 @@ class Stream:
                 progress.partitions += _seen(self.run.data, stage.partitions)
             if not progress.pass_done:
                 reader = self.reader(at)
-                end = progress.step + max(0, reader.common_batches - progress.batch)
+                end = progress.step + max(0, reader.batches - progress.batch)
                 train_on(Passes(reader, None, 1, 0), min(end, limit or end))
                 progress.pass_done = progress.step == end
             if not progress.pass_done:
@@ -178,11 +178,12 @@ class Stream:
         run, data, stage = self.run, self.run.config.data, self.stages[epoch]
         files = run.data.paths(stage.partitions)
         if not stage.shuffled:
-            return self._by_time(files, data.batch_size, None)
+            return self._by_time(files, data.batch_size, None, data.global_batch_size)
         return SampleReader(
             files,
             run.make.columns(),
             data.batch_size,
+            global_batch_size=data.global_batch_size,
             shuffle_rows=data.shuffle_rows,
             in_time=False,
             seed=run.config.seed,
@@ -190,9 +191,17 @@ class Stream:
             world_size=run.ranks.world_size,
         )
 
-    def _by_time(self, files: list[Path], batch_size: int, only: Only | None) -> TimeReader:
+    def _by_time(self, files: list[Path], batch_size: int, only: Only | None, global_batch_size: int = 0) -> TimeReader:
         columns, ranks = self.run.make.columns(), self.run.ranks
-        return TimeReader(files, columns, batch_size, rank=ranks.rank, world_size=ranks.world_size, only=only)
+        return TimeReader(
+            files,
+            columns,
+            batch_size,
+            global_batch_size=global_batch_size,
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+            only=only,
+        )
 
     def _score_next(self, stage: Stage, progress: Progress) -> None:
         """Scores a period that comes after all that was trained on: rows that are not later than all of it are left out."""
@@ -224,13 +233,13 @@ class Stream:
                 self.folder.log([row for row in measured if row["metric"] in _BACK_METRICS])
 
     def _scored(self, partitions: tuple[Json, ...], what: str, only: Only | None) -> pl.DataFrame | None:
-        """Predictions on the first rank, None on the others and where there are fewer rows than ranks."""
+        """Predictions on the first rank, None on the others and where there are no rows."""
         run, ranks = self.run, self.run.ranks
         files = run.data.paths(partitions)
         reader = self._by_time(files, run.config.data.eval_batch_size, only)
-        if reader.total_rows < ranks.world_size:
+        if not reader.total_rows:
             if ranks.is_first:
-                tqdm.write(f"{what}: {reader.total_rows} rows, too few to be scored")
+                tqdm.write(f"{what}: no rows to be scored")
             return None
         return score(run.model, run.make, reader, what, run.config, ranks)
 

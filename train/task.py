@@ -63,7 +63,7 @@ class RankingTask(nn.Module):
     def forward(self, batch: Batch) -> Outputs:
         if isinstance(batch, fx.Proxy):
             # TorchRec's pipeline traces which tables are read and from what of the batch; the rest is none of its business.
-            traced: Outputs = self.embeddings.ebc(batch.sparse)
+            traced: Outputs = self.embeddings.ebc(batch.lookup)
             return traced
         embedded = self.embeddings(batch)
         for hook in self.in_order:
@@ -88,7 +88,7 @@ class RankingTask(nn.Module):
             return retrieve(self.ranker, batch, embedded)
         with torch.autocast(batch.dense.device.type, torch.bfloat16, enabled=self.bf16 and self.training):
             logits = self.ranker(embedded, batch.dense, batch.sequence_lengths).float()
-        total, per_task = self.loss(logits, batch.labels, self._row_weights(batch))
+        total, per_task = self.loss(logits, batch.labels, self._row_weights(batch), batch.mean_size)
         return Outputs(total, logits, per_task)
 
     def _row_weights(self, batch: Batch) -> Tensor | None:
@@ -100,7 +100,7 @@ class RankingTask(nn.Module):
 
 
 def retrieve(model: TwoTower, batch: Batch, embedded: Embedded) -> Outputs:
-    """Towers and in-batch softmax over the users; the loss is its mean over the rows."""
+    """Towers and in-batch softmax over the users of the rank's batch; the loss is its mean over the rows of all ranks."""
     user, item = model.vectors(model.sides(embedded, batch.dense))
     rows = torch.arange(len(batch), device=item.device)
     scaled = item / model.config.temperature
@@ -108,7 +108,7 @@ def retrieve(model: TwoTower, batch: Batch, embedded: Embedded) -> Outputs:
     losses = share_loss(log_share(scaled, user, rows, ids), batch.labels[:, 0])
     known = (~torch.isnan(batch.labels)).sum(0).to(losses.dtype)
     return Outputs(
-        losses.sum() / len(batch),
+        losses.sum() / batch.mean_size,
         (scaled * user).sum(1, keepdim=True),
         (losses.detach().sum().unsqueeze(0), known),
         Vectors(item.detach(), user.detach().unsqueeze(0), torch.zeros_like(rows)),

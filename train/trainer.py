@@ -221,10 +221,13 @@ def _resume(run: Run, course: Passes | Stream, folder: RunFolder, recent: Recent
         raise UserError(f"{folder.path}: was trained on other data than {run.data.path}; --fresh starts over")
     told = ""
     if progress.world_size != ranks.world_size:
-        # The same share of the pass has been read; at the edges of buffers a few rows are read twice or not at all.
-        batch = -(-progress.batch * progress.world_size // ranks.world_size)
-        progress.batch = min(batch, course.reader(progress.epoch).common_batches)
-        told = f" at {ranks.world_size} ranks in place of {progress.world_size}: rates that decay do so over the steps left"
+        checkpoint.load_summed(folder.checkpoints, progress.step, recent.state, progress.world_size, ranks)
+        told = f" at {ranks.world_size} ranks in place of {progress.world_size}"
+        if not run.config.data.global_batch_size:
+            # The same share of the pass has been read; at the edges of buffers a few rows are read twice or not at all.
+            batch = -(-progress.batch * progress.world_size // ranks.world_size)
+            progress.batch = min(batch, course.reader(progress.epoch).batches)
+            told += ": rates that decay do so over the steps left"
         progress.world_size = ranks.world_size
     check_length(folder.path, folder.config(), run.config, progress, _end(course, run.config, progress))
     if ranks.is_first:
@@ -255,12 +258,12 @@ def evaluate(
 
 
 def _stream(run: Run, passes: Passes, epoch: int, start: int) -> Iterator[Taken]:
-    """Batches from batch `start` of a pass on, pass after pass. Every rank takes equally many of a pass."""
+    """Batches from batch `start` of a pass on, pass after pass."""
     while True:
         reader = passes.reader(epoch)
         pin = run.ranks.device.type == "cuda"
         with batches(reader, run.make, run.config.data.prefetch, epoch, start, pin=pin) as source:
-            for n, batch in enumerate(itertools.islice(source, reader.common_batches - start), start + 1):
+            for n, batch in enumerate(source, start + 1):
                 yield Taken(batch, epoch, n)
         epoch, start = epoch + 1, 0
 
@@ -304,7 +307,7 @@ class _Loop:
         for taken, outputs in bar:
             recent.add(outputs.loss.detach(), outputs.task_losses, len(taken.batch))
             progress.epoch, progress.batch = taken.epoch, taken.batches
-            progress.pass_done = taken.batches == passes.reader(taken.epoch).common_batches
+            progress.pass_done = taken.batches == passes.reader(taken.epoch).batches
             progress.step += 1
             progress.seconds = time.perf_counter() - begun
             last, stops = progress.step == total, self.stop.asked()

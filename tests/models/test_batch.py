@@ -10,7 +10,7 @@ from torchrec import KeyedJaggedTensor
 from coldrank.models.batch import Batch
 
 NAMES = [f.name for f in fields(Batch)]
-# Of the device's computation; the others are dictionaries of the loop.
+# Of the device's computation; the others are dictionaries and numbers of the loop.
 ON_DEVICE = {"sparse", "dense", "sequence_lengths", "labels"}
 
 
@@ -19,7 +19,9 @@ def batch() -> Batch:
     sparse = KeyedJaggedTensor(keys=["item_id"], values=torch.tensor([4, 0]), lengths=torch.tensor([1, 1]))
     lengths, labels = torch.tensor([[2, 3]]), torch.tensor([[1.0], [0.0]])
     unknown = {"item": (torch.tensor([1]), torch.tensor([77]))}
-    return Batch(sparse, torch.tensor([[0.5], [0.25]]), lengths, labels, {"user_id": torch.tensor([8, 9])}, unknown)
+    return Batch(
+        sparse, torch.tensor([[0.5], [0.25]]), lengths, labels, {"user_id": torch.tensor([8, 9])}, unknown, (2, 1)
+    )
 
 
 def tensors(part: object) -> list[Tensor]:

@@ -14,7 +14,7 @@ from coldrank.models.encode import FeatureEncoder
 from coldrank.models.features import Feature, FeatureSet, Table
 from coldrank.train.data.batches import BatchMaker, DataFolder, as_tensors
 from coldrank.train.data.fit import fit_encoder
-from coldrank.train.data.read import SampleReader
+from coldrank.train.data.read import SampleReader, take_rows
 
 
 @pytest.fixture(scope="module")
@@ -72,13 +72,38 @@ def test_any_order_of_keys_gives_the_same(case):
     order = np.random.default_rng(0).permutation(len(pooled.keys()))
     keys = [pooled.keys()[i] for i in order]
     shuffled = KeyedTensor(keys, [pooled.length_per_key()[i] for i in order], torch.cat([pooled[k] for k in keys], 1))
-    parts, whole = stage._split(shuffled), stage._split(pooled)
+    parts, whole = stage._split(shuffled, 37), stage._split(pooled, 37)
     assert parts.keys() >= set(stage.fixed) and all(
         torch.equal(parts[k], whole[k]) for k in [*stage.fixed, "hist_item_id", "pc"]
     )
     torch.testing.assert_close(
         torch.cat([parts["hist_item_id"], parts["hist_signals"]], 2), expected.sequences["history"]
     )
+
+
+@pytest.mark.tried("ranks", "a rank with fewer rows than another in a step", "its lookup is padded with empty bags")
+@pytest.mark.parametrize("rows", [37, 5, 0])
+def test_a_padded_lookup_gives_the_rows_and_their_gradients(case, rows):
+    """The step's largest rank has 40 rows: what the padding gives is cut off, and no row of a table is read for it."""
+    _, encoder, stage, _, raw = case
+    make = BatchMaker(encoder, ["long_view", "like"])
+    batch = make(take_rows(raw, np.arange(rows)))
+    padded = replace(batch, sizes=(40, rows))
+    assert padded.lookup.stride() == 40 and padded.lookup.values() is batch.sparse.values()
+    assert padded.lookup.lengths().sum() == len(batch.sparse.values())
+    found = {}
+    for name, given in (("plain", batch), ("padded", padded)):
+        embedded = stage(given) if rows or given is padded else None
+        if embedded is not None:
+            stage.zero_grad()
+            all_of = [embedded.static, embedded.pc, *embedded.sequences.values()]
+            assert {len(t) for t in all_of} == {rows}
+            sum((t**2).sum() for t in all_of).backward()
+            found[name] = [*all_of, *(p.grad.clone() for p in stage.parameters())]
+    if rows:
+        assert all(torch.equal(a, b) for a, b in zip(found["plain"], found["padded"], strict=True))
+    else:
+        assert not any(t.any() for t in found["padded"])
 
 
 def test_vocabulary_is_of_the_training_split_alone(case):

@@ -3,7 +3,7 @@
 import hashlib
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,7 @@ def batches(
     pin: into page-locked memory, for a GPU to copy from while it computes."""
 
     def produce() -> Iterator[Batch]:
-        made = (make(raw) for raw in reader.epoch(epoch, start))
+        made = (replace(make(raw), sizes=reader.sizes(n)) for n, raw in enumerate(reader.epoch(epoch, start), start))
         return (batch.pin_memory() for batch in made) if pin else made
 
     return Prefetcher(produce, depth)

@@ -1,12 +1,13 @@
 """Prepared Parquet -> raw columns in one line by time, whatever files they lie in.
 
 Files of one period may overlap in time (splits by users do). Each file is sorted, so what a stretch of the merged line takes
-from it is a stretch as well: only the times are held in memory. Ranks take turns batch by batch, so that step n of all ranks
+from it is a stretch as well: only the times are held in memory. Ranks take turns within each step, so that step n of all ranks
 together reads what follows step n - 1.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,7 @@ class Every:
 class TimeReader:
     """A `Reader` of the rows of some files, or of those that `only` keeps, strictly in order of time (ties: files as given).
 
+    batch_size: rows of a batch of a rank; global_batch_size: of all ranks together (0: batch_size each).
     Raises UserError for a missing column, a wrong type, a value out of range, and a file whose rows are not sorted by time.
     """
 
@@ -55,6 +57,7 @@ class TimeReader:
         columns: list[Input],
         batch_size: int,
         *,
+        global_batch_size: int = 0,
         rank: int = 0,
         world_size: int = 1,
         only: Only | None = None,
@@ -69,19 +72,29 @@ class TimeReader:
         # Of each file, where its rows stand in the merged line.
         self.places = [np.flatnonzero(file == i) for i in range(len(paths))]
         self.total_rows = len(order)
-        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
-        stretch = batch_size * world_size
-        self.full, rest = divmod(self.total_rows, stretch)
-        # The last rows are shared out evenly.
-        self.last = tuple(self.full * stretch + rest * r // world_size for r in (rank, rank + 1))
-        self.batches = self.full + (self.last[1] > self.last[0])
-        self.common_batches = self.full + (rest >= world_size)
+        self.rank, self.world_size = rank, world_size
+        self.step_rows = global_batch_size or batch_size * world_size
+        self.batches = -(-self.total_rows // self.step_rows)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Raw]:
-        """The rank's batches from batch `start` on, the same in every epoch; the last may be short."""
+        """The rank's batches from batch `start` on, the same in every epoch; the last may be short or empty."""
         for n in range(start, self.batches):
-            first = (n * self.world_size + self.rank) * self.batch_size
-            yield self._read(*((first, first + self.batch_size) if n < self.full else self.last))
+            bounds = self._bounds(n)
+            yield self._read(bounds[self.rank], bounds[self.rank + 1])
+
+    def sizes(self, batch: int) -> tuple[int, ...]:
+        """Rows of every rank's batch of a number."""
+        return tuple(b - a for a, b in pairwise(self._bounds(batch)))
+
+    def rows_before(self, batch: int) -> int:
+        """Rows of all ranks in the batches before."""
+        return min(batch * self.step_rows, self.total_rows)
+
+    def _bounds(self, batch: int) -> list[int]:
+        """Where the ranks' rows of a step begin and end in the line; shared out evenly."""
+        first = self.rows_before(batch)
+        rows = self.rows_before(batch + 1) - first
+        return [first + rows * r // self.world_size for r in range(self.world_size + 1)]
 
     def _read(self, first: int, end: int) -> Raw:
         parts, places = [], []
@@ -90,6 +103,8 @@ class TimeReader:
             if high > low:
                 parts.append(line.read(int(low), int(high - low)))
                 places.append(own[low:high])
+        if not parts:
+            return next(line for line in self.lines if line.groups).read(0, 0)
         if len(parts) == 1:
             return parts[0]
         index = np.argsort(np.concatenate(places))

@@ -1,9 +1,8 @@
 """Prepared Parquet -> raw columns -> batches: an equal share per rank, shuffled within a buffer, resumable.
 
-The rows are one long line: the row groups end to end, in order of time or as drawn from (seed, epoch). The line is cut into
-stretches, a buffer for every rank; a rank's buffers hold whole batches, and each is shuffled by itself. Which rows make a
-rank's batch n follows from n alone, so a reader that stopped after batch n goes on with batch n + 1 without decoding what
-lies before its buffer; and all ranks walk through the line, so through time, together.
+The rows are one long line: the row groups end to end, in order of time or as drawn from (seed, epoch). Which of them make a
+rank's batch n follows from n alone (layout.py), so a reader that stopped after batch n goes on with batch n + 1 without
+decoding what lies before its buffer; and all ranks walk through the line, so through time, together.
 """
 
 import queue
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 from coldrank.models.features import Input
 from coldrank.train import parquet
 from coldrank.train.data.check import check_schema, to_numpy
+from coldrank.train.data.layout import Layout, RankBatches, SharedBatches
 from coldrank.train.errors import UserError
 
 # A scalar column: values [N]. A list column: (values [V], offsets [N + 1]).
@@ -55,14 +55,21 @@ class Only(Protocol):
 
 
 class Reader(Protocol):
-    """A rank's share of some rows, in batches. total_rows: of all ranks. common_batches: as many as every rank has."""
+    """A rank's share of some rows, in batches. total_rows: of all ranks. batches: as many on every rank; some may be empty."""
 
     total_rows: int
     batches: int
-    common_batches: int
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Raw]:
         """The rank's batches of a pass from batch `start` on."""
+        ...
+
+    def sizes(self, batch: int) -> tuple[int, ...]:
+        """Rows of every rank's batch of a number."""
+        ...
+
+    def rows_before(self, batch: int) -> int:
+        """Rows of all ranks in the batches before."""
         ...
 
 
@@ -101,9 +108,10 @@ def _stamp(path: Path) -> tuple[int, int]:
 class SampleReader:
     """Iterates the raw columns of batches.
 
-    columns: what to read and how to check it. only: which rows (None: all). shuffle_rows: rows per buffer (0: file order). in_time: buffers follow the files'
-    order; else row groups are drawn from the whole. Raises UserError for a missing
-    column, a wrong type, NaN or an id out of range, with file, column and row.
+    columns: what to read and how to check it. batch_size: rows of a batch of a rank; global_batch_size: of all ranks together,
+    which are then the same rows on any number of ranks (0: batch_size each). only: which rows (None: all). shuffle_rows: rows per buffer, of
+    a rank or of all (0: file order). in_time: buffers follow the files' order; else row groups are drawn from the whole.
+    Raises UserError for a missing column, a wrong type, NaN or an id out of range, with file, column and row.
     """
 
     def __init__(
@@ -112,6 +120,7 @@ class SampleReader:
         columns: list[Input],
         batch_size: int,
         *,
+        global_batch_size: int = 0,
         shuffle_rows: int = 0,
         in_time: bool = True,
         seed: int = 0,
@@ -122,45 +131,32 @@ class SampleReader:
         for path in paths:
             check_schema(path, parquet.schema(path), columns)
         self.columns = columns
-        self.batch_size = batch_size
         self.shuffle = shuffle_rows > 0
         self.in_time = in_time or not self.shuffle
-        # Without shuffling, a buffer only bounds the memory.
-        self.buffer_rows = max(1, (shuffle_rows or 65_536) // batch_size) * batch_size
-        self.seed = seed
+        self.seed, self.rank = seed, rank
         self.groups = list_row_groups(paths, only)
         self.total_rows = sum(g.rows for g in self.groups)
-        self.rank, self.world_size = rank, world_size
-        self.batches = self._batches_of(rank)
-        # Every rank steps equally often: as often as the rank with the fewest rows can.
-        self.common_batches = min(self._batches_of(r) for r in range(world_size))
+        # Without shuffling, a buffer only bounds the memory; of shared batches, whose rows are to be in order, it is one batch.
+        size = global_batch_size or batch_size
+        rows = shuffle_rows or (size if global_batch_size else 65_536)
+        self.buffer_rows = max(1, rows // size) * size
+        kind = SharedBatches if global_batch_size else RankBatches
+        self.layout: Layout = kind(self.total_rows, size, self.buffer_rows, world_size)
+        self.batches = self.layout.steps
+        self.sizes, self.rows_before = self.layout.sizes, self.layout.rows_before
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Raw]:
-        """The rank's batches of an epoch from batch `start` on; the last may be short."""
+        """The rank's batches of an epoch from batch `start` on; the last may be short or empty."""
         order = range(len(self.groups)) if self.in_time else self._rng(epoch, 0).permutation(len(self.groups))
         line = Line([self.groups[i] for i in order], self.columns)
-        per_buffer = self.buffer_rows // self.batch_size
-        for buffer, (first, count) in enumerate(self._buffers(self.rank)):
-            if count == 0 or (buffer + 1) * per_buffer <= start:
-                continue
-            raw = line.read(first, count)
-            rng = self._rng(epoch, 1 + buffer * self.world_size + self.rank)
-            index = rng.permutation(count) if self.shuffle else np.arange(count)
-            skip = max(0, start - buffer * per_buffer) * self.batch_size
-            for at in range(skip, count, self.batch_size):
-                yield take_rows(raw, index[at : at + self.batch_size])
+        done, (stretch, skip) = start, self.layout.place(start)
+        while done < self.batches:
+            picks = self.layout.picks(stretch, self.rank, [self.seed, epoch] if self.shuffle else None)
+            raw = line.read(picks.first, picks.rows)
+            for index in picks.steps[skip:]:
+                yield take_rows(raw, index)
             del raw  # before the next is read, or there are two
-
-    def _buffers(self, rank: int) -> Iterator[tuple[int, int]]:
-        """First row and number of rows of a rank's buffers. The last stretch is shared out evenly."""
-        stretch = self.buffer_rows * self.world_size
-        for first in range(0, self.total_rows, stretch):
-            rows = min(stretch, self.total_rows - first)
-            low, high = rows * rank // self.world_size, rows * (rank + 1) // self.world_size
-            yield first + low, high - low
-
-    def _batches_of(self, rank: int) -> int:
-        return sum(-(-count // self.batch_size) for _, count in self._buffers(rank))
+            done, stretch, skip = done + len(picks.steps) - skip, stretch + 1, 0
 
     def _rng(self, epoch: int, stream: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, epoch, stream])
@@ -177,7 +173,9 @@ class Line:
 
     def read(self, first: int, count: int) -> Raw:
         pieces: list[tuple[RowGroup, int, pa.Table]] = []
-        for i in range(int(np.searchsorted(self.starts, first, side="right")) - 1, len(self.groups)):
+        if count == 0:
+            pieces = [(group, 0, _no_rows(group, self.columns)) for group in self.groups[:1]]
+        for i in range(int(np.searchsorted(self.starts, first, side="right")) - 1, len(self.groups) if count else 0):
             group, start = self.groups[i], int(self.starts[i])
             if start >= first + count:
                 break
@@ -194,6 +192,10 @@ class Line:
                 table = file.read_row_group(group.index, columns=names)
             self.last = (group, table if group.kept is None else table.take(group.kept))
         return self.last[1]
+
+
+def _no_rows(group: RowGroup, columns: list[Input]) -> pa.Table:
+    return parquet.schema(group.path).empty_table().select([c.name for c in columns])
 
 
 def _column(spec: Input, pieces: list[tuple[RowGroup, int, pa.Table]]) -> Column:

@@ -133,7 +133,9 @@ class MwufHook(Hook):
             # Dropout draws in the next batch what it would draw without this pass.
             with torch.random.fork_rng(devices=[leaf.device] if leaf.is_cuda else []):
                 loss = rest.aside(some, part._replace(static=static)).loss
-            weight = self.config.warm_every * len(rows) / len(batch)
+            # A loss over some of the rows is a mean over these; one over the batch is what it is in the step.
+            share = len(rows) / batch.mean_size if rest.by_rows else 1.0
+            weight = self.config.warm_every * share
             (gradient,) = torch.autograd.grad(loss * weight, leaf)
         handed_on = (warm * gradient).sum()
         return out._replace(loss=out.loss + (handed_on - handed_on.detach()))

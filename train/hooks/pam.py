@@ -24,6 +24,7 @@ from coldrank.train.hooks.hook import Hook, Rest
 from coldrank.train.hooks.pam_before import Before
 from coldrank.train.hooks.pam_enhancer import Enhancer
 from coldrank.train.hooks.pam_rows import RankerRows, TaskRows, TowerRows
+from coldrank.train.hooks.rows import per_rank
 
 if TYPE_CHECKING:  # these hold hooks
     from coldrank.train.checkpoint import Progress
@@ -99,7 +100,7 @@ class Pam(Hook):
             if keep:
                 added = {k: (w - start[k]).detach() for k, w in path[-1].items()}
                 self._adapted = added, adapt_to.count_tensor > 0
-        loss, losses = self._query(task, rows, split.query, path)
+        loss, losses = self._query(task, rows, split.query, path, batch.mean_size)
         if keep and self.before is not None:
             self.before.note(cast(TowerRows, rows), batch, split.task)
         loss = self.config.gamma[0] * loss
@@ -119,7 +120,7 @@ class Pam(Hook):
         leaks = self.config.adapt_on_test_labels
         weights = self._leaking(task, rows, seen, start) if leaks else self.served(start)
         losses = rows.losses(seen)(weights)
-        loss = self.of_tasks(task, losses, seen).sum() / len(batch)
+        loss = self.of_tasks(task, losses, seen).sum() / batch.mean_size
         logits, vectors = rows.outputs(weights, split.task)
         return Outputs(loss, logits, self._sums(losses, batch, seen), vectors)
 
@@ -182,10 +183,20 @@ class Pam(Hook):
             dist.all_reduce(counts)
         return 1 / counts.clamp(min=1).to(self.loop.rates.dtype)
 
-    def _query(self, task: "RankingTask", rows: TaskRows, query: Rows, path: list[Weights]) -> tuple[Tensor, Tensor]:
-        """Eq. 11: sum over the tasks of lambda * query loss; and the losses of the rows after the last step."""
+    def query_scale(self, query: Rows, size: float) -> Tensor:
+        """What the sum over a task's query rows on this rank is multiplied by, [N]: the mean over the ranks is then over the rows of
+        all. size: `Batch.mean_size`."""
+        if self.config.query_average == "batch":
+            return 1 / torch.full((len(query.counts),), size, dtype=self.loop.rates.dtype, device=query.index.device)
+        return 1 / per_rank(query.count_tensor, self.loop.rates.dtype)
+
+    def _query(
+        self, task: "RankingTask", rows: TaskRows, query: Rows, path: list[Weights], size: float | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Eq. 11: sum over the tasks of lambda * query loss; and the losses of the rows after the last step. size: as of
+        `query_scale`; None: those of this rank."""
         shares = self.config.step_weights or (0.0,) * self.config.steps + (1.0,)
-        scale = self.weights * self.scale(query, len(rows.labels), self.config.query_average)
+        scale = self.weights * self.query_scale(query, len(rows.labels) if size is None else size)
         losses = rows.losses(query, self.among(query))
         last = losses(path[-1])
         terms = [shares[-1] * (self.of_tasks(task, last, query) * scale).sum()]

@@ -30,10 +30,11 @@ class Before(nn.Module):
     def __init__(self, config: RunConfig, features: FeatureSet) -> None:
         super().__init__()
         assert config.two_tower is not None
-        self.tasks, self.share, most = config.pam.tasks, config.pam.support, config.data.batch_size
+        self.tasks, self.share, data = config.pam.tasks, config.pam.support, config.data
+        self.shared = data.global_batch_size > 0
         with torch.device("meta"):
             model = TwoTower(config.two_tower, EmbeddingStage(features, torch.device("meta")), features)
-        rows = max(1, int(self.share * most))
+        rows = max(1, int(self.share * data.rank_batch(1)))
         widths = {side: model.towers[side].layers[0].in_features for side in Sides._fields}  # type: ignore[union-attr, index]
         for side, width in widths.items():
             self.register_buffer(side, torch.zeros(rows, width))
@@ -51,7 +52,9 @@ class Before(nn.Module):
         """Takes support rows of this batch, of each task its last."""
         ranks = dist.get_world_size() if dist.is_initialized() else 1
         places = len(self.task) // ranks
-        last = support(task.flip(0), self.tasks, self.share / ranks).flip(0).nonzero().squeeze(1)[:places]
+        # Of a batch of all ranks each has a part; of batches per rank there are several, for places of one.
+        share = self.share if self.shared else self.share / ranks
+        last = support(task.flip(0), self.tasks, share).flip(0).nonzero().squeeze(1)[:places]
         ids = batch.keys["user_id"].to(task.device)
         found = (rows.sides.user, rows.sides.item, rows.labels, ids, task)
         self._now = [x.detach()[last] for x in found]

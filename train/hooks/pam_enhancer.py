@@ -21,6 +21,7 @@ from coldrank.train.config import RunConfig
 from coldrank.train.distributed import Ranks
 from coldrank.train.errors import UserError
 from coldrank.train.hooks.pam_rows import TowerRows
+from coldrank.train.hooks.rows import per_rank
 
 if TYPE_CHECKING:  # which holds this
     from coldrank.train.hooks.pam import Pam, Split
@@ -93,7 +94,8 @@ class Enhancer(nn.Module):
         if c.gamma[2]:
             donors = split.task == c.cold + 1 if c.dress == "next" else split.task > c.cold
             as_cold = TowerRows(rows.model, Sides(user, dressed), rows.labels, rows.ids)
-            loss = loss + c.gamma[2] * self._augment(pam, task, as_cold, split, known & donors, start)
+            augmented = self._augment(pam, task, as_cold, split, known & donors, start, batch.mean_size)
+            loss = loss + c.gamma[2] * augmented
         return loss
 
     def _instruct(self, rows: TowerRows, dressed: Tensor, use: Tensor, adapted: Weights) -> Tensor:
@@ -104,10 +106,18 @@ class Enhancer(nn.Module):
         cold = {n.removeprefix(prefix): w[self.config.cold] for n, w in adapted.items() if n.startswith(prefix)}
         found = self.to_id(tower.hidden(dressed[use], cold))
         target = rows.sides.item[use][:, self.id_columns].detach()
-        return F.mse_loss(found, target, reduction="sum") / max(1, target.numel())
+        numbers = torch.tensor(target.numel(), device=target.device)
+        return F.mse_loss(found, target, reduction="sum") / per_rank(numbers, found.dtype)
 
     def _augment(
-        self, pam: "Pam", task: "RankingTask", rows: TowerRows, split: "Split", use: Tensor, start: Weights
+        self,
+        pam: "Pam",
+        task: "RankingTask",
+        rows: TowerRows,
+        split: "Split",
+        use: Tensor,
+        start: Weights,
+        size: float,
     ) -> Tensor:
         """Eq. 14: the query loss of the cold task on dressed items, by weights adapted to a support set of such: what are support
         rows without the dress."""
@@ -116,7 +126,7 @@ class Enhancer(nn.Module):
         cold = {name: w[self.config.cold].unsqueeze(0) for name, w in start.items()}
         weights = pam.adapt(task, rows, Rows.of(one, 1, use & first), cold, pam.among(split.support))[-1]
         query = Rows.of(one, 1, use & ~first if self.config.query == "rest" else use)
-        scale = pam.scale(query, len(rows.labels), self.config.query_average)
+        scale = pam.query_scale(query, size)
         losses = rows.losses(query, pam.among(split.query))(weights)
         return (pam.of_tasks(task, losses, query) * scale).sum()
 

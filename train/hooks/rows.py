@@ -46,6 +46,16 @@ class TableRows:
             part[inside] = value[column : column + part.shape[1]]
 
 
+def per_rank(counts: Tensor, dtype: torch.dtype) -> Tensor:
+    """Counts of all ranks together, at least 1, over the number of ranks: int64 [...] -> float [...]. A sum over a rank's rows
+    that is divided by it becomes, in the mean over the ranks, the mean over the rows of all."""
+    ranks = dist.get_world_size() if dist.is_initialized() else 1
+    if ranks > 1:
+        counts = counts.clone()
+        dist.all_reduce(counts)
+    return counts.clamp(min=1).to(dtype) / ranks
+
+
 def of_all_ranks(values: Tensor) -> Tensor:
     """Rows of all ranks, one rank's after another's: [n, ...] -> [n of all, ...]; n may differ between them."""
     if not dist.is_initialized() or dist.get_world_size() == 1:

@@ -122,7 +122,7 @@ def _request(args: argparse.Namespace) -> "Request":
     config = load(args.config, args.set)
     features = validate(config)
     cluster = _cluster(args)
-    batch_size = config.data.batch_size if args.batch_size is None else args.batch_size
+    batch_size = config.data.rank_batch(args.world_size) if args.batch_size is None else args.batch_size
     if batch_size < 1:
         raise UserError(f"--batch-size {batch_size}: must be above 0")
     task = RankingTask(features, config.model, config.tasks, device=torch.device("meta"))

@@ -57,7 +57,18 @@ class Request:
 
     def choices(self) -> dict[str, list[str]]:
         """Table -> the sharding types, by TorchRec's names, that the planner may choose from."""
-        return {t.name: self._allowed(t) for t in self.features.tables}
+        return {
+            t.name: list(dict.fromkeys(self._filled(t, way) for way in self._allowed(t))) for t in self.features.tables
+        }
+
+    def _filled(self, table: Table, way: str) -> str:
+        """A sharding type, or what trains like it where ranks would be left without rows of the table: with an empty part FBGEMM
+        1.8 reads beyond the sizes of its tables."""
+        ranks = self.cluster.world_size
+        parts = {"row_wise": ranks}.get(way, ranks // self.cluster.hosts)
+        whole = {"row_wise": "table_wise", "table_row_wise": "table_wise", "grid_shard": "column_wise"}
+        block = -(-table.rows // parts)
+        return whole.get(way, way) if (parts - 1) * block >= table.rows else way
 
     def _allowed(self, table: Table) -> list[str]:
         choice, several = self.sharding.choice(table.name), self.cluster.hosts > 1

@@ -43,12 +43,36 @@ def test_steps_of_all_ranks_read_the_rows_in_order_of_time(tmp_path, sizes, rank
     readers = [TimeReader(paths, COLUMNS, 4, rank=r, world_size=ranks, only=only) for r in range(ranks)]
     taken = [[rows(raw) for raw in reader.epoch(0)] for reader in readers]
     assert [len(t) for t in taken] == [reader.batches for reader in readers]
-    assert min(len(t) for t in taken) == readers[0].common_batches
-    line = [row for n in range(max(map(len, taken))) for t in taken for row in (t[n] if n < len(t) else [])]
+    assert [readers[0].sizes(n) for n in range(readers[0].batches)] == [
+        tuple(len(t[n]) for t in taken) for n in range(len(taken[0]))
+    ]
+    line = [row for n in range(len(taken[0])) for t in taken for row in t[n]]
     assert line == list(zip(expected["time"].to_list(), expected["tags"].to_list(), strict=True))
     assert readers[0].total_rows == len(line)
     late = [rows(raw) for raw in readers[-1].epoch(5, start=2)]
     assert late == taken[-1][2:]
+
+
+@pytest.mark.parametrize(("ranks", "first"), [(1, [9]), (2, [4, 5]), (3, [3, 3, 3]), (4, [2, 2, 2, 3])])
+def test_steps_of_a_global_batch_are_the_same_rows_whatever_the_ranks(tmp_path, ranks, first):
+    paths = write(tmp_path, (23, 17))
+    given = [
+        list(TimeReader(paths, COLUMNS, 1, global_batch_size=9, rank=r, world_size=ranks).epoch(0))
+        for r in range(ranks)
+    ]
+    assert [len(raw["time"]) for raw, *_ in given] == first
+    steps = [[row for raw in parts for row in rows(raw)] for parts in zip(*given, strict=True)]
+    (whole,) = TimeReader(paths, COLUMNS, 40).epoch(0)
+    assert [len(step) for step in steps] == [9, 9, 9, 9, 4] and [r for step in steps for r in step] == rows(whole)
+
+
+@pytest.mark.tried("ranks", "a period of fewer rows than ranks", "ranks without a row take part with none")
+def test_ranks_without_rows_have_empty_batches(tmp_path):
+    paths = write(tmp_path, (0, 2))
+    given = [list(TimeReader(paths, COLUMNS, 4, rank=r, world_size=3).epoch(0)) for r in range(3)]
+    assert [[len(raw["time"]) for raw in of] for of in given] == [[0], [1], [1]]
+    (empty,) = given[0]
+    assert empty["tags"][0].dtype == np.int64 and empty["tags"][1].tolist() == [0]
 
 
 def test_a_file_that_is_not_sorted_is_refused(tmp_path):

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from coldrank.models.features import Input
-from coldrank.train.data.read import AtMost, Prefetcher, SampleReader, take
+from coldrank.train.data.read import AtMost, Line, Prefetcher, SampleReader, take
 from coldrank.train.errors import UserError
 
 COLUMNS = [Input("id", "int", default=-1), Input("x", "float"), Input("list", "int", is_list=True)]
@@ -71,11 +71,59 @@ def test_ranks_share_the_rows_evenly_and_walk_together(tmp_path, n, group, world
     shares = [ids(r.epoch(0)) for r in readers]
     assert sorted(chained(chained(shares))) == list(range(n))
     sizes = [sum(map(len, s)) for s in shares]
-    assert max(sizes) - min(sizes) <= 1 and {r.common_batches for r in readers} == {min(map(len, shares))}
+    assert max(sizes) - min(sizes) <= 1 and {r.batches for r in readers} == set(map(len, shares))
+    assert [readers[0].sizes(k) for k in range(readers[0].batches)] == list(
+        zip(*[map(len, s) for s in shares], strict=True)
+    )
+    for k in range(readers[0].batches + 1):
+        assert readers[0].rows_before(k) == sum(len(batch) for share in shares for batch in share[:k])
     step = [i for share in shares for i in share[0]]
     assert max(step) < 8 * world_size  # the first batches of all ranks are of the first stretch
     for reader, share in zip(readers, shares, strict=True):
         assert ids(reader.epoch(0, 3)) == share[3:]
+
+
+@pytest.mark.tried("ranks", "data.global_batch_size on 1, 2, 3, 4 and 7 ranks", "the same rows in every step")
+@pytest.mark.parametrize("shuffle_rows", [0, 48])
+@pytest.mark.parametrize("n", [100, 96, 5, 2])
+def test_batches_of_all_ranks_are_the_same_rows_whatever_their_number(tmp_path, shuffle_rows, n):
+    """12 rows a step: 8 whole steps of 100 rows and one of 4; of 5 rows one step, with ranks that have none."""
+    path = write(tmp_path, n=n)
+    open_reader = lambda **of: SampleReader([path], COLUMNS, 1, global_batch_size=12, shuffle_rows=shuffle_rows, **of)
+    alone = open_reader()
+    expected = ids(alone.epoch(3))
+    assert [len(batch) for batch in expected] == [12] * (n // 12) + ([n % 12] if n % 12 else [])
+    assert sorted(chained(expected)) == list(range(n))
+    assert (chained(expected) == list(range(n))) == (shuffle_rows == 0 or n <= 12)
+    for world_size in (2, 3, 4, 7):
+        readers = [open_reader(rank=r, world_size=world_size) for r in range(world_size)]
+        shares = [ids(r.epoch(3)) for r in readers]
+        assert [chained(parts) for parts in zip(*shares, strict=True)] == expected
+        sizes = [tuple(map(len, parts)) for parts in zip(*shares, strict=True)]
+        assert sizes == [readers[0].sizes(k) for k in range(readers[0].batches)]
+        assert all(max(s) - min(s) <= 1 for s in sizes)
+        assert [readers[0].rows_before(k) for k in range(len(sizes) + 1)] == [
+            sum(map(sum, sizes[:k])) for k in range(len(sizes) + 1)
+        ]
+        for reader, share in zip(readers, shares, strict=True):
+            assert ids(reader.epoch(3, len(share) // 2)) == share[len(share) // 2 :]
+
+
+def test_batches_of_all_ranks_are_shuffled_in_lanes_and_ranks_decode_their_own(tmp_path, monkeypatch):
+    """4 rows a step of stretches of 24: each lane of 6 rows gives one row to each of 6 steps; 2 ranks have 2 lanes each."""
+    path = write(tmp_path, n=48, group=1)
+    reader = SampleReader([path], COLUMNS, 1, global_batch_size=4, shuffle_rows=24, seed=5)
+    steps = ids(reader.epoch(0))
+    for step, batch in enumerate(steps):
+        first = 24 * (step // 6)
+        assert [i - first for i in batch] == [6 * lane + (i - first) % 6 for lane, i in enumerate(batch)]
+    assert len({tuple(i % 6 for i in batch) for batch in steps}) > 6, "lanes are shuffled apart"
+    decode, decoded = Line._decode, []
+    monkeypatch.setattr(Line, "_decode", lambda line, group: decoded.append(group.index) or decode(line, group))
+    for rank, rows in enumerate([[*range(12), *range(24, 36)], [*range(12, 24), *range(36, 48)]]):
+        own = SampleReader([path], COLUMNS, 1, global_batch_size=4, shuffle_rows=24, seed=5, rank=rank, world_size=2)
+        assert sorted(chained(ids(own.epoch(0)))) == decoded == rows
+        decoded.clear()
 
 
 def test_nulls_become_the_default_and_nan(tmp_path):
@@ -140,7 +188,7 @@ def test_only_some_rows(tmp_path):
     reader = SampleReader(paths, COLUMNS, 8, shuffle_rows=16, in_time=False, seed=1, only=AtMost("age", 2))
     batches = list(reader.epoch(0))
     wanted = [i for i in range(100) if i % 10 <= 2]
-    assert sorted(chained(ids(batches))) == wanted and reader.total_rows == 30 and reader.common_batches == len(batches)
+    assert sorted(chained(ids(batches))) == wanted and reader.total_rows == 30 and reader.batches == len(batches)
     for batch in batches:
         values, offsets = batch["list"]
         assert [values[a:b].tolist() for a, b in itertools.pairwise(offsets)] == [

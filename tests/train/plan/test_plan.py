@@ -20,7 +20,7 @@ from coldrank.train.plan.dense import dense_bytes
 from coldrank.train.plan.fit import largest_rows, shortage
 from coldrank.train.plan.plan import Plan
 from coldrank.train.plan.request import Cluster, Request
-from coldrank.train.plan.search import fits, make_plan
+from coldrank.train.plan.search import fits, make_plan, with_rows
 from coldrank.train.plan.table import memory as memory_text
 from coldrank.train.plan.table import tables
 from coldrank.train.task import RankingTask
@@ -261,3 +261,25 @@ def test_maps_of_ids_take_memory_of_the_host():
     assert not fits(replace(cpu.request, cluster=replace(cpu.request.cluster, memory=sum(sizes.values()))))
     assert "maps of ids, in the host's memory: 633.2 MiB a rank, 4.9 GiB a host" in memory_text(gpu)
     assert tables(gpu).splitlines()[2].endswith("610.4 MiB")
+
+
+@pytest.mark.tried(
+    "ranks", "row_wise, and a table of 5 rows on 4 ranks, one of which would have none", "lies whole on one rank"
+)
+@pytest.mark.parametrize(
+    ("choice", "hosts", "rows", "found"),
+    [
+        ("row_wise", 1, 5, "table_wise"),
+        ("row_wise", 1, 7, "row_wise"),
+        ("row_wise", 1, 4, "row_wise"),
+        ("table_row_wise", 2, 1, "table_wise"),
+        ("table_row_wise", 2, 2, "table_row_wise"),
+        ("grid", 2, 1, "column_wise"),
+        ("grid", 2, 3, "grid_shard"),
+    ],
+)
+def test_no_rank_has_an_empty_part_of_a_table(choice, hosts, rows, found):
+    asked = request(ShardingConfig(default=choice), hosts=hosts)
+    features = with_rows(asked.features, next(t for t in asked.features.tables if t.name == "tag"), rows)
+    cluster = replace(asked.cluster, world_size=4)
+    assert replace(asked, features=features, cluster=cluster).choices()["tag"] == [found]
