@@ -60,8 +60,13 @@ def test_scripted_is_eager_and_one_row_will_do(case):
 
 def test_a_wrong_width_is_named(case):
     module, ids, side, users = case
-    with pytest.raises(ValueError, match=r"side has shape \[7, 3\]"):
-        module(ids, users, side)
+    for given, message in (
+        ((side, side, users), r"ids has shape \[7, 6\]: it must be \[batch, ..., 4\]"),
+        ((ids, users, users), r"side has shape \[7, 3\]: it must be \[batch, ..., 6\]"),
+        ((ids, side, ids), r"users has shape \[7, 4\]: it must be \[batch, ..., 3\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            module(*given)
 
 
 def test_the_networks_leave_the_generator_alone():

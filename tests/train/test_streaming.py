@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 from periods import write_periods
+from retrieving import two_tower
 from tiny import sample_base
 
 from coldrank.configs import base as arms
@@ -268,3 +269,16 @@ def test_stages_are_the_periods_and_their_partitions_in_order_of_time(config, tm
     assert [s.shuffled for s in found] == [order == "random"] * len(warm) + [False]
     first = streaming.stages(DataFolder(tmp_path, {"partitions": parts}), streamed(config, first_period=""))
     assert [s.scored for s in first] == [False, True, True], "by default all but the first period"
+
+
+def test_the_summary_of_a_retrieval_model_has_the_mean_of_its_periods(ranks, tmp_path):
+    data = DataFolder.open(write_periods(tmp_path / "d", DAYS[:4]))
+    base = two_tower()
+    config = streamed(replace(base, train=replace(base.train, look_back=())), look_back=())
+    train(config, data, tmp_path / "run", ranks, fresh=False, diff="")
+    rows = [r for r in rows_of(tmp_path / "run") if r["split"] == "next" and r["metric"] == "recall@10"]
+    of_periods = [r["value"] for r in rows if r["period"] in DAYS[2:4] and r["cohort"] == "all"]
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    (mean,) = (r for r in summary if r["metric"] == "recall@10" and r["cohort"] == "all" and r["split"] == "next")
+    assert len(of_periods) == 2 and of_periods[0] != of_periods[1] and mean["period"] is None
+    assert mean["value"] == pytest.approx(sum(of_periods) / 2)

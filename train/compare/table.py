@@ -68,9 +68,7 @@ def format_verdicts(rows: Sequence[Row], metric: str = "auc") -> str:
         lines.append(
             fill(f"{arm} against {baseline}, {TITLES[metric]}: {'; '.join(parts)}.", WIDTH, subsequent_indent="  ")
         )
-    count = max(
-        (sum(row.arm == arm and row.metric in JUDGING for row in rows) for arm in {r.arm for r in rows}), default=0
-    )
+    count = max(sum(row.arm == arm and row.metric in JUDGING for row in rows) for arm in {r.arm for r in rows})
     single = [arm for arm in dict.fromkeys(row.arm for row in rows) if all(r.seeds == 1 for r in rows if r.arm == arm)]
     if single:
         lines.append(

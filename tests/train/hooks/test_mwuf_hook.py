@@ -259,3 +259,14 @@ def test_rows_with_an_id_are_those_that_the_map_gave_out():
         assert rows_with_an_id(growing_map, 6).nonzero().flatten().tolist() == sorted(given.tolist())
         growing_map.merge_tail()
     assert rows_with_an_id(HashMap(6), 6).all()
+
+
+def test_a_checkpoint_holds_what_is_learnt_and_nothing_that_the_config_gives(fitted):
+    (hook,) = fitted(with_mwuf()).hooks
+    learnt = {
+        f"nets.{net}.{layer}.{part}"
+        for net in ("scaling", "shifting")
+        for layer in (0, 2)
+        for part in ("weight", "bias")
+    }
+    assert set(hook.state_dict()) == learnt | {"users", "present", "common", "views", "steps"}
