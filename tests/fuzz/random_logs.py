@@ -353,7 +353,7 @@ class Writer:
         self._change(file, name, None, kind)
 
     def _float_users(self, file: File, _: Log) -> None:
-        file.columns["user"] = pa.array([float(i) for i in range(len(file.rows))])
+        file.columns["user"] = pa.array([i + 0.5 for i in range(len(file.rows))])
 
     def _bad_time(self, file: File, _: Log) -> None:
         value = self.rng.choice([None, float("nan"), float("inf"), -1e9, 1e30])

@@ -34,11 +34,10 @@ def nature(values: pl.Series) -> set[str]:
     values = values.fill_nan(None) if values.dtype.is_float() else values
     if values.null_count() == len(values):
         return set()
-    if not values.dtype.is_integer():
+    if not values.dtype.is_numeric():
         return {"text"} if is_text(values.dtype) else {"numbers"}
-    low, high = values.min(), values.max()
-    assert isinstance(low, int) and isinstance(high, int)
-    found = {"integers below 0": low < 0, "integers from 2^63 on": high >= 2**63}
+    low, high = float(values.min()), values.max()  # type: ignore[arg-type]
+    found = {"integers below 0": low < 0, "integers from 2^63 on": isinstance(high, int) and high >= 2**63}
     return {"numbers", *(word for word, holds in found.items() if holds)}
 
 
@@ -80,6 +79,41 @@ def concat(parts: Sequence[Part], plan: Sequence[ColumnPlan]) -> pl.DataFrame:
         columns = [_as_type(part.frame[c.name], joint[c.name], c.where(part.path)) for c in plan]
         frames.append(part.frame.with_columns(columns))
     return pl.concat(frames)
+
+
+def joined(parts: Sequence[Part]) -> pl.DataFrame:
+    """The parts of a table end to end: a column of nulls fits any type, and numbers widen.
+
+    Raises UserError, with the file, for types that do not go together, and for an integer that a float32 would change.
+    """
+    if len(parts) == 1:
+        return parts[0].frame
+    kinds = {name: _table_type(name, parts) for name in parts[0].frame.columns}
+    columns = [[_widened(p.frame[n], k, f"{p.path}: column {n}") for n, k in kinds.items()] for p in parts]
+    return pl.concat(map(pl.DataFrame, columns))
+
+
+def _widened(values: pl.Series, kind: pl.DataType, where: str) -> pl.Series:
+    if kind == pl.Float64 and values.dtype.is_integer():
+        _as_type(values, pl.Float32(), where)  # as features are kept
+    return _as_type(values, kind, where) if _is_empty(values) else values.cast(kind)
+
+
+def _table_type(name: str, parts: Sequence[Part]) -> pl.DataType:
+    check_natures(ColumnPlan(name, "feature", name), ((str(p.path), p.natures[name]) for p in parts))
+    filled = [p for p in parts if not _is_empty(p.frame[name])]
+    kinds = {p.frame[name].dtype: p.path for p in reversed(filled)}
+    if len(kinds) <= 1:
+        return next(iter(kinds), parts[0].frame[name].dtype)
+    if all(is_text(kind) for kind in kinds):
+        return pl.String()
+    if all(kind.is_integer() for kind in kinds):
+        large = any("integers from 2^63 on" in p.natures[name] for p in filled)
+        return pl.UInt64() if large else pl.Int64()
+    if all(kind.is_numeric() or kind == pl.Boolean for kind in kinds):
+        return pl.Float64()
+    first, other = list(kinds)[-1], list(kinds)[-2]
+    raise UserError(f"{kinds[other]}: column {name}: {other}, but {first} in {kinds[first]}")
 
 
 def _joint_type(column: ColumnPlan, parts: Sequence[Part]) -> pl.DataType:

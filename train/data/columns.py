@@ -6,7 +6,7 @@ from typing import Literal
 
 import polars as pl
 
-from coldrank.train.data.ids import as_column
+from coldrank.train.data.ids import as_column, whole_ids
 from coldrank.train.data.log import Column
 from coldrank.train.data.times import Unit, wanted_unit
 from coldrank.train.errors import UserError
@@ -42,7 +42,7 @@ class ColumnPlan:
 def convert(plan: ColumnPlan, values: pl.Series, path: Path) -> pl.Series:
     """The column in its final type. Raises UserError with file, column, row (the first is 1) and value.
 
-    id and code: int64 (strings by `ids.string_id`); ids are never empty. time and birth: int64 ms since the epoch
+    id and code: int64 (strings by `ids.string_id`, whole numbers by `ids.whole_ids`); ids are never empty. time and birth: int64 ms since the epoch
     (fractions are rounded to the nearest ms; a birth of NaN is null).
     flag: int8, 0, 1 or null (NaN too). probability: float32 in 0..1. day: int32 days since the epoch. feature: `ids.as_column`.
     """
@@ -65,12 +65,9 @@ def convert(plan: ColumnPlan, values: pl.Series, path: Path) -> pl.Series:
         if values.dtype not in (pl.Date, pl.Null):
             raise UserError(f"{where}: type {values.dtype}; should be a date")
         return values.cast(pl.Date).to_physical()
-    if plan.kind in ("id", "code") and values.dtype.is_float() and values.is_nan().fill_null(True).all():
-        values = pl.Series(values.name, [None] * len(values), pl.Null)  # pandas writes a column without a value so
-    result = as_column(values, where)
+    result = as_column(whole_ids(values, where) if plan.kind in ("id", "code") else values, where)
     if plan.kind in ("id", "code") and result.dtype != pl.Int64:
-        hint = " (a float holds integers up to 2^53 only)" if values.dtype.is_float() else ""
-        raise UserError(f"{where}: type {values.dtype}; should be an integer or a string{hint}")
+        raise UserError(f"{where}: type {values.dtype}; should be an integer or a string")
     if plan.kind == "id":
         _refuse(values, result.is_null(), where, "should not be empty")
     if plan.kind == "probability":

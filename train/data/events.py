@@ -12,7 +12,7 @@ from coldrank.train.data.agree import Part, check_natures, concat, fill_types, n
 from coldrank.train.data.columns import ColumnPlan, convert
 from coldrank.train.data.files import check_columns
 from coldrank.train.data.identity import row_identity
-from coldrank.train.data.ids import as_column, check_finite, is_text, narrow
+from coldrank.train.data.ids import as_column, check_finite, is_text, narrow, whole_ids
 from coldrank.train.data.log import EventLog, LogFile, expression
 from coldrank.train.errors import UserError
 
@@ -171,6 +171,7 @@ def check_table(table: pl.DataFrame, key: str, where: str, names: Mapping[str, s
     Raises UserError for an id that is empty, stands twice, or is neither integer nor text, and for features that samples cannot
     hold.
     """
+    table = table.with_columns(whole_ids(table[key], f"{where}: {key}"))
     if not (is_text(table[key].dtype) or table[key].dtype.is_integer()):
         raise UserError(f"{where}: {key}: type {table[key].dtype}; should be an integer or a string")
     for what, bad in (("is empty", table[key].is_null()), ("stands twice", table[key].is_duplicated())):

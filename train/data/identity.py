@@ -40,6 +40,8 @@ def _value(column: pl.Expr, kind: pl.DataType, seed: int, unit: str | None = Non
         per_second = _PER_SECOND[kind.time_unit] if isinstance(kind, pl.Datetime) else 1
         count = column.to_physical().cast(pl.Int64) * (86_400 if kind == pl.Date else 1)
         hashed = _instant(count, per_second, seed)
+    elif isinstance(kind, pl.Duration):
+        hashed = _instant(column.to_physical(), _PER_SECOND[kind.time_unit], seed)
     elif is_text(kind):
         hashed = column.cast(pl.String).hash(seed)
     elif kind.is_float():

@@ -63,6 +63,39 @@ def check_finite(values: pl.Series, where: str) -> None:
             )
 
 
+# Up to here a float of so many bits is the integer that was written.
+_EXACT: dict[type[pl.DataType], int] = {pl.Float16: 2**11, pl.Float32: 2**24, pl.Float64: 2**53}
+
+
+def whole_ids(values: pl.Series, where: str) -> pl.Series:
+    """Ids that are stored as floats (pandas writes integers beside empty cells so) or decimals as int64, NaN as null; others as
+    they are.
+
+    Raises UserError, with the row, for a number that is not whole, or too large for its type to tell from the next.
+    """
+    kind = values.dtype
+    if not (kind.is_float() or kind.is_decimal()):
+        return values
+    known = values.fill_nan(None) if kind.is_float() else values
+    whole = known.cast(pl.Int64, strict=False)
+    # Compared as text: a decimal of other digits is another number.
+    same = (
+        (whole == known)
+        if kind.is_float()
+        else (whole.cast(pl.String) == known.cast(pl.String).str.replace(r"\.0*$", ""))
+    )
+    if kind.is_float():
+        same &= known.abs() <= _EXACT[kind.base_type()]
+    bad = known.is_not_null() & ~same.fill_null(False)
+    if bad.any():
+        row = int(bad.arg_true()[0])
+        exact = f", and in {kind} at most 2^{_EXACT[kind.base_type()].bit_length() - 1}" if kind.is_float() else ""
+        raise UserError(
+            f"{where}, row {row + 1}: {values[row]}; should be an integer or a string: a whole number{exact}"
+        )
+    return whole
+
+
 def narrow(values: pl.Series, where: str) -> pl.Series:
     """Integers of 128 bits (a CSV reader makes them of large ones) in 64, others as they are. Raises UserError with the row."""
     if values.dtype not in (pl.Int128, pl.UInt128):

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import polars as pl
 
+from coldrank.train.data.agree import Part, fill_types, joined, nature
 from coldrank.train.data.columns import ColumnPlan
 from coldrank.train.data.events import check_table
 from coldrank.train.data.files import check_columns, first_line, parquet_file, read_csv, with_folder_columns
 from coldrank.train.data.folder import PARQUET, Folder, wanted_endings
-from coldrank.train.data.log import Column, EventLog, LogSpec, expression
+from coldrank.train.data.ids import whole_ids
+from coldrank.train.data.log import Column, EventLog, LogFile, LogSpec, expression
 from coldrank.train.errors import UserError
-from coldrank.train.parquet import read_parquet
 
 
 def load_spec(path: Path) -> LogSpec:
@@ -68,23 +69,39 @@ def _table(root: Path, name: str | None, key: str, prefix: str, features: Mappin
     if name is None:
         return None
     path = root / name
+    files = _table_files(path)
+    plan = [ColumnPlan(f"{prefix}_{n}", "feature", c) for n, c in features.items()]
+    inputs = list(dict.fromkeys([key, *(n for c in plan for n in c.inputs())]))
+    frame = joined([_part(file, inputs) for file in files])
     try:
-        frame = _read_table(path)
-        check_columns(path, frame.columns, [key])
-        columns = [expression(c).alias(f"{prefix}_{n}") for n, c in features.items()]
-        frame = frame.select(expression(key).alias(f"{prefix}_id"), *columns)
+        frame = frame.select(expression(key).alias(f"{prefix}_id"), *(expression(c.source).alias(c.name) for c in plan))
+    except pl.exceptions.PolarsError as error:
+        raise UserError(f"{path}: {first_line(error)}") from None
+    return check_table(frame, f"{prefix}_id", str(path), {c.name: c.role() for c in plan})
+
+
+def _table_files(path: Path) -> list[LogFile]:
+    if not path.is_dir():
+        return [parquet_file(path) if path.name.lower().endswith(PARQUET) else _csv_file(path)]
+    parts = Folder(path, wanted_endings(PARQUET, "Parquet"))
+    if not parts.files:
+        raise UserError(f"{path}: no Parquet file there{parts.told()}")
+    return fill_types([parquet_file(p) for p in parts.files])
+
+
+def _csv_file(path: Path) -> LogFile:
+    try:
+        return LogFile(path, read_csv(path).lazy(), lambda error: UserError(f"{path}: {first_line(error)}"))
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UserError(f"{path}: {first_line(error)}") from None
-    names = {f"{prefix}_{n}": ColumnPlan(f"{prefix}_{n}", "feature", c).role() for n, c in features.items()}
-    return check_table(frame, f"{prefix}_id", str(path), names)
 
 
-def _read_table(path: Path) -> pl.DataFrame:
-    if path.is_dir():
-        parts = Folder(path, wanted_endings(PARQUET, "Parquet"))
-        if not parts.files:
-            raise UserError(f"{path}: no Parquet file there{parts.told()}")
-        return pl.concat([read_parquet(p) for p in parts.files])
-    if path.name.lower().endswith(PARQUET):
-        return read_parquet(path)
-    return read_csv(path)
+def _part(file: LogFile, columns: list[str]) -> Part:
+    """Some columns of a file of a table, the first its ids."""
+    check_columns(file.path, file.frame.collect_schema().names(), columns)
+    try:
+        values = file.frame.select(expression(n) for n in columns).collect()
+    except pl.exceptions.PolarsError as error:
+        raise file.explain(error) from None
+    values = values.with_columns(whole_ids(values[columns[0]], f"{file.path}: column {columns[0]}"))
+    return Part(file.path, values, {n: nature(values[n]) for n in columns})

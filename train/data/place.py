@@ -5,6 +5,7 @@ replaced in one stroke, then the old ones go. A file that is equal to an old one
 folder reads on. All of it happens inside the folder, which may be a link or the root of a disk.
 """
 
+import errno
 import filecmp
 import itertools
 import json
@@ -45,6 +46,10 @@ def staging(out: Path) -> Iterator[Path]:
     staged = Path(tempfile.mkdtemp(prefix=_STAGED, dir=out))
     try:
         yield staged
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise UserError(f"--out {out}: no space left on its disk; what it held is as it was") from None
     finally:
         shutil.rmtree(staged, ignore_errors=True)
         _remove_unnamed(out)

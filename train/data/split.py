@@ -99,12 +99,14 @@ def _nearest(starts: NDArray[np.int64], wanted: float) -> int:
 def split_by_users(user: NDArray[np.int32], test_share: float, valid_share: float, seed: int) -> NDArray[np.int8]:
     """Index into SPLITS for each event, int8 [N]: whole users are held out. user: int32 [N], codes 0..U-1."""
     count = int(user.max()) + 1
+    told = f"--test-share {test_share} --valid-share {valid_share}"
+    if not (0 < test_share < 1 and 0 <= valid_share < 1):
+        raise UserError(f"{told}: should be shares, 0 to 1")
     shuffled = np.random.default_rng(seed).permutation(count)
     tested, validated = round(count * test_share), round(count * valid_share)
-    if not (0 < tested and tested + validated < count and valid_share >= 0):
+    if not (0 < tested and tested + validated < count):
         raise UserError(
-            f"--test-share {test_share} --valid-share {valid_share}: {tested} and {validated} of {count} users;"
-            " should leave at least one user for test and one for training"
+            f"{told}: {tested} and {validated} of {count} users; should leave at least one user for test and one for training"
         )
     by_user = np.full(count, TRAIN, np.int8)
     by_user[shuffled[:tested]] = TEST

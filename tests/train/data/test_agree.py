@@ -91,6 +91,10 @@ SAME: dict[str, tuple[Any, Any]] = {
         every(lambda i: [i, None], pa.list_(pa.int32())),
         every(lambda i: [i, None], pa.large_list(pa.int64())),
     ),
+    "durations in s and in us": (
+        every(lambda i: timedelta(seconds=i), pa.duration("s")),
+        every(lambda i: timedelta(seconds=i), pa.duration("us")),
+    ),
     "structs in another order": (every(lambda i: {"p": i, "q": "x"}), every(lambda i: {"q": "x", "p": i})),
 }
 
@@ -178,12 +182,20 @@ CLASHES: list[tuple[str, str, dict[str, Any], Any, Any, str]] = [
         r"integers from 2\^63 on, but integers below 0 in",
     ),
     (
-        "users as integers and as floats",
+        "users as integers and as fractions",
         "user",
         {},
         every(lambda i: i),
-        every(float),
-        r"column user \(user_id\): type Float64; should be an integer or a string \(a float holds integers up to 2\^53",
+        every(lambda i: i + 0.5 * (i == 3)),
+        r"column user \(user_id\), row 4: 3.5; should be an integer or a string: a whole number",
+    ),
+    (
+        "users of 2^63 and of -1.0",
+        "user",
+        {},
+        every(lambda i: 2**63, pa.uint64()),
+        every(lambda i: -1.0),
+        r"integers below 0, but integers from 2\^63 on in",
     ),
     (
         "a feature as a list and as a number",
@@ -262,6 +274,33 @@ def test_a_key_of_nan_is_unknown(tmp_path: Path) -> None:
     assert events.codes["tag"].tolist() == [i % 3 for i in range(ROWS)] + [-1] * ROWS
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(
+            k, marks=pytest.mark.tried("logs", f"ids, keys and a table's ids of whole {n} beside integers", "the same")
+        )
+        for k, n in ((pa.float64(), "floats"), (pa.float32(), "floats of 32 bits"), (pa.decimal128(20, 2), "decimals"))
+    ],
+)
+def test_whole_numbers_are_the_integers(kind: pa.DataType, tmp_path: Path) -> None:
+    later = pa.array([t + ROWS * DAY_MS for t in TIMES])
+    users, keys = every(lambda i: 5 + i % 7, kind), every(lambda i: None if i % 3 == 1 else i % 3, kind)
+    tables = [table(user=every(lambda i: 5 + i % 7), x=every(lambda i: i % 3)), table(user=users, x=keys, time=later)]
+    (tmp_path / "log").mkdir()
+    known = pa.table({"id": pa.array(range(5, 12), kind), "age": [10 * i for i in range(7)]})
+    pq.write_table(known, tmp_path / "log" / "users.parquet")
+    of = spec(user_table="users.parquet", user_table_id="id", user_features={"age": "age"}, keys={"tag": "x"})
+    for name, content in zip("ab", tables, strict=True):
+        pq.write_table(content, tmp_path / "log" / f"{name}.parquet")
+    events = load_events(open_log(tmp_path / "log", replace(of, context={"old": pl.col("user_age") + 1})))
+    assert events.frame["user_id"].to_list() == [5 + i % 7 for i in range(ROWS)] * 2
+    assert events.frame["old"].to_list() == [10 * (i % 7) + 1 for i in range(ROWS)] * 2
+    assert events.codes["tag"].tolist() == [i % 3 for i in range(ROWS)] + [
+        -1 if i % 3 == 1 else i % 3 for i in range(ROWS)
+    ]
+
+
 LARGE = [2**63 + 5, 2**64 - 1, 7]
 
 
@@ -315,9 +354,9 @@ TABLES = [
         r"user \(user_id\): Int64, but String in its table",
     ),
     (
-        "a user table whose ids are floats",
-        {"id": [1.0, 2.0]},
-        r"users.parquet: user_id: type Float64; should be an integer",
+        "a user table whose ids are fractions",
+        {"id": [1.0, 2.5]},
+        r"users.parquet: column id, row 2: 2.5; should be an integer or a string",
     ),
     (
         "a user table with an infinite feature",
@@ -363,3 +402,79 @@ def test_infinite_numbers_are_named(more: dict[str, Any], role: str, value: floa
     with pytest.raises(UserError, match=f"b.parquet: {role}"):
         x = every(lambda i: value if i == 2 else 0.5)
         load(tmp_path, table(x=every(lambda i: 0.5)), table(x=x), of=spec(**more))
+
+
+PARTS: list[tuple[str, dict[str, Any], pl.DataType, list[Any]]] = [
+    ("columns in another order", {"age": [7], "id": [3]}, pl.Int64(), [5, 6, 7]),
+    ("integers of 32 bits", {"id": pa.array([3], pa.int32()), "age": pa.array([7], pa.int32())}, pl.Int64(), [5, 6, 7]),
+    ("nulls without a type", {"id": [3], "age": pa.nulls(1)}, pl.Int64(), [5, 6, None]),
+    ("nulls of text", {"id": [3], "age": pa.nulls(1, pa.string())}, pl.Int64(), [5, 6, None]),
+    ("floats beside integers", {"id": [3.0], "age": [0.5]}, pl.Float64(), [5.0, 6.0, 0.5]),
+    ("unsigned integers", {"id": [3], "age": pa.array([2**64 - 1], pa.uint64())}, pl.UInt64(), [5, 6, 2**64 - 1]),
+    ("another column besides", {"id": [3], "age": [7], "more": ["x"]}, pl.Int64(), [5, 6, 7]),
+    ("no rows, of another type", {"id": pa.nulls(0, pa.string()), "age": pa.nulls(0, pa.string())}, pl.Int64(), [5, 6]),
+]
+
+
+def parts_of_a_table(folder: Path, other: dict[str, Any], of: LogSpec) -> pl.DataFrame:
+    """The user table of two files, one and `other`."""
+    (folder / "users").mkdir()
+    pq.write_table(table(), folder / "log.parquet")
+    pq.write_table(pa.table({"id": [1, 2], "age": [5, 6]}), folder / "users" / "one.parquet")
+    pq.write_table(pa.table(other), folder / "users" / "two.parquet")
+    users = open_log(folder, of).users
+    assert users is not None
+    return users
+
+
+@pytest.mark.parametrize(
+    ("other", "kind", "ages"),
+    [
+        pytest.param(*r, marks=pytest.mark.tried("logs", f"a table of two files, one with {g}", "one table"))
+        for g, *r in PARTS
+    ],
+)
+def test_files_of_a_table_that_go_together(
+    other: dict[str, Any], kind: pl.DataType, ages: list[Any], tmp_path: Path
+) -> None:
+    own = spec(user_table="users", user_table_id="id", user_features={"age": "age", "mean": pl.col("age").count()})
+    users = parts_of_a_table(tmp_path, other, own)
+    assert users["user_id"].to_list() == [1, 2, 3][: len(ages)] and users["user_age"].dtype == kind
+    assert users["user_age"].to_list() == ages
+    assert users["user_mean"].to_list() == [len(ages) - ages.count(None)] * len(ages)  # of the table, not of its files
+
+
+OTHER_PARTS = [
+    ("ids as text", {"id": ["3"], "age": [7]}, r"two.parquet: column id .*: text, but numbers in .*one.parquet"),
+    ("a feature as text", {"id": [3], "age": ["7"]}, r"two.parquet: column age .*: text, but numbers in .*one.parquet"),
+    (
+        "a feature as lists",
+        {"id": [3], "age": [[7]]},
+        r"two.parquet: column age: List\(Int64\), but Int64 in .*one.parquet",
+    ),
+    ("no such column", {"id": [3]}, r"two.parquet: no column 'age'; it has id"),
+    ("an id of the first", {"id": [2], "age": [7]}, r"users: user_id, row 2: 2 stands twice"),
+]
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        pytest.param(*r, marks=pytest.mark.tried("logs", f"a table of two files, one with {g}", "refused"))
+        for g, *r in OTHER_PARTS
+    ],
+)
+def test_files_of_a_table_that_do_not(other: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        parts_of_a_table(tmp_path, other, spec(user_table="users", user_table_id="id", user_features={"age": "age"}))
+
+
+@pytest.mark.tried("logs", "a table's integers that its other file's floats would change", "refused, with the row")
+def test_integers_of_a_table_that_floats_would_change(tmp_path: Path) -> None:
+    own = spec(user_table="users", user_table_id="id", user_features={"age": "age"})
+    (tmp_path / "users").mkdir()
+    pq.write_table(table(), tmp_path / "log.parquet")
+    pq.write_table(pa.table({"id": [1], "age": [0.5]}), tmp_path / "users" / "one.parquet")
+    pq.write_table(pa.table({"id": [2, 3], "age": [4, 2**24 + 1]}), tmp_path / "users" / "two.parquet")
+    with pytest.raises(UserError, match=r"two.parquet: column age, row 2: 16777217 would become 16777216"):
+        open_log(tmp_path, own)

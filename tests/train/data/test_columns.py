@@ -1,6 +1,7 @@
 """Values of each kind of column in their final type, and the row that cannot be one."""
 
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,10 @@ FILE = Path("log.parquet")
         ("id", "ms", [5, -(2**63)], [5, -(2**63)]),
         ("code", "ms", [5, None], [5, None]),
         ("code", "ms", [float("nan"), None], [None, None]),
+        ("code", "ms", [3.0, float("nan"), None, -0.0], [3, None, None, 0]),
+        ("id", "ms", [2.0**53, -(2.0**53)], [2**53, -(2**53)]),
+        ("id", "ms", pl.Series([2.0**24], dtype=pl.Float32), [2**24]),
+        ("id", "ms", [Decimal("7.00"), Decimal(2**63 - 1), Decimal(-(2**63))], [7, 2**63 - 1, -(2**63)]),
         ("feature", "ms", [0.5, None], [0.5, None]),
         ("feature", "ms", [True], [1]),
     ],
@@ -64,19 +69,24 @@ def test_values(kind: Any, unit: Any, values: Any, wanted: list[Any]) -> None:
         ("flag", "ms", [-1], "row 1: -1 is neither 0, 1 nor empty"),
         ("flag", "ms", ["yes"], r"type String; should be 0, 1 or empty \(unknown\)"),
         ("id", "ms", [1, None], "row 2: None should not be empty"),
+        ("id", "ms", [1.0, 1.5], r"row 2: 1.5; should be an integer or a string: a whole number, .* at most 2\^53"),
+        ("id", "ms", [2.0**53 + 2], r"row 1: 9007199254740994.0; should be an integer or a string"),
         (
             "id",
             "ms",
-            [1.0],
-            r"type Float64; should be an integer or a string \(a float holds integers up to 2\^53 only\)",
+            pl.Series([2.0**24, 2.0**24 + 2], dtype=pl.Float32),
+            r"row 2: 16777218.0; .* in Float32 at most 2\^24",
         ),
-        ("code", "ms", [1.0, None], "type Float64; should be an integer or a string"),
+        ("id", "ms", [1.0, float("nan")], "row 2: nan should not be empty"),
+        ("code", "ms", [float("inf")], "row 1: inf; should be an integer or a string: a whole number"),
+        ("code", "ms", [Decimal("7.50")], "row 1: 7.50; should be an integer or a string: a whole number"),
+        ("code", "ms", [Decimal(2**63)], "row 1: 9223372036854775808; should be an integer or a string"),
         ("id", "ms", [[1]], r"type List\(Int64\); should be an integer or a string$"),
         ("probability", "ms", [0.5, 1.001], "row 2: 1.001 should be a probability, 0 to 1"),
         ("probability", "ms", [-0.001], "row 1: -0.001 should be a probability"),
     ],
 )
-def test_other_values_are_named(kind: Any, unit: Any, values: list[Any], message: str) -> None:
+def test_other_values_are_named(kind: Any, unit: Any, values: Any, message: str) -> None:
     with pytest.raises(UserError, match=rf"^log.parquet: column y \(x\)(: |, ){message}"):
         convert(ColumnPlan("x", kind, "y", unit), pl.Series("y", values), FILE)
 

@@ -1,11 +1,13 @@
 """Where `prepare` puts its samples: links, mounted disks, and what a kill leaves."""
 
+import errno
 import json
 import os
 import subprocess
 from pathlib import Path
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from event_logs import prepare_frame, random_log
 
@@ -55,6 +57,20 @@ def test_the_root_of_a_disk_is_written_and_replaced(tmp_path: Path) -> None:
         assert sorted(p.name for p in out.iterdir()) == ["lost+found", "manifest.json", "samples"]
     finally:
         subprocess.run(["umount", str(out)], check=True)
+
+
+@pytest.mark.tried("data folders", "prepare --out on a full disk", "the folder is named; what it held is as it was")
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare_frame(random_log(0), tmp_path)
+    before = files(tmp_path / "out")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "Error writing bytes to file")
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
+    with pytest.raises(UserError, match=rf"--out {tmp_path / 'out'}: no space left on its disk"):
+        prepare_frame(random_log(1), tmp_path)
+    assert files(tmp_path / "out") == before and rows(tmp_path / "out") == len(random_log(0).unique())
 
 
 class Killed(BaseException):

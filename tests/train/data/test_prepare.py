@@ -165,7 +165,10 @@ ERRORS = [
     ),
     (pl.col("tag").alias("click"), r"column click \(label_click\): type String; should be 0, 1 or empty"),
     (pl.lit(None, pl.Int64).alias("user"), r"column user \(user_id\), row 1: None should not be empty"),
-    (pl.col("user") / 2, r"column user \(user_id\): type Float64; should be an integer or a string"),
+    (
+        pl.col("user") + 0.5,
+        r"column user \(user_id\), row \d+: \d+.5; should be an integer or a string: a whole number",
+    ),
     (pl.col("time") * 1000, r"column time \(time\), row 1: \d+ is outside 1970..2100; is the time unit really ms\?"),
     (pl.col("time").cast(pl.String), r"column time \(time\): type String; should be a datetime or a number of ms"),
     (pl.col("tag").alias("birth"), r"column birth \(birth\): type String"),

@@ -79,9 +79,18 @@ def test_shares_of_users_are_rounded(test: float, valid: float, counts: list[int
     assert [int((split == s).sum()) for s in (TRAIN, VALID, TEST)] == counts
 
 
-@pytest.mark.parametrize(("test", "valid"), [(0.04, 0.0), (0.5, 0.5), (0.2, 0.8), (0.2, -0.1)])
+@pytest.mark.parametrize(("test", "valid"), [(0.04, 0.0), (0.5, 0.5), (0.2, 0.8)])
 def test_shares_of_users_that_leave_none_are_refused(test: float, valid: float) -> None:
     with pytest.raises(UserError, match=f"--test-share {test} --valid-share {valid}: .* of 10 users"):
+        split_by_users(np.arange(10, dtype=np.int32), test, valid, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("test", "valid"), [(float("nan"), 0.1), (0.2, float("nan")), (float("inf"), 0.0), (0.2, -0.1)]
+)
+@pytest.mark.tried("data folders", "prepare --split users --test-share nan (or inf, or below 0)", "refused")
+def test_shares_of_users_that_are_none_are_refused(test: float, valid: float) -> None:
+    with pytest.raises(UserError, match=f"--test-share {test} --valid-share {valid}: should be shares, 0 to 1"):
         split_by_users(np.arange(10, dtype=np.int32), test, valid, seed=0)
 
 
