@@ -60,6 +60,10 @@ def reference(run: Run, pam: Pam, batch: Batch, halves: list[Batch]) -> Tensor:
         for name in pam.names
     }
     pam._adapted = added, weight.sum(0) > 0
+    if pam.config.query_average == "task":
+        # The mean over a task's query rows is of both halves' rows; what is below halves it.
+        rows_of_task = torch.tensor([split.query.counts for split in splits]).sum(0).clamp(min=1)
+        pam.query_scale = lambda query, size: 2 / rows_of_task
     losses = [pam._query(task, r, s.query, p)[0] for r, s, p in zip(rows, splits, paths, strict=True)]
     return torch.stack(losses).mean()
 

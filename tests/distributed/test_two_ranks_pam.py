@@ -16,6 +16,7 @@ from coldrank.train.hooks.pam_config import PamConfig
 KINDS = {
     "rank": {"across": "rank", "rate": 0.2, "serve_decay": 0.5},
     "ranks": {"across": "ranks", "rate": 0.2, "serve_decay": 0.5},
+    "task": {"across": "ranks", "rate": 0.2, "query_average": "task"},
     "own": {"steps": 0, "support": 0.0, "own": True},
 }
 

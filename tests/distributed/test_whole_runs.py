@@ -209,3 +209,15 @@ def test_ranks_do_what_one_rank_does(folder, ranks, case):
 @pytest.mark.parametrize("ranks", RANKS)
 def test_a_step_of_batches_per_rank_is_that_of_their_rows_together(folder, ranks):
     same(folder / str(ranks) / f"own {ranks}", folder / "1" / f"own {ranks}")
+
+
+@pytest.mark.tried(
+    "ranks", "retrieval and PAM, whose candidates are of a rank, with ranks that have no rows", "finite, all scored"
+)
+@pytest.mark.parametrize("ranks", RANKS)
+@pytest.mark.parametrize("case", ["towers", "pam"])
+def test_losses_over_the_rows_of_a_rank_take_ranks_without_rows(folder, ranks, case):
+    run = folder / str(ranks) / case
+    assert json.loads((run / "run.json").read_text())["finished"]
+    assert all(value.isfinite().all() for value in state(run).values())
+    assert len(pl.read_parquet(run / "predictions-test.parquet")) == FEW["test"]

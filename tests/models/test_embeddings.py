@@ -106,6 +106,32 @@ def test_a_padded_lookup_gives_the_rows_and_their_gradients(case, rows):
         assert not any(t.any() for t in found["padded"])
 
 
+@pytest.mark.tried("ranks", "two histories of different lengths in a padded lookup", "each has its own lengths and ids")
+def test_two_sequences_have_lengths_of_their_own(case):
+    """Histories of up to 6 and, of the same rows, of 3 of row % 5 ids; the step's largest rank has 40 rows."""
+    features, _, _, _, raw = case
+    recent = Feature(name="recent_item_id", role="sequence", kind="id", table="item", sequence="recent", length=3)
+    features = FeatureSet((*features.features, recent), sample_base().tables)
+    counts = np.arange(37) % 5
+    offsets = np.concatenate([[0], counts.cumsum()])
+    values = np.arange(offsets[-1]) % 50
+    encoder, stage = FeatureEncoder(features), EmbeddingStage(features)
+    batch = BatchMaker(encoder, ["long_view", "like"])(raw | {"recent_item_id": (values, offsets)})
+    history = np.diff(raw["hist_item_id"][1])
+    names = list(features.sequences)
+    assert batch.sequence_lengths[names.index("recent")].tolist() == np.minimum(counts, 3).tolist()
+    assert batch.sequence_lengths[names.index("history")].tolist() == np.minimum(history, 6).tolist()
+    assert (np.minimum(counts, 3) != np.minimum(history, 6)).any()
+    weight = stage.ebc.embedding_bags["item"].weight
+    for given in (batch, replace(batch, sizes=(40, 37))):
+        found = stage(given).sequences
+        assert found["recent"].shape == (37, 3, 8) and found["history"].shape[:2] == (37, 6)
+        for row, count in enumerate(np.minimum(counts, 3)):
+            own = rows(encoder, "item", values[offsets[row] : offsets[row] + count])
+            torch.testing.assert_close(found["recent"][row, :count], weight[own])
+            assert not found["recent"][row, count:].any()
+
+
 def test_vocabulary_is_of_the_training_split_alone(case):
     _, encoder, _, _, _ = case
     known = encoder.maps["user"].ids

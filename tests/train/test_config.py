@@ -96,6 +96,16 @@ def test_unknown_field_in_a_file_is_refused():
         from_dict(to_dict(sample_base()) | {"model": to_dict(sample_base())["model"] | {"depth": 3}})
 
 
+@pytest.mark.tried("ranks", "data.batch_size and data.global_batch_size", "refused; one of them is set")
+def test_a_batch_is_of_a_rank_or_of_all_ranks():
+    with pytest.raises(UserError, match="data.global_batch_size=96 and data.batch_size=512: one of them; "):
+        load(POSO, ["data.global_batch_size=96"])
+    with pytest.raises(UserError, match="data.global_batch_size=-1: must not be below 0"):
+        load(POSO, ["data.global_batch_size=-1"])
+    data = load(POSO, ["data.global_batch_size=96", "data.batch_size=1024"]).data
+    assert [data.rank_batch(n) for n in (1, 2, 5)] == [96, 48, 20] and load(POSO).data.rank_batch(5) == 512
+
+
 def test_gates_need_a_personalization_code():
     config = parts.poso(sample_base())
     config = replace(config, features=tuple(f for f in config.features if f.role != "pc"))

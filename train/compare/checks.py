@@ -161,9 +161,15 @@ def _pass_difference(a: Run, b: Run) -> str | None:
     """Samples read in training where both tell, up to a batch; else the length that the configs ask for."""
     ours, theirs = b.facts.get("samples"), a.facts.get("samples")
     if isinstance(ours, int) and isinstance(theirs, int):
-        batch = max(run.config.get("data", {}).get("batch_size", 0) * run.facts.get("world_size", 1) for run in (a, b))
+        batch = max(_step_rows(run) for run in (a, b))
         return "" if abs(ours - theirs) <= batch else f"{ours:,} samples read in training, not {theirs:,}"
     return _differ(_length, lambda ours, theirs: f"{_worded(ours)}, not {_worded(theirs)}")(a, b)
+
+
+def _step_rows(run: Run) -> int:
+    """Samples of a step, of all ranks."""
+    data = run.config.get("data", {})
+    return int(data.get("global_batch_size", 0) or data.get("batch_size", 0) * run.facts.get("world_size", 1))
 
 
 def _length(run: Run) -> dict[str, int] | None:
@@ -171,7 +177,8 @@ def _length(run: Run) -> dict[str, int] | None:
     if not isinstance(train, dict) or "epochs" not in train:
         return None
     if train.get("steps", 0) > 0:
-        return {"train.steps x data.batch_size": train["steps"] * data.get("batch_size", 1)}
+        name = "global_batch_size" if data.get("global_batch_size") else "batch_size"
+        return {f"train.steps x data.{name}": train["steps"] * data.get(name, 1)}
     return {"train.epochs": train["epochs"], "train.cold_passes": train.get("cold_passes", 0)}
 
 

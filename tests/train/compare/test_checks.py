@@ -74,6 +74,10 @@ def test_what_differs_in_a_feature_and_in_length_is_named(tmp_path: Path) -> Non
         "adds pc": {"features": feature("pc", column="user_age"), "model": {"poso_mha": True, "pc": "feature"}},
         "train.epochs 2, train.cold_passes 0, not train.epochs 1": {"train": {"epochs": 2}},
         "train.steps x data.batch_size 70, not train.epochs 1": {"train": {"epochs": 1, "steps": 7}},
+        "train.steps x data.global_batch_size 210, not train.epochs 1": {
+            "train": {"epochs": 1, "steps": 7},
+            "data": {"global_batch_size": 30},
+        },
     }
     for number, (text, changes) in enumerate(cases.items()):
         with pytest.raises(UserError, match=text):
