@@ -10,14 +10,19 @@ from samples import TASKS
 from coldrank.configs.base import AVC_EDGES, counts, history, personalization_code
 from coldrank.models.features import Feature, Mapping, Table
 from coldrank.train.config import RunConfig
+from coldrank.train.hooks.config import MetaCFConfig
+from coldrank.train.hooks.mwuf_config import MwufConfig
+from coldrank.train.hooks.pam_config import PamConfig
 
 
 def tiny(config: RunConfig) -> RunConfig:
-    """The same arm with small widths and batches."""
+    """The same arm with small widths and batches. A two-tower arm has no ranker to shrink."""
     m = config.model
     narrow = {"expert_hidden": _narrow(m.expert_hidden), "tower_hidden": _narrow(m.tower_hidden)}
     model = replace(m, heads=2, head_dim=4, experts=2, gate_hidden=4, **narrow)
     data = replace(config.data, batch_size=64, eval_batch_size=48, shuffle_rows=256, prefetch=2)
+    if config.two_tower is not None:
+        model = m
     return replace(config, model=model, data=data, train=replace(config.train, log_every=5, threads=1))
 
 
@@ -63,3 +68,9 @@ def growing(rows: int = 64, mapping: Mapping = "growing") -> RunConfig:
     sizes = {"user": rows, "item": rows + 8, "tag": 32}
     tables = tuple(Table(name=t.name, rows=sizes[t.name], dim=t.dim, mapping=mapping) for t in config.tables)
     return replace(config, tables=tables)
+
+
+def only(config: RunConfig, *hooks: str) -> RunConfig:
+    """The config with these hooks on; the settings of the others, which would have no effect, are their defaults."""
+    plain = {"metacf": MetaCFConfig(), "mwuf": MwufConfig(), "pam": PamConfig()}
+    return replace(config, hooks=hooks, **{name: c for name, c in plain.items() if name not in hooks})

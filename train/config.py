@@ -18,6 +18,7 @@ from coldrank.train.errors import UserError
 from coldrank.train.hooks.config import NAMES, MetaCFConfig, company_problem
 from coldrank.train.hooks.mwuf_config import MwufConfig
 from coldrank.train.hooks.pam_config import PamConfig
+from coldrank.train.idle import idle_problem
 from coldrank.train.metrics import CohortConfig
 from coldrank.train.overrides import override, with_new_names
 from coldrank.train.plan.config import ShardingConfig
@@ -199,9 +200,13 @@ def load(source: str, overrides: list[str] | None = None) -> RunConfig:
             raise UserError(f"--config {source}: a field holds what a config.json cannot: {error}") from None
     if overrides and not isinstance(values, dict):
         raise UserError(f"--config {source}: is no config: a {type(values).__name__}")
+    values = with_new_names(values) if isinstance(values, dict) else values
     for text in overrides or []:
         override(values, text)
-    return from_dict(values, source)
+    config = from_dict(values, source)
+    if wrong := idle_problem(config, [text.partition("=")[0] for text in overrides or []]):
+        raise UserError(f"{config.name}: {wrong}")
+    return config
 
 
 def arms(module: ModuleType) -> dict[str, Callable[[], RunConfig]]:
@@ -276,6 +281,15 @@ def validate(config: RunConfig) -> FeatureSet:
             raise UserError(f"{config.name}: {name}={list(widths)}: give at least one width above 0")
     if not config.tasks or min(config.tasks.values()) < 0 or max(config.tasks.values()) == 0:
         raise UserError(f"{config.name}: tasks={config.tasks}: give at least one task, weights not below 0, not all 0")
+    _check_data(config)
+    if wrong := idle_problem(config):
+        raise UserError(f"{config.name}: {wrong}")
+    return features
+
+
+def _check_data(config: RunConfig) -> None:
+    """Checks which samples are read and how."""
+    d = config.data
     if d.global_batch_size > 0 and d.batch_size != DataConfig().batch_size:
         raise UserError(
             f"{config.name}: data.global_batch_size={d.global_batch_size} and data.batch_size={d.batch_size}: one of them; "
@@ -287,7 +301,6 @@ def validate(config: RunConfig) -> FeatureSet:
         raise UserError(
             f"{config.name}: data.evaluate={d.evaluate!r} is also in data.fit={list(d.fit)}: it would be trained on"
         )
-    return features
 
 
 def _check_model(config: RunConfig, features: FeatureSet) -> None:
@@ -295,7 +308,12 @@ def _check_model(config: RunConfig, features: FeatureSet) -> None:
     m, t = config.model, config.train
     if not 0 <= m.dropout < 1:
         raise UserError(f"{config.name}: model.dropout={m.dropout}: must be in [0, 1)")
-    if m.personalized and m.pc == "feature" and not any(f.role == "pc" for f in config.features):
+    if (
+        config.two_tower is None
+        and m.personalized
+        and m.pc == "feature"
+        and not any(f.role == "pc" for f in config.features)
+    ):
         raise UserError(
             f"{config.name}: model.pc='feature', but no feature has role 'pc'; declare one, or model.pc=constant"
         )

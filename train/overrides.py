@@ -35,12 +35,14 @@ def override(values: dict[str, Any], text: str) -> None:
 
 
 def with_new_names(values: dict[str, Any]) -> dict[str, Any]:
-    """A config as JSON values, fields under the names that they have now."""
+    """A config as JSON values, fields under the names that they have now; those of a hook that is off are left out, where the old
+    default would be another value than the new one."""
     values = dict(values)
     for section, (old, new, added) in _RENAMED.items():
         fields = values.get(section)
         if isinstance(fields, dict) and type(fields.get(old)) is int and new not in fields:
-            values[section] = {k: v for k, v in fields.items() if k != old} | {new: fields[old] + added}
+            now = {new: fields[old] + added} if section in (values.get("hooks") or ()) else {}
+            values[section] = {k: v for k, v in fields.items() if k != old} | now
     return values
 
 

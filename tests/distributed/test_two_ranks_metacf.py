@@ -8,7 +8,7 @@ import pytest
 import torch
 from launch import launch
 from samples import write_samples
-from tiny import sample_base
+from tiny import only, sample_base
 
 from coldrank.models.features import Table
 from coldrank.train.config import to_dict
@@ -29,7 +29,7 @@ def test_two_ranks_learn_what_one_rank_learns(tmp_path, learner, hooks):
     )
     metacf = replace(base.metacf, max_views=14, learner=learner)
     mwuf = replace(base.mwuf, max_views=59, users=8, refresh=2)
-    config = replace(base, tables=tables, hooks=hooks, metacf=metacf, mwuf=mwuf)
+    config = only(replace(base, tables=tables, metacf=metacf, mwuf=mwuf), *hooks)
     config = replace(config, sharding=ShardingConfig(default="row_wise"))
     path = tmp_path / "metacf.json"
     path.write_text(json.dumps(to_dict(config)))

@@ -159,7 +159,8 @@ def test_gates_by_bucket_are_the_gates_of_its_embedding(poso):
 @pytest.mark.parametrize("fold", ["qkv", "kv", "v", "none"])
 def test_layout_follows_the_view_of_the_attention(fold, data, ranks):
     config = arms.poso_mha(sample_base())
-    run = built(replace(config, model=replace(config.model, mha_fold=fold, mha_folds=3)), data, ranks)
+    folds = {} if fold == "none" else {"mha_folds": 3}
+    run = built(replace(config, model=replace(config.model, mha_fold=fold, **folds)), data, ranks)
     attention = task_of(run).ranker.attention["history"]
     assert isinstance(attention, PosoMultiheadAttention)
     layout = layouts(task_of(run).ranker, ["a"])["attention.history.value_gate"]

@@ -223,14 +223,18 @@ def test_a_number_is_not_a_switch(write):
 
 
 @tried("a config.json with mwuf.below_views=50", "read as mwuf.max_views=49: the same items")
-def test_a_config_of_before_counts_as_it_did(tmp_path):
-    values = to_dict(sample_base())
+@pytest.mark.parametrize("hooks", [(), ("mwuf",), ("metacf", "mwuf")])
+def test_a_config_of_before_counts_as_it_did(tmp_path, hooks):
+    values = to_dict(sample_base()) | {"hooks": hooks}
     for section, below in (("mwuf", 50), ("metacf", 11)):
         del values[section]["max_views"]
         values[section]["below_views"] = below
     (tmp_path / "config.json").write_text(json.dumps(values))
     config = load(str(tmp_path / "config.json"))
-    assert (config.mwuf.max_views, config.metacf.max_views) == (49, 10)
+    # MWUF's default was one view less; where the hook is off, nothing counts.
+    assert (config.mwuf.max_views, config.metacf.max_views) == (49 if "mwuf" in hooks else 50, 10)
+    if "mwuf" in hooks:
+        assert load(str(tmp_path / "config.json"), ["mwuf.max_views=30"]).mwuf.max_views == 30
 
 
 @tried("--set mwuf.below_views=50", "refused: write mwuf.max_views=49")

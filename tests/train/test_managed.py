@@ -79,7 +79,9 @@ def of_table(run: Run, name: str) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("sharding", ["table_wise", "column_wise", "data_parallel"])
 def test_a_row_that_changes_hands_keeps_nothing(fitted, data, sharding, optimizer):
     config = growing(33, "managed")
-    config = replace(config, sharding=ShardingConfig(default=sharding, column_width=4))
+    config = replace(
+        config, sharding=ShardingConfig(default=sharding, column_width=4 if sharding == "column_wise" else 32)
+    )
     run = fitted(replace(config, optim=replace(config.optim, table_optimizer=optimizer)))
     with batches(SampleReader(data.files(("train",)), run.make.columns(), 50), run.make, 2) as source:
         batch = next(iter(source))

@@ -14,6 +14,7 @@ from coldrank.configs.base import history
 from coldrank.models.encode import FeatureEncoder
 from coldrank.models.features import Feature, Table
 from coldrank.models.maps import GrowingMap, ManagedMap
+from coldrank.models.ranker import RankerConfig
 from coldrank.models.serving.tables import Precision
 from coldrank.models.serving.twin import Twin
 from coldrank.models.two_tower import TwoTowerConfig
@@ -59,21 +60,23 @@ def two_tower() -> RunConfig:
     features = [f for f in config.features if f.role not in ("sequence", "pc")]
     past = Feature(name="hist_item_id", role="user", kind="id", table="item", many=True)
     return replace(
-        config, features=(*features, past), tasks={"like": 1.0}, two_tower=TwoTowerConfig(widths=(12, 10, 8))
+        config,
+        features=(*features, past),
+        tasks={"like": 1.0},
+        model=RankerConfig(),
+        two_tower=TwoTowerConfig(widths=(12, 10, 8)),
     )
 
 
 def hooked(base: RunConfig, *hooks: str) -> RunConfig:
     """An arm with hooks; users are as wide as items, and half of the samples' counts are below the limits."""
     tables = tuple(replace(t, dim=8) if t.name in ("user", "item") else t for t in base.tables)
-    return replace(
-        base,
-        tables=tables,
-        hooks=hooks,
-        mwuf=MwufConfig(max_views=99, users=4),
-        metacf=MetaCFConfig(max_views=99, steps=2, rate=0.5, signal="hist_like"),
-        pam=PamConfig(cuts=(20, 60, 120)),
-    )
+    settings = {
+        "mwuf": MwufConfig(max_views=99, users=4),
+        "metacf": MetaCFConfig(max_views=99, steps=2, rate=0.5, signal="hist_like"),
+        "pam": PamConfig(cuts=(20, 60, 120)),
+    }
+    return replace(base, tables=tables, hooks=hooks, **{hook: settings[hook] for hook in hooks})
 
 
 def two_tower_metacf() -> RunConfig:

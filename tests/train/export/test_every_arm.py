@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from golden.test_arms import rated, simulated, write_movielens
-from tiny import tiny
+from tiny import only, tiny
 
 from coldrank.configs import kuairand, pam
 from coldrank.train.config import RunConfig, arms
@@ -32,7 +32,7 @@ def with_hooks(arm: Callable[[], RunConfig], *hooks: str) -> Callable[[], RunCon
     """An arm with hooks, whose limits part the few events."""
     base = arm()
     mwuf = MwufConfig(max_views=7, users=4, item=base.mwuf.item, user=base.mwuf.user)
-    return lambda: replace(base, hooks=hooks, mwuf=mwuf, pam=replace(base.pam, cuts=(1, 4, 12)))
+    return lambda: only(replace(base, mwuf=mwuf, pam=replace(base.pam, cuts=(1, 4, 12))), *hooks)
 
 
 HOOKS = {

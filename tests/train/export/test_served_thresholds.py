@@ -65,7 +65,8 @@ def batch_of(trained, data, column, values):
 )
 def test_the_served_model_parts_them_where_training_does(arm, column, views, data):
     config = CONFIGS[arm]()
-    config = replace(config, mwuf=replace(config.mwuf, max_views=50), metacf=replace(config.metacf, max_views=10))
+    (hook,) = config.hooks
+    config = replace(config, **{hook: replace(getattr(config, hook), max_views={"mwuf": 50, "metacf": 10}[hook])})
     trained = random_model(config, data)
     raw = {**rows_of(trained, data, 60), column: np.tile(views, 20)}
     twin = trained.twin(trained.columns())

@@ -10,7 +10,7 @@ import torch
 from retrieving import two_tower
 from test_metacf_hook import towers, with_metacf
 from test_mwuf_hook import some_batches, step, weights
-from tiny import growing
+from tiny import growing, only
 
 from coldrank.configs import base as arms
 from coldrank.train.config import RunConfig
@@ -33,14 +33,15 @@ def composed(model: str, hooks: tuple[str, ...], *, steps=0, fraction=1.0, commo
         base = replace(base, features=two_tower().features)
     gamma = (1.0, 3.0, 2.0) if base.two_tower else (1.0, 0.0, 0.0)
     settings = {"cuts": (20, 60, 120, 500), "behaviour": ("item_id",), "rate": 0.1, "gamma": gamma, **pam}
-    return replace(
+    mwuf = replace(base.mwuf, max_views=59, users=8, common_init=common_init, **({"refresh": 2} if common_init else {}))
+    config = replace(
         base,
-        hooks=hooks,
         pam=PamConfig(**settings),
         metacf=replace(base.metacf, fraction=fraction),
-        mwuf=replace(base.mwuf, max_views=59, users=8, refresh=2, common_init=common_init),
+        mwuf=mwuf,
         train=replace(base.train, steps=steps, log_every=1, checkpoint_every=2),
     )
+    return only(config, *hooks)
 
 
 def cases(quick: tuple[tuple[str, ...], ...]):

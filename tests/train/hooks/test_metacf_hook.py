@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 import torch
 from retrieving import two_tower
-from tiny import sample_base
+from tiny import only, sample_base
 from torch.nn import functional as F
 
 from coldrank.configs import base as arms
@@ -98,7 +98,7 @@ def towers() -> RunConfig:
 @pytest.mark.parametrize("arm", [sample_base, lambda: arms.poso(sample_base()), towers])
 def test_at_fraction_0_the_first_loss_is_that_of_the_base(data, ranks, tmp_path, arm):
     first = {}
-    off = replace(with_metacf(arm()), hooks=())
+    off = only(with_metacf(arm()))
     if off.two_tower:
         off = replace(off, features=two_tower().features)
     for name, config in {"off": off, "on": with_metacf(arm(), fraction=0.0)}.items():

@@ -84,7 +84,7 @@ def test_quantiles_of_the_first_period_part_the_tasks(folder, tmp_path, ranks):
 @pytest.mark.parametrize("order", ["random", "time"])
 def test_quantiles_of_the_passes_part_the_tasks(data, tmp_path, ranks, order):
     wanted = config(quantiles=4)
-    wanted = replace(wanted, train=replace(wanted.train, mode="passes", first_period="", steps=4))
+    wanted = replace(wanted, train=replace(wanted.train, mode="passes", first_period="", look_back=(1, 7), steps=4))
     wanted = replace(wanted, data=replace(wanted.data, order=order))
     train(replace(wanted, train=replace(wanted.train, steps=2)), data, tmp_path / "run", ranks, fresh=False, diff="")
     views = pl.concat([pl.read_parquet(p)["item_views"] for p in data.files(("train", "valid"))])
@@ -104,7 +104,7 @@ def test_quantiles_of_the_passes_part_the_tasks(data, tmp_path, ranks, order):
 def test_quantiles_that_are_one_are_refused(tmp_path, ranks):
     folder = write_samples(tmp_path / "data")
     wanted = config(quantiles=4)
-    wanted = replace(wanted, train=replace(wanted.train, mode="passes", first_period="", steps=1))
+    wanted = replace(wanted, train=replace(wanted.train, mode="passes", first_period="", look_back=(1, 7), steps=1))
     train(wanted, DataFolder.open(folder), tmp_path / "run", ranks, fresh=True, diff="")
     before = (tmp_path / "run" / "predictions-test.parquet").read_bytes()
     for path in folder.rglob("*.parquet"):
@@ -121,7 +121,7 @@ def test_quantiles_that_are_one_are_refused(tmp_path, ranks):
 @pytest.mark.tried("hooks", "pam.cuts with train.warm_start from a run of other cuts", "the cuts are the config's")
 def test_a_warm_start_brings_no_cuts(data, tmp_path, ranks):
     plain = config()
-    plain = replace(plain, train=replace(plain.train, mode="passes", first_period="", steps=1))
+    plain = replace(plain, train=replace(plain.train, mode="passes", first_period="", look_back=(1, 7), steps=1))
     train(plain, data, tmp_path / "first", ranks, fresh=True, diff="")
     warm = replace(plain.train, warm_start=str(tmp_path / "first"))
     wanted = replace(plain, train=warm, pam=replace(plain.pam, cuts=(10, 30, 90, 150)))

@@ -75,7 +75,9 @@ def test_what_the_planner_may_choose():
 @pytest.mark.parametrize("optimizer", ["rowwise_adagrad", "adagrad", "sgd", "adam"])
 @pytest.mark.parametrize("choice", ["auto", "row_wise", "column_wise", "table_row_wise", "grid"])
 def test_every_weight_lies_somewhere_and_no_rank_is_overfull(choice, optimizer):
-    sharding = ShardingConfig(default="auto", tables={"user": choice}, column_width=8)
+    sharding = ShardingConfig(
+        default="auto", tables={"user": choice}, column_width=8 if choice in ("column_wise", "grid") else 32
+    )
     plan = planned(sharding=sharding, world_size=8, hosts=2, memory=30e9, table_optimizer=optimizer)
     assert [p.table.name for p in plan.placed] == [t.name for t in plan.request.features.tables]
     for table, sharded, kernel, shards in plan.placed:

@@ -1,0 +1,211 @@
+"""Every field of every section of a config: where it changes nothing it is refused, or it is listed as never idle."""
+
+from dataclasses import fields, is_dataclass, replace
+
+import pytest
+from retrieving import two_tower
+from tiny import sample_base
+
+from coldrank.configs import base as parts
+from coldrank.models.ranker import RankerConfig
+from coldrank.train.config import RunConfig, load, validate
+from coldrank.train.errors import UserError
+
+SECTIONS = ("data", "optim", "train", "model", "metacf", "mwuf", "pam", "retrieval", "cohorts", "sharding")
+# What is read in every combination that there is, or refused by a check of its own where it is not (epochs in a stream).
+NEVER = {
+    "data": {"evaluate", "batch_size", "global_batch_size", "eval_batch_size", "order", "prefetch"},
+    "optim": {
+        "sparse_lr",
+        "dense_lr",
+        "weight_decay",
+        "warmup_steps",
+        "decay",
+        "gate_lr_scale",
+        "table_optimizer",
+        "table_lr_scale",
+    }
+    | {"sparse_warmup_steps", "sparse_decay", "sparse_weight_decay", "clip_norm", "sparse_clip"},
+    "train": {"mode", "first_period", "follow_s", "epochs", "cold_passes", "steps", "log_every", "checkpoint_every"}
+    | {"threads", "accumulate", "precision", "pipeline", "warm_start"},
+    "cohorts": {"new_user_max_views", "new_item_max_views"},
+    "sharding": {"tables", "memory_margin"},
+}
+PLAIN = RankerConfig()
+OTHER = {  # another value than the default, that is right in itself
+    "data.fit": ("train",),
+    "optim.sparse_eps": 1e-6,
+    "optim.table_init": 0.1,
+    "train.look_back": (2,),
+    "train.look_back_rows": 50,
+    "train.cold_trains": "gates",
+    "train.keep_checkpoints": 5,
+    "train.warm_rename": {"a": "b"},
+    "model.kind": "dcn",
+    "model.tower_hidden": (8,),
+    "model.crosses": 2,
+    "model.dropout": 0.1,
+    "model.poso_mha": True,
+    "model.poso_mmoe": True,
+    "model.poso_mlp": True,
+    "model.pc": "constant",
+    "model.gate_scale": 3.0,
+    "model.mha_folds": 3,
+    "model.mha_fold": "kv",
+    "sharding.default": "row_wise",
+    "sharding.replicate_up_to": 7,
+    "sharding.column_width": 4,
+    "metacf.hidden": 8,
+    "metacf.rate": 0.2,
+    "metacf.learn_rates": False,
+    "metacf.first_order": True,
+    "mwuf.refresh": 7,
+}
+
+
+def put(config: RunConfig, path: str, value: object) -> RunConfig:
+    section, _, name = path.rpartition(".")
+    return replace(config, **{section: replace(getattr(config, section), **{name: value})})
+
+
+def bare() -> RunConfig:
+    return replace(sample_base(), model=PLAIN)
+
+
+def stream() -> RunConfig:
+    return put(bare(), "train.mode", "periods")
+
+
+def metacf(**fields: object) -> RunConfig:
+    config = bare()
+    tables = tuple(replace(t, dim=8) if t.name == "user" else t for t in config.tables)
+    return replace(config, tables=tables, hooks=("metacf",), metacf=replace(config.metacf, **fields))
+
+
+def own_inits() -> RunConfig:
+    config = bare()
+    features = tuple(replace(f, init=1.0) if f.kind in ("bucket", "signals") else f for f in config.features)
+    return replace(config, features=features, tables=tuple(replace(t, init=1.0) for t in config.tables))
+
+
+def every_table() -> RunConfig:
+    config = bare()
+    owned = [f.name for f in config.features if f.kind in ("bucket", "signals")]
+    names = [*(t.name for t in config.tables), *owned]
+    return put(config, "sharding.tables", dict.fromkeys(names, "row_wise"))
+
+
+# Where a field changes nothing.
+CASES = {
+    "data.fit": [stream],
+    "optim.sparse_eps": [lambda: put(bare(), "optim.table_optimizer", "sgd")],
+    "optim.table_init": [own_inits],
+    "train.look_back": [bare],
+    "train.look_back_rows": [bare, lambda: put(stream(), "train.look_back", ())],
+    "train.cold_trains": [lambda: replace(parts.poso(bare()))],
+    "train.keep_checkpoints": [lambda: put(bare(), "train.checkpoint_every", 0)],
+    "train.warm_rename": [bare],
+    "model.crosses": [bare, two_tower],
+    "model.pc": [bare, two_tower],
+    "model.gate_scale": [bare, two_tower],
+    "model.mha_folds": [bare, lambda: parts.poso_mmoe(bare()), lambda: parts.mha_fold(parts.poso(bare()), "none")],
+    "model.mha_fold": [bare, lambda: parts.poso_mlp(bare())],
+    **{f"model.{n}": [two_tower] for n in ("tower_hidden", "dropout", "poso_mmoe", "poso_mlp", "poso_mha", "kind")},
+    "sharding.default": [every_table],
+    "sharding.replicate_up_to": [
+        lambda: put(bare(), "sharding.default", "row_wise"),
+        lambda: put(bare(), "optim.table_optimizer", "adam"),
+        lambda: put(bare(), "optim.sparse_clip", 0.1),
+    ],
+    "sharding.column_width": [bare],
+    "metacf.hidden": [bare, lambda: metacf(learner="linear")],
+    "metacf.rate": [bare, lambda: metacf(steps=0)],
+    "metacf.learn_rates": [bare, lambda: metacf(steps=0)],
+    "metacf.first_order": [bare, lambda: metacf(steps=0)],
+    "mwuf.refresh": [bare, lambda: put(replace(bare(), hooks=("mwuf",)), "mwuf.common_init", False)],
+}
+# What arms hold for their variants: refused where `--set` names it.
+KEPT = {
+    "data.shuffle_rows": "train.mode=periods",
+    "model.gate_hidden": "seed=1",
+    **dict.fromkeys(("model.heads", "model.head_dim", "model.experts", "model.expert_hidden"), "model.kind=dcn"),
+    "model.positions": "model.kind=dcn",
+}
+
+
+def tried(given: str, answer: str = "refused: it would change nothing") -> pytest.MarkDecorator:
+    return pytest.mark.tried("configs and runs", given, answer)
+
+
+def other(config: RunConfig, path: str) -> object:
+    if path in OTHER:
+        return OTHER[path]
+    section, _, name = path.partition(".")
+    value = getattr(getattr(config, section), name)
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, (int, float)):
+        return value + 1
+    return ("other",) if isinstance(value, tuple) else "other"
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_field_is_listed(section):
+    names = {f.name for f in fields(getattr(sample_base(), section))}
+    idle = {path.partition(".")[2] for path in (*CASES, *KEPT) if path.startswith(f"{section}.")}
+    if section in ("metacf", "mwuf", "pam", "retrieval"):  # as a whole, without the hook or the model
+        idle = names
+    never = NEVER.get(section, set())
+    assert idle | never == names and not idle & never
+
+
+def test_every_section_is_listed():
+    whole = sample_base()
+    of_classes = {f.name for f in fields(whole) if is_dataclass(getattr(whole, f.name))}
+    assert of_classes == set(SECTIONS)
+
+
+@tried("a setting that nothing reads beside the others: every field of every section")
+@pytest.mark.parametrize(("path", "number"), [(path, n) for path, made in CASES.items() for n in range(len(made))])
+def test_a_field_that_changes_nothing_is_refused(path, number):
+    config = CASES[path][number]()
+    validate(config)
+    with pytest.raises(UserError, match=rf"{path}=.*: has no effect "):
+        validate(put(config, path, other(config, path)))
+
+
+@tried("settings of a hook that is off, of retrieval without a retrieval model")
+@pytest.mark.parametrize("section", ["metacf", "mwuf", "pam", "retrieval"])
+def test_sections_of_what_is_off(section):
+    config = bare()
+    for field in fields(getattr(config, section)):
+        path = f"{section}.{field.name}"
+        with pytest.raises(
+            UserError, match=rf"{path}=.*: has no effect (with hooks=\[\], which lacks|without two_tower)"
+        ):
+            validate(put(config, path, other(config, path)))
+
+
+@tried("--set of what an arm may hold for its variants, where nothing reads it")
+@pytest.mark.parametrize("path", KEPT)
+def test_what_arms_hold_for_variants_is_refused_when_it_is_named(path):
+    more = [f"{path}=[48,24]" if path.endswith("hidden") and "expert" in path else f"{path}=3"]
+    if path == "model.positions":
+        more = ["model.positions=true"]
+    beside = [KEPT[path]]
+    if KEPT[path] == "train.mode=periods":
+        beside += ["optim.decay=constant"]
+    arm = "coldrank.configs.kuairand:base"
+    load(arm, beside)
+    with pytest.raises(UserError, match=rf"{path}=.*: has no effect"):
+        load(arm, [*more, *beside])
+    load(arm.replace("base", "poso"), [*beside] if "kind" not in KEPT[path] else [])
+
+
+def test_what_has_an_effect_is_taken():
+    poso = parts.poso(bare())
+    validate(replace(poso, model=replace(poso.model, gate_scale=3.0, mha_fold="kv", mha_folds=3)))
+    validate(put(put(stream(), "train.look_back", (2,)), "train.look_back_rows", 50))
+    validate(put(put(bare(), "sharding.tables", {"item": "column_wise"}), "sharding.column_width", 4))
+    validate(metacf(hidden=8, rate=0.2, first_order=True))
+    validate(replace(two_tower(), retrieval=replace(two_tower().retrieval, ks=(3,))))
