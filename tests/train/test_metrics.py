@@ -11,7 +11,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from coldrank.train import metrics
 from coldrank.train.errors import UserError
-from coldrank.train.mann_whitney import FloatArray, IntArray, Numbers
+from coldrank.train.mann_whitney import FloatArray, IntArray, Numbers, SortedRows
 from coldrank.train.metrics import CohortConfig, evaluate_predictions
 
 
@@ -65,6 +65,15 @@ def test_auc_and_gauc_equal_loops_on_small_tables(rows: list[tuple[int, int, int
             weight += weights[of_user].sum()
     expected = total / weight if weight else float("nan")
     assert metrics.gauc(labels, scores / 4, users * 10**12 - 5, weights) == pytest.approx(expected, nan_ok=True)
+
+
+def test_all_rows_count_where_none_is_said_to_be_unknown() -> None:
+    labels, scores = sample(60, seed=12, levels=9)
+    every = np.ones(60, dtype=np.bool_)
+    for rows in (SortedRows.of(labels, scores), SortedRows.of(labels, scores, every)):
+        assert rows.pairs().auc() == pytest.approx([naive_auc(labels, scores)])
+    part = np.arange(60) % 3 > 0
+    assert SortedRows.of(labels, scores, part).pairs().auc() == pytest.approx([naive_auc(labels[part], scores[part])])
 
 
 def test_weights_count_like_repeated_rows() -> None:

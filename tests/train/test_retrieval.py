@@ -1,5 +1,7 @@
 """Retrieval metrics against a naive count over users."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -66,10 +68,12 @@ def check(rows, ranks, views, name):
         assert value(rows, cohort, f"candidates{name}")[0] == pytest.approx(np.mean([c for _, c in own]))
 
 
-def test_among_the_users_of_the_batch(period):
+@pytest.mark.parametrize("batch", [16, 3])
+def test_among_the_users_of_the_batch(period, batch):
     frame, met = period
-    rows = judge(frame, "click", CONFIG, met, seed=1)
-    check(rows, naive(frame, lambda i, rows: range(i // 16 * 16, min(i // 16 * 16 + 16, 40))), frame["item_views"], "")
+    rows = judge(frame, "click", replace(CONFIG, batch=batch), met, seed=1)
+    inside = lambda i, rows: range(i // batch * batch, min(i // batch * batch + batch, 40))
+    check(rows, naive(frame, inside), frame["item_views"], "")
 
 
 def test_among_all_users(period):

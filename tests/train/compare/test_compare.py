@@ -61,6 +61,23 @@ def test_a_draw_of_users_weighs_like_repeated_rows() -> None:
             assert found[cohort][:, draw] == pytest.approx(expected, nan_ok=True)
 
 
+def test_every_draw_is_of_as_many_users_with_replacement() -> None:
+    rows, _ = shared_rows(np.random.default_rng(0), users=25, rows=400)
+    sample = make_sample(rows, CohortConfig(new_user_max_views=7, new_item_max_views=40), resamples=60, seed=3)
+    count = len(np.unique(rows.users))
+    assert sample.draws.shape == (61, count) and (sample.draws[0] == 1).all()
+    assert (sample.draws.sum(axis=1) == count).all()
+    assert all((draw != 1).any() for draw in sample.draws[1:]) and len({d.tobytes() for d in sample.draws}) == 61
+    assert sample.draws[1:].mean(axis=0) == pytest.approx(1, abs=5 / 60**0.5)
+    assert (sample.draws[1:] == 0).mean() == pytest.approx((1 - 1 / count) ** count, abs=0.04)
+    assert np.array_equal(sample.users, np.unique(rows.users, return_inverse=True)[1])
+    assert np.array_equal(sample.avc, metrics.avc_groups(rows.user_views))
+    assert np.array_equal(sample.cohorts["new_user"], rows.user_views <= 7)
+    assert np.array_equal(sample.cohorts["new_item"], rows.item_views <= 40)
+    other = make_sample(rows, CohortConfig(), resamples=60, seed=4)
+    assert not np.array_equal(sample.draws, other.draws)
+
+
 def test_equal_runs_have_no_difference_and_one_seed_has_no_seed_spread() -> None:
     rng = np.random.default_rng(3)
     rows, odds = shared_rows(rng, users=30, rows=300)

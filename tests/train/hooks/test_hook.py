@@ -1,6 +1,7 @@
 """Hooks join a run where they say, in the order of the config, and their state is in its checkpoints."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,11 +10,12 @@ from tiny import sample_base
 from torch import nn
 
 from coldrank.models.embeddings import Embedded
+from coldrank.models.two_tower import TwoTower
 from coldrank.train import checkpoint, config
 from coldrank.train.data.batches import DataFolder
 from coldrank.train.errors import UserError
 from coldrank.train.hooks import make
-from coldrank.train.hooks.hook import Hook
+from coldrank.train.hooks.hook import Hook, Rest
 from coldrank.train.overrides import override
 from coldrank.train.trainer import build, train
 
@@ -130,3 +132,12 @@ def test_hooks_are_set_on_the_command_line(text):
     values = config.to_dict(with_hooks())
     override(values, f"hooks={text}")
     assert values["hooks"] == ["one", "two"]
+
+
+def test_rows_stand_alone_unless_a_hook_or_the_model_compares_them():
+    ranker, towers = SimpleNamespace(ranker=object()), SimpleNamespace(ranker=TwoTower.__new__(TwoTower))
+    alone, compares = SimpleNamespace(slices=True), SimpleNamespace(slices=False)
+    rest = lambda task, *hooks: Rest(task, hooks, None)
+    assert rest(ranker).by_rows and rest(ranker, alone, alone).by_rows
+    assert not rest(ranker, alone, compares).by_rows and not rest(towers, alone).by_rows
+    assert not rest(ranker, alone).around(None).by_rows, "what stands in for the model may compare rows"

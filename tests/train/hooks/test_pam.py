@@ -21,6 +21,7 @@ from coldrank.train.data.read import SampleReader
 from coldrank.train.distributed import Ranks
 from coldrank.train.errors import UserError
 from coldrank.train.hooks.make import make_hooks
+from coldrank.train.hooks.pam_config import PamConfig
 from coldrank.train.hooks.pam_rows import TowerRows
 from coldrank.train.task import RankingTask
 
@@ -99,7 +100,7 @@ def naive(task, batch, c, rates, own=None, embedded=None):
             if share and len(query):
                 given = losses(w, query, queries)
                 mean = given.mean() if c.query_average == "task" else given.sum() / n_rows
-                total = total + share * c.lambdas[n] * mean
+                total = total + share * (c.cold_weight if n == c.cold else c.other_weight) * mean
         adapted.append(weights)
     return total, adapted
 
@@ -272,6 +273,19 @@ def test_what_cannot_work_is_refused(pam, text):
         make_hooks(wanted, validate(wanted))
 
 
+def test_the_cold_task_has_a_weight_of_its_own():
+    pam = PamConfig(cuts=(5, 50, 200), cold=1, cold_weight=3.0, other_weight=0.25)
+    assert pam.tasks == 4 and pam.lambdas == [0.25, 3.0, 0.25, 0.25]
+    assert PamConfig(quantiles=3, cold=0).lambdas == [2.0, 0.5, 0.5]
+
+
+def test_mwufs_mode_says_nothing_where_it_is_no_hook():
+    wanted = config()
+    validate(replace(wanted, mwuf=replace(wanted.mwuf, mode="warm_up")))
+    with pytest.raises(UserError, match="mwuf.mode='warm_up' holds the model still, and 'pam' adapts"):
+        validate(replace(wanted, hooks=("mwuf", "pam"), mwuf=replace(wanted.mwuf, mode="warm_up")))
+
+
 @pytest.mark.tried("hooks", "pam.candidates=set on the ranker", "refused: its rows have no candidates")
 def test_candidates_are_of_the_two_tower_model():
     wanted = ranker(candidates="set")
@@ -319,7 +333,7 @@ def test_on_the_ranker_equals_a_loop_over_the_tasks(folder, second_order):
             )
             rates = hook.loop.rates[step]
             weights = {k: weights[k] - r * g for k, r, g in zip(names, rates, grads, strict=True)}
-        total = total + c.lambdas[n] * loss(weights, rows[first:]) / len(batch)
+        total = total + (c.cold_weight if n == c.cold else c.other_weight) * loss(weights, rows[first:]) / len(batch)
         adapted.append(weights)
     out = task(batch)
     torch.testing.assert_close(out.loss, total)

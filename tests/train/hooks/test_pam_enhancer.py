@@ -52,7 +52,7 @@ def check(task, hook, batch, expected):
 @pytest.mark.parametrize("trains", TRAINS)
 @pytest.mark.parametrize("inner", INNER)
 def test_instruction(folder, inner, trains):
-    batch, task, hook = enhanced(folder, (0.0, 1.0, 0.0), enhancer_trains=trains, **inner)
+    batch, task, hook = enhanced(folder, (0.0, 1.5, 0.0), enhancer_trains=trains, **inner)
     enhancer = hook.enhancer
     _, dressed, item = dressed_sides(batch, task, hook)
     _, adapted = naive(task, batch, hook.config, hook.loop.rates)
@@ -60,7 +60,7 @@ def test_instruction(folder, inner, trains):
     w = {k.removeprefix("towers.item."): v for k, v in adapted[1].items() if "item" in k}
     hidden = torch.relu(dressed[use] @ w["layers.0.weight"].T + w["layers.0.bias"])
     found = hidden @ enhancer.to_id.weight.T + enhancer.to_id.bias
-    check(task, hook, batch, ((found - item[use, :8].detach()) ** 2).mean())  # Eq. 15-16
+    check(task, hook, batch, 1.5 * ((found - item[use, :8].detach()) ** 2).mean())  # Eq. 15-16
 
 
 def augmented(batch, task, hook, sides, donors):
@@ -100,10 +100,20 @@ def augmented(batch, task, hook, sides, donors):
 @pytest.mark.parametrize("dress", ["all", "next"])
 @pytest.mark.parametrize("inner", INNER)
 def test_augmentation_is_a_cold_task_of_dressed_rows(folder, inner, dress, trains):
-    batch, task, hook = enhanced(folder, (0.0, 0.0, 1.0), dress=dress, enhancer_trains=trains, **inner)
+    batch, task, hook = enhanced(folder, (0.0, 0.0, 2.5), dress=dress, enhancer_trains=trains, **inner)
     user, dressed, _ = dressed_sides(batch, task, hook)
     donors = popular(batch, hook, dress)
-    check(task, hook, batch, augmented(batch, task, hook, (user, dressed), donors))
+    check(task, hook, batch, 2.5 * augmented(batch, task, hook, (user, dressed), donors))
+
+
+def test_gamma_weighs_the_three_losses(folder):
+    losses = []
+    for gamma in ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (2.0, 3.0, 5.0)):
+        made = enhanced if any(gamma[1:]) else lambda folder, gamma: batch_and_task(folder, config(gamma=gamma))
+        batch, task, _ = made(folder, gamma)
+        losses.append(task(batch).loss)
+    assert min(losses) > 1e-6
+    torch.testing.assert_close(losses[3], 2 * losses[0] + 3 * losses[1] + 5 * losses[2])
 
 
 @pytest.mark.parametrize("gamma", [(0.0, 1.0, 0.0), (0.0, 0.0, 1.0)])
