@@ -6,7 +6,7 @@ from typing import Literal
 
 import polars as pl
 
-from coldrank.train.data.ids import as_column, whole_ids
+from coldrank.train.data.ids import EXACT, as_column, whole_ids
 from coldrank.train.data.log import Column
 from coldrank.train.data.times import Unit, wanted_unit
 from coldrank.train.errors import UserError
@@ -43,7 +43,7 @@ def convert(plan: ColumnPlan, values: pl.Series, path: Path) -> pl.Series:
     """The column in its final type. Raises UserError with file, column, row (the first is 1) and value.
 
     id and code: int64 (strings by `ids.string_id`, whole numbers by `ids.whole_ids`); ids are never empty. time and birth: int64 ms since the epoch
-    (fractions are rounded to the nearest ms; a birth of NaN is null).
+    (fractions are rounded to the nearest ms; a birth of NaN is null; of a float of 32 bits only what it holds exactly).
     flag: int8, 0, 1 or null (NaN too). probability: float32 in 0..1. day: int32 days since the epoch. feature: `ids.as_column`.
     """
     where = plan.where(path)
@@ -96,6 +96,12 @@ def _milliseconds(values: pl.Series, unit: str, where: str) -> pl.Series:
     if not (values.dtype.is_numeric() or values.dtype == pl.Null):
         raise UserError(f"{where}: type {values.dtype}; should be a datetime or a number of {unit}")
     if values.dtype.is_float() or values.dtype.is_decimal():
+        # A float of 32 bits tells today's seconds apart to two minutes.
+        if values.dtype in (pl.Float16, pl.Float32):
+            coarse = values.is_finite() & (values.abs() > EXACT[values.dtype.base_type()])
+            _refuse(
+                values, coarse, where, f"may be rounded, as {values.dtype} is coarse there; write integers or Float64"
+            )
         # Scaled before the cast, which drops the fraction.
         result = (values.cast(pl.Float64) * 1000 / _PER_SECOND[unit]).round().cast(pl.Int64, strict=False)
     else:

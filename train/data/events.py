@@ -78,7 +78,9 @@ def load_events(log: EventLog, keep_duplicates: bool = False) -> Events:
 
 
 def plan_columns(log: EventLog) -> list[ColumnPlan]:
-    """What is computed from the rows of the log. Names with a colon are not written to the samples."""
+    """What is computed from the rows of the log. Names with a colon are not written to the samples.
+
+    Raises UserError if two have the same name."""
     spec = log.spec
     plan = [ColumnPlan("user_id", "id", spec.user), ColumnPlan("item_id", "id", spec.item)]
     plan += [ColumnPlan("time", "time", spec.time, spec.time_unit)]
@@ -94,7 +96,11 @@ def plan_columns(log: EventLog) -> list[ColumnPlan]:
     plan += [ColumnPlan(f"history:{n}", "code", c) for n, c in spec.history.items()]
     missing = pl.lit(None, pl.Int64)
     plan += [ColumnPlan("birth:", "birth", missing if spec.item_birth is None else spec.item_birth)]
-    return [*plan, ColumnPlan("day:", "day", pl.lit(None, pl.Date) if spec.day is None else spec.day)]
+    plan += [ColumnPlan("day:", "day", pl.lit(None, pl.Date) if spec.day is None else spec.day)]
+    names = [c.name for c in plan]
+    if repeated := [n for n in names if names.count(n) > 1]:
+        raise UserError(f"spec: two columns are named {repeated[0]!r}; rename the feature or context")
+    return plan
 
 
 def _load_file(file: LogFile, log: EventLog, plan: list[ColumnPlan]) -> Part:

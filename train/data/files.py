@@ -17,7 +17,7 @@ from coldrank.train.parquet import scan_parquet
 Schema = Mapping[str, pl.DataType | type[pl.DataType]]
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 

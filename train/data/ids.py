@@ -64,7 +64,7 @@ def check_finite(values: pl.Series, where: str) -> None:
 
 
 # Up to here a float of so many bits is the integer that was written.
-_EXACT: dict[type[pl.DataType], int] = {pl.Float16: 2**11, pl.Float32: 2**24, pl.Float64: 2**53}
+EXACT: dict[type[pl.DataType], int] = {pl.Float16: 2**11, pl.Float32: 2**24, pl.Float64: 2**53}
 
 
 def whole_ids(values: pl.Series, where: str) -> pl.Series:
@@ -85,11 +85,11 @@ def whole_ids(values: pl.Series, where: str) -> pl.Series:
         else (whole.cast(pl.String) == known.cast(pl.String).str.replace(r"\.0*$", ""))
     )
     if kind.is_float():
-        same &= known.abs() <= _EXACT[kind.base_type()]
+        same &= known.abs() <= EXACT[kind.base_type()]
     bad = known.is_not_null() & ~same.fill_null(False)
     if bad.any():
         row = int(bad.arg_true()[0])
-        exact = f", and in {kind} at most 2^{_EXACT[kind.base_type()].bit_length() - 1}" if kind.is_float() else ""
+        exact = f", and in {kind} at most 2^{EXACT[kind.base_type()].bit_length() - 1}" if kind.is_float() else ""
         raise UserError(
             f"{where}, row {row + 1}: {values[row]}; should be an integer or a string: a whole number{exact}"
         )

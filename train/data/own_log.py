@@ -23,7 +23,7 @@ def load_spec(path: Path) -> LogSpec:
         spec = runpy.run_path(str(path)).get("spec")
     except OSError as error:
         raise UserError(f"--spec {path}: {error.strerror}") from None
-    except Exception as error:  # noqa: BLE001 - the file is the caller's, and so is whatever it raises
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the file is the caller's, and so is whatever it raises
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else 0
         raise UserError(f"--spec {path}, line {line}: {first_line(error)}") from None

@@ -404,77 +404,19 @@ def test_infinite_numbers_are_named(more: dict[str, Any], role: str, value: floa
         load(tmp_path, table(x=every(lambda i: 0.5)), table(x=x), of=spec(**more))
 
 
-PARTS: list[tuple[str, dict[str, Any], pl.DataType, list[Any]]] = [
-    ("columns in another order", {"age": [7], "id": [3]}, pl.Int64(), [5, 6, 7]),
-    ("integers of 32 bits", {"id": pa.array([3], pa.int32()), "age": pa.array([7], pa.int32())}, pl.Int64(), [5, 6, 7]),
-    ("nulls without a type", {"id": [3], "age": pa.nulls(1)}, pl.Int64(), [5, 6, None]),
-    ("nulls of text", {"id": [3], "age": pa.nulls(1, pa.string())}, pl.Int64(), [5, 6, None]),
-    ("floats beside integers", {"id": [3.0], "age": [0.5]}, pl.Float64(), [5.0, 6.0, 0.5]),
-    ("unsigned integers", {"id": [3], "age": pa.array([2**64 - 1], pa.uint64())}, pl.UInt64(), [5, 6, 2**64 - 1]),
-    ("another column besides", {"id": [3], "age": [7], "more": ["x"]}, pl.Int64(), [5, 6, 7]),
-    ("no rows, of another type", {"id": pa.nulls(0, pa.string()), "age": pa.nulls(0, pa.string())}, pl.Int64(), [5, 6]),
-]
-
-
-def parts_of_a_table(folder: Path, other: dict[str, Any], of: LogSpec) -> pl.DataFrame:
-    """The user table of two files, one and `other`."""
-    (folder / "users").mkdir()
-    pq.write_table(table(), folder / "log.parquet")
-    pq.write_table(pa.table({"id": [1, 2], "age": [5, 6]}), folder / "users" / "one.parquet")
-    pq.write_table(pa.table(other), folder / "users" / "two.parquet")
-    users = open_log(folder, of).users
-    assert users is not None
-    return users
-
-
-@pytest.mark.parametrize(
-    ("other", "kind", "ages"),
-    [
-        pytest.param(*r, marks=pytest.mark.tried("logs", f"a table of two files, one with {g}", "one table"))
-        for g, *r in PARTS
-    ],
+@pytest.mark.tried(
+    "logs", "times that are floats of 32 bits (which tell seconds apart to two minutes)", "refused, with the row"
 )
-def test_files_of_a_table_that_go_together(
-    other: dict[str, Any], kind: pl.DataType, ages: list[Any], tmp_path: Path
-) -> None:
-    own = spec(user_table="users", user_table_id="id", user_features={"age": "age", "mean": pl.col("age").count()})
-    users = parts_of_a_table(tmp_path, other, own)
-    assert users["user_id"].to_list() == [1, 2, 3][: len(ages)] and users["user_age"].dtype == kind
-    assert users["user_age"].to_list() == ages
-    assert users["user_mean"].to_list() == [len(ages) - ages.count(None)] * len(ages)  # of the table, not of its files
+def test_times_of_32_bits_are_refused(tmp_path: Path) -> None:
+    seconds = pa.array([t / 1000 for t in TIMES], pa.float32())
+    with pytest.raises(
+        UserError, match=r"a.parquet: column time \(time\), row 1: 1\d{9}.0 may be rounded, as Float32 is coarse"
+    ):
+        load(tmp_path, table(time=seconds), of=spec(time_unit="s"))
 
 
-OTHER_PARTS = [
-    ("ids as text", {"id": ["3"], "age": [7]}, r"two.parquet: column id .*: text, but numbers in .*one.parquet"),
-    ("a feature as text", {"id": [3], "age": ["7"]}, r"two.parquet: column age .*: text, but numbers in .*one.parquet"),
-    (
-        "a feature as lists",
-        {"id": [3], "age": [[7]]},
-        r"two.parquet: column age: List\(Int64\), but Int64 in .*one.parquet",
-    ),
-    ("no such column", {"id": [3]}, r"two.parquet: no column 'age'; it has id"),
-    ("an id of the first", {"id": [2], "age": [7]}, r"users: user_id, row 2: 2 stands twice"),
-]
-
-
-@pytest.mark.parametrize(
-    ("other", "message"),
-    [
-        pytest.param(*r, marks=pytest.mark.tried("logs", f"a table of two files, one with {g}", "refused"))
-        for g, *r in OTHER_PARTS
-    ],
-)
-def test_files_of_a_table_that_do_not(other: dict[str, Any], message: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=message):
-        parts_of_a_table(tmp_path, other, spec(user_table="users", user_table_id="id", user_features={"age": "age"}))
-
-
-@pytest.mark.tried("logs", "a table's integers that its other file's floats would change", "refused, with the row")
-def test_integers_of_a_table_that_floats_would_change(tmp_path: Path) -> None:
-    own = spec(user_table="users", user_table_id="id", user_features={"age": "age"})
-    (tmp_path / "users").mkdir()
-    pq.write_table(table(), tmp_path / "log.parquet")
-    pq.write_table(pa.table({"id": [1], "age": [0.5]}), tmp_path / "users" / "one.parquet")
-    pq.write_table(pa.table({"id": [2, 3], "age": [4, 2**24 + 1]}), tmp_path / "users" / "two.parquet")
-    with pytest.raises(UserError, match=r"two.parquet: column age, row 2: 16777217 would become 16777216"):
-        open_log(tmp_path, own)
+@pytest.mark.parametrize("name", ["user_id", "time", "label_click"])
+@pytest.mark.tried("logs", "a spec whose context is named as another column of the samples", "refused")
+def test_a_context_of_a_taken_name_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"^spec: two columns are named '{name}'; rename the feature or context$"):
+        load(tmp_path, table(), of=spec(context={name: "user"}))
