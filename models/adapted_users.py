@@ -3,11 +3,15 @@
 B batch, L sequence length, D width.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from coldrank.models.features import FeatureSet
+from coldrank.models.features import Feature, FeatureSet
 from coldrank.modules import MetaCF
+
+POOL = 64  # items that are taken for negatives at a time
 
 
 class AdaptedUsers(nn.Module):
@@ -15,11 +19,17 @@ class AdaptedUsers(nn.Module):
     training and serving share.
 
     user, items: the features of the user's id and of the history's item ids, whose tables are equally wide. signal: the column
-    of the history's signals that tells a positive event from a negative one. fraction: of the embedding that is adapted;
-    0 leaves the table's bit for bit.
+    of the history's signals that tells a positive event from a negative one; '': every event is positive, and `negatives` times
+    its weight goes to items of the `pool` that are not in the history. fraction: of the embedding that is adapted; 0 leaves the
+    table's bit for bit.
+
+    pool: vectors of items, [P, D]; pool_rows: their rows, int64 [P], -1 in empty places. Without negatives P is 0.
 
     Raises ValueError, naming the field, for features that leave no room for it.
     """
+
+    pool: Tensor
+    pool_rows: Tensor
 
     def __init__(
         self,
@@ -31,10 +41,13 @@ class AdaptedUsers(nn.Module):
         signal: str,
         max_views: int,
         fraction: float,
+        negatives: int = 0,
     ) -> None:
         super().__init__()
         if not 0 <= fraction <= 1 or max_views < 0:
             raise ValueError(f"fraction={fraction} must be in 0..1, max_views={max_views} not below 0")
+        if negatives < 0 or (signal and negatives):
+            raise ValueError(f"negatives={negatives}: must not be below 0, and is for a history without signals")
         static = [f for f in features.sparse if f.role not in ("sequence", "pc")]
         if user not in [f.name for f in static if f.kind == "id" and not f.many]:
             raise ValueError(f"user={user!r}: no feature of one id outside sequences has this name")
@@ -48,27 +61,57 @@ class AdaptedUsers(nn.Module):
         aligned = features.sequences[self.sequence]
         first = sum(features.dim(f) for f in aligned[: aligned.index(found[0])])
         self.items = (first, first + metacf.dim)
-        signals = [f for f in aligned if signal in f.columns]
-        if not signals:
-            columns = sorted({c for f in aligned for c in f.columns})
-            raise ValueError(f"signal={signal!r}: not a signal of sequence {self.sequence!r}, which has {columns}")
-        self.signals = signals[0].name
-        self.power = 3 ** (len(signals[0].columns) - 1 - signals[0].columns.index(signal))
+        if signal:
+            signals = [f for f in aligned if signal in f.columns]
+            if not signals:
+                raise ValueError(
+                    f"signal={signal!r}: not a signal of sequence {self.sequence!r}, which has {signals_of(aligned)}"
+                )
+            self.codes = signals[0].name
+            self.power = 3 ** (len(signals[0].columns) - 1 - signals[0].columns.index(signal))
+        else:
+            if features.table(found[0].table).reads != 1:
+                raise ValueError(f"items={items!r}: without a signal its table must read one row for an id")
+            self.codes, self.power = items, 0
+        places = POOL if negatives else 0
+        self.register_buffer("pool", torch.zeros(places, metacf.dim), persistent=bool(places))
+        self.register_buffer("pool_rows", torch.full((places,), -1), persistent=bool(places))
         self.metacf = metacf
-        self.max_views, self.fraction = max_views, fraction
+        self.max_views, self.fraction, self.negatives = max_views, fraction, negatives
 
-    def forward(self, static: Tensor, sequence: Tensor, codes: Tensor, views: Tensor) -> Tensor:
+    def forward(
+        self, static: Tensor, sequence: Tensor, codes: Tensor, views: Tensor, born: Tensor | None = None
+    ) -> Tensor:
         """static: float [B, S], the embeddings outside sequences. sequence: float [B, L, E], of the sequence `self.sequence`. codes:
-        int64 [B, L], joint states of its signals `self.signals`, -1 where there is no event. views: int64 [B], events of the user
-        so far. -> static with the users' columns adapted, [B, S]."""
-        signal = torch.div(codes, self.power, rounding_mode="floor") % 3 - 1
-        known = (codes >= 0) & (signal >= 0)
+        int64 [B, L], of the feature `self.codes`, -1 where there is no event: joint states of its signals, or rows of items.
+        views: int64 [B], events of the user so far. born: bool [B, P], which items of the pool there are before the event
+        (None: all). -> static with the users' columns adapted, [B, S]."""
         first, end = self.items
-        p = self.metacf(sequence[:, :, first:end], (signal > 0).to(static.dtype), known.to(static.dtype))
-        share = (views <= self.max_views).to(static.dtype) * self.fraction
+        items = sequence[:, :, first:end]
+        known = codes >= 0
+        positive = known
+        if self.power > 0:
+            signal = torch.div(codes, self.power, rounding_mode="floor") % 3 - 1
+            known, positive = known & (signal >= 0), signal > 0
+        labels, weights = positive.to(static.dtype), known.to(static.dtype)
+        if self.negatives > 0:
+            free = (self.pool_rows >= 0) & ~(codes.unsqueeze(2) == self.pool_rows).any(1)
+            if born is not None:
+                free = free & born
+            share = free.to(static.dtype)
+            share = share * self.negatives * weights.sum(1, keepdim=True) / share.sum(1, keepdim=True).clamp(min=1.0)
+            items = torch.cat([items, self.pool.expand(items.shape[0], -1, -1)], 1)
+            labels, weights = torch.cat([labels, torch.zeros_like(share)], 1), torch.cat([weights, share], 1)
+        p = self.metacf(items, labels, weights)
+        share_adapted = (views <= self.max_views).to(static.dtype) * self.fraction
         first, end = self.user
-        user = torch.lerp(static[:, first:end], p, share.unsqueeze(1))
+        user = torch.lerp(static[:, first:end], p, share_adapted.unsqueeze(1))
         return torch.cat([static[:, :first], user, static[:, end:]], 1)
+
+
+def signals_of(aligned: Sequence[Feature]) -> list[str]:
+    """The signals of a sequence's features."""
+    return sorted({column for f in aligned for column in f.columns})
 
 
 def width(features: FeatureSet, user: str, items: str) -> int:

@@ -106,7 +106,9 @@ def _of_hooks(config: "RunConfig") -> Iterator[_Rule]:
     w, c = config.mwuf, config.metacf
     yield _Rule(not w.common_init, ["mwuf.refresh"], "with mwuf.common_init=False")
     yield _Rule(c.learner != "neural", ["metacf.hidden"], f"with metacf.learner={c.learner!r}")
-    steps = ["metacf.rate", "metacf.learn_rates", "metacf.first_order"]
+    signals = c.signal != "none" and (c.signal or any(f.kind == "signals" for f in config.features))
+    yield _Rule(bool(signals), ["metacf.negatives"], "where a signal tells; set metacf.signal=none")
+    steps = ["metacf.rate", "metacf.learn_rates", "metacf.first_order", "metacf.negatives"]
     yield _Rule(not c.steps, steps, "with metacf.steps=0")
 
 

@@ -66,11 +66,11 @@ class NewUsers(nn.Module):
             raise ValueError(f"{views if columns else name}: goes with the history, which is given once per request")
         self.users = deepcopy(users)
         self.users.user = (columns[0], columns[-1] + 1)  # where a request has what training has elsewhere
-        self.sequence, self.signals, self.views = users.sequence, users.signals, views
+        self.sequence, self.codes, self.views = users.sequence, users.codes, views
 
     def forward(self, looked: Looked) -> Looked:
         request = looked.request
-        codes, views = looked.codes[self.signals], looked.counts[self.views]
+        codes, views = looked.codes[self.codes], looked.counts[self.views]
         static = self.users(request.static, looked.sequences[self.sequence], codes, views)
         return with_sides(looked, Side(static, request.dense, request.pc), looked.candidate)
 

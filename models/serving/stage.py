@@ -29,7 +29,7 @@ class Side(NamedTuple):
 class Looked(NamedTuple):
     """What a request holds. sequences: name -> [Q, L, D], zeros past a sequence's end. lengths: name -> int64 [Q].
 
-    What `Asked` asks for by feature or column: rows, int64 [n], in the feature's own table; codes, the states of signals, int64
+    What `Asked` asks for by feature or column: rows, int64 [n], in the feature's own table; codes, the states of signals or the rows of ids, int64
     [Q, L], -1 past the end; counts, int64 [n].
     """
 
@@ -73,6 +73,7 @@ class Stage(nn.Module):
     list_names: list[list[str]]
     signals: dict[str, list[str]]
     signal_starts: dict[str, int]
+    code_starts: dict[str, int]
     columns: dict[str, str]
     sequences: dict[str, list[str]]
     positions: dict[str, int]
@@ -111,6 +112,7 @@ class Stage(nn.Module):
         # Of an id feature: its side, its place among the rows that are found there, and where its table starts.
         self.asked_rows = []
         self.asked_codes = list(asked.codes)
+        self.code_starts = {f.name: starts[f.table_name] for f in features.features if f.name in asked.codes}
         places = [_found(features, groups, fs, i) for i, fs in enumerate(sides)]
         for i, of_side in enumerate(places):
             at = {f.name: (f.name, i, place[0], starts[f.table]) for f, place in of_side if f.name in asked.rows}
@@ -155,7 +157,7 @@ class Stage(nn.Module):
         own = {name: found[side][place] - start for name, side, place, start in self.asked_rows}
         codes_of: dict[str, Tensor] = {}
         for name in self.asked_codes:
-            states = lists[name] - self.signal_starts[name]
+            states = lists[name] - self.code_starts[name]
             codes_of[name] = by_position(states, at[name], -1).squeeze(2)
         return Looked(sides[0], sides[1], sequences, ends, own, codes_of, packed.counts)
 

@@ -66,7 +66,7 @@ OF_CONFIGS: list[tuple[type, dict[str, Any]]] = [
     ),
     (
         MetaCFConfig,
-        {"user": "user_id", "items": "hist_item_id", "signal": "hist_long_view", "max_views": 10, "learner": "neural"}
+        {"user": "user_id", "items": "hist_item_id", "signal": "", "negatives": 3, "max_views": 10, "learner": "neural"}
         | {"hidden": 32, "steps": 5, "rate": 0.1, "learn_rates": True, "first_order": False, "fraction": 1.0},
     ),
     (

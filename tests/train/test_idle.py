@@ -59,6 +59,7 @@ OTHER = {  # another value than the default, that is right in itself
     "metacf.rate": 0.2,
     "metacf.learn_rates": False,
     "metacf.first_order": True,
+    "metacf.negatives": 5,
     "mwuf.refresh": 7,
 }
 
@@ -122,6 +123,7 @@ CASES = {
     "metacf.rate": [bare, lambda: metacf(steps=0)],
     "metacf.learn_rates": [bare, lambda: metacf(steps=0)],
     "metacf.first_order": [bare, lambda: metacf(steps=0)],
+    "metacf.negatives": [metacf, lambda: metacf(signal="hist_like"), lambda: metacf(signal="none", steps=0)],
     "mwuf.refresh": [bare, lambda: put(replace(bare(), hooks=("mwuf",)), "mwuf.common_init", False)],
 }
 # What arms hold for their variants: refused where `--set` names it.
@@ -208,4 +210,5 @@ def test_what_has_an_effect_is_taken():
     validate(put(put(stream(), "train.look_back", (2,)), "train.look_back_rows", 50))
     validate(put(put(bare(), "sharding.tables", {"item": "column_wise"}), "sharding.column_width", 4))
     validate(metacf(hidden=8, rate=0.2, first_order=True))
+    validate(metacf(signal="none", negatives=5))
     validate(replace(two_tower(), retrieval=replace(two_tower().retrieval, ks=(3,))))

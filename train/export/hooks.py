@@ -30,7 +30,7 @@ def served_hooks(config: RunConfig, task: RankingTask) -> Hooked:
     for hook in task.in_order:
         if isinstance(hook, MetaCFHook):
             made.append(_new_users(hook, config))
-            codes.append(hook.users.signals)
+            codes.append(hook.users.codes)
         elif isinstance(hook, MwufHook):
             made.append(_warm_items(hook, config))
             rows.append(config.mwuf.item)

@@ -4,11 +4,13 @@ A sample's history is the support, as of the time of its event; the sample itsel
 the learner of the initial embedding together with the rest. B batch, L sequence length.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 from torchrec import KeyedJaggedTensor
 
-from coldrank.models.adapted_users import AdaptedUsers, width
+from coldrank.models.adapted_users import POOL, AdaptedUsers, signals_of, width
 from coldrank.models.batch import Batch
 from coldrank.models.embeddings import Embedded
 from coldrank.models.features import FeatureSet
@@ -17,17 +19,30 @@ from coldrank.modules.gate import separate_draws
 from coldrank.train.config import RunConfig
 from coldrank.train.errors import UserError
 from coldrank.train.hooks.hook import Hook
+from coldrank.train.hooks.rows import of_all_ranks
 from coldrank.train.task import RankingTask
+
+if TYPE_CHECKING:  # which holds hooks
+    from coldrank.train.trainer import Run
 
 
 class MetaCFHook(Hook):
-    """Adapts the embeddings of new users, in training and evaluation. users: what serving takes over."""
+    """Adapts the embeddings of new users, in training and evaluation. users: what serving takes over.
+
+    Where no signal tells positive events from others, the pool of negatives is drawn after each step from the items of the
+    histories in the batch, of all ranks; born: the earliest event that had each of them in its history, ms, int64 [P]. In
+    training an event takes those alone that an event up to then had.
+    """
+
+    born: Tensor
+    steps: Tensor
 
     def __init__(self, config: RunConfig, features: FeatureSet) -> None:
         super().__init__()
         c = config.metacf
         try:
             dim = width(features, c.user, c.items)
+            signal = signal_of(config, features)
             with separate_draws():  # so that the model begins as it does without the hook
                 metacf = MetaCF(
                     dim, c.learner, c.hidden, c.steps, c.rate, learn_rates=c.learn_rates, first_order=c.first_order
@@ -37,20 +52,68 @@ class MetaCFHook(Hook):
                 metacf,
                 user=c.user,
                 items=c.items,
-                signal=c.signal,
+                signal=signal,
                 max_views=c.max_views,
                 fraction=c.fraction,
+                negatives=0 if signal else c.negatives,
             )
         except ValueError as error:
             raise UserError(f"{config.name}: metacf: {error}") from None
+        draws = bool(self.users.negatives)
+        self.register_buffer("born", torch.zeros(len(self.users.pool), dtype=torch.int64), persistent=draws)
+        self.register_buffer("steps", torch.zeros(1, dtype=torch.int64), persistent=draws)
+        self._met: tuple[Tensor, Tensor, Tensor] | None = None
 
     def embed(self, task: RankingTask, batch: Batch, embedded: Embedded) -> Embedded:
         users = self.users
-        keys = task.embeddings.sequence_keys[users.signals]
+        keys = task.embeddings.sequence_keys[users.codes]
         codes = sequence_values(batch.sparse, task.embeddings.key_index[keys[0]], len(keys))
         views = batch.keys["user_views"].to(codes.device, non_blocking=True)
-        static = users(embedded.static, embedded.sequences[users.sequence], codes, views)
-        return Embedded(static, embedded.sequences, embedded.pc)
+        sequence, born = embedded.sequences[users.sequence], None
+        if users.negatives and self.training and torch.is_grad_enabled():
+            time = batch.keys["time"].to(codes.device, non_blocking=True).unsqueeze(1)
+            born = self.born <= time
+            at = codes >= 0
+            self._met = codes[at], sequence[:, :, slice(*users.items)].detach()[at], time.expand_as(codes)[at]
+        return embedded._replace(static=users(embedded.static, sequence, codes, views, born))
+
+    @torch.no_grad()
+    def after_step(self, run: "Run") -> None:
+        """Draws the next pool: of the items met, those whose row and step give the lowest numbers, on any number of ranks."""
+        if self._met is None:
+            return
+        met, self._met = _drawn(*self._met, int(self.steps)), None
+        rows, vectors, times = (of_all_ranks(x) for x in met)
+        rows, vectors, born = _drawn(rows, vectors, times, int(self.steps))
+        self.steps += 1
+        self.users.pool_rows.fill_(-1)
+        self.users.pool_rows[: len(rows)], self.users.pool[: len(rows)], self.born[: len(rows)] = rows, vectors, born
+
+
+def signal_of(config: RunConfig, features: FeatureSet) -> str:
+    """The signal that tells positive events, '' if there is none. ValueError for a history with signals of no task."""
+    c = config.metacf
+    own = [f.sequence for f in features.sparse if f.name == c.items and f.role == "sequence"]
+    there = signals_of(features.sequences[own[0]]) if own else []
+    if c.signal == "none" or not (c.signal or there):
+        return ""
+    found = c.signal or next((f"hist_{task}" for task in config.tasks if f"hist_{task}" in there), "")
+    if not found:
+        raise ValueError(f"signal='': the history has {there}, and no task of {list(config.tasks)}; name one, or none")
+    return found
+
+
+def _drawn(rows: Tensor, vectors: Tensor, times: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of events' items (rows int64 [n], vectors [n, D]) and times, up to `POOL` different items: with the earliest time of each."""
+    unique, place = rows.unique(return_inverse=True)
+    earliest = torch.full_like(unique, torch.iinfo(torch.int64).max).scatter_reduce(0, place, times, "amin")
+    first = torch.full_like(unique, len(rows)).scatter_reduce(
+        0, place, torch.arange(len(rows), device=rows.device), "amin"
+    )
+    # Differs from step to step; an odd multiple of the row, so that no two rows have one number.
+    number = ((unique + step * 0x5851F42D) * 0x2545F491) % (1 << 31)
+    chosen = number.argsort()[:POOL]
+    return unique[chosen], vectors[first[chosen]], earliest[chosen]
 
 
 def sequence_values(sparse: KeyedJaggedTensor, first: int, length: int) -> Tensor:

@@ -12,7 +12,7 @@ from coldrank.train.config import RunConfig, from_dict, load, to_dict, validate
 from coldrank.train.data.batches import DataFolder
 from coldrank.train.errors import UserError, report
 from coldrank.train.output import make_folder
-from coldrank.train.warm_up.check import check_folder, item_of
+from coldrank.train.warm_up.check import check_folder, roles_of
 from coldrank.train.warm_up.experiment import METHODS, experiment, read
 from coldrank.train.warm_up.protocol import Protocol
 from coldrank.train.warm_up.table import tables
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
 def _of_kind(config: RunConfig, kind: str) -> RunConfig:
     values = to_dict(replace(config, name=kind))
     model = from_dict(values | {"model": values["model"] | {"kind": kind}}, f"--models {kind}")
-    item_of(model, validate(model))
+    roles_of(model, validate(model))
     return model
 
 

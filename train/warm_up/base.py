@@ -20,7 +20,7 @@ from coldrank.train.config import RunConfig, validate
 from coldrank.train.data.batches import BatchMaker, DataFolder
 from coldrank.train.data.fit import fit_encoder
 from coldrank.train.data.read import Line, Raw, list_row_groups, take_rows
-from coldrank.train.warm_up.check import item_of
+from coldrank.train.warm_up.check import roles_of
 
 # Keys of every sample.
 ITEM, USER = "item_id", "user_id"
@@ -72,7 +72,7 @@ class Base(nn.Module):
         torch.manual_seed(seed)
         self.config = config
         features = validate(config)
-        item, side = item_of(config, features)
+        self.item, user, side = roles_of(config, features)
         self.encoder = FeatureEncoder(features)
         fit_encoder(self.encoder, data.files(("old",)))
         self.stage = EmbeddingStage(features)
@@ -82,8 +82,8 @@ class Base(nn.Module):
         self.make = BatchMaker(self.encoder, list(config.tasks))
         places = self.stage.places
         columns = lambda names: torch.cat([torch.arange(places[n].start, places[n].stop) for n in names])
-        self.item, self.slot = item, places[item.name]
-        self.side, self.user = columns([f.name for f in side]), columns(config.mwuf.user)
+        self.slot = places[self.item.name]
+        self.side, self.user = columns([f.name for f in side]), columns([user.name])
         self.dim = self.slot.stop - self.slot.start
 
     def events(self, rows: Rows, index: np.ndarray) -> Events:

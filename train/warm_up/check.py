@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 from coldrank.models.features import Feature, FeatureSet
 from coldrank.train.config import OptimConfig, RunConfig, TrainConfig, from_dict, to_dict
 from coldrank.train.data.batches import DataFolder
 from coldrank.train.difference import difference
 from coldrank.train.errors import UserError
+from coldrank.train.hooks.mwuf_config import MwufConfig
 from coldrank.train.warm_up.protocol import Protocol
 
 # Columns that tell of events: those of the new items are not to be known before their phase.
@@ -17,22 +19,33 @@ _TRAIN = ("mode", "steps", "cold_passes", "accumulate", "precision", "warm_start
 _OPTIM = ("gate_lr_scale", "warmup_steps", "decay", "table_lr_scale", "sparse_weight_decay", "clip_norm", "sparse_clip")
 
 
-def item_of(config: RunConfig, features: FeatureSet) -> tuple[Feature, list[Feature]]:
-    """The feature of the item's id, `mwuf.item`, and the embedded features beside it. Raises UserError that names the field for a
-    config that the protocol cannot follow."""
+class Roles(NamedTuple):
+    """The features of the item's id and of the user's, and the embedded ones of the item beside its id."""
+
+    item: Feature
+    user: Feature
+    side: list[Feature]
+
+
+def roles_of(config: RunConfig, features: FeatureSet) -> Roles:
+    """Which features are what, by the columns that they read. Raises UserError that names the field for a config that the protocol
+    cannot follow."""
     wrong = [*_model_problems(config, features), *_setting_problems(config)]
     if wrong:
         raise UserError(f"{config.name}: {wrong[0]}")
+    fixed = [f for f in features.sparse if f.kind == "id" and not f.many and f.role != "pc"]
+    found = {c: [f for f in fixed if f.raw_columns == (c,)] for c in ("item_id", "user_id")}
+    for column, of in found.items():
+        if not of:
+            raise UserError(
+                f"{config.name}: features: no embedded id reads {column!r}; the warm-up experiments need one"
+            )
+    item, user = found["item_id"][0], found["user_id"][0]
     try:
-        side = config.mwuf.side(features)
+        side = MwufConfig(item=item.name, user=(user.name,)).side(features)
     except ValueError as error:
-        raise UserError(
-            f"{config.name}: {error} (mwuf.item and mwuf.user name the features of item and user)"
-        ) from None
-    item = next(f for f in features.sparse if f.name == config.mwuf.item)
-    if item.raw_columns != ("item_id",):
-        raise UserError(f"{config.name}: mwuf.item={item.name!r} reads {item.raw_columns[0]!r}; must read item_id")
-    return item, side
+        raise UserError(f"{config.name}: features: {error}") from None
+    return Roles(item, user, side)
 
 
 def _model_problems(config: RunConfig, features: FeatureSet) -> list[str]:

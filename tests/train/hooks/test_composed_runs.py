@@ -1,5 +1,6 @@
 """Hooks in company: every subset in every order is served as it was trained, and resumes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,21 @@ def test_a_run_goes_on_where_it_stopped(model, order, run_of, data, tmp_path):
 def test_no_order_serves_what_one_of_them_alone_does(model, run_of):
     found = {o: (run_of(model, o)[0] / "predictions-test.parquet").read_bytes() for o in (("pam",), ("mwuf",), *PAIRS)}
     assert len(set(found.values())) == len(found)
+
+
+@pytest.mark.tried("hooks", "metacf without signals, beside mwuf and pam", "served as evaluated, resumed bit for bit")
+@pytest.mark.parametrize("model", MODELS)
+def test_negatives_are_served_and_resumed(model, data, tmp_path):
+    steps = lambda n: (c := composed(model, NAMES, steps=n)) and replace(c, metacf=replace(c.metacf, signal="none"))
+    whole = trained(steps(4), data, tmp_path / "whole")
+    for n in (2, 4):
+        parts = trained(steps(n), data, tmp_path / "parts")
+    assert parts == whole
+    files = [(tmp_path / name / "predictions-test.parquet").read_bytes() for name in ("whole", "parts")]
+    assert files[0] == files[1]
+    run = load_trained(tmp_path / "whole")
+    assert (run.task.hooks["metacf"].users.pool_rows >= 0).sum() > 20
+    save_script(run.twin(run.columns()), tmp_path / "model.pt")
+    with torch.inference_mode():
+        both = parity.score_both(run, load_script(tmp_path / "model.pt"), parity.sample(run, data, "test", 200))
+    assert both.worst < parity.LIMIT

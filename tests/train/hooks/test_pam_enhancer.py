@@ -19,6 +19,8 @@ def enhanced(folder, gamma, **pam):
     batch, task, hook = batch_and_task(folder, config(gamma=gamma, **pam))
     hook.enhancer.store.normal_()
     hook.enhancer.kept[:] = torch.rand(len(hook.enhancer.kept)) < 0.7
+    hook.enhancer.kept[0] = True  # in a growing table all items without a row of their own: no item's
+    batch.sparse["item_id"].values()[batch.keys["item_views"] % 11 == 0] = 0
     return batch, task, hook
 
 
@@ -35,7 +37,9 @@ def dressed_sides(batch, task, hook):
 
 def popular(batch, hook, dress="all"):
     """Rows of popular items that the store knows."""
-    route, known = hook.split(batch).task, hook.enhancer.kept[batch.sparse["item_id"].values()]
+    route, items = hook.split(batch).task, batch.sparse["item_id"].values()
+    known = hook.enhancer.kept[items] & (items > 0)
+    assert (hook.enhancer.kept[items] & (route > 1)).sum() > (known & (route > 1)).sum() > 0
     return known & (route == 2 if dress == "next" else route > 1)
 
 
@@ -156,13 +160,14 @@ def test_the_store_keeps_what_cold_items_were(folder, store, cold, cuts, views):
     if cuts:
         hook.cuts.copy_(torch.tensor(cuts))
     batch.keys["item_views"] = torch.arange(64) % 62
+    batch.sparse["item_id"].values()[::3] = 0
     task(batch)
     hook.enhancer.keep(ONE)
     items, inputs = batch.sparse["item_id"].values(), task.ranker.sides(task.embeddings(batch), batch.dense).item
     expected = {}
     for row, (seen, item) in enumerate(zip(batch.keys["item_views"].tolist(), items.tolist(), strict=True)):
         due = store == "last" or seen == views[batch.keys["item_id"][row].item() % len(views)]
-        if seen in views and due:
+        if seen in views and due and item:
             expected[item] = inputs[row, :8]
     assert expected
     assert set(hook.enhancer.kept.nonzero().squeeze(1).tolist()) == set(expected)
@@ -180,3 +185,11 @@ def test_a_row_that_passes_to_another_item_is_not_stored(folder):
         None, Taken(batch, 0, 1, {"item": Grown(10, 0, torch.tensor([3, 5])), "user": Grown(1, 0, torch.tensor([4]))})
     )
     assert (~hook.enhancer.kept).nonzero().squeeze(1).tolist() == [3, 5]
+
+
+def test_of_an_item_met_twice_the_last_is_stored(folder):
+    _, _, hook = batch_and_task(folder, config(gamma=(1.0, 1.0, 0.0)))
+    values = torch.arange(4.0).unsqueeze(1).expand(-1, 8).double()
+    hook.enhancer._cold = torch.tensor([7, 3, 7, 3]), values
+    hook.enhancer.keep(ONE)
+    assert hook.enhancer.store[[3, 7], 0].tolist() == [3, 2]

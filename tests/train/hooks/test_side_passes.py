@@ -14,7 +14,7 @@ from coldrank.train import config as config_module
 from coldrank.train.config import validate
 from coldrank.train.errors import UserError
 from coldrank.train.hooks import make
-from coldrank.train.hooks.hook import Hook
+from coldrank.train.hooks.hook import Hook, Rest
 
 
 class Twice(Hook):
@@ -142,3 +142,30 @@ def test_bf16_is_refused_where_the_towers_do_not_know_it():
     wanted = composed("towers", ())
     with pytest.raises(UserError, match=r"train.precision='bf16': two_tower trains in float32"):
         validate(replace(wanted, train=replace(wanted.train, precision="bf16")))
+
+
+def test_what_is_inside_goes_by_rows_where_no_row_meets_another(fitted):
+    """MWUF's second pass takes the warm rows alone then; PAM's loss in the model's place, hooks that compare rows and the
+    two-tower model leave it the whole batch."""
+    ranker, towers = (fitted(composed(model, ("metacf", "mwuf"))).model.module for model in ("poso", "towers"))
+    metacf, mwuf = ranker.in_order
+    rank = lambda batch, embedded, side: ranker.rank(batch, embedded)
+    assert Rest(ranker, [metacf], rank).by_rows and Rest(ranker, [], rank).by_rows
+    assert not Rest(ranker, [metacf, mwuf], rank).by_rows
+    assert not Rest(ranker, [metacf], rank).around(rank).by_rows
+    assert not Rest(towers, [], rank).by_rows
+
+
+def test_pam_s_loss_sees_the_whole_batch_in_mwuf_s_pass(fitted):
+    """On the ranker: the query rows of the whole batch, by the weights that its support rows have adapted."""
+    run = fitted(composed("poso", ("pam", "mwuf")))
+    pam, seen = run.hooks[0], []
+    learnt = pam._learnt
+
+    def noted(task, batch, embedded, path, *, keep):
+        seen.append((len(batch), path is not None, keep))
+        return learnt(task, batch, embedded, path, keep=keep)
+
+    pam._learnt = noted
+    run.model(some_batches(run, 1)[0])
+    assert seen == [(64, False, True), (64, True, False)]

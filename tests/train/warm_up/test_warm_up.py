@@ -160,3 +160,18 @@ def test_arms_count_nothing_over_time(arm):
     validate(config)
     columns = [c for f in config.features for c in f.raw_columns]
     assert not [c for c in columns if c.startswith(("rate_", "views_", "hist_", "item_views", "user_views"))]
+
+
+def test_the_posterior_of_a_warm_set_is_the_prior_of_the_next(base, split):
+    """Two sets one after another, one Newton step each: precisions add up, the mode moves by the gradient of its own set."""
+    model, old, warm = base
+    sets = [model.all_events(rows) for rows in (warm, Rows(split, "warm_b", model.make, warm.items))]
+    method = methods.Posterior(model, old, model.side_of(warm), 1)
+    method.start(methods.Settings(passes=1, strength=1e-5))  # as much as the events tell
+    ids, precision = method.prior.mean.clone(), method.prior.precision.clone()
+    for events in sets:
+        gradient, matrix = method._curvature(events, ids)
+        precision = precision + matrix
+        ids = ids - torch.linalg.solve(precision, gradient)
+        method.warm(events)
+        torch.testing.assert_close(method.ids(events), ids[events.items], rtol=1e-4, atol=1e-5)

@@ -34,7 +34,7 @@ def renamed(**item):
     tables = tuple(replace(t, name="film") if t.name == "item" else t for t in config.tables)
     own = Feature(name="film_id", column="item_id", role="item", kind="id", table="film", **item)
     features = tuple(own if f.name == "item_id" else f for f in config.features)
-    return replace(config, tables=tables, features=features, mwuf=replace(config.mwuf, item="film_id"))
+    return replace(config, tables=tables, features=features)
 
 
 @pytest.fixture(scope="module")
@@ -101,12 +101,17 @@ HISTORY = Feature(name="past", column="hist_item_id", kind="id", table="item", r
             marks=pytest.mark.tried(NOT, "warm_up with two tasks", "refused, in the place of taking the first"),
         ),
         pytest.param(
-            lambda: replace(small_config(), mwuf=replace(small_config().mwuf, item="film")),
+            lambda: replace(small_config(), features=tuple(f for f in small_config().features if f.name != "user_id")),
             [],
-            "'film' is no embedded feature outside sequences",
-            marks=pytest.mark.tried(
-                NOT, "warm_up with mwuf.item of no feature", "refused: the field, and what there is"
+            "features: no embedded id reads 'user_id'",
+            marks=pytest.mark.tried(NOT, "warm_up without a feature of the user's id", "refused: the column"),
+        ),
+        pytest.param(
+            lambda: replace(
+                small_config(), features=tuple(f for f in small_config().features if f.name != "item_tags")
             ),
+            [],
+            "features: mwuf scales by embedded features of role 'item'; none",
         ),
         pytest.param(
             lambda: replace(small_config(), tables=tuple(replace(t, mapping="growing") for t in small_config().tables)),
