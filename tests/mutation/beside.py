@@ -19,6 +19,7 @@ BESIDE: dict[str, str] = {
     "models/ranker.py": "models/test_ranker.py models/test_embeddings.py configs/test_defaults.py",
     "models/two_tower.py": "models/test_two_tower.py train/test_retrieval.py configs/test_defaults.py",
     "models/serving/batched.py": "train/export/test_triton.py",
+    "models/serving/inputs.py": "models/test_served_inputs.py train/export/test_twin.py",
     "models/serving/compiled.py": "train/export/test_compiled.py",
     "models/serving/*": "train/export/test_served_tables.py train/export/test_requests.py train/export/test_twin.py "
     "train/export/test_update.py train/export/test_export.py",

@@ -282,3 +282,15 @@ def test_the_summary_of_a_retrieval_model_has_the_mean_of_its_periods(ranks, tmp
     (mean,) = (r for r in summary if r["metric"] == "recall@10" and r["cohort"] == "all" and r["split"] == "next")
     assert len(of_periods) == 2 and of_periods[0] != of_periods[1] and mean["period"] is None
     assert mean["value"] == pytest.approx(sum(of_periods) / 2)
+
+
+def test_passes_are_one_stage_of_what_is_fitted_in_order_of_time(config, tmp_path):
+    listed = [("c", "train", "2", 30), ("z", "train", "1", 10), ("b", "valid", "1", 11), ("a", "test", "3", 5)]
+    parts = [{"path": p, "split": s, "period": d, "rows": 1, "time_min": t, "time_max": t} for p, s, d, t in listed]
+    found = streaming.passes_as_stage(DataFolder(tmp_path, {"partitions": parts}), config)
+    assert (found.periods, "".join(p["path"] for p in found.partitions), found.scored, found.shuffled) == (
+        ("1", "2"),
+        "zbc",
+        False,
+        True,
+    )

@@ -1,5 +1,6 @@
 """The comparison: figures against the metrics, refusals of other rows, the command."""
 
+import argparse
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from compared import compare_scores, compared, run_command, scores_of, shared_rows, write_run
 
 from coldrank.train import metrics
+from coldrank.train.compare.cli import add_compare
 from coldrank.train.compare.compare import correct
 from coldrank.train.compare.resample import make_sample, measure
 from coldrank.train.compare.rows import METRICS, Row
@@ -156,6 +158,23 @@ def test_settings_of_the_command_are_checked(arguments: list[str], message: str,
     with pytest.raises(UserError, match=message):
         run_command(runs / "base-1", runs / "poso-1", *out, *arguments)
     assert not (runs / "out").exists()
+
+
+def test_what_the_command_takes_where_nothing_is_said() -> None:
+    parser = argparse.ArgumentParser()
+    add_compare(parser.add_subparsers())
+    args = vars(parser.parse_args(["compare", "a", "b", "--out", "o"]))
+    assert args.pop("run").__name__ == "_compare"
+    assert args == {
+        "runs": [Path("a"), Path("b")],
+        "baseline": None,
+        "out": Path("o"),
+        "split": "test",
+        "resamples": 300,
+        "seed": 0,
+        "allow": [],
+        "data": None,
+    }
 
 
 def test_the_command_needs_a_place_to_write(runs: Path) -> None:

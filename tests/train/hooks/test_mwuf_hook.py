@@ -240,8 +240,13 @@ def test_a_run_goes_on_where_it_stopped(data, ranks, tmp_path):
     [
         ({"item": "nothing"}, "'nothing' is no embedded feature"),
         ({"item": "item_tags"}, "mwuf.item='item_tags': must be one id"),
+        ({"user": ("user_id", "nobody")}, "'nobody' is no embedded feature"),
         ({"user": ()}, "name a feature"),
+        ({"users": 0}, "mwuf.users=0: must be above 0"),
         ({"hidden": 0}, "mwuf.hidden=0: must be above 0"),
+        ({"lr_scale": 0.0}, "mwuf.lr_scale=0.0: must be above 0"),
+        ({"warm_every": 0}, "mwuf.warm_every=0: must be above 0"),
+        ({"refresh": 0}, "mwuf.refresh=0: must be above 0"),
         ({"mode": "warm_up"}, "needs train.warm_start"),
     ],
 )

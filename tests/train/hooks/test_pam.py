@@ -279,9 +279,10 @@ def test_the_cold_task_has_a_weight_of_its_own():
     assert PamConfig(quantiles=3, cold=0).lambdas == [2.0, 0.5, 0.5]
 
 
-def test_mwufs_mode_says_nothing_where_it_is_no_hook():
+def test_a_model_that_is_held_still_leaves_no_room():
     wanted = config()
-    validate(replace(wanted, mwuf=replace(wanted.mwuf, mode="warm_up")))
+    with pytest.raises(UserError, match="mwuf.mode='warm_up': has no effect with hooks=.*, which lacks 'mwuf'"):
+        validate(replace(wanted, mwuf=replace(wanted.mwuf, mode="warm_up")))
     with pytest.raises(UserError, match="mwuf.mode='warm_up' holds the model still, and 'pam' adapts"):
         validate(replace(wanted, hooks=("mwuf", "pam"), mwuf=replace(wanted.mwuf, mode="warm_up")))
 
