@@ -24,7 +24,7 @@ BELOW = 60
 
 def with_mwuf(base=None, *, train_fields=None, **fields):
     base = base or sample_base()
-    config = replace(base, hooks=("mwuf",), mwuf=replace(base.mwuf, max_views=BELOW - 1, users=8, **fields))
+    config = replace(base, hooks=("mwuf",), mwuf=replace(base.mwuf, **{"max_views": BELOW - 1, "users": 8} | fields))
     return replace(config, train=replace(config.train, **(train_fields or {})))
 
 
