@@ -1,60 +1,23 @@
 """Files and tables of one log that store the same columns in different ways."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from event_logs import DAY_MS, START
+from event_logs import DAY_MS
+from hourly_log import ROWS, TIMES, every, load, spec, table
 
-from coldrank.models.features import Input
-from coldrank.train.data.check import to_numpy
-from coldrank.train.data.events import Events, load_events
+from coldrank.train.data.events import load_events
 from coldrank.train.data.ids import string_id
-from coldrank.train.data.log import Column, LogSpec
+from coldrank.train.data.log import Column
 from coldrank.train.data.own_log import open_log
-from coldrank.train.data.prepare import PrepareOptions, prepare
-from coldrank.train.data.split import split_by_time
 from coldrank.train.errors import UserError
-
-ROWS = 200
-TIMES = [START + i * 3_600_000 for i in range(ROWS)]
-
-
-def spec(**more: Any) -> LogSpec:
-    fields: dict[str, Any] = {"user": "user", "item": "item", "time": "time", "tasks": {"click": "click"}}
-    return LogSpec(**(fields | more))
-
-
-def table(**columns: Any) -> pa.Table:
-    """200 events, one an hour, with other or further columns."""
-    own: dict[str, Any] = {
-        "user": pa.array([i % 7 for i in range(ROWS)], pa.int64()),
-        "item": pa.array([i % 11 for i in range(ROWS)], pa.int64()),
-        "time": pa.array(TIMES, pa.int64()),
-        "click": pa.array([i % 2 for i in range(ROWS)], pa.int64()),
-    }
-    return pa.table({n: c for n, c in (own | columns).items() if c is not None})
-
-
-def load(folder: Path, *tables: pa.Table, of: LogSpec | None = None) -> Events:
-    """The events of a log of these files, a.parquet, b.parquet, ..."""
-    (folder / "log").mkdir()
-    for name, content in zip("abc", tables, strict=False):
-        pq.write_table(content, folder / "log" / f"{name}.parquet")
-    return load_events(open_log(folder / "log", of or spec()))
-
-
-def every(value: Callable[[int], Any], kind: pa.DataType | None = None) -> pa.Array:
-    return pa.array([value(i) for i in range(ROWS)], kind)
-
 
 MOMENT = datetime(2022, 5, 4, 12, 30, 0, 250_000, tzinfo=UTC)
 # The same 200 values of a column `x`, stored in two ways.
@@ -272,69 +235,6 @@ def test_a_key_of_nan_is_unknown(tmp_path: Path) -> None:
     nan = table(x=every(lambda i: float("nan")), time=later)
     events = load(tmp_path, table(x=every(lambda i: i % 3)), nan, of=spec(keys={"tag": "x"}))
     assert events.codes["tag"].tolist() == [i % 3 for i in range(ROWS)] + [-1] * ROWS
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(
-            k, marks=pytest.mark.tried("logs", f"ids, keys and a table's ids of whole {n} beside integers", "the same")
-        )
-        for k, n in ((pa.float64(), "floats"), (pa.float32(), "floats of 32 bits"), (pa.decimal128(20, 2), "decimals"))
-    ],
-)
-def test_whole_numbers_are_the_integers(kind: pa.DataType, tmp_path: Path) -> None:
-    later = pa.array([t + ROWS * DAY_MS for t in TIMES])
-    users, keys = every(lambda i: 5 + i % 7, kind), every(lambda i: None if i % 3 == 1 else i % 3, kind)
-    tables = [table(user=every(lambda i: 5 + i % 7), x=every(lambda i: i % 3)), table(user=users, x=keys, time=later)]
-    (tmp_path / "log").mkdir()
-    known = pa.table({"id": pa.array(range(5, 12), kind), "age": [10 * i for i in range(7)]})
-    pq.write_table(known, tmp_path / "log" / "users.parquet")
-    of = spec(user_table="users.parquet", user_table_id="id", user_features={"age": "age"}, keys={"tag": "x"})
-    for name, content in zip("ab", tables, strict=True):
-        pq.write_table(content, tmp_path / "log" / f"{name}.parquet")
-    events = load_events(open_log(tmp_path / "log", replace(of, context={"old": pl.col("user_age") + 1})))
-    assert events.frame["user_id"].to_list() == [5 + i % 7 for i in range(ROWS)] * 2
-    assert events.frame["old"].to_list() == [10 * (i % 7) + 1 for i in range(ROWS)] * 2
-    assert events.codes["tag"].tolist() == [i % 3 for i in range(ROWS)] + [
-        -1 if i % 3 == 1 else i % 3 for i in range(ROWS)
-    ]
-
-
-LARGE = [2**63 + 5, 2**64 - 1, 7]
-
-
-@pytest.mark.parametrize("ending", ["parquet", "csv"])
-@pytest.mark.parametrize("with_table", [False, True])
-@pytest.mark.tried(
-    "logs", "unsigned ids from 2^63 on, with a user table and without", "the signed integer of their bits"
-)
-def test_large_unsigned_ids(with_table: bool, ending: str, tmp_path: Path) -> None:
-    log = table(user=every(lambda i: LARGE[i % 3], pa.uint64()))
-    users = pl.DataFrame({"id": pl.Series(LARGE, dtype=pl.UInt64), "age": [30, 40, 50]})
-    (tmp_path / "log").mkdir()
-    pq.write_table(log, tmp_path / "log" / "a.parquet")
-    path = tmp_path / "log" / f"users.{ending}"
-    users.write_csv(path) if ending == "csv" else users.write_parquet(path)
-    more = {"user_table": path.name, "user_table_id": "id", "user_features": {"age": "age"}}
-    more |= {"context": {"old": pl.col("user_age") > 45}}
-    own = spec(**(more if with_table else {}))
-    opened = open_log(path.with_name("a.parquet") if not with_table else tmp_path / "log", own)
-    content = prepare(
-        opened,
-        tmp_path / "out",
-        lambda e: split_by_time(e.time, e.day, None, 1),
-        PrepareOptions(history=2, arguments={}),
-    )
-    samples = pl.concat(pl.read_parquet(tmp_path / "out" / p["path"], glob=False) for p in content["partitions"])
-    signed = [-(2**63) + 5, -1, 7]
-    assert samples.sort("time")["user_id"].to_list() == [signed[i % 3] for i in range(ROWS)]
-    if with_table:
-        assert dict(samples.select("user_id", "user_age").rows()) == dict(zip(signed, (30, 40, 50), strict=True))
-        assert dict(samples.select("user_id", "old").rows()) == dict(zip(signed, (0, 0, 1), strict=True))
-    # What is scored reads the same ids of the log's own type.
-    read = to_numpy(Input("user", "int"), log["user"], Path("x"), lambda i: i)
-    assert isinstance(read, np.ndarray) and read[:3].tolist() == signed
 
 
 @pytest.mark.tried("logs", "a CSV table with a feature that is empty throughout", "null, also in expressions over it")
