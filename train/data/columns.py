@@ -7,7 +7,7 @@ from typing import Literal
 import polars as pl
 
 from coldrank.train.data.ids import EXACT, as_column, whole_ids
-from coldrank.train.data.log import Column
+from coldrank.train.data.log import Column, expression
 from coldrank.train.data.times import Unit, wanted_unit
 from coldrank.train.errors import UserError
 
@@ -37,6 +37,26 @@ class ColumnPlan:
         """The column, as errors name it."""
         role = self.name.replace(":", " ").strip()
         return f"column {' and '.join(self.inputs()) or role} ({role})"
+
+
+def check_rows_alone(rows: pl.DataFrame, plan: list[ColumnPlan], path: Path) -> None:
+    """Raises UserError for an expression whose value in a row depends on other rows: a mean over the file knows the future, and
+    changes with the files that a log is cut into. rows: some of a log's, each of which has the same values in any company.
+    """
+    alone = [c for c in plan if not isinstance(c.source, str)]
+    names = [c.name for c in alone]
+
+    def values(some: pl.DataFrame) -> pl.DataFrame:
+        return some.with_columns(expression(c.source).alias(c.name) for c in alone).select(names)
+
+    whole = values(rows)
+    pairs = [(values(rows.reverse()), whole.reverse())]
+    pairs += [(values(rows.gather_every(2, first)), whole.gather_every(2, first)) for first in (0, 1)]
+    for column in alone:
+        if not all(other[column.name].equals(same[column.name], null_equal=True) for other, same in pairs):
+            raise UserError(
+                f"{column.where(path)}: its value in a row depends on other rows; should read its own alone"
+            )
 
 
 def convert(plan: ColumnPlan, values: pl.Series, path: Path) -> pl.Series:

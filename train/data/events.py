@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from coldrank.train.data.agree import Part, check_natures, concat, fill_types, nature
-from coldrank.train.data.columns import ColumnPlan, convert
+from coldrank.train.data.columns import ColumnPlan, check_rows_alone, convert
 from coldrank.train.data.files import check_columns
 from coldrank.train.data.identity import row_identity
 from coldrank.train.data.ids import as_column, check_finite, is_text, narrow, whole_ids
@@ -17,6 +17,8 @@ from coldrank.train.data.log import EventLog, LogFile, expression
 from coldrank.train.errors import UserError
 
 _DAY_MS = 86_400_000
+# So many rows of so many files show whether an expression reads its own row alone.
+_ROWS_ALONE, _ROWS_ALONE_FILES = 256, 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,6 +116,8 @@ def _load_file(file: LogFile, log: EventLog, plan: list[ColumnPlan]) -> Part:
     try:
         frame = _join(file, frame, log.users, plan[0])
         frame = _join(file, frame, log.items, plan[1])
+        if file.path in [first.path for first in log.files[:_ROWS_ALONE_FILES]]:
+            check_rows_alone(frame.head(_ROWS_ALONE).collect(), plan, file.path)
         values = frame.select("row:", *(expression(c.source).alias(c.name) for c in plan)).collect()
     except pl.exceptions.PolarsError as error:
         raise file.explain(error) from None

@@ -38,7 +38,8 @@ class Group:
 class LogSpec:
     """An event log. Every column is given by its name or by a polars expression.
 
-    Expressions over events see the log's columns and those of the user and item tables (`user_<x>`, `item_<x>`).
+    Expressions over events see the log's columns and those of the user and item tables (`user_<x>`, `item_<x>`). They read their
+    own row alone: a mean or a shift would know the future, and is refused.
 
     user, item: integers or strings (strings become ids, see `ids.string_id`).
     time: integer in `time_unit` since the epoch, or a datetime.
