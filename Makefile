@@ -86,4 +86,4 @@ mutants: install
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutation/mutants.py --seed $(or $(SEED),1) --count $(or $(COUNT),150) --only "$(ONLY)" $(if $(AGAIN),--again)
 
 inputs: install
-	$(BIN)/python -m pytest --collect-only -qq --write-inputs docs/inputs.md >/dev/null
+	$(BIN)/python -m pytest --collect-only -qq --write-inputs=docs/inputs.md >/dev/null

@@ -68,7 +68,7 @@ def test_test_files_have_names_of_their_own():
 
 @pytest.mark.slow
 def test_the_page_of_inputs_is_what_the_tests_say(tmp_path):
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-qq", "--write-inputs", tmp_path / "inputs.md"]
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-qq", f"--write-inputs={tmp_path}/inputs.md"]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     page = (ROOT / "docs" / "inputs.md").read_text()
     assert page == (tmp_path / "inputs.md").read_text(), "make inputs writes it anew"
