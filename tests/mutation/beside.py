@@ -38,7 +38,7 @@ BESIDE: dict[str, str] = {
     "train/compare/interval.py": "train/compare/test_interval.py train/compare/test_compare.py",
     "train/compare/days.py": "train/compare/test_days.py train/compare/test_compare.py",
     "train/compare/resample.py": "train/compare/test_days.py train/compare/test_compare.py",
-    "train/compare/*": "configs/test_defaults.py train/compare/test_checks.py train/compare/test_damaged_runs.py "
+    "train/compare/*": "configs/test_defaults.py train/compare/test_folders.py train/compare/test_checks.py train/compare/test_damaged_runs.py "
     "train/compare/test_compare.py",
     "train/data/asof.py": "train/data/test_asof.py train/data/test_prepare.py",
     "train/data/statistics.py": "train/data/test_asof.py train/data/test_prepare.py",

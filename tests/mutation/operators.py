@@ -174,8 +174,9 @@ def _offset(code: str, start: tuple[int, int], position: tuple[int, int]) -> int
 
 
 def _essence(source: str) -> str:
-    """What a file does, without what only people and checkers of types read: annotations, docstrings, formatted texts and those of errors, arguments of `dataclass`, `strict=` of
-    `zip`, what is imported for types, names of types, the file's `__all__`."""
+    """What a file does, without what only people and checkers of types read: annotations, docstrings, names of types, formatted
+    texts and those of errors, labels of progress bars, arguments of `dataclass`, `strict=` of `zip`, imports for types, `__all__`.
+    """
     return ast.dump(_Essence().visit(ast.parse(source)))
 
 
@@ -226,7 +227,7 @@ class _Essence(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
-        node.keywords = [k for k in node.keywords if k.arg != "strict"]
+        node.keywords = [k for k in node.keywords if k.arg not in ("strict", "desc", "unit", "help")]
         node.args = [a for a in node.args if not (isinstance(a, ast.Starred) and ast.unparse(a.value) == "()")]
         return node
 
