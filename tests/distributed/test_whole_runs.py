@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.state_dict_loader import _load_state_dict_from
 from coldrank.configs import base as arms
 from coldrank.models.features import Table
 from coldrank.train import checkpoint
-from coldrank.train.config import RunConfig, to_dict
+from coldrank.train.config import DataConfig, RunConfig, to_dict
 from coldrank.train.plan.config import ShardingConfig
 
 pytestmark = pytest.mark.slow
@@ -42,7 +42,10 @@ FEW = {"train": 3, "test": 1}
 
 
 # Run as two hosts of two ranks.
-HOSTS = ("table_row_wise", "grid")
+HOSTS = {
+    "table_row_wise": ShardingConfig(default="table_row_wise"),
+    "grid": ShardingConfig(default="grid", column_width=4),
+}
 # Ranks of a start, and after how many steps it is asked to stop: within a pass or period, between two lines of metrics.
 PARTS = ((2, 2), (1, 3), (2, 0))
 CHANGES = ("passes row_wise", "stream", "growing", "managed", "hooks", "rich")
@@ -73,7 +76,7 @@ def configs() -> dict[str, tuple[str, RunConfig]]:
     return found | {
         "rich": ("passes", rich),
         "pipeline": ("passes", replace(rows, train=replace(rows.train, pipeline="on"))),
-        "stream": ("periods", replace(stream, data=replace(stream.data, order="time"))),
+        "stream": ("periods", replace(stream, data=replace(stream.data, order="time", fit=DataConfig().fit))),
         "few": ("few", rows),
         "growing": ("passes", replace(global_batch(growing(), epochs=2), sharding=SHARDINGS["row_wise"])),
         "managed": ("passes", replace(global_batch(growing(40, "managed")), sharding=SHARDINGS["row_wise"])),
@@ -123,7 +126,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_case(folder: Path, sharding: str) -> dict[str, object]:
-    config = replace(global_batch(sample_base()), sharding=ShardingConfig(default=sharding, column_width=4))
+    config = replace(global_batch(sample_base()), sharding=HOSTS[sharding])
     (folder / f"{sharding}.json").write_text(json.dumps(to_dict(config)))
     return {"config": str(folder / f"{sharding}.json"), "data": str(folder / "passes")}
 
