@@ -9,7 +9,7 @@ import pytest
 from coldrank.train.main import main
 
 ODD = "lr[0.1] *?=1 %41#{x}"
-SMALL = ["train.threads=1", "model.expert_hidden=[16,8]", "data.batch_size=256"]
+SMALL = ["train.threads=1", "model.expert_hidden=[16,8]", "data.batch_size=256", "optim.decay=constant"]
 
 
 def run(*arguments: str | Path) -> None:
