@@ -193,6 +193,7 @@ class _Essence(ast.NodeTransformer):
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         self.generic_visit(node)
         node.returns = None
+        node.decorator_list = [d for d in node.decorator_list if "cache" not in ast.unparse(d)]  # of speed
         return node
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:

@@ -69,6 +69,14 @@ REFUSED = {
     "number alone": (with_("user_id", lambda t: t[0]), r"input 'user_id' has shape \[\]; must have one dimension"),
     "fewer candidates": (with_("item_views", lambda t: t[:3]), "'item_views' has 3 values; must have 4 as 'item_id'"),
     "two users": (with_("user_views", lambda t: t.repeat(2)), "'user_views' has 2 values; must have 1 as 'user_id'"),
+    "an empty list too many": (
+        with_("item_tags.lengths", lambda t: torch.cat([t, torch.zeros_like(t[:1])])),
+        "input 'item_tags.lengths' has 5 values; must have 4 as 'item_id', one per candidate",
+    ),
+    "a history too many": (
+        with_("hist_item_id.lengths", lambda t: torch.cat([t, torch.zeros_like(t[:1])])),
+        "input 'hist_item_id.lengths' has 2 values; must have 1 as 'user_id', one per request",
+    ),
     "short list": (
         with_("item_tags", lambda t: t[:-1]),
         "input 'item_tags.lengths' has|input 'item_tags' has .* values; its",

@@ -161,3 +161,11 @@ def test_tables_must_be_equally_wide(data, ranks):
     config = replace(sample_base(), hooks=("metacf",))
     with pytest.raises(UserError, match=r"tables of one width, not \{'user_id': 4, 'hist_item_id': 8\}"):
         build(config, data, ranks)
+
+
+def test_a_checkpoint_holds_when_items_were_born_where_negatives_are_drawn(fitted):
+    for draws in (False, True):
+        config = with_metacf(signal="hist_like") if not draws else with_metacf(signal="none", negatives=2)
+        (hook,) = fitted(config).hooks
+        assert bool(hook.users.negatives) == draws
+        assert {name for name in hook.state_dict() if "." not in name} == ({"born", "steps"} if draws else set())
