@@ -5,7 +5,7 @@
 #   make test-gpu                  the tests that a GPU has to pass (they have not been run on one yet)
 #   make fuzz [SEED=0] [COUNT=10000]  random logs and requests: the right answer, or a line that names the fault
 #   make test-lowest [TESTS=...]   the fast tests with the lowest versions that pyproject.toml allows, in .venv-lowest
-#   make mutants [SEED=1] [COUNT=150] [ONLY=train/compare/] [AGAIN=1]  small faults put into the core, one at a time: which does no test
+#   make mutants [SEED=1] [COUNT=150] [ONLY=analysis/compare/] [AGAIN=1]  small faults put into the core, one at a time: which does no test
 #                                   see? Goes on where it was cut off; AGAIN runs those again that survived
 #   make check                      format, lint, types and the fast tests
 #   make inputs                     write docs/inputs.md, the table of what was tried, from the tests

@@ -8,13 +8,13 @@ import polars as pl
 
 from coldrank.configs import base as parts
 from coldrank.configs import kuairand
+from coldrank.data.batches import DataFolder
+from coldrank.data.log import Group, LogSpec
+from coldrank.data.own_log import open_log
+from coldrank.data.prepare import PrepareOptions, prepare
+from coldrank.data.split import split_by_time
 from coldrank.models.features import Feature, Table
 from coldrank.train.config import DataConfig, RunConfig
-from coldrank.train.data.batches import DataFolder
-from coldrank.train.data.log import Group, LogSpec
-from coldrank.train.data.own_log import open_log
-from coldrank.train.data.prepare import PrepareOptions, prepare
-from coldrank.train.data.split import split_by_time
 
 HISTORY = 50
 # Enough for histories that are full more often than not.

@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 
+from coldrank.data.batches import DataFolder
+from coldrank.data.errors import UserError
 from coldrank.train.config import RunConfig, load
-from coldrank.train.data.batches import DataFolder
-from coldrank.train.distributed import process_group
-from coldrank.train.errors import UserError
+from coldrank.train.distributed.shard import process_group
 from coldrank.train.trainer import train
 
 

@@ -27,12 +27,12 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from coldrank.configs import base as parts
+from coldrank.data.batches import KEYS, DataFolder
+from coldrank.data.read import Raw
 from coldrank.models.features import Feature, Table
 from coldrank.models.ranker import RankerConfig
 from coldrank.train.config import DataConfig, OptimConfig, RunConfig, TrainConfig
-from coldrank.train.data.batches import KEYS, DataFolder
-from coldrank.train.data.read import Raw
-from coldrank.train.distributed import process_group
+from coldrank.train.distributed.shard import process_group
 from coldrank.train.trainer import build
 
 IDS = {"user_id": "user", "item_id": "item", "c0": "c0", "c1": "c1"}

@@ -17,11 +17,11 @@ import optuna
 import polars as pl
 from tqdm import tqdm
 
+from coldrank.data.batches import KEYS, DataFolder
+from coldrank.data.parquet import read_parquet
 from coldrank.models.features import FeatureSet
 from coldrank.train.config import RunConfig, load, validate
-from coldrank.train.data.batches import KEYS, DataFolder
 from coldrank.train.evaluate import metric_rows, summary_table, write_predictions
-from coldrank.train.parquet import read_parquet
 from coldrank.train.run_folder import RunFolder
 
 MOST_CATEGORIES = 32

@@ -20,12 +20,12 @@ from flops import wider
 from tabulate import tabulate
 from tqdm import trange
 
+from coldrank.data.batches import DataFolder
+from coldrank.data.fit import fit_encoder
+from coldrank.data.read import SampleReader
 from coldrank.models.batch import Batch
 from coldrank.train.config import RunConfig, load
-from coldrank.train.data.batches import DataFolder
-from coldrank.train.data.fit import fit_encoder
-from coldrank.train.data.read import SampleReader
-from coldrank.train.distributed import process_group
+from coldrank.train.distributed.shard import process_group
 from coldrank.train.stepping import Taken
 from coldrank.train.trainer import Run, build
 

@@ -20,14 +20,14 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
+from coldrank.data.batches import DataFolder
+from coldrank.data.by_time import TimeReader
+from coldrank.data.fit import fit_encoder
 from coldrank.models.batch import Batch
 from coldrank.modules.inner_loop import Weights
 from coldrank.modules.pam import Rows
 from coldrank.train.config import load
-from coldrank.train.data.batches import DataFolder
-from coldrank.train.data.by_time import TimeReader
-from coldrank.train.data.fit import fit_encoder
-from coldrank.train.distributed import process_group
+from coldrank.train.distributed.shard import process_group
 from coldrank.train.hooks import make
 from coldrank.train.hooks.pam import Pam
 from coldrank.train.hooks.pam_rows import TaskRows

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tabulate import tabulate
 
-from coldrank.train.compare.interval import contrast
+from coldrank.analysis.compare.interval import contrast
 
 COHORTS = {"cold_item": "cold", "popular_item": "popular"}
 DRAWS = 300

@@ -21,12 +21,12 @@ from pathlib import Path
 import pyarrow as pa
 from columns import base, write_samples
 
+from coldrank.data.batches import DataFolder
+from coldrank.data.fit import fit_encoder
+from coldrank.data.read import SampleReader
 from coldrank.models.batch import Batch
 from coldrank.train.config import RunConfig, load
-from coldrank.train.data.batches import DataFolder
-from coldrank.train.data.fit import fit_encoder
-from coldrank.train.data.read import SampleReader
-from coldrank.train.distributed import process_group
+from coldrank.train.distributed.shard import process_group
 from coldrank.train.trainer import Run, build
 
 

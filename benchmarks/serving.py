@@ -19,12 +19,12 @@ from tabulate import tabulate
 from torch import Tensor
 from tqdm import tqdm
 
-from coldrank.train.data.batches import DataFolder, as_tensors
-from coldrank.train.data.read import Raw, take_rows
-from coldrank.train.export import parity
-from coldrank.train.export.aoti import load_package, write_package
-from coldrank.train.export.trained import Trained, load_trained
-from coldrank.train.export.write import load_script, save_script
+from coldrank.data.batches import DataFolder, as_tensors
+from coldrank.data.read import Raw, take_rows
+from coldrank.serving.export import parity
+from coldrank.serving.export.aoti import load_package, write_package
+from coldrank.serving.export.trained import Trained, load_trained
+from coldrank.serving.export.write import load_script, save_script
 
 Request = dict[str, Tensor]
 Serve = Callable[[Request], dict[str, Tensor]]

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 from tabulate import tabulate
 
-from coldrank.train.data.simulate.random import F32, normals, stream_keys
-from coldrank.train.data.simulate.scores import TASKS, fit_intercepts, score_events, true_probabilities
-from coldrank.train.data.simulate.timeline import Timeline, draw_timeline
-from coldrank.train.data.simulate.world import (
+from coldrank.data.simulate.random import F32, normals, stream_keys
+from coldrank.data.simulate.scores import TASKS, fit_intercepts, score_events, true_probabilities
+from coldrank.data.simulate.timeline import Timeline, draw_timeline
+from coldrank.data.simulate.world import (
     CATEGORY_SIZES,
     CATEGORY_STREAM,
     TASTE,
@@ -28,7 +28,7 @@ from coldrank.train.data.simulate.world import (
     build_world,
     draw_users,
 )
-from coldrank.train.metrics import auc
+from coldrank.metrics.by_cohort import auc
 
 NEW_USER_MAX_VIEWS = 10
 # Weight of the sociability, which the follow count shows, in a user's bias.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from coldrank.train.data.batches import DataFolder
+from coldrank.data.batches import DataFolder
 
 
 class Cost(NamedTuple):

@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coldrank.configs import base as parts
+from coldrank.data.batches import DataFolder
+from coldrank.data.log import LogSpec
+from coldrank.data.own_log import open_log
+from coldrank.data.prepare import PrepareOptions, prepare
+from coldrank.data.split import TEST, TRAIN
 from coldrank.models.features import Feature, Table
 from coldrank.models.ranker import RankerConfig
 from coldrank.train.config import DataConfig, OptimConfig, RunConfig, TrainConfig
-from coldrank.train.data.batches import DataFolder
-from coldrank.train.data.log import LogSpec
-from coldrank.train.data.own_log import open_log
-from coldrank.train.data.prepare import PrepareOptions, prepare
-from coldrank.train.data.split import TEST, TRAIN
 
 ROWS, DIM, LENGTH = 50_000, 16, 50
 EXPERTS, EXPERT, TOWER = 4, (256, 128), (64,)

@@ -9,12 +9,12 @@ import pyarrow as pa
 from throughput_cost import Cost, Job, cost_of
 from throughput_data import arm, of_steps
 
+from coldrank.data.batches import DataFolder
+from coldrank.data.fit import fit_encoder
+from coldrank.data.read import SampleReader
 from coldrank.models.batch import Batch
 from coldrank.train.config import RunConfig, load
-from coldrank.train.data.batches import DataFolder
-from coldrank.train.data.fit import fit_encoder
-from coldrank.train.data.read import SampleReader
-from coldrank.train.distributed import Ranks, process_group
+from coldrank.train.distributed.shard import Ranks, process_group
 from coldrank.train.trainer import Run, build, train
 
 

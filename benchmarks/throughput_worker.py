@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from throughput_cost import Job
 
-from coldrank.train.data.batches import DataFolder
+from coldrank.data.batches import DataFolder
 
 # Side -> the library that it needs beyond what coldrank needs.
 NEEDS = {"fuxictr": "fuxictr", "nextrec": "nextrec", "rechub": "torch_rechub"}

@@ -178,7 +178,7 @@ class GrowingMap(nn.Module):
 
 class ManagedMap(nn.Module):
     """id int64 [N] -> row int64 [N]: 1..R-1 for the ids that hold a row, 0 for every other. Who holds one is TorchRec's
-    managed collision's to say (`train/managed.py`), whose state lies here.
+    managed collision's to say (`train/ids/managed.py`), whose state lies here.
 
     ids: int64 [R], ascending, the largest number where none is. places: int64 [R], the place of each in 0..R-2; the last is
     nobody's. scores: int64 [R], when each was last read, or how often. steps: int64 [1], batches taken. missed: values that

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from coldrank.train.compare.cli import add_compare, choose_runs
-from coldrank.train.compare.compare import compare, contrast_task, correct
-from coldrank.train.compare.days import Days
-from coldrank.train.compare.resample import Sample, measure
-from coldrank.train.compare.rows import Comparison, Row
-from coldrank.train.compare.runs import SharedRows
-from coldrank.train.mann_whitney import FloatArray, IntArray, Numbers
+from coldrank.analysis.compare.compare import compare, contrast_task, correct
+from coldrank.analysis.compare.days import Days
+from coldrank.analysis.compare.resample import Sample, measure
+from coldrank.analysis.compare.rows import Comparison, Row
+from coldrank.analysis.compare.runs import SharedRows
+from coldrank.cli.compare import add_compare, choose_runs
+from coldrank.metrics.mann_whitney import FloatArray, IntArray, Numbers
 
 DAY_MS = 86_400_000
 

@@ -1,9 +1,18 @@
 """Fixtures of the whole test suite."""
 
+from __future__ import annotations
+
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from coldrank.data.batches import DataFolder
+    from coldrank.train.config import RunConfig
+    from coldrank.train.trainer import Run
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -26,3 +35,39 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real data beside the project (../shared/data)")
     return folder
+
+
+# Imported where they are asked for: tests of modules alone begin without TorchRec.
+
+
+@pytest.fixture(scope="module")
+def ranks():
+    """This process as the only rank."""
+    from coldrank.train.distributed.shard import process_group
+
+    with process_group() as ranks:
+        yield ranks
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> DataFolder:
+    """Random samples."""
+    from samples import write_samples
+
+    from coldrank.data.batches import DataFolder
+
+    return DataFolder.open(write_samples(tmp_path_factory.mktemp("data")))
+
+
+@pytest.fixture(scope="module")
+def fitted(data, ranks) -> Callable[[RunConfig], Run]:
+    """config -> a run before its first step, its encoder fitted; of one config always with the same weights."""
+    from coldrank.data.fit import fit_encoder
+    from coldrank.train.trainer import build
+
+    def fitted(config: RunConfig) -> Run:
+        run = build(config, data, ranks)
+        fit_encoder(run.encoder, data.files(config.data.fit))
+        return run
+
+    return fitted

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from coldrank.train.errors import UserError
+from coldrank.data.errors import UserError
 
 T = TypeVar("T")
 _PACKAGE = Path(__file__).parents[1]

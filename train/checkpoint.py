@@ -24,8 +24,8 @@ from torch.distributed.checkpoint.state_dict_loader import load as load_state
 from torch.distributed.checkpoint.state_dict_saver import async_save
 from tqdm import tqdm
 
-from coldrank.train.distributed import Ranks, whole_shape
-from coldrank.train.errors import UserError
+from coldrank.data.errors import UserError
+from coldrank.train.distributed.shard import Ranks, whole_shape
 from coldrank.train.finite import not_finite
 from coldrank.train.lock import Held
 

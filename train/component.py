@@ -76,10 +76,10 @@ def ranker(
 
 def _check(command: list[str]) -> None:
     """Ends with one line if the job could not start: a scheduler would put it into its queue again and again."""
+    from coldrank.cli.main import parser
+    from coldrank.data.batches import DataFolder
+    from coldrank.data.errors import UserError
     from coldrank.train.config import load
-    from coldrank.train.data.batches import DataFolder
-    from coldrank.train.errors import UserError
-    from coldrank.train.main import parser
 
     # A team's config module lies where the command is called, as with `python -m`.
     sys.path.insert(0, str(Path.cwd()))

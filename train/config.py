@@ -10,19 +10,19 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from coldrank.data.errors import UserError
+from coldrank.metrics.by_cohort import CohortConfig
+from coldrank.metrics.retrieval import RetrievalConfig, two_tower_problem
 from coldrank.models.features import Feature, FeatureSet, Table
 from coldrank.models.ranker import RankerConfig
 from coldrank.models.two_tower import TwoTowerConfig
 from coldrank.train.arms import candidates, find_arm
-from coldrank.train.errors import UserError
+from coldrank.train.distributed.config import ShardingConfig
 from coldrank.train.hooks.config import NAMES, MetaCFConfig, company_problem
 from coldrank.train.hooks.mwuf_config import MwufConfig
 from coldrank.train.hooks.pam_config import PamConfig
 from coldrank.train.idle import idle_problem
-from coldrank.train.metrics import CohortConfig
 from coldrank.train.overrides import override, with_new_names
-from coldrank.train.plan.config import ShardingConfig
-from coldrank.train.retrieval import RetrievalConfig, two_tower_problem
 
 
 @dataclass(kw_only=True, slots=True)

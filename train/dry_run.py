@@ -5,20 +5,20 @@ from pathlib import Path
 
 import torch
 
+from coldrank.data.batches import BatchMaker, DataFolder
+from coldrank.data.errors import UserError
+from coldrank.data.read import SampleReader
 from coldrank.models.encode import FeatureEncoder
 from coldrank.models.features import FeatureSet
 from coldrank.train import checkpoint
 from coldrank.train.config import RunConfig, to_dict, validate
-from coldrank.train.data.batches import BatchMaker, DataFolder
-from coldrank.train.data.read import SampleReader
-from coldrank.train.distributed import Ranks, plan_for
-from coldrank.train.errors import UserError
+from coldrank.train.distributed.shard import Ranks, plan_for
 from coldrank.train.evaluate import evaluation_reader
 from coldrank.train.hooks.hook import Hook
 from coldrank.train.hooks.make import make_hooks
+from coldrank.train.optim.table_optimizer import fused_params
 from coldrank.train.passes import Passes
 from coldrank.train.streaming import stages
-from coldrank.train.table_optimizer import fused_params
 from coldrank.train.task import RankingTask
 
 

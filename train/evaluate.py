@@ -12,14 +12,14 @@ from tabulate import tabulate
 from torch import nn
 from tqdm import tqdm
 
+from coldrank.data.batches import BatchMaker, DataFolder, batches
+from coldrank.data.errors import UserError
+from coldrank.data.output import partial_of, put_file
+from coldrank.data.read import Reader, SampleReader
+from coldrank.metrics.by_cohort import evaluate_predictions
+from coldrank.metrics.retrieval import VECTORS, judge, met_in, vector_columns
 from coldrank.train.config import RunConfig
-from coldrank.train.data.batches import BatchMaker, DataFolder, batches
-from coldrank.train.data.read import Reader, SampleReader
-from coldrank.train.distributed import Ranks
-from coldrank.train.errors import UserError
-from coldrank.train.metrics import evaluate_predictions
-from coldrank.train.output import partial_of, put_file
-from coldrank.train.retrieval import VECTORS, judge, met_in, vector_columns
+from coldrank.train.distributed.shard import Ranks
 from coldrank.train.run_folder import MetricRow
 
 

@@ -26,9 +26,9 @@ from typing import Self
 import torch.distributed as dist
 from tqdm import tqdm
 
-from coldrank.train.distributed import Ranks
-from coldrank.train.errors import UserError
-from coldrank.train.output import make_folder, real_path
+from coldrank.data.errors import UserError
+from coldrank.data.output import make_folder, real_path
+from coldrank.train.distributed.shard import Ranks
 
 BEAT_S = 5.0
 PATIENCE_S = 60.0

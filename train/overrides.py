@@ -4,7 +4,7 @@ import difflib
 import json
 from typing import Any
 
-from coldrank.train.errors import UserError
+from coldrank.data.errors import UserError
 
 # Fields that hold something for some of the tables: `--set` may name another.
 _BY_TABLE = ("optim.table_lr_scale", "sharding.tables")

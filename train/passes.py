@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
+from coldrank.data.batches import BatchMaker, DataFolder
+from coldrank.data.errors import UserError
+from coldrank.data.read import AtMost, Reader, SampleReader
 from coldrank.train.checkpoint import Progress
 from coldrank.train.config import RunConfig
-from coldrank.train.data.batches import BatchMaker, DataFolder
-from coldrank.train.data.read import AtMost, Reader, SampleReader
-from coldrank.train.distributed import Ranks
-from coldrank.train.errors import UserError
+from coldrank.train.distributed.shard import Ranks
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from coldrank.data.errors import UserError
 from coldrank.train.checkpoint import Progress
 from coldrank.train.config import RunConfig
-from coldrank.train.errors import UserError
 
 
 def check_length(folder: Path, before: RunConfig, now: RunConfig, progress: Progress, end: int) -> None:

@@ -9,16 +9,16 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from coldrank.data.errors import UserError
+from coldrank.data.json_files import ROW_FIELDS, read_lines
+from coldrank.data.output import check_folder, is_kept, make_folder, write_atomic
+from coldrank.data.split import BACK, NEXT
 from coldrank.train import lock
 from coldrank.train.checkpoint import steps
 from coldrank.train.config import DataConfig, RunConfig, TrainConfig, load, to_dict
-from coldrank.train.data.split import BACK, NEXT
 from coldrank.train.difference import difference
-from coldrank.train.errors import UserError
-from coldrank.train.json_files import ROW_FIELDS, read_lines
+from coldrank.train.distributed.config import ShardingConfig
 from coldrank.train.lock import Lock
-from coldrank.train.output import check_folder, is_kept, make_folder, write_atomic
-from coldrank.train.plan.config import ShardingConfig
 
 MetricRow = dict[str, Any]
 

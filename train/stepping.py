@@ -10,9 +10,9 @@ from torch import Tensor
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 
+from coldrank.data.batches import MODULE_CALLS
 from coldrank.models.batch import Batch
-from coldrank.train.data.batches import MODULE_CALLS
-from coldrank.train.growing import Grown
+from coldrank.train.ids.growing import Grown
 from coldrank.train.task import Outputs
 
 

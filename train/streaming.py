@@ -15,19 +15,19 @@ import polars as pl
 import torch.distributed as dist
 from tqdm import tqdm
 
-from coldrank.train import parquet
+from coldrank.data import parquet
+from coldrank.data.batches import DataFolder
+from coldrank.data.by_time import After, Every, TimeReader
+from coldrank.data.errors import Preempted, UserError
+from coldrank.data.read import Only, Reader, SampleReader
+from coldrank.data.read_manifest import read_manifest
+from coldrank.data.split import BACK, NEXT
+from coldrank.metrics.retrieval import mean_over_periods
 from coldrank.train.checkpoint import Progress
 from coldrank.train.config import RunConfig
-from coldrank.train.data.batches import DataFolder
-from coldrank.train.data.by_time import After, Every, TimeReader
-from coldrank.train.data.read import Only, Reader, SampleReader
-from coldrank.train.data.read_manifest import read_manifest
-from coldrank.train.data.split import BACK, NEXT
-from coldrank.train.errors import Preempted, UserError
 from coldrank.train.evaluate import metric_rows, retrieval_rows, score, write_predictions
 from coldrank.train.passes import Passes
 from coldrank.train.preemption import Stop
-from coldrank.train.retrieval import mean_over_periods
 from coldrank.train.run_folder import MetricRow, RunFolder
 
 if TYPE_CHECKING:  # the trainer, which runs this, makes it

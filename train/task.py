@@ -16,7 +16,7 @@ from coldrank.models.two_tower import TwoTower, TwoTowerConfig, Vectors
 from coldrank.modules.contrast import log_share, share_loss
 from coldrank.modules.losses import MaskedBCE
 from coldrank.train.hooks.hook import Hook, Rest
-from coldrank.train.slices import in_slices
+from coldrank.train.optim.slices import in_slices
 
 
 class Outputs(NamedTuple):

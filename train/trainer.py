@@ -15,26 +15,26 @@ import torch.distributed as dist
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from tqdm import tqdm
 
+from coldrank.data.batches import BatchMaker, DataFolder, batches
+from coldrank.data.errors import Preempted, UserError
+from coldrank.data.fit import fit_encoder
 from coldrank.models.encode import FeatureEncoder
 from coldrank.train import checkpoint
 from coldrank.train.checkpoint import Progress, Saver
 from coldrank.train.config import RunConfig, validate
-from coldrank.train.data.batches import BatchMaker, DataFolder, batches
-from coldrank.train.data.fit import fit_encoder
-from coldrank.train.distributed import Ranks, shard
+from coldrank.train.distributed import table as plan_table
+from coldrank.train.distributed.plan import Plan
+from coldrank.train.distributed.shard import Ranks, shard
 from coldrank.train.dry_run import made_task
-from coldrank.train.errors import Preempted, UserError
 from coldrank.train.evaluate import evaluation_reader, metric_rows, predict, retrieval_rows, write_predictions
-from coldrank.train.growing import Growth
 from coldrank.train.hooks.hook import Hook
 from coldrank.train.hooks.make import make_hooks
+from coldrank.train.ids.growing import Growth
+from coldrank.train.ids.managed import Renewal
 from coldrank.train.lock import Held, held
-from coldrank.train.managed import Renewal
 from coldrank.train.memory import reuse_freed_memory
-from coldrank.train.optimizers import Optimizers
+from coldrank.train.optim.optimizers import Optimizers
 from coldrank.train.passes import Passes
-from coldrank.train.plan import table as plan_table
-from coldrank.train.plan.plan import Plan
 from coldrank.train.preemption import Stop, preemption
 from coldrank.train.recent import Recent
 from coldrank.train.resuming import check_length

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from coldrank.data.errors import UserError
 from coldrank.models.features import FeatureSet, Table
 from coldrank.modules import PersonalizedGate, PosoMultiheadAttention
 from coldrank.train import checkpoint
 from coldrank.train.config import RunConfig, load, validate
-from coldrank.train.distributed import Ranks, whole_shape
-from coldrank.train.errors import UserError
+from coldrank.train.distributed.shard import Ranks, whole_shape
 
 _TABLE = "embeddings.ebc.embedding_bags."
 State = dict[str, Any]

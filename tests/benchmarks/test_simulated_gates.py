@@ -3,7 +3,7 @@
 import numpy as np
 from simulated_gates import measure, visible
 
-from coldrank.train.data.simulate.world import VISIBLE_TASTE, build_world, draw_users
+from coldrank.data.simulate.world import VISIBLE_TASTE, build_world, draw_users
 
 
 def test_closed_gates_and_hidden_tastes_cost_auc():

@@ -15,7 +15,7 @@ import torch
 from throughput_cost import Job
 from throughput_data import HISTORY, IDS, LABELS, LENGTH, ROWS, read, write_data
 
-from coldrank.train.data.batches import DataFolder
+from coldrank.data.batches import DataFolder
 
 BATCH = 32
 

@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 
 from coldrank import modules
+from coldrank.analysis.compare.compare import compare
+from coldrank.data.log import Group
+from coldrank.metrics.by_cohort import CohortConfig
+from coldrank.metrics.retrieval import RetrievalConfig
 from coldrank.models.features import Feature, Table
 from coldrank.models.ranker import RankerConfig
 from coldrank.models.two_tower import TwoTowerConfig
 from coldrank.modules.metacf import logistic_steps
 from coldrank.modules.posterior import fit_prior
-from coldrank.train.compare.compare import compare
 from coldrank.train.config import DataConfig, OptimConfig, TrainConfig
-from coldrank.train.data.log import Group
 from coldrank.train.hooks.config import MetaCFConfig
 from coldrank.train.hooks.mwuf_config import MwufConfig
 from coldrank.train.hooks.pam_config import PamConfig
-from coldrank.train.metrics import CohortConfig
-from coldrank.train.retrieval import RetrievalConfig
 
 NOTHING: tuple[()] = ()
 OF_CONFIGS: list[tuple[type, dict[str, Any]]] = [

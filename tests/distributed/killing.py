@@ -22,8 +22,8 @@ from typing import Any
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 from tqdm import tqdm
 
+from coldrank.cli.main import main
 from coldrank.models.batch import Batch
-from coldrank.train.main import main
 from coldrank.train.task import Outputs, RankingTask
 
 _LIMIT_S = 240
@@ -60,7 +60,7 @@ def live(command: list[str], out: Path, notes: Path, ranks: int, kill: Kill | No
     """Runs `coldrank COMMAND` on some ranks until all have ended; kills those that the kill names."""
     notes.mkdir(parents=True)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["coldrank.train.train_cli", "coldrank.train.trainer", __name__])
+    context.set_forkserver_preload(["coldrank.cli.train", "coldrank.train.trainer", __name__])
     port, began = _free_port(), time.monotonic()
     processes = [
         context.Process(target=_rank, args=(command, out, notes, rank, ranks, port, kill)) for rank in range(ranks)

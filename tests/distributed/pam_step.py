@@ -12,13 +12,13 @@ import torch
 from steps import gathered
 from torch import Tensor
 
+from coldrank.data.batches import DataFolder
+from coldrank.data.fit import fit_encoder
+from coldrank.data.read import SampleReader, take
 from coldrank.models.batch import Batch
 from coldrank.models.embeddings import Embedded
 from coldrank.train.config import RunConfig, load
-from coldrank.train.data.batches import DataFolder
-from coldrank.train.data.fit import fit_encoder
-from coldrank.train.data.read import SampleReader, take
-from coldrank.train.distributed import Ranks, process_group
+from coldrank.train.distributed.shard import Ranks, process_group
 from coldrank.train.hooks.pam import Pam
 from coldrank.train.hooks.pam_rows import TowerRows
 from coldrank.train.trainer import Run, build

@@ -15,11 +15,11 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 
+from coldrank.data.batches import DataFolder
+from coldrank.data.fit import fit_encoder
+from coldrank.data.read import SampleReader, take
 from coldrank.train.config import RunConfig, load
-from coldrank.train.data.batches import DataFolder
-from coldrank.train.data.fit import fit_encoder
-from coldrank.train.data.read import SampleReader, take
-from coldrank.train.distributed import Ranks, process_group
+from coldrank.train.distributed.shard import Ranks, process_group
 from coldrank.train.stepping import Taken
 from coldrank.train.trainer import Run, build
 

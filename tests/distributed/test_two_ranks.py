@@ -13,7 +13,7 @@ from tiny import sample_base
 
 from coldrank.configs import base as arms
 from coldrank.train.config import to_dict
-from coldrank.train.plan.config import ShardingConfig
+from coldrank.train.distributed.config import ShardingConfig
 
 STEPS = 8
 

@@ -12,7 +12,7 @@ from samples import write_samples
 from tiny import growing
 
 from coldrank.train.config import to_dict
-from coldrank.train.plan.config import ShardingConfig
+from coldrank.train.distributed.config import ShardingConfig
 
 STEPS = 8
 

@@ -12,7 +12,7 @@ from tiny import only, sample_base
 
 from coldrank.models.features import Table
 from coldrank.train.config import to_dict
-from coldrank.train.plan.config import ShardingConfig
+from coldrank.train.distributed.config import ShardingConfig
 
 STEPS = 6
 

@@ -23,7 +23,7 @@ from coldrank.configs import base as arms
 from coldrank.models.features import Table
 from coldrank.train import checkpoint
 from coldrank.train.config import DataConfig, RunConfig, to_dict
-from coldrank.train.plan.config import ShardingConfig
+from coldrank.train.distributed.config import ShardingConfig
 
 pytestmark = pytest.mark.slow
 RANKS = (2, 3, 4)

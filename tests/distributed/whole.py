@@ -16,13 +16,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from coldrank.data.batches import DataFolder
+from coldrank.data.by_time import _joined
+from coldrank.data.errors import Preempted
+from coldrank.data.read import Raw, SampleReader
 from coldrank.train import passes, trainer
 from coldrank.train.config import load
-from coldrank.train.data.batches import DataFolder
-from coldrank.train.data.by_time import _joined
-from coldrank.train.data.read import Raw, SampleReader
-from coldrank.train.distributed import process_group
-from coldrank.train.errors import Preempted
+from coldrank.train.distributed.shard import process_group
 from coldrank.train.preemption import preemption
 from coldrank.train.trainer import train
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from event_logs import DAY_MS, START
 
-from coldrank.train.data.log import Group, LogSpec
+from coldrank.data.log import Group, LogSpec
 
 Row = dict[str, Any]
 TEXTS = ["ann", "", "Ünal", "b c", "a/b", "x=y", "50%", "日本", 'O\'Hara, "J"']

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from coldrank.models.serving.inputs import Served
+from coldrank.serving.inputs import Served
 
 Request = dict[str, Any]
 INTEGERS = {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64}

@@ -15,10 +15,10 @@ import pytest
 from naive_asof import naive_samples
 from random_logs import FIELDS, Log, Writer
 
-from coldrank.train.data.own_log import open_log
-from coldrank.train.data.prepare import PrepareOptions, prepare
-from coldrank.train.data.split import split_by_time
-from coldrank.train.errors import UserError
+from coldrank.data.errors import UserError
+from coldrank.data.own_log import open_log
+from coldrank.data.prepare import PrepareOptions, prepare
+from coldrank.data.split import split_by_time
 
 COUNT, SEED = int(os.environ.get("COUNT", "40")), int(os.environ.get("SEED", "0"))
 HISTORY = 3

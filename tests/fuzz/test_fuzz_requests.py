@@ -17,19 +17,19 @@ import torch
 from random_requests import Reading, Request, changed, disturbed, padded, read, read_padded, right
 from samples import write_samples
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "train" / "export"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
 
 from served import CONFIGS, exported, random_model
 
-from coldrank.models.serving.compiled import OneUser, Ready
-from coldrank.models.serving.twin import Twin
-from coldrank.train.data.batches import KEYS, DataFolder
-from coldrank.train.export.structure import load_script
-from coldrank.train.export.trained import Trained
-from coldrank.train.export.triton import write_repository
+from coldrank.data.batches import KEYS, DataFolder
+from coldrank.serving.compiled import OneUser, Ready
+from coldrank.serving.export.structure import load_script
+from coldrank.serving.export.trained import Trained
+from coldrank.serving.export.triton import write_repository
+from coldrank.serving.twin import Twin
 
 COUNT, SEED = int(os.environ.get("COUNT", "300")), int(os.environ.get("SEED", "0"))
-SOURCE = Path(__file__).parents[2] / "models/serving/cpp/serve.cpp"
+SOURCE = Path(__file__).parents[2] / "serving/cpp/serve.cpp"
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Sparse CSR", "ignore:The PyTorch API of nested", "ignore:.*quantiz"),
     pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),

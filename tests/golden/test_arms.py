@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from tiny import tiny
 
+from coldrank.cli.main import main
+from coldrank.data.batches import DataFolder
 from coldrank.train.config import RunConfig, arms, validate
-from coldrank.train.data.batches import DataFolder
 from coldrank.train.difference import difference
-from coldrank.train.distributed import process_group
-from coldrank.train.main import main
+from coldrank.train.distributed.shard import process_group
 from coldrank.train.trainer import train
 
 GOLDEN = Path(__file__).parent

@@ -16,11 +16,11 @@ from tiny import tiny
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from coldrank.data.batches import DataFolder
+from coldrank.data.fit import fit_encoder
+from coldrank.data.read import SampleReader
 from coldrank.train.config import RunConfig
-from coldrank.train.data.batches import DataFolder
-from coldrank.train.data.fit import fit_encoder
-from coldrank.train.data.read import SampleReader
-from coldrank.train.distributed import process_group
+from coldrank.train.distributed.shard import process_group
 from coldrank.train.stepping import Taken
 from coldrank.train.trainer import Run, build
 

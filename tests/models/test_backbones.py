@@ -7,11 +7,11 @@ import torch
 from samples import TASKS
 from tiny import sample_base
 
+from coldrank.data.errors import UserError
 from coldrank.models.backbones import make_ranker
 from coldrank.models.embeddings import Embedded, EmbeddingStage
 from coldrank.models.features import FeatureSet, Table
 from coldrank.train.config import validate
-from coldrank.train.errors import UserError
 
 BASE = sample_base()
 # One width, as DeepFM wants it.

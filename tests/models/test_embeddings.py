@@ -9,12 +9,12 @@ from samples import write_samples
 from tiny import sample_base
 from torchrec import KeyedTensor
 
+from coldrank.data.batches import BatchMaker, DataFolder, as_tensors
+from coldrank.data.fit import fit_encoder
+from coldrank.data.read import SampleReader, take_rows
 from coldrank.models.embeddings import EmbeddingStage
 from coldrank.models.encode import FeatureEncoder
 from coldrank.models.features import Feature, FeatureSet, Table
-from coldrank.train.data.batches import BatchMaker, DataFolder, as_tensors
-from coldrank.train.data.fit import fit_encoder
-from coldrank.train.data.read import SampleReader, take_rows
 
 
 @pytest.fixture(scope="module")

@@ -8,15 +8,15 @@ import torch
 from retrieving import two_tower
 from samples import write_samples
 
+from coldrank.data.batches import BatchMaker, DataFolder
+from coldrank.data.errors import UserError
+from coldrank.data.fit import fit_encoder
+from coldrank.data.read import SampleReader
 from coldrank.models.encode import FeatureEncoder
 from coldrank.models.features import Feature
 from coldrank.models.two_tower import Tower
 from coldrank.modules.contrast import log_share, share_loss
 from coldrank.train.config import validate
-from coldrank.train.data.batches import BatchMaker, DataFolder
-from coldrank.train.data.fit import fit_encoder
-from coldrank.train.data.read import SampleReader
-from coldrank.train.errors import UserError
 from coldrank.train.task import RankingTask
 
 

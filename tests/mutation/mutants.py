@@ -166,7 +166,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=150)
-    parser.add_argument("--only", default="", metavar="PREFIX", help="mutants of these files, such as train/compare/")
+    parser.add_argument(
+        "--only", default="", metavar="PREFIX", help="mutants of these files, such as analysis/compare/"
+    )
     parser.add_argument("--again", action="store_true", help="run those again that survived")
     parser.add_argument("--results", type=Path, help="default: runs/mutants/seed-SEED.jsonl")
     args = parser.parse_args()

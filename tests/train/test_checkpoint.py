@@ -12,8 +12,8 @@ import pytest
 from tiny import sample_base
 
 from coldrank.configs import base as arms
+from coldrank.data.errors import Preempted, UserError
 from coldrank.train import checkpoint
-from coldrank.train.errors import Preempted, UserError
 from coldrank.train.evaluate import predict
 from coldrank.train.lock import Holder
 from coldrank.train.recent import Recent

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from coldrank.data.errors import UserError
 from coldrank.train import checkpoint
 from coldrank.train.checkpoint import Progress, Saver, State
-from coldrank.train.errors import UserError
 from coldrank.train.lock import Held
 
 AT = Progress(

@@ -6,9 +6,9 @@ import pytest
 from tiny import sample_base
 
 from coldrank.configs import base as parts
+from coldrank.data.errors import UserError
 from coldrank.train.config import RunConfig, arms, from_dict, load, to_dict, validate
 from coldrank.train.difference import difference
-from coldrank.train.errors import UserError
 
 POSO = "coldrank.configs.kuairand:poso"
 

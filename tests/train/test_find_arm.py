@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from tiny import sample_base
 
+from coldrank.cli.main import main
+from coldrank.data.errors import UserError
 from coldrank.train.config import RunConfig, arms, load, to_dict
-from coldrank.train.errors import UserError
-from coldrank.train.main import main
 
 HEAD = """from dataclasses import replace
 from functools import cache, partial

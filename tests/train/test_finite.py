@@ -8,8 +8,8 @@ from launch import launch
 from tiny import sample_base
 
 from coldrank.configs import base as arms
+from coldrank.data.errors import UserError
 from coldrank.train import checkpoint
-from coldrank.train.errors import UserError
 from coldrank.train.finite import not_finite
 from coldrank.train.recent import Recent
 from coldrank.train.trainer import Run, train
@@ -118,7 +118,7 @@ def test_large_numbers_are_finite_though_their_sum_is_not():
 
 ON_TWO = """
 import torch
-from coldrank.train.distributed import process_group
+from coldrank.train.distributed.shard import process_group
 from coldrank.train.finite import not_finite
 from coldrank.train.recent import Recent
 

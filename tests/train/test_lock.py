@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from tiny import sample_base
 
+from coldrank.cli.main import main
+from coldrank.data.errors import UserError
 from coldrank.train import lock as locks
 from coldrank.train.config import to_dict
-from coldrank.train.errors import UserError
 from coldrank.train.lock import Holder, Lock
-from coldrank.train.main import main
 
 HOLD = "import sys, time; from pathlib import Path; from coldrank.train.lock import Lock\n"
 HOLD += "with Lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"

@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from coldrank.train.main import main
+from coldrank.cli.main import main
 
 ODD = "lr[0.1] *?=1 %41#{x}"
 SMALL = ["train.threads=1", "model.expert_hidden=[16,8]", "data.batch_size=256", "optim.decay=constant"]

@@ -7,10 +7,10 @@ import pytest
 from tiny import sample_base
 
 from coldrank.configs import base as arms
+from coldrank.data.errors import UserError
 from coldrank.train import checkpoint
 from coldrank.train.config import RunConfig
-from coldrank.train.errors import UserError
-from coldrank.train.optimizers import Optimizers
+from coldrank.train.optim.optimizers import Optimizers
 from coldrank.train.trainer import train
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from tiny import sample_base
 
-from coldrank.train.errors import UserError
+from coldrank.data.errors import UserError
 from coldrank.train.run_folder import RunFolder
 
 FREE = {

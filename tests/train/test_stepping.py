@@ -8,10 +8,10 @@ import torch
 from tiny import sample_base
 
 from coldrank.configs import base as arms
+from coldrank.data.batches import batches
+from coldrank.data.read import SampleReader
 from coldrank.train import checkpoint
 from coldrank.train.config import RunConfig
-from coldrank.train.data.batches import batches
-from coldrank.train.data.read import SampleReader
 from coldrank.train.stepping import Taken, one_by_one, pipelined
 from coldrank.train.trainer import train
 

@@ -13,10 +13,10 @@ from retrieving import two_tower
 from tiny import sample_base
 
 from coldrank.configs import base as arms
+from coldrank.data.batches import DataFolder
+from coldrank.data.errors import UserError
 from coldrank.train import checkpoint, streaming
 from coldrank.train.config import RunConfig, validate
-from coldrank.train.data.batches import DataFolder
-from coldrank.train.errors import UserError
 from coldrank.train.task import RankingTask
 from coldrank.train.trainer import train
 

@@ -5,11 +5,11 @@ import torch
 from samples import write_samples
 from tiny import sample_base
 
+from coldrank.data.batches import BatchMaker, DataFolder
+from coldrank.data.read import SampleReader
 from coldrank.models.batch import Batch
 from coldrank.models.encode import FeatureEncoder
 from coldrank.train.config import validate
-from coldrank.train.data.batches import BatchMaker, DataFolder
-from coldrank.train.data.read import SampleReader
 from coldrank.train.task import Outputs, RankingTask
 
 CONFIG = sample_base()

@@ -10,10 +10,10 @@ from samples import write_samples
 from tiny import sample_base
 
 from coldrank.configs import base as arms
+from coldrank.data.batches import DataFolder
+from coldrank.data.errors import UserError
 from coldrank.train import checkpoint
 from coldrank.train.config import RunConfig, to_dict
-from coldrank.train.data.batches import DataFolder
-from coldrank.train.errors import UserError
 from coldrank.train.trainer import build, train
 
 

@@ -8,11 +8,11 @@ import torch
 from tiny import sample_base
 
 from coldrank.configs import base as arms
+from coldrank.data.errors import UserError
+from coldrank.data.fit import fit_encoder
 from coldrank.models.features import Feature
 from coldrank.modules import PosoMultiheadAttention
 from coldrank.train import checkpoint
-from coldrank.train.data.fit import fit_encoder
-from coldrank.train.errors import UserError
 from coldrank.train.trainer import build, train
 from coldrank.train.warm_start import warm_start
 

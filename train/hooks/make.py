@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
+from coldrank.data.errors import UserError
 from coldrank.models.features import FeatureSet
 from coldrank.train.config import RunConfig
-from coldrank.train.errors import UserError
 from coldrank.train.hooks.hook import Hook
 from coldrank.train.hooks.metacf import MetaCFHook
 from coldrank.train.hooks.mwuf import MwufHook

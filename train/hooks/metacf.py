@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torchrec import KeyedJaggedTensor
 
+from coldrank.data.errors import UserError
 from coldrank.models.adapted_users import POOL, AdaptedUsers, signals_of, width
 from coldrank.models.batch import Batch
 from coldrank.models.embeddings import Embedded
@@ -17,7 +18,6 @@ from coldrank.models.features import FeatureSet
 from coldrank.modules import MetaCF
 from coldrank.modules.gate import separate_draws
 from coldrank.train.config import RunConfig
-from coldrank.train.errors import UserError
 from coldrank.train.hooks.hook import Hook
 from coldrank.train.hooks.rows import of_all_ranks
 from coldrank.train.task import RankingTask

@@ -13,16 +13,16 @@ import torch
 from torch import Tensor, nn
 from torchrec import KeyedJaggedTensor
 
+from coldrank.data.errors import UserError
 from coldrank.models.batch import Batch
 from coldrank.models.embeddings import Embedded, EmbeddingStage
 from coldrank.models.features import FeatureSet
 from coldrank.models.maps import GrowingMap, VocabularyMap
 from coldrank.modules.mwuf import Mwuf, mean_users
 from coldrank.train.config import RunConfig
-from coldrank.train.errors import UserError
 from coldrank.train.hooks.hook import Hook, Rest
 from coldrank.train.hooks.rows import TableRows, of_all_ranks
-from coldrank.train.slices import rows_of
+from coldrank.train.optim.slices import rows_of
 
 if TYPE_CHECKING:  # these hold hooks
     from coldrank.train.stepping import Taken

@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from coldrank.data import parquet
+from coldrank.data.errors import UserError
 from coldrank.models.batch import Batch
 from coldrank.models.embeddings import Embedded, EmbeddingStage
 from coldrank.models.features import FeatureSet
@@ -17,9 +19,7 @@ from coldrank.models.ranker import Ranker
 from coldrank.models.two_tower import TwoTower
 from coldrank.modules.inner_loop import InnerLoop, Weights
 from coldrank.modules.pam import Rows, route, support
-from coldrank.train import parquet
 from coldrank.train.config import RunConfig
-from coldrank.train.errors import UserError
 from coldrank.train.hooks.hook import Hook, Rest
 from coldrank.train.hooks.pam_before import Before
 from coldrank.train.hooks.pam_enhancer import Enhancer

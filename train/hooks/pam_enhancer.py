@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from coldrank.data.errors import UserError
 from coldrank.models.batch import Batch
 from coldrank.models.embeddings import EmbeddingStage
 from coldrank.models.features import FeatureSet
@@ -18,8 +19,7 @@ from coldrank.modules.gate import separate_draws
 from coldrank.modules.inner_loop import Weights
 from coldrank.modules.pam import Rows
 from coldrank.train.config import RunConfig
-from coldrank.train.distributed import Ranks
-from coldrank.train.errors import UserError
+from coldrank.train.distributed.shard import Ranks
 from coldrank.train.hooks.pam_rows import TowerRows
 from coldrank.train.hooks.rows import per_rank
 

@@ -9,11 +9,11 @@ from periods import write_periods
 from tiny import sample_base
 from torch import nn
 
+from coldrank.data.batches import DataFolder
+from coldrank.data.errors import UserError
 from coldrank.models.embeddings import Embedded
 from coldrank.models.two_tower import TwoTower
 from coldrank.train import checkpoint, config
-from coldrank.train.data.batches import DataFolder
-from coldrank.train.errors import UserError
 from coldrank.train.hooks import make
 from coldrank.train.hooks.hook import Hook, Rest
 from coldrank.train.overrides import override

@@ -11,10 +11,10 @@ from tiny import only, sample_base
 from torch.nn import functional as F
 
 from coldrank.configs import base as arms
+from coldrank.data.errors import UserError
+from coldrank.data.read import SampleReader
 from coldrank.models.features import Feature, Table
 from coldrank.train.config import RunConfig, validate
-from coldrank.train.data.read import SampleReader
-from coldrank.train.errors import UserError
 from coldrank.train.hooks.metacf import MetaCFHook, sequence_values
 from coldrank.train.trainer import build, train
 

@@ -8,10 +8,10 @@ from test_metacf_hook import BELOW, with_metacf
 from test_mwuf_hook import some_batches, step
 from torch.nn import functional as F
 
+from coldrank.data.errors import UserError
 from coldrank.models.adapted_users import POOL
 from coldrank.models.embeddings import Embedded
 from coldrank.train.config import validate
-from coldrank.train.errors import UserError
 from coldrank.train.hooks.metacf import MetaCFHook, _drawn, sequence_values
 
 

@@ -7,15 +7,15 @@ import pytest
 import torch
 from tiny import growing, sample_base
 
+from coldrank.data.batches import batches
+from coldrank.data.errors import UserError
 from coldrank.models.embeddings import Embedded
 from coldrank.models.maps import GrowingMap, HashMap, VocabularyMap
 from coldrank.train import checkpoint
-from coldrank.train.data.batches import batches
-from coldrank.train.errors import UserError
 from coldrank.train.hooks.mwuf import rows_with_an_id
 from coldrank.train.hooks.rows import TableRows
+from coldrank.train.optim.slices import rows_of
 from coldrank.train.passes import Passes
-from coldrank.train.slices import rows_of
 from coldrank.train.stepping import Taken
 from coldrank.train.trainer import build, train
 

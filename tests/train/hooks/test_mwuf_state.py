@@ -9,9 +9,9 @@ from tiny import growing
 
 from coldrank.configs import base as arms
 from coldrank.models.embeddings import Embedded
-from coldrank.train.growing import Grown
 from coldrank.train.hooks.mwuf import Views
 from coldrank.train.hooks.rows import TableRows
+from coldrank.train.ids.growing import Grown
 from coldrank.train.stepping import Taken
 
 

@@ -10,16 +10,16 @@ from tiny import growing
 from torch.func import functional_call
 
 from coldrank.configs import base as arms
+from coldrank.data.batches import BatchMaker, DataFolder
+from coldrank.data.errors import UserError
+from coldrank.data.fit import fit_encoder
+from coldrank.data.read import SampleReader
 from coldrank.models.embeddings import Embedded
 from coldrank.models.encode import FeatureEncoder
 from coldrank.models.two_tower import Sides
 from coldrank.modules.pam import Rows
 from coldrank.train.config import validate
-from coldrank.train.data.batches import BatchMaker, DataFolder
-from coldrank.train.data.fit import fit_encoder
-from coldrank.train.data.read import SampleReader
-from coldrank.train.distributed import Ranks
-from coldrank.train.errors import UserError
+from coldrank.train.distributed.shard import Ranks
 from coldrank.train.hooks.make import make_hooks
 from coldrank.train.hooks.pam_config import PamConfig
 from coldrank.train.hooks.pam_rows import TowerRows

@@ -9,7 +9,7 @@ from test_pam import ONE, batch_and_task, naive
 from torch.func import functional_call
 
 from coldrank.models.embeddings import Embedded
-from coldrank.train.growing import Grown
+from coldrank.train.ids.growing import Grown
 from coldrank.train.stepping import Taken
 
 INNER = [{}, {"second_order": False}, {"steps": 0, "support": 0.0}]

@@ -10,10 +10,10 @@ from retrieving import DAYS
 from retrieving import with_pam as config
 from samples import write_samples
 
+from coldrank.analysis.explain.measure import load_run
+from coldrank.data.batches import DataFolder
+from coldrank.data.errors import UserError
 from coldrank.train import checkpoint
-from coldrank.train.data.batches import DataFolder
-from coldrank.train.errors import UserError
-from coldrank.train.explain.measure import load_run
 from coldrank.train.trainer import build, train
 
 

@@ -9,10 +9,10 @@ from test_composed_hooks import MODELS, composed
 from test_mwuf_hook import some_batches, step, weights
 from test_pam import batch_and_task, naive
 
+from coldrank.data.errors import UserError
 from coldrank.models.embeddings import Embedded
 from coldrank.train import config as config_module
 from coldrank.train.config import validate
-from coldrank.train.errors import UserError
 from coldrank.train.hooks import make
 from coldrank.train.hooks.hook import Hook, Rest
 

@@ -1,0 +1,200 @@
+"""What makes runs comparable: the same data, splits, features, tasks and passes, and training that did not fail.
+
+The rule for failed runs is fixed here, before any figure is seen, and looks at one run at a time, so that it can favour no arm:
+a run has failed when a prediction is not finite, or when, for some task with at least 100 labels of either class on the split,
+its predictions are all equal, or rank no better than chance (AUC on all rows below 0.52) with a normalised entropy that is not
+below 1, so that the label rate alone would predict as well.
+A run that is merely worse than its like has not failed: it counts, and widens the spread over seeds.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from coldrank.analysis.compare.runs import Run, SharedRows
+from coldrank.data.errors import UserError
+from coldrank.metrics import by_cohort as metrics
+from coldrank.metrics.mann_whitney import IntArray
+from coldrank.train.difference import flat
+
+FEWEST_OF_A_CLASS = 100
+CHANCE_AUC = 0.52
+# What differs between two runs in one respect, in words; None where nothing does or one of them doesn't tell.
+Difference = Callable[[Run, Run], str | None]
+
+
+def failure(run: Run, rows: SharedRows) -> str | None:
+    """Why the run has failed, or None. Values that are no probability and yet finite raise UserError."""
+    for task, labels in rows.labels.items():
+        reason = _task_failure(run, task, labels)
+        if reason:
+            return reason
+    return None
+
+
+def _task_failure(run: Run, task: str, labels: IntArray) -> str | None:
+    column = run.raw_scores(task)[f"prob_{task}"]
+    if column.dtype.is_float() and not column.null_count():
+        values = column.to_numpy()
+        if not np.isfinite(values).all():
+            row = int(np.argmin(np.isfinite(values)))
+            return f"prob_{task} is {values[row]} at row {row}"
+    positives, negatives = int(np.count_nonzero(labels == 1)), int(np.count_nonzero(labels == 0))
+    if min(positives, negatives) < FEWEST_OF_A_CLASS:
+        return None
+    scores = run.scores(task)
+    if scores.min() == scores.max():
+        return f"every prob_{task} is {scores[0]:.4g}"
+    auc, entropy = metrics.auc(labels, scores), metrics.ne(labels, scores)
+    if entropy >= 1 and auc < CHANCE_AUC:
+        return f"{task}: AUC is {100 * auc:.2f}, no better than chance, and NE is {entropy:.3f}, not below 1"
+    return None
+
+
+def require_same_conditions(runs: Sequence[Run], baseline: str, allowed: Iterable[str]) -> list[str]:
+    """Lines on the differences that `allowed` (keys of `ASPECTS`) lets pass; any other raises UserError that names it.
+
+    Each run is held against the first run of the baseline that tells, or where none does, the first of any arm. A run that
+    run.json calls unfinished raises UserError too.
+    """
+    for run in runs:
+        if run.facts.get("finished") is False:
+            raise UserError(f"{run.folder}: run.json says that it is not finished; `coldrank train` goes on with it")
+    ordered = sorted(runs, key=lambda run: run.arm != baseline)
+    notes: dict[str, None] = {}
+    for aspect, difference in ASPECTS.items():
+        found = _first_differences(ordered, difference)
+        if found and aspect not in allowed:
+            reference, run, text = found[0]
+            raise UserError(
+                f"{run.folder}: other {aspect} than {reference.folder}: {text}; where that is meant, --allow {aspect}"
+            )
+        notes |= {f"Allowed: {run.arm} has other {aspect} than {a.arm}: {text}.": None for a, run, text in found}
+    return list(notes)
+
+
+def require_distinct(runs: Sequence[Run]) -> None:
+    """Raises UserError for two runs of one arm and seed, and says in what they differ."""
+    seen: dict[tuple[str, int], Run] = {}
+    for run in runs:
+        other = seen.setdefault((run.arm, run.seed), run)
+        if other is not run:
+            texts = [f"other {name}: {text}" for name, differs in ASPECTS.items() if (text := differs(other, run))]
+            theirs, ours = flat(other.config), flat(run.config)
+            fields = [k for k in dict.fromkeys([*theirs, *ours]) if theirs.get(k) != ours.get(k)]
+            texts += [f"{k} is {ours.get(k)!r}, not {theirs.get(k)!r}" for k in fields] if not texts else []
+            raise UserError(
+                f"{run.folder} and {other.folder} are both arm {run.arm}, seed {run.seed} "
+                f"({_shortened(texts) or 'nothing in their files tells them apart'}); give one of them, or train one with --set name="
+            )
+
+
+def _first_differences(runs: Sequence[Run], difference: Difference) -> list[tuple[Run, Run, str]]:
+    """(reference, run, difference) of every run that differs; the reference is the first run that has a known value."""
+    # A run whose value is unknown differs from none, itself included.
+    reference = next((run for run in runs if difference(run, run) is not None), None)
+    if reference is None:
+        return []
+    texts = ((run, difference(reference, run)) for run in runs)
+    return [(reference, run, text) for run, text in texts if text]
+
+
+def _differ(value: Callable[[Run], Any], text: Callable[[Any, Any], str]) -> Difference:
+    """Of two known values of `value` (None: unknown): "" where they are equal, else `text` of both."""
+
+    def difference(a: Run, b: Run) -> str | None:
+        ours, theirs = value(b), value(a)
+        if ours is None or theirs is None:
+            return None
+        return "" if ours == theirs else text(ours, theirs)
+
+    return difference
+
+
+def _splits(run: Run) -> dict[str, Any] | None:
+    data = run.config.get("data")
+    if not isinstance(data, dict):
+        return None
+    return {f"data.{name}": data[name] for name in ("fit", "evaluate") if name in data} or None
+
+
+def _tasks(run: Run) -> list[str] | None:
+    tasks = run.config.get("tasks")
+    return sorted(tasks) if isinstance(tasks, dict) else None
+
+
+def _features(run: Run) -> dict[str, dict[str, Any]] | None:
+    """The features that the model reads by name. A personalization code of a column that the model reads anyway is no
+    feature more: it is what the arms are for."""
+    features, model = run.config.get("features"), run.config.get("model", {})
+    if not isinstance(features, list) or not all(isinstance(f, dict) and "name" in f for f in features):
+        return None
+    plain = {f["name"]: f for f in features if f.get("role") != "pc"}
+    columns = {column for f in plain.values() for column in _columns(f)}
+    personalized = model.get("pc", "feature") == "feature" and any(
+        value is True for key, value in model.items() if key.startswith("poso_")
+    )
+    codes = [f for f in features if f.get("role") == "pc"] if personalized else []
+    return plain | {f["name"]: f for f in codes if not columns.issuperset(_columns(f))}
+
+
+def _columns(feature: dict[str, Any]) -> list[str]:
+    return feature.get("columns") or [feature.get("column") or feature["name"]]
+
+
+def _feature_difference(a: Run, b: Run) -> str | None:
+    theirs, ours = _features(a), _features(b)
+    if ours is None or theirs is None:
+        return None
+    texts = [f"lacks {name}" for name in theirs if name not in ours]
+    texts += [f"adds {name}" for name in ours if name not in theirs]
+    for name in theirs:
+        # A field that one of them lacks is of another version of the program.
+        for key in theirs[name].keys() & ours.get(name, {}).keys():
+            if theirs[name][key] != ours[name][key]:
+                texts.append(f"{name}.{key} is {ours[name][key]!r}, not {theirs[name][key]!r}")
+    return _shortened(texts)
+
+
+def _pass_difference(a: Run, b: Run) -> str | None:
+    """Samples read in training where both tell, up to a batch; else the length that the configs ask for."""
+    ours, theirs = b.facts.get("samples"), a.facts.get("samples")
+    if isinstance(ours, int) and isinstance(theirs, int):
+        batch = max(_step_rows(run) for run in (a, b))
+        return "" if abs(ours - theirs) <= batch else f"{ours:,} samples read in training, not {theirs:,}"
+    return _differ(_length, lambda ours, theirs: f"{_worded(ours)}, not {_worded(theirs)}")(a, b)
+
+
+def _step_rows(run: Run) -> int:
+    """Samples of a step, of all ranks."""
+    data = run.config.get("data", {})
+    return int(data.get("global_batch_size", 0) or data.get("batch_size", 0) * run.facts.get("world_size", 1))
+
+
+def _length(run: Run) -> dict[str, int] | None:
+    train, data = run.config.get("train"), run.config.get("data", {})
+    if not isinstance(train, dict) or "epochs" not in train:
+        return None
+    if train.get("steps", 0) > 0:
+        name = "global_batch_size" if data.get("global_batch_size") else "batch_size"
+        return {f"train.steps x data.{name}": train["steps"] * data.get(name, 1)}
+    return {"train.epochs": train["epochs"], "train.cold_passes": train.get("cold_passes", 0)}
+
+
+def _worded(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _shortened(texts: Sequence[str], most: int = 4) -> str:
+    more = [f"and {len(texts) - most} more"] if len(texts) > most else []
+    return ", ".join([*texts[:most], *more])
+
+
+ASPECTS: dict[str, Difference] = {
+    "data": _differ(lambda run: run.facts.get("data_digest"), lambda a, b: f"manifest digest {a:.8}, not {b:.8}"),
+    "splits": _differ(_splits, lambda a, b: f"{_worded(a)}, not {_worded(b)}"),
+    "features": _feature_difference,
+    "tasks": _differ(_tasks, lambda a, b: f"{', '.join(a)}, not {', '.join(b)}"),
+    "passes": _pass_difference,
+}

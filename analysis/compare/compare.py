@@ -1,0 +1,226 @@
+"""Arms against a baseline, per task, cohort and metric: paired intervals, verdicts that hold together, days.
+
+How the intervals are made: interval.py. Which runs may be compared, and which have failed: checks.py. The
+verdicts "better" and "worse" hold after Holm's correction at 5%: over all tasks, cohorts and the metrics auc, auc_fixed_avc and ne
+of an arm together; gauc, which cold cohorts are not judged by, is a family of its own. So an arm that equals the baseline gets
+any mark at all with at most 5% (twice that with gauc), and a mark for new users owes nothing to easier wins elsewhere, as it
+would under Benjamini and Hochberg's procedure.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from coldrank.analysis.compare.checks import failure, require_same_conditions
+from coldrank.analysis.compare.days import Days, find_days, t_test
+from coldrank.analysis.compare.interval import Interval, contrast, effective_users, holm
+from coldrank.analysis.compare.resample import Figures, Sample, make_sample, measure
+from coldrank.analysis.compare.rows import JUDGING, LEVEL, LOWER_IS_BETTER, METRICS, ComparedRun, Comparison, Row
+from coldrank.analysis.compare.runs import Run, SharedRows, common_cohorts, common_tasks, group_by_arm, read_shared_rows
+from coldrank.data.errors import UserError
+from coldrank.metrics.mann_whitney import FloatArray, IntArray
+
+__all__ = [
+    "LOWER_IS_BETTER",
+    "METRICS",
+    "PERCENT",
+    "Comparison",
+    "Interval",
+    "Row",
+    "Sample",
+    "compare",
+    "contrast",
+    "make_sample",
+]
+
+PERCENT = 100.0
+
+
+def compare(
+    runs: Sequence[Run],
+    baseline: str,
+    *,
+    resamples: int = 300,
+    seed: int = 0,
+    allowed: Collection[str] = (),
+    notes: Sequence[str] = (),
+) -> Comparison:
+    """Compare the arms of the runs with the arm `baseline` on the tasks that all runs predict.
+
+    Runs of different rows raise UserError, and so do runs of different data, splits, features, tasks or passes, but for what
+    `allowed` names. notes: what else a reader must know. Memory: the scores of one run and task at a time, and R bytes per user.
+    """
+    notes = [*notes, *require_same_conditions(runs, baseline, allowed), *_left_out(runs)]
+    rows, cohorts = read_shared_rows(runs), common_cohorts(runs)
+    arms, failed = group_by_arm(runs), {run.folder: failure(run, rows) for run in runs}
+    trial = _Trial(arms=_without_failed(arms, failed, baseline, notes), planned=arms, baseline=baseline)
+    sample, days = make_sample(rows, cohorts, resamples, seed), find_days(runs, rows)
+    result = _all_rows(trial, rows, sample, days)
+    return Comparison(
+        split=runs[0].split,
+        baseline=baseline,
+        resamples=resamples,
+        seed=seed,
+        cohorts=cohorts,
+        allowed=tuple(sorted(allowed)),
+        days=days.names,
+        day_source=days.source,
+        runs=tuple(
+            ComparedRun(path=str(run.folder), arm=run.arm, seed=run.seed, failed=failed[run.folder]) for run in runs
+        ),
+        notes=tuple(notes),
+        rows=tuple(correct(result)),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Trial:
+    """Arm -> its runs that did not fail, and all of them as they were planned."""
+
+    arms: dict[str, list[Run]]
+    planned: dict[str, list[Run]]
+    baseline: str
+
+    def pairs(self, arm: str) -> list[int] | None:
+        """The seeds by which the arm and the baseline are paired; None where the same seeds were never planned."""
+        if [run.seed for run in self.planned[arm]] != [run.seed for run in self.planned[self.baseline]]:
+            return None
+        own, theirs = ({run.seed for run in self.arms[name]} for name in (arm, self.baseline))
+        return sorted(own & theirs) or None
+
+
+def _without_failed(
+    arms: Mapping[str, list[Run]], failed: Mapping[Path, str | None], baseline: str, notes: list[str]
+) -> dict[str, list[Run]]:
+    """The runs that count, with a note for each that doesn't; UserError where nothing is left to compare."""
+    kept = {arm: [run for run in members if failed[run.folder] is None] for arm, members in arms.items()}
+    lost = [run for members in arms.values() for run in members if failed[run.folder]]
+    notes += [f"Failed, and left out: {run.folder} ({failed[run.folder]})." for run in lost]
+    if not kept[baseline]:
+        raise UserError(f"every run of the baseline {baseline} has failed: {failed[arms[baseline][0].folder]}")
+    notes += [f"Arm {arm} is left out: all of its {len(arms[arm])} runs failed." for arm in kept if not kept[arm]]
+    kept = {arm: members for arm, members in kept.items() if members}
+    if len(kept) < 2:
+        raise UserError(f"no arm is left to compare with {baseline}: {' '.join(notes)}")
+    return kept
+
+
+def _left_out(runs: Sequence[Run]) -> list[str]:
+    """A line for every task that some runs lack, which is therefore not compared."""
+    tasks = dict.fromkeys(task for run in runs for task in run.tasks)
+    lacking = {task: [str(run.folder) for run in runs if task not in run.tasks] for task in tasks}
+    return [f"Task {task} is left out: not predicted by {', '.join(who)}." for task, who in lacking.items() if who]
+
+
+def _all_rows(trial: _Trial, rows: SharedRows, sample: Sample, days: Days) -> list[Row]:
+    runs = [run for members in trial.arms.values() for run in members]
+    pairs = {arm: trial.pairs(arm) for arm in trial.arms}
+    failed = {arm: len(trial.planned[arm]) - len(members) for arm, members in trial.arms.items()}
+    result: list[Row] = []
+    tasks = common_tasks(runs)
+    with tqdm(total=len(tasks) * len(runs), desc="compare", unit="run") as progress:
+        for task in (task for task in tasks if task in rows.labels):
+            measured: dict[str, dict[int, Figures]] = {arm: {} for arm in trial.arms}
+            for run in runs:
+                measured[run.arm][run.seed] = measure(rows.labels[task], run.scores(task), sample, days)
+                progress.update()
+            found = contrast_task(task, rows.labels[task], measured, trial.baseline, sample, pairs)
+            result += [replace(row, failed=failed[row.arm]) for row in found]
+    return result
+
+
+def contrast_task(
+    task: str,
+    labels: IntArray,
+    measured: Mapping[str, Mapping[int, Figures]],
+    baseline: str,
+    sample: Sample,
+    pairs: Mapping[str, Sequence[int] | None],
+) -> list[Row]:
+    """Rows of one task from arm -> seed -> figures, baseline first within each cohort and metric; verdicts before correction.
+
+    pairs: arm -> the seeds by which it is paired with the baseline, or None.
+    """
+    result: list[Row] = []
+    order = [baseline, *(arm for arm in measured if arm != baseline)]
+    for cohort, mask in sample.cohorts.items():
+        labelled = mask & (labels >= 0)
+        n, users = int(np.count_nonzero(labelled)), len(np.unique(sample.users[labelled]))
+        effective = effective_users(labels[labelled], sample.users[labelled])
+        for index, metric in enumerate(METRICS):
+            for arm in order:
+                means = [figures.draws[cohort][index, 0] for figures in measured[arm].values()]
+                row = Row(
+                    task=task,
+                    cohort=cohort,
+                    metric=metric,
+                    arm=arm,
+                    seeds=len(means),
+                    n=n,
+                    users=users,
+                    mean=_percent(float(np.mean(means))),
+                )
+                if arm != baseline:
+                    sides = [measured[name] for name in (arm, baseline)]
+                    row = _against(row, index, sides, pairs[arm], effective)
+                result.append(row)
+    return result
+
+
+def _against(
+    row: Row, index: int, sides: Sequence[Mapping[int, Figures]], seeds: Sequence[int] | None, users: float
+) -> Row:
+    """The row of an arm with its difference to the baseline; `sides` are seed -> figures of both."""
+    chosen = [[side[seed] for seed in seeds] if seeds is not None else list(side.values()) for side in sides]
+    own, base = (np.stack([figures.draws[row.cohort][index] for figures in side]) for side in chosen)
+    daily = [np.mean([figures.days[row.cohort][index] for figures in side], axis=0) for side in chosen]
+    row = _with_days(row, daily[0] - daily[1])
+    interval = contrast(own, base, users, paired=seeds is not None)
+    if interval is None:
+        return replace(row, verdict="no value", uncorrected="no value")
+    row = replace(
+        row,
+        pairs=None if seeds is None else len(seeds),
+        difference=_percent(interval.difference),
+        low=_percent(interval.low),
+        high=_percent(interval.high),
+        user_spread=_percent(interval.user_spread),
+        seed_spread=None if interval.seed_spread is None else _percent(interval.seed_spread),
+        p=interval.p,
+    )
+    verdict = _verdict(row, interval.p)
+    return replace(row, uncorrected=verdict, verdict=verdict)
+
+
+def _with_days(row: Row, differences: FloatArray) -> Row:
+    count, p = t_test(differences)
+    known = np.isfinite(differences)
+    daily = [round(PERCENT * float(d), 5) if k else None for d, k in zip(differences, known, strict=True)]
+    return replace(row, daily=tuple(daily), days=count, days_p=p)
+
+
+def correct(rows: Sequence[Row]) -> list[Row]:
+    """The rows with Holm's corrected p values, per arm: the judging metrics together, the others apart."""
+    families: dict[tuple[str, bool], list[int]] = {}
+    for place, row in enumerate(rows):
+        if row.p is not None:
+            families.setdefault((row.arm, row.metric in JUDGING), []).append(place)
+    result = list(rows)
+    for places in families.values():
+        corrected = holm([p for place in places if (p := rows[place].p) is not None])
+        for place, p in zip(places, corrected, strict=True):
+            result[place] = replace(rows[place], p_corrected=p, verdict=_verdict(rows[place], p))
+    return result
+
+
+def _verdict(row: Row, p: float) -> str:
+    if row.difference is None or p >= 1 - LEVEL:
+        return "not distinguishable"
+    return "better" if (row.difference > 0) != (row.metric in LOWER_IS_BETTER) else "worse"
+
+
+def _percent(value: float) -> float | None:
+    return value * PERCENT if np.isfinite(value) else None

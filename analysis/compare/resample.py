@@ -1,0 +1,88 @@
+"""The metrics of one run and task: on the rows themselves, on draws of users, and per day.
+
+Legend: N rows, U users, R resamples, M metrics, D days, G groups.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from coldrank.analysis.compare.days import Days
+from coldrank.analysis.compare.rows import METRICS
+from coldrank.analysis.compare.runs import SharedRows
+from coldrank.metrics.by_cohort import CohortConfig, avc_groups, cohort_masks, normalised, row_logloss
+from coldrank.metrics.mann_whitney import BoolArray, FloatArray, IntArray, Numbers, RankedPairs, SortedRows
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """The rows under test: user codes and AVC groups [N], cohort masks [N], and user multiplicities uint8 [1 + R, U]."""
+
+    users: IntArray
+    avc: IntArray
+    cohorts: dict[str, BoolArray]
+    draws: npt.NDArray[np.uint8]
+
+
+def make_sample(rows: SharedRows, cohorts: CohortConfig, resamples: int, seed: int) -> Sample:
+    """Draw the users: row 0 of the multiplicities counts every user once, the others draw U users with replacement."""
+    names, users = np.unique(rows.users, return_inverse=True)
+    rng = np.random.default_rng([seed, 0])
+    draws = np.ones((1 + resamples, len(names)), dtype=np.uint8)
+    for draw in draws[1:]:
+        draw[:] = np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names))
+    masks = cohort_masks(rows.user_views, rows.item_views, cohorts)
+    return Sample(users=users, avc=avc_groups(rows.user_views), cohorts=masks, draws=draws)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figures:
+    """One run and task: cohort -> metrics on the draws [M, 1 + R], column 0 being the sample itself, and per day [M, D]."""
+
+    draws: dict[str, FloatArray]
+    days: dict[str, FloatArray]
+
+
+def measure(labels: IntArray, scores: Numbers, sample: Sample, days: Days | None = None) -> Figures:
+    """The figures of one run and task; labels int8 [N], -1 where unknown. Without `days` there are none per day."""
+    by_score = SortedRows.of(labels, scores, labels >= 0)
+    by_user, by_avc = by_score.grouped(sample.users), by_score.grouped(sample.avc)
+    inside = {cohort: by_score.where(mask) for cohort, mask in sample.cohorts.items()}
+    sums = [_user_sums(inside[cohort], by_user.where(mask), sample) for cohort, mask in sample.cohorts.items()]
+    # One product for all cohorts: turning the draws into floats takes longer than multiplying them.
+    totals = (np.concatenate(sums) @ sample.draws.T).reshape(len(sums), -1, len(sample.draws))
+    drawn, daily = {}, {}
+    for (cohort, mask), total in zip(sample.cohorts.items(), totals, strict=True):
+        drawn[cohort] = _draw(inside[cohort].pairs(), by_avc.where(mask).pairs(), total, sample)
+        daily[cohort] = days.measure(inside[cohort]) if days else np.empty((len(METRICS), 0))
+    return Figures(draws=drawn, days=daily)
+
+
+def _draw(pairs: RankedPairs, avc_pairs: RankedPairs, totals: FloatArray, sample: Sample) -> FloatArray:
+    """The metrics of one cohort [M, 1 + R] from its pairs and the totals over users [5, 1 + R] of `_user_sums`."""
+    loss, positives, rows, user_auc, user_rows = totals
+    result = np.full((len(METRICS), len(sample.draws)), np.nan)
+    for metric, units in enumerate((pairs.of_units(sample.users), avc_pairs.of_units(sample.users))):
+        if len(units.groups):
+            aucs = np.array([units.auc(draw) for draw in sample.draws])
+            known = ~np.isnan(aucs)
+            count = known.sum(axis=1)
+            np.divide(np.where(known, aucs, 0.0).sum(axis=1), count, out=result[metric], where=count > 0)
+    some = rows > 0
+    result[2, some] = normalised(loss[some] / rows[some], positives[some] / rows[some])
+    np.divide(user_auc, user_rows, out=result[3], where=user_rows > 0)
+    return result
+
+
+def _user_sums(by_score: SortedRows, by_user: SortedRows, sample: Sample) -> FloatArray:
+    """[5, U]: log loss, positives, rows, and rows times AUC and rows of the users that have an AUC."""
+    users, count = sample.users[by_score.rows], sample.draws.shape[1]
+    sums = np.zeros((5, count))
+    sums[0] = np.bincount(users, weights=row_logloss(by_score.labels, by_score.scores), minlength=count)
+    sums[1] = np.bincount(users, weights=by_score.labels, minlength=count)
+    sums[2] = np.bincount(users, minlength=count)
+    pairs = by_user.pairs()
+    sums[4, pairs.groups] = sums[2, pairs.groups]
+    sums[3, pairs.groups] = sums[4, pairs.groups] * pairs.auc()
+    return sums

@@ -1,0 +1,210 @@
+"""Run folders to compare: their predictions, and that they are of the same rows.
+
+A run is any folder with a `config.json` that holds `name` (the arm) and `seed`, and a `predictions-<split>.parquet`; another
+tool's run (say LightGBM's) is compared by writing these two files. A `run.json` tells what it was trained on. The cohorts' thresholds are those of `cohorts` in
+config.json, where it is given.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from coldrank.data import parquet
+from coldrank.data.errors import UserError
+from coldrank.data.json_files import read_object
+from coldrank.metrics.by_cohort import CohortConfig
+from coldrank.metrics.columns import int_column, label_column, require_columns, score_column
+from coldrank.metrics.mann_whitney import IntArray, Numbers
+
+KEYS = ("user_id", "item_id", "time")
+VIEWS = ("user_views", "item_views")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """One run folder: its arm, its seed, the tasks it predicts, its config.json and its run.json (empty where it has none)."""
+
+    folder: Path
+    arm: str
+    seed: int
+    split: str
+    tasks: tuple[str, ...]
+    cohorts: CohortConfig | None
+    config: dict[str, Any]
+    facts: dict[str, Any]
+
+    @property
+    def predictions(self) -> Path:
+        return self.folder / f"predictions-{self.split}.parquet"
+
+    def scores(self, task: str) -> Numbers:
+        """`prob_<task>` [N]; a value that is no probability raises UserError."""
+        return score_column(self.raw_scores(task), f"prob_{task}", str(self.predictions))
+
+    def raw_scores(self, task: str) -> pl.DataFrame:
+        """The column `prob_<task>`, unchecked."""
+        return parquet.read(self.predictions, [f"prob_{task}"])
+
+
+def read_run(folder: Path, split: str) -> Run:
+    """Read `name`, `seed` and the schema of the predictions; UserError names what is missing or of the wrong type."""
+    config = folder / "config.json"
+    fields = read_object(config, "a run folder holds config.json with name and seed")
+    facts = folder / "run.json"
+    name, seed = fields.get("name"), fields.get("seed")
+    if not isinstance(name, str) or not name:
+        raise UserError(f"{config}: name is {name!r}; expected the arm's name")
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise UserError(f"{config}: seed is {seed!r}; expected an integer")
+    cohorts = _cohorts(config, fields["cohorts"]) if "cohorts" in fields else None
+    path = folder / f"predictions-{split}.parquet"
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such file; write it with `coldrank evaluate --run {folder} --split {split} --predictions {path}`"
+        )
+    columns = parquet.schema(path).names
+    require_columns(columns, [*KEYS, *VIEWS], str(path))
+    tasks = tuple(c.removeprefix("prob_") for c in columns if c.startswith("prob_"))
+    if not tasks:
+        raise UserError(f"{path}: no column prob_<task>")
+    require_columns(columns, [f"label_{task}" for task in tasks], str(path))
+    return Run(
+        folder=folder,
+        arm=name,
+        seed=seed,
+        split=split,
+        tasks=tasks,
+        cohorts=cohorts,
+        config=fields,
+        facts=read_object(facts) if facts.is_file() else {},
+    )
+
+
+def run_folders(paths: Iterable[Path]) -> list[Path]:
+    """The paths, with a folder of run folders, as `train --arms` leaves it, in place of which stand the run folders in it."""
+    folders: list[Path] = []
+    for path in paths:
+        inside = [] if (path / "config.json").is_file() else sorted(path.glob("*/config.json"))
+        folders += [config.parent for config in inside] or [path]
+    return folders
+
+
+def without_run(paths: Iterable[Path]) -> list[str]:
+    """A line for every run of a folder of run folders that failed before it wrote its config.json: its log is beside it."""
+    lines = []
+    for path in paths:
+        if (path / "config.json").is_file():
+            continue
+        for log in sorted(path.glob("*.log")):
+            folder = log.with_name(log.name.removesuffix(".log"))
+            if not (folder / "config.json").is_file():
+                said = log.read_text(errors="replace").strip().splitlines()
+                last = said[-1].rpartition("\r")[2] if said else "nothing"
+                lines.append(f"Failed, and left out: {folder} (no run in it; its log ends: {last}).")
+    return lines
+
+
+def group_by_arm(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Arm -> its runs by seed, arms in the order given; two runs of one arm and seed raise UserError."""
+    arms: dict[str, list[Run]] = {}
+    for run in runs:
+        same = [other for other in arms.get(run.arm, []) if other.seed == run.seed]
+        if same:
+            raise UserError(
+                f"{same[0].folder} and {run.folder} are both arm {run.arm}, seed {run.seed}; give one of them"
+            )
+        arms.setdefault(run.arm, []).append(run)
+    return {arm: sorted(members, key=lambda run: run.seed) for arm, members in arms.items()}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SharedRows:
+    """What all runs must agree on: int64 keys (times in ms) and views [N], and per task labels int8 [N] (-1: unknown)."""
+
+    users: IntArray
+    items: IntArray
+    times: IntArray
+    user_views: IntArray
+    item_views: IntArray
+    labels: dict[str, IntArray]
+
+
+def read_shared_rows(runs: Sequence[Run]) -> SharedRows:
+    """Rows of the first run, after checking that every other run has the same ones in the same order.
+
+    Compared are the keys, the views and the labels of the tasks that all runs predict; UserError names the first difference.
+    """
+    tasks = common_tasks(runs)
+    reference = _shared(runs[0], tasks)
+    for run in runs[1:]:
+        other = _shared(run, tasks)
+        for name, expected in reference.items():
+            _require_equal(name, runs[0].predictions, expected, run.predictions, other[name])
+    return SharedRows(
+        users=reference["user_id"],
+        items=reference["item_id"],
+        times=reference["time"],
+        user_views=reference["user_views"],
+        item_views=reference["item_views"],
+        labels={task: reference[f"label_{task}"] for task in tasks},
+    )
+
+
+def common_tasks(runs: Sequence[Run]) -> list[str]:
+    """The tasks that every run predicts, in the first run's order; UserError if there are none."""
+    tasks = [task for task in runs[0].tasks if all(task in run.tasks for run in runs)]
+    if not tasks:
+        listed = "; ".join(f"{run.folder}: {', '.join(run.tasks)}" for run in runs)
+        raise UserError(f"no task is predicted by every run ({listed})")
+    return tasks
+
+
+def common_cohorts(runs: Sequence[Run]) -> CohortConfig:
+    """The thresholds that the runs' configs give, which must agree; the default where none gives any."""
+    given = [(run, run.cohorts) for run in runs if run.cohorts is not None]
+    for run, cohorts in given[1:]:
+        if cohorts != given[0][1]:
+            raise UserError(
+                f"{run.folder / 'config.json'}: cohorts is {cohorts}, but {given[0][1]} in {given[0][0].folder};"
+                " compare runs with the same cohorts"
+            )
+    return given[0][1] if given else CohortConfig()
+
+
+def _cohorts(path: Path, values: Any) -> CohortConfig:
+    try:
+        cohorts = CohortConfig(**values)
+        if not all(isinstance(value, int) for value in dataclasses.astuple(cohorts)):
+            raise TypeError
+        return cohorts
+    except TypeError:
+        names = ", ".join(field.name for field in dataclasses.fields(CohortConfig))
+        raise UserError(f"{path}: cohorts is {values!r}; expected whole numbers for {names}") from None
+
+
+def _shared(run: Run, tasks: Sequence[str]) -> dict[str, IntArray]:
+    where = str(run.predictions)
+    frame = parquet.read(run.predictions, [*KEYS, *VIEWS, *(f"label_{task}" for task in tasks)])
+    if frame.height == 0:
+        raise UserError(f"{where}: no rows")
+    columns = {name: int_column(frame, name, where).astype(np.int64) for name in (*KEYS, *VIEWS)}
+    return columns | {f"label_{task}": label_column(frame, task, where) for task in tasks}
+
+
+def _require_equal(name: str, path: Path, values: IntArray, other_path: Path, other: IntArray) -> None:
+    if len(values) != len(other):
+        raise UserError(
+            f"{path} has {len(values):,} rows, {other_path} {len(other):,}; compare runs scored on the same rows"
+        )
+    different = values != other
+    if different.any():
+        row = int(np.argmax(different))
+        raise UserError(
+            f"row {row}: {name} is {values[row]} in {path} but {other[row]} in {other_path}"
+            f" ({int(different.sum()):,} rows differ); compare runs scored on the same rows in the same order"
+        )

@@ -1,0 +1,140 @@
+"""Outputs of the personalized gates by bucket of the personalization code (POSO, Fig. 4).
+
+B rows of a batch, K buckets, G gates of a module, P panels, S lines in a panel, U units behind a line.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from coldrank.metrics.by_cohort import EXACT_AVC, avc_groups
+from coldrank.models.batch import Batch
+from coldrank.models.encode import Bucketize, FeatureEncoder
+from coldrank.models.ranker import Ranker
+from coldrank.modules import PosoMMoE, PosoMultiheadAttention, PosoTowers
+from coldrank.train.config import RunConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the G outputs of a gate are read: reshaped to `shape`, permuted to [P, S, U] by `order`, and named."""
+
+    title: str
+    shape: tuple[int, ...]
+    order: tuple[int, ...]
+    panels: tuple[str, ...]
+    lines: tuple[str, ...]
+
+    def arrange(self, gates: Tensor) -> Tensor:
+        """[K, G] -> [K, P, S, U]."""
+        split = gates.unflatten(1, self.shape).permute(0, *(1 + i for i in self.order))
+        return split.reshape(len(gates), len(self.panels), len(self.lines), -1)
+
+
+def layouts(ranker: Ranker, tasks: list[str]) -> dict[str, Layout]:
+    """Module name of every personalized gate of a ranker -> how its outputs are read."""
+    found: dict[str, Layout] = {}
+    for name, module in ranker.attention.items():
+        if isinstance(module, PosoMultiheadAttention):
+            heads, folds = _numbered("head", module.heads), module.key_folds * module.value_folds
+            shape = (module.key_folds, module.heads, module.value_folds, module.gate_width)
+            found[f"attention.{name}.value_gate"] = Layout(
+                f"{name} values", shape, (1, 0, 2, 3), heads, _numbered("fold", folds)
+            )
+            if module.key_gate is not None:
+                found[f"attention.{name}.key_gate"] = Layout(
+                    f"{name} keys", (module.heads, module.head_dim), (0, 1), ("",), heads
+                )
+    if isinstance(ranker.mmoe, PosoMMoE):
+        experts = ranker.mmoe.shape[1]
+        found["mmoe.gate"] = Layout("experts", (experts,), (0,), ("",), _numbered("expert", experts))
+    if isinstance(ranker.towers, PosoTowers):
+        for i in range(len(ranker.towers.gates)):
+            found[f"towers.gates.{i}"] = Layout(f"towers, layer {i + 1}", (len(tasks), -1), (0, 1), ("",), tuple(tasks))
+    return found
+
+
+def _numbered(what: str, count: int) -> tuple[str, ...]:
+    return tuple(f"{what} {i + 1}" for i in range(count))
+
+
+class Buckets:
+    """Where rows stand on the axis of the gates' pictures: the buckets of the code, where one bucketized feature is the
+    code; else those of the user's views (exact up to 10, then doubling).
+
+    column: what is counted. labels: where every bucket begins, or `missing`.
+    """
+
+    def __init__(self, config: RunConfig, encoder: FeatureEncoder) -> None:
+        codes = [f for f in encoder.features.features if f.role == "pc"]
+        self.key = codes[0].name if len(codes) == 1 and codes[0].kind == "bucket" else None
+        self.column = codes[0].raw_columns[0] if self.key else "user_views"
+        self.is_code = self.key is not None
+        if self.key:
+            bucketize = encoder.buckets[self.key]
+            assert isinstance(bucketize, Bucketize)
+            edges = bucketize.edges.tolist()
+            below = [f"<{edges[0]:g}"] if edges else ["any"]
+            self.labels = ["missing", *below, *(f"{edge:g}" for edge in edges)]
+        else:
+            last = int(avc_groups(torch.tensor([2**31 - 1]).numpy())[0])
+            starts = [*range(EXACT_AVC + 2), *(2**k for k in range(4, 4 + last - EXACT_AVC - 1))]
+            self.labels = [str(start) for start in starts]
+
+    def of(self, batch: Batch) -> Tensor:
+        """int64 [B]."""
+        if self.key:
+            return batch.sparse[self.key].values().cpu()
+        return torch.from_numpy(avc_groups(batch.keys["user_views"].numpy())).long()
+
+
+class Gates:
+    """Accumulates gate outputs over batches; `figures` gives them by bucket."""
+
+    def __init__(self, buckets: Buckets, found: dict[str, Layout]) -> None:
+        self.buckets, self.layouts = buckets, found
+        self.rows = torch.zeros(len(buckets.labels), dtype=torch.int64)
+        self.sums: dict[str, Tensor] = {}
+
+    def add(self, batch: Batch, gates: dict[str, Tensor]) -> None:
+        """gates: module name -> [B, G]."""
+        bucket = self.buckets.of(batch)
+        self.rows += torch.bincount(bucket, minlength=len(self.rows))
+        for name, value in gates.items():
+            into = self.sums.setdefault(name, torch.zeros(len(self.rows), value.shape[1], dtype=torch.float64))
+            into.index_add_(0, bucket, value.double())
+
+    def figures(self) -> dict[str, Any] | None:
+        """None without gates, else `column`, `is_code`, the `buckets` that have rows (`from`, `rows`) and per gate its
+        panels: per line the mean over its units at each bucket, and their standard deviation (`spread`)."""
+        if not self.sums:
+            return None
+        seen = self.rows.nonzero().flatten()
+        count = self.rows[seen, None]
+        return {
+            "column": self.buckets.column,
+            "is_code": self.buckets.is_code,
+            "buckets": [{"from": self.buckets.labels[i], "rows": int(self.rows[i])} for i in seen.tolist()],
+            "gates": [
+                {"name": name, "title": layout.title, "panels": _panels(layout, self.sums[name][seen] / count)}
+                for name, layout in self.layouts.items()
+            ],
+        }
+
+
+def _panels(layout: Layout, gates: Tensor) -> list[dict[str, Any]]:
+    values = layout.arrange(gates)  # [K, P, S, U]
+    means, spreads = values.mean(3), values.std(3, correction=0)
+    return [
+        {
+            "name": panel,
+            "units": values.shape[3],
+            "lines": [
+                {"name": line, "mean": means[:, p, s].tolist(), "spread": spreads[:, p, s].tolist()}
+                for s, line in enumerate(layout.lines)
+            ],
+        }
+        for p, panel in enumerate(layout.panels)
+    ]

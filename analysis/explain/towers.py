@@ -1,0 +1,167 @@
+"""What PAM's tasks take from an item's inputs (PAM, section 5.4, Fig. 3), and how figures follow a setting (section 5.5, Fig. 4).
+
+B rows of a batch, D width of the item's vector.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from coldrank.analysis.explain.measure import draw_rows, load_config, load_run
+from coldrank.data.batches import DataFolder
+from coldrank.data.errors import UserError
+from coldrank.data.json_files import ROW_FIELDS, read_rows
+from coldrank.data.sample import ROWS_PER_BATCH, Sample
+from coldrank.models.batch import Batch
+from coldrank.models.two_tower import TwoTower
+from coldrank.train.config import RunConfig
+from coldrank.train.difference import difference
+from coldrank.train.distributed.shard import Ranks
+from coldrank.train.hooks.pam import Pam
+from coldrank.train.hooks.pam_rows import TowerRows
+from coldrank.train.task import RankingTask
+from coldrank.train.trainer import Run
+
+COHORTS = ("cold_item", "popular_item")
+METRICS = ("recall@5", "recall@5_of_all")
+
+
+def explain_towers(
+    folders: list[Path], data: DataFolder, ranks: Ranks, *, split: str, rows: int, seed: int, varied: Path | None
+) -> dict[str, Any]:
+    """The content of explain.json for runs of the two-tower model, on the same rows. varied: folder of more run folders."""
+    loaded = [load_run(folder, data, ranks) for folder in folders]
+    sample = draw_rows([run for run, _ in loaded], split, rows, seed)
+    figures = []
+    for folder, (run, step) in zip(folders, loaded, strict=True):
+        head = {"path": str(folder), "arm": run.config.name, "seed": run.config.seed, "step": step}
+        figures.append(head | measure(run, sample))
+    sensitivity = follow(varied) if varied else None
+    return {
+        "format": 1,
+        "split": split,
+        "rows": len(sample),
+        "seed": seed,
+        "runs": figures,
+        "sensitivity": sensitivity,
+    }
+
+
+@torch.no_grad()
+def measure(run: Run, sample: Sample) -> dict[str, Any]:
+    """masks: the inputs of the item's tower, those of `pam.behaviour` and the others, that are set to 0. errors: per mask and
+    cohort the mean of (z' - z)^2 of each dimension of the item's vector, [D], by the weights of the item's task, and its
+    sum (`total`; two vectors of length 1 are at most 4 apart)."""
+    task = run.model.module
+    assert isinstance(task, RankingTask)
+    assert isinstance(task.ranker, TwoTower)
+    masks = masks_of(task.ranker, run.config)
+    sums: dict[tuple[str, str], Tensor] = {}
+    counts: dict[str, int] = {}
+    bar = tqdm(total=-(-len(sample) // ROWS_PER_BATCH), desc=run.config.name, unit="batch")
+    for _, plain, _ in sample.batches(run.make):
+        batch = plain.to(run.ranks.device)
+        rows = TowerRows.of(task.ranker, batch, task.ranker.sides(_embedded(task, batch), batch.dense))
+        whole = _items(task, rows, batch)
+        cohorts = run.config.retrieval.cohorts(batch.keys["item_views"].cpu().numpy())
+        for cohort in COHORTS:
+            counts[cohort] = counts.get(cohort, 0) + int(cohorts[cohort].sum())
+        for mask, names in masks.items():
+            item = rows.sides.item.clone()
+            for name in names:
+                item[:, task.ranker.item_columns[name]] = 0.0
+            without = TowerRows(rows.model, rows.sides._replace(item=item), rows.labels, rows.ids)
+            error = (_items(task, without, batch) - whole).double().square().cpu()
+            for cohort in COHORTS:
+                own = error[torch.from_numpy(cohorts[cohort])].sum(0)
+                sums[mask, cohort] = sums[mask, cohort] + own if (mask, cohort) in sums else own
+        bar.update()
+    bar.close()
+    errors = [
+        {
+            "mask": m,
+            "cohort": c,
+            "rows": counts[c],
+            "error": (s / counts[c]).tolist(),
+            "total": float(s.sum()) / counts[c],
+        }
+        for (m, c), s in sums.items()
+        if counts[c]
+    ]
+    return {"masks": {name: list(names) for name, names in masks.items()}, "errors": errors}
+
+
+def masks_of(model: TwoTower, config: RunConfig) -> dict[str, tuple[str, ...]]:
+    """`behaviour` and `content` -> features of the item. Raises UserError where one of them is empty."""
+    behaviour = tuple(name for name in model.item_columns if name in config.pam.behaviour)
+    content = tuple(name for name in model.item_columns if name not in config.pam.behaviour)
+    if not behaviour or not content:
+        raise UserError(
+            f"{config.name}: pam.behaviour={list(config.pam.behaviour)}: must name some, not all, of the item's features; "
+            f"there are {', '.join(model.item_columns)}"
+        )
+    return {"behaviour": behaviour, "content": content}
+
+
+def _embedded(task: RankingTask, batch: Batch) -> Any:
+    embedded = task.embeddings(batch)
+    for hook in task.in_order:
+        embedded = hook.embed(task, batch, embedded)
+    return embedded
+
+
+def _items(task: RankingTask, rows: TowerRows, batch: Batch) -> Tensor:
+    """Vectors of the items, [B, D], by what scores them."""
+    for hook in task.in_order:
+        if isinstance(hook, Pam):
+            _, vectors = rows.outputs(hook.served(hook.start(rows.model)), hook.split(batch).task)
+            assert vectors is not None
+            return vectors.item
+    return rows.model.vectors(rows.sides)[1]
+
+
+def follow(folder: Path) -> dict[str, Any]:
+    """field: the one in which the runs of a folder differ, besides the seed. points: a row per value, cohort and metric with
+    the mean, least and most of the seeds. Raises UserError where the runs differ in no or several fields."""
+    runs = sorted(path.parent for path in folder.glob("*/summary.json"))
+    if len(runs) < 2:
+        raise UserError(f"--varied {folder}: needs at least two finished runs, has {len(runs)}")
+    configs = [load_config(run) for run in runs]
+    changed = sorted({line for config in configs for line in _fields(configs[0], config)})
+    if len(changed) != 1:
+        raise UserError(f"--varied {folder}: its runs must differ in one field; these differ in {changed}")
+    found: dict[tuple[Any, str, str], list[float]] = {}
+    for run, config in zip(runs, configs, strict=True):
+        value = _value(config, changed[0])
+        for row in read_rows(run / "summary.json", *ROW_FIELDS):
+            if row["cohort"] in COHORTS and row["metric"] in METRICS and row["value"] is not None:
+                found.setdefault((value, row["cohort"], row["metric"]), []).append(row["value"])
+    points = [
+        {
+            "value": v,
+            "cohort": c,
+            "metric": m,
+            "mean": sum(of) / len(of),
+            "least": min(of),
+            "most": max(of),
+            "n": len(of),
+        }
+        for (v, c, m), of in sorted(found.items(), key=lambda item: (str(item[0][1:]), item[0][0]))
+    ]
+    return {"field": changed[0], "points": points}
+
+
+def _value(config: RunConfig, field: str) -> Any:
+    value: Any = config
+    for name in field.split("."):
+        value = getattr(value, name)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _fields(base: RunConfig, other: RunConfig) -> Sequence[str]:
+    changed = [line.partition(":")[0] for line in difference(other, base).splitlines()]
+    return [field for field in changed if field not in ("name", "seed")]

@@ -1,0 +1,163 @@
+"""The data card: what the runs were trained and tested on, from the prepared folder's manifest and samples."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+
+from coldrank.analysis.report.arms import Arm
+from coldrank.analysis.report.picture import INK, panel, svg
+from coldrank.analysis.report.words import Picture, plain
+from coldrank.data import parquet
+from coldrank.data.errors import UserError
+from coldrank.data.read_manifest import read_manifest
+
+SPLITS = ("train", "valid", "embargo", "test")
+MAX_MISSING = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Rows, first and last time (UTC) and per task the label rate (None: no known label) and the number of known labels."""
+
+    name: str
+    rows: int
+    begin: str
+    end: str
+    rates: list[float | None]
+    known: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class DataCard:
+    """`missing`: column and per split the share of nulls, most first, `missing_left_out` further columns; pictures by period."""
+
+    source: str
+    counts: list[tuple[str, int]]
+    tasks: list[str]
+    splits: list[Split]
+    missing: list[tuple[str, list[float]]]
+    missing_left_out: int
+    pictures: list[Picture]
+
+
+def find_data(arms: Sequence[Arm], data: Path | None) -> tuple[Path | None, str]:
+    """The prepared folder: `data`, else where the runs say that it was; with None, the reason in a sentence.
+
+    A folder that another preparation has overwritten since is not shown.
+    """
+    facts = [run for arm in arms for run in arm.facts if run.get("data_path")]
+    folder = data or (Path(facts[0]["data_path"]) if facts else None)
+    if folder is None:
+        return None, "The runs do not say which prepared data they are of; compare with --data DATA shows its card."
+    if not (folder / "manifest.json").is_file():
+        return None, f"The prepared data is no longer at {folder}; compare with --data DATA shows its card."
+    digest = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
+    if any(run.get("data_digest", digest) != digest for run in facts):
+        return None, f"The data at {folder} is not the data that the runs were trained on."
+    return folder, ""
+
+
+def data_card(folder: Path, new_user_max_views: int) -> DataCard:
+    """Reads the manifest, and of the samples the labels, the views and which values are missing."""
+    manifest = read_manifest(folder)
+    for name, kind in {"source": str, "tasks": list, "counts": dict, "splits": dict, "label_rates": dict}.items():
+        if not isinstance(manifest.get(name), kind):
+            raise UserError(f"{folder / 'manifest.json'}: lacks {name!r}, which the report shows")
+    tasks = manifest["tasks"]
+    counts = [(name.replace("_", " "), count) for name, count in manifest["counts"].items()]
+    names = [name for name in SPLITS if manifest["splits"].get(name, {}).get("rows")]
+    splits = [_split(name, manifest, tasks) for name in names]
+    missing = _missing(folder, manifest, names)
+    by_period = _by_period(folder, manifest, names, new_user_max_views)
+    return DataCard(
+        source=manifest["source"],
+        counts=counts,
+        tasks=tasks,
+        splits=splits,
+        missing=missing[:MAX_MISSING],
+        missing_left_out=max(len(missing) - MAX_MISSING, 0),
+        pictures=_pictures(by_period, tasks, names),
+    )
+
+
+def _split(name: str, manifest: dict[str, Any], tasks: Sequence[str]) -> Split:
+    split, rates = manifest["splits"][name], manifest["label_rates"][name]
+    return Split(
+        name=name,
+        rows=split["rows"],
+        begin=_day(split["time_min"]),
+        end=_day(split["time_max"]),
+        rates=[rates[task]["rate"] for task in tasks],
+        known=[rates[task]["known"] for task in tasks],
+    )
+
+
+def _day(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d")
+
+
+def _files(folder: Path, manifest: dict[str, Any], split: str) -> list[Path]:
+    return [folder / part["path"] for part in manifest["partitions"] if part["split"] == split]
+
+
+def _missing(folder: Path, manifest: dict[str, Any], splits: Sequence[str]) -> list[tuple[str, list[float]]]:
+    columns = [c["name"] for c in manifest["columns"] if c["nullable"] and not c["name"].startswith("label_")]
+    shares = []
+    for split in splits:
+        with parquet.scanned(_files(folder, manifest, split)) as frame:
+            shares.append(frame.select(pl.col(columns).is_null().mean()).collect(engine="streaming").row(0))
+    table = [(name, [share or 0.0 for share in row]) for name, *row in zip(columns, *shares, strict=True)]
+    return sorted((line for line in table if any(line[1])), key=lambda line: -max(line[1]))
+
+
+def _by_period(folder: Path, manifest: dict[str, Any], splits: Sequence[str], new_user_max_views: int) -> pl.DataFrame:
+    """A row per period, in order: `period`, `split` (the later one, where two share it), `rows`, `new_user` (share of rows)
+    and per task the label rate."""
+    parts = [part for part in manifest["partitions"] if part["split"] in splits]
+    counted = [pl.len().alias("rows"), (pl.col("user_views") <= new_user_max_views).sum().alias("new_user")]
+    for task in manifest["tasks"]:
+        label = pl.col(f"label_{task}")
+        counted += [label.sum().cast(pl.Int64).alias(f"positives_{task}"), label.count().alias(f"known_{task}")]
+    frames = []
+    for part in parts:
+        with parquet.scanned([folder / part["path"]]) as frame:
+            frames.append(frame.select(pl.lit(part["period"]).alias("period"), *counted).collect())
+    sums = pl.concat(frames).group_by("period").sum().sort("period")
+    rates = [(pl.col(f"positives_{t}") / pl.col(f"known_{t}")).alias(t) for t in manifest["tasks"]]
+    return sums.select("period", "rows", pl.col("new_user") / pl.col("rows"), *rates)
+
+
+def _pictures(frame: pl.DataFrame, tasks: Sequence[str], splits: Sequence[str]) -> list[Picture]:
+    wanted = [("rows", "Rows"), ("new_user", "Rows of new users"), *((task, plain(task)) for task in tasks)]
+    return [_picture(frame, column, title) for column, title in wanted]
+
+
+def _picture(frame: pl.DataFrame, column: str, title: str) -> Picture:
+    values = frame[column].cast(pl.Float64).to_numpy()  # a rate without known labels is nan
+    known = np.flatnonzero(np.isfinite(values))
+    with panel(150, ("rows" if column == "rows" else "share",)) as (figure, [ax]):
+        ax.plot(np.arange(len(values)), values, color=INK, linewidth=1.3, marker="o", markersize=2.2)
+        ax.set_ylim(0, 1.08 * max(values[known], default=1.0) or 1.0)
+        _period_axis(ax, frame["period"].to_list())
+        ax.yaxis.set_major_formatter(EngFormatter(sep="") if column == "rows" else PercentFormatter(1))
+        ends = [
+            f"{frame['period'][i]}: {values[i]:,.0f}" if column == "rows" else f"{frame['period'][i]}: {values[i]:.2%}"
+            for i in (known[[0, -1]].tolist() if len(known) else [])
+        ]
+        return Picture(title, svg(figure, f"data-{column}", f"{title} by period. {'; '.join(ends) or 'No value'}"))
+
+
+def _period_axis(ax: Axes, periods: list[str]) -> None:
+    every = -(-len(periods) // 4)
+    shown = range(0, len(periods), every)
+    short = [periods[i][5:] if len(periods[i]) > 7 else periods[i] for i in shown]
+    ax.set_xticks(list(shown), short)
+    ax.yaxis.set_major_locator(MaxNLocator(3))

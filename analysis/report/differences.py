@@ -1,0 +1,130 @@
+"""The forest plot, the verdict in a sentence and the config difference of each arm."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from coldrank.analysis.compare.rows import Row
+from coldrank.analysis.report.words import listed, number, plain
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """Where a row's difference and interval lie in the picture, in percent of its width; None: outside, or no value."""
+
+    row: Row
+    point: float | None
+    low: float
+    high: float
+    cut_low: bool
+    cut_high: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Forest:
+    """One task and metric: the axis (place in percent, label), and per cohort the baseline's row and a bar per arm."""
+
+    task: str
+    metric: str
+    ticks: list[tuple[float, str]]
+    cohorts: list[tuple[str, Row, list[Bar]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One arm by AUC: cells better, worse and open (not distinguishable, or without a value), and a sentence."""
+
+    arm: str
+    better: int
+    worse: int
+    open: int
+    sentence: str
+
+
+def forest(rows: Sequence[Row], task: str, metric: str) -> Forest:
+    """The differences of a task. The axis holds every point, and every interval but those much wider than most."""
+    own = [row for row in rows if (row.task, row.metric) == (task, metric)]
+    known = [row for row in own if row.difference is not None and row.low is not None and row.high is not None]
+    points = np.array([abs(row.difference or 0.0) for row in known] or [1.0])
+    reach = np.array([max(-(row.low or 0.0), row.high or 0.0) for row in known] or [1.0])
+    limit = 1.05 * max(points.max(), min(reach.max(), 2.5 * np.median(reach))) or 1.0
+    inside = [tick for tick in MaxNLocator(4, symmetric=True).tick_values(-limit, limit) if abs(tick) <= limit]
+    decimals = max(0, int(np.ceil(-np.log10(np.diff(inside).min()) - 1e-9))) if len(inside) > 1 else 2
+    ticks = [(_place(tick, limit), number(tick, decimals) if tick else "0") for tick in inside]
+    cohorts = []
+    for cohort in dict.fromkeys(row.cohort for row in own):
+        base = next(row for row in own if row.cohort == cohort and row.verdict == "baseline")
+        bars = [_bar(row, limit) for row in own if row.cohort == cohort and row is not base]
+        cohorts.append((cohort, base, bars))
+    return Forest(task, metric, ticks, cohorts)
+
+
+def _place(value: float, limit: float) -> float:
+    return round(50 + 46 * value / limit, 2)
+
+
+def _bar(row: Row, limit: float) -> Bar:
+    if row.difference is None or row.low is None or row.high is None:
+        return Bar(row, None, 0, 0, False, False)
+    low, high = max(row.low, -limit), min(row.high, limit)
+    return Bar(
+        row, _place(row.difference, limit), _place(low, limit), _place(high, limit), row.low < -limit, row.high > limit
+    )
+
+
+def verdict(rows: Sequence[Row], arm: str, baseline: str) -> Verdict:
+    """By AUC: where the arm is better and worse than the baseline, and in how many cells neither can be told."""
+    own = [row for row in rows if row.arm == arm and row.metric == "auc"]
+    better, worse = ([row for row in own if row.verdict == word] for word in ("better", "worse"))
+    rest = len(own) - len(better) - len(worse)
+    if not better and not worse:
+        sentence = f"No difference from {baseline} can be told in any of the {len(own)} cells."
+    else:
+        told = [f"{word} for {_where(cells, own)}" for word, cells in (("better", better), ("worse", worse)) if cells]
+        nowhere = "" if worse else ", worse nowhere"
+        open_ = f"; no difference can be told in {rest} of {len(own)} cells" if rest else ""
+        sentence = f"{' and '.join(told)}{nowhere}{open_}."
+        sentence = sentence[0].upper() + sentence[1:]
+    return Verdict(arm, len(better), len(worse), rest, sentence)
+
+
+def _where(cells: Sequence[Row], own: Sequence[Row]) -> str:
+    cohorts = len({row.cohort for row in own})
+    parts = []
+    for task in dict.fromkeys(row.task for row in cells):
+        names = [plain(row.cohort) for row in cells if row.task == task]
+        parts.append(f"{plain(task)} ({'every cohort' if len(names) == cohorts else listed(names)})")
+    return listed(parts)
+
+
+def config_changes(config: Mapping[str, Any], base: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Field, baseline's value and arm's value, wherever two config.json differ but in name and seed.
+
+    Lists of named entries, as features and tables, are compared by name.
+    """
+    ours, theirs = _flat(config), _flat(base)
+    keys = [key for key in dict.fromkeys([*theirs, *ours]) if ours.get(key) != theirs.get(key)]
+    return [(k, str(theirs.get(k, "–")), str(ours.get(k, "–"))) for k in keys if k not in ("name", "seed")]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, list) and value and all(isinstance(v, dict) and "name" in v for v in value):
+            entries = {entry["name"]: entry for entry in value}
+            flat |= {f"{prefix}{key}.{name}": _brief(entry) for name, entry in entries.items()}
+        elif isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _brief(entry: Mapping[str, Any]) -> str:
+    """The fields of a feature or table that say something."""
+    return ", ".join(
+        f"{key} {value}" for key, value in entry.items() if key != "name" and value not in ("", [], 0, False)
+    )

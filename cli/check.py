@@ -1,0 +1,47 @@
+"""`coldrank check`."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from coldrank.data.errors import UserError
+from coldrank.data.output import check_new
+
+
+def add_check(commands: Any) -> None:
+    """Adds the command to the parser."""
+    p = commands.add_parser(
+        "check",
+        help="check prepared data before training: drift, leaks, duplicates, constant features, bad values",
+        description="Reads prepared data once and reports what would make training fail or its figures wrong (error), what "
+        "is worth a look (warning) and what is good to know (note). Exit code 0: no error; 1: errors; 2: it could not be checked.",
+    )
+    p.add_argument("--data", required=True, type=Path, help="folder written by `coldrank prepare`")
+    p.add_argument(
+        "--config", help="arm (package.module:arm, or a run's config.json): checks its features only, and its settings"
+    )
+    p.add_argument("--out", type=Path, help="new folder for check.json and check.md")
+    p.add_argument("--strict", action="store_true", help="warnings count as errors in the exit code")
+    p.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a config field, e.g. data.fit=train"
+    )
+    p.set_defaults(run=_check)
+
+
+def _check(args: argparse.Namespace) -> None:
+    from coldrank.data.audit.report import audit, summary, table, write
+    from coldrank.train.config import load
+
+    if args.out:
+        check_new("--out", args.out)
+    if args.set and not args.config:
+        raise UserError(f"--set {args.set[0]}: needs --config, whose fields it changes")
+    done = audit(args.data, load(args.config, args.set) if args.config else None)
+    if done.findings:
+        print(table(done.findings))
+    print(summary(done))
+    if args.out:
+        write(done, args.out)
+    if done.count("error") or (args.strict and done.count("warning")):
+        sys.exit(1)

@@ -1,0 +1,120 @@
+"""`coldrank compare`."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from coldrank.data.errors import UserError
+from coldrank.data.output import check_new, new_folder
+
+if TYPE_CHECKING:
+    from coldrank.analysis.compare.rows import Comparison
+    from coldrank.analysis.compare.runs import Run
+
+# compare_checks.ASPECTS; that module is not loaded before the command runs.
+ASPECTS = ("data", "splits", "features", "tasks", "passes")
+
+
+def add_compare(commands: Any) -> None:
+    """Adds the command to the parser."""
+    p = commands.add_parser(
+        "compare",
+        help="compare runs per task and cohort, with intervals",
+        description="Groups run folders by arm (`name` in config.json), compares each arm with the baseline on the same "
+        "scored rows, and prints AUC per task and cohort with 95% intervals that cover the choice of users and of seeds, and verdicts "
+        "that are corrected for the number of comparisons; AUC at fixed AVC, NE, GAUC and the t-test over days are in OUT/compare.md. "
+        "Runs of other data, splits, features, tasks or passes are refused; runs that failed in training are named and left out. "
+        "A run folder needs config.json with name and seed, and predictions-SPLIT.parquet; other tools' runs work too.",
+    )
+    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder, or a folder of them")
+    p.add_argument(
+        "--baseline", metavar="RUN_OR_ARM", help="arm to compare with, or a run of it (default: base, else the first)"
+    )
+    p.add_argument("--out", required=True, type=Path, help="new folder for compare.json, compare.md and report.html")
+    p.add_argument("--split", default="test", help="which predictions-SPLIT.parquet to read (default: test)")
+    p.add_argument("--resamples", type=int, default=300, help="draws of users for the intervals (default: 300)")
+    p.add_argument("--seed", type=int, default=0, help="seed of the draws (default: 0)")
+    p.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        choices=ASPECTS,
+        help="compare although the runs differ in this, and print how; can be given again",
+    )
+    p.add_argument(
+        "--data", type=Path, help="prepared data, for the report's data card (default: where the runs say it is)"
+    )
+    p.set_defaults(run=_compare)
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from coldrank.analysis.compare.compare import compare
+    from coldrank.analysis.compare.runs import without_run
+    from coldrank.analysis.compare.table import LEGEND, format_overview, format_verdicts
+
+    check_new("--out", args.out)
+    if args.resamples < 20:
+        raise UserError(f"--resamples {args.resamples}: expected at least 20; 300 is a good number")
+    if args.seed < 0:
+        raise UserError(f"--seed {args.seed}: expected 0 or more")
+    if args.data is not None and not (args.data / "manifest.json").is_file():
+        raise UserError(f"--data {args.data}: no manifest.json in it; give a folder written by `coldrank prepare`")
+    runs, baseline = choose_runs(args.runs, args.baseline, args.split)
+    notes = without_run(args.runs)
+    found = compare(runs, baseline, resamples=args.resamples, seed=args.seed, allowed=args.allow, notes=notes)
+    write_comparison(args.out, found, args.data)
+    print("\n".join(["", format_overview(found.rows), "", LEGEND, "", format_verdicts(found.rows), *found.notes]))
+    print(
+        f"\n{args.out}: report.html shows all of it; compare.md has every metric, the spreads and the t-test over days"
+    )
+
+
+def choose_runs(folders: Sequence[Path], baseline: str | None, split: str) -> tuple[list["Run"], str]:
+    """The runs to read and the name of the baseline arm; a baseline given as a folder joins the runs."""
+    from coldrank.analysis.compare.checks import require_distinct
+    from coldrank.analysis.compare.runs import group_by_arm, read_run, run_folders
+
+    folders = run_folders(folders)
+    if baseline is not None and (Path(baseline) / "config.json").is_file():
+        if Path(baseline).resolve() not in [folder.resolve() for folder in folders]:
+            folders.insert(0, Path(baseline))
+        baseline = read_run(Path(baseline), split).arm
+    runs = [read_run(folder, split) for folder in folders]
+    require_distinct(runs)
+    arms = group_by_arm(runs)
+    baseline = baseline or ("base" if "base" in arms else runs[0].arm)
+    if baseline not in arms:
+        raise UserError(f"--baseline {baseline}: neither a run folder nor one of the arms {', '.join(arms)}")
+    if len(arms) < 2:
+        raise UserError(f"all runs are of arm {baseline} (`name` in config.json); give runs of another arm to compare")
+    return runs, baseline
+
+
+def write_comparison(out: Path, found: "Comparison", data: Path | None = None) -> None:
+    """Write `compare.json` (`Comparison.to_json`), `compare.md` and `report.html` into the new folder `out`, complete or not at
+    all. `data`: the prepared data, for the report."""
+    from coldrank.analysis.compare.table import LEGEND, format_cohorts, format_details, format_overview, format_verdicts
+    from coldrank.analysis.report.page import report_html
+
+    source = "of the data" if found.day_source == "data" else found.day_source
+    about = (
+        "Spreads are standard errors of the difference in percentage points. p is of the interval's t, p corrected is Holm's"
+        f" over the arm's figures; p over days is of a paired t-test over {len(found.days)} days ({source}), each one sample."
+    )
+    sections = [
+        f"# Comparison with {found.baseline} on split {found.split}",
+        format_overview(found.rows, tablefmt="github"),
+        LEGEND,
+        "\n".join([format_verdicts(found.rows), *found.notes]),
+        format_cohorts(found.rows),
+        "## All figures",
+        about,
+        format_details(found.rows),
+    ]
+    report = report_html(found, data)
+    with new_folder(out) as partial:
+        (partial / "compare.json").write_text(json.dumps(found.to_json(), indent=1, allow_nan=False) + "\n")
+        (partial / "compare.md").write_text("\n\n".join(sections) + "\n")
+        (partial / "report.html").write_text(report)

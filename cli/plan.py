@@ -1,0 +1,149 @@
+"""`coldrank plan`."""
+
+import argparse
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+from coldrank.cli.train import add_set
+from coldrank.data.errors import UserError
+
+if TYPE_CHECKING:
+    from coldrank.train.distributed.plan import Plan
+    from coldrank.train.distributed.request import Cluster, Request
+
+_UNITS = {"": 1, **{f"{u}{i}b": (1024 if i else 1000) ** n for n, u in enumerate("kmgt", 1) for i in ("", "i")}}
+
+
+class DoesNotFit(UserError):
+    """There is no plan for the cluster."""
+
+    exit_code = 1
+
+
+def add_plan(commands: Any) -> None:
+    """Adds the command to the parser."""
+    p = commands.add_parser(
+        "plan",
+        help="plan where the tables would lie on a cluster that is not here",
+        description="Plans the sharding of an arm's tables for a cluster, which needs not be here: prints where every table would "
+        "lie, the memory of a rank, how even the work is, and how far the largest table could grow. If the model does not "
+        "fit, says why and what would make it fit, and exits with 1.",
+    )
+    p.add_argument("--config", required=True, help="package.module:arm, or the config.json of a run")
+    p.add_argument(
+        "--world-size", required=True, type=int, metavar="N", help="ranks: one per GPU, or per process without"
+    )
+    p.add_argument("--hosts", type=int, default=1, metavar="N", help="hosts, with as many ranks each (default: 1)")
+    memory = p.add_mutually_exclusive_group(required=True)
+    memory.add_argument("--hbm", type=bytes_of, metavar="SIZE", help="memory of each GPU, e.g. 80GiB")
+    memory.add_argument(
+        "--ddr", type=bytes_of, metavar="SIZE", help="hosts without GPUs: memory of each host, e.g. 512GiB"
+    )
+    p.add_argument("--batch-size", type=int, metavar="N", help="samples per rank and step (default: the config's)")
+    add_set(p)
+    p.set_defaults(run=_plan)
+
+
+def bytes_of(text: str) -> int:
+    """80GiB, 80GB, 1.5TiB, or bytes. Raises argparse.ArgumentTypeError."""
+    found = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([a-z]*)", text.strip().lower())
+    if not found or found[2] not in _UNITS or not float(found[1]):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a size as 80GiB, 80GB or 512MiB")
+    return int(float(found[1]) * _UNITS[found[2]])
+
+
+def _plan(args: argparse.Namespace) -> None:
+    from coldrank.train.distributed.fit import remedies, shortage
+    from coldrank.train.distributed.search import make_plan
+    from coldrank.train.distributed.spread import UNEVEN, busiest_table
+
+    request = _request(args)
+    if plan := make_plan(request):
+        print(_text(plan), flush=True)
+        if plan.balance > UNEVEN:
+            print(f"\n{_spread_text(plan)}")
+            placed = busiest_table(plan)
+            print(
+                f"coldrank plan: warning: balance {plan.balance:.2f}: the busiest rank has so many times the mean work, most of it "
+                f"of table {placed.table.name}, {placed.sharding}",
+                file=sys.stderr,
+            )
+        return
+    print(
+        f"{request.cluster.world_size} ranks on {request.cluster.hosts} hosts: no plan. What would make the model fit, each alone:"
+    )
+    for remedy in remedies(request):
+        print(f"  {remedy}", flush=True)
+    raise DoesNotFit(shortage(request))
+
+
+def _text(plan: "Plan") -> str:
+    from coldrank.train.distributed import table
+    from coldrank.train.distributed.fit import largest_rows
+
+    request = plan.request
+    share = float(plan.memory()["all"].max()) / request.usable
+    parts = [
+        table.tables(plan),
+        table.memory(plan),
+        f"usable: {table.size(request.usable)} of {table.size(request.cluster.memory)} a rank; the fullest has {share:.1%} of it",
+        table.balance(plan),
+    ]
+    if largest := largest_rows(request):
+        name, rows, now = largest[0].name, largest[1], largest[0].rows
+        parts.append(f"the largest table, {name} (dim {largest[0].dim}), still fits with {rows:,} rows (now {now:,})")
+    return "\n\n".join(parts)
+
+
+def _spread_text(plan: "Plan") -> str:
+    """What would even out the work of a plan."""
+    from coldrank.train.distributed import table
+    from coldrank.train.distributed.spread import UNEVEN, busiest_table, spread
+
+    name = busiest_table(plan).table.name
+    if (better := spread(plan)) is None:
+        text = f"no other place of table {name} that was tried gives the busiest rank less to do; fewer ids of it a sample would"
+    else:
+        text = f"what would spread it (planned):\n  {better.change}\n  then {table.balance(better.plan)}"
+        if any(p.sharding in ("grid_shard", "column_wise") for p in better.plan.placed):
+            text += "\n  column shards have an optimizer's sum each: docs/sharding.md"
+    return f"uneven: balance above {UNEVEN:g}. {text[0].upper()}{text[1:]}"
+
+
+def _request(args: argparse.Namespace) -> "Request":
+    import torch
+
+    from coldrank.train.config import load, validate
+    from coldrank.train.distributed.dense import dense_bytes
+    from coldrank.train.distributed.request import Request
+    from coldrank.train.task import RankingTask
+
+    config = load(args.config, args.set)
+    features = validate(config)
+    cluster = _cluster(args)
+    batch_size = config.data.rank_batch(args.world_size) if args.batch_size is None else args.batch_size
+    if batch_size < 1:
+        raise UserError(f"--batch-size {batch_size}: must be above 0")
+    task = RankingTask(features, config.model, config.tasks, device=torch.device("meta"))
+    return Request(
+        features=features,
+        sharding=config.sharding,
+        optim=config.optim,
+        batch_size=batch_size,
+        dense_bytes=dense_bytes(task, features, -(-batch_size // config.train.accumulate)),
+        cluster=cluster,
+    )
+
+
+def _cluster(args: argparse.Namespace) -> "Cluster":
+    from coldrank.train.distributed.request import Cluster
+
+    ranks, hosts = args.world_size, args.hosts
+    if ranks < 1 or hosts < 1 or ranks % hosts:
+        raise UserError(
+            f"--world-size {ranks} --hosts {hosts}: every host must have the same number of ranks, at least one"
+        )
+    if args.hbm:
+        return Cluster(device="cuda", world_size=ranks, hosts=hosts, memory=args.hbm)
+    return Cluster(device="cpu", world_size=ranks, hosts=hosts, memory=args.ddr * hosts // ranks)

@@ -1,0 +1,155 @@
+"""One type a column over all files of a log, and ids that mean the same in every file and table."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import polars as pl
+
+from coldrank.data.columns import ColumnPlan
+from coldrank.data.errors import UserError
+from coldrank.data.ids import is_text
+from coldrank.data.log import LogFile
+
+# What the values of two files may not be of one column: the same id would be two, or two the same.
+_APART = (
+    ("text", "numbers", "one value would have two ids"),
+    ("integers below 0", "integers from 2^63 on", "both are kept in 64 bits, where they may meet"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The planned columns of a file. natures: column -> what its values are, see `nature`."""
+
+    path: Path
+    frame: pl.DataFrame
+    natures: dict[str, set[str]]
+
+
+def nature(values: pl.Series) -> set[str]:
+    """The words of `_APART` that hold for a column of ids; none where it has no value."""
+    while isinstance(values.dtype, pl.List):
+        values = values.explode()
+    values = values.fill_nan(None) if values.dtype.is_float() else values
+    if values.null_count() == len(values):
+        return set()
+    if not values.dtype.is_numeric():
+        return {"text"} if is_text(values.dtype) else {"numbers"}
+    low, high = float(values.min()), values.max()  # type: ignore[arg-type]
+    found = {"integers below 0": low < 0, "integers from 2^63 on": isinstance(high, int) and high >= 2**63}
+    return {"numbers", *(word for word, holds in found.items() if holds)}
+
+
+def fill_types(files: Sequence[LogFile]) -> list[LogFile]:
+    """The files, with columns that have no type in one (all null) in the type of the first file that has one."""
+    schemas = [file.frame.collect_schema() for file in files]
+    known: dict[str, pl.DataType | type[pl.DataType]] = {}
+    for schema in schemas:
+        for name, kind in schema.items():
+            if kind != pl.Null:
+                known.setdefault(name, pl.String if is_text(kind) else kind)
+    filled = []
+    for file, schema in zip(files, schemas, strict=True):
+        names = [n for n, kind in schema.items() if kind == pl.Null and n in known]
+        filled.append(replace(file, frame=file.frame.with_columns(pl.lit(None, known[n]).alias(n) for n in names)))
+    return filled
+
+
+def check_natures(plan: ColumnPlan, seen: Iterable[tuple[str, set[str]]]) -> None:
+    """seen: where, nature of the column there. Raises UserError for two places that do not go together."""
+    first: dict[str, str] = {}
+    for where, words in seen:
+        for one, other, why in _APART:
+            for here, there in ((one, other), (other, one)):
+                if here in words and there in first:
+                    raise UserError(f"{where}: {plan.role()}: {here}, but {there} in {first[there]}; {why}")
+        for word in words:
+            first.setdefault(word, where)
+
+
+def concat(parts: Sequence[Part], plan: Sequence[ColumnPlan]) -> pl.DataFrame:
+    """The parts end to end. A column of nulls fits any type; integers and floats become floats.
+
+    Raises UserError for types that do not go together, and for an integer that a float32 would change.
+    """
+    joint = {column.name: _joint_type(column, parts) for column in plan}
+    frames = []
+    for part in parts:
+        columns = [_as_type(part.frame[c.name], joint[c.name], c.where(part.path)) for c in plan]
+        frames.append(part.frame.with_columns(columns))
+    return pl.concat(frames)
+
+
+def joined(parts: Sequence[Part]) -> pl.DataFrame:
+    """The parts of a table end to end: a column of nulls fits any type, and numbers widen.
+
+    Raises UserError, with the file, for types that do not go together, and for an integer that a float32 would change.
+    """
+    if len(parts) == 1:
+        return parts[0].frame
+    kinds = {name: _table_type(name, parts) for name in parts[0].frame.columns}
+    columns = [[_widened(p.frame[n], k, f"{p.path}: column {n}") for n, k in kinds.items()] for p in parts]
+    return pl.concat(map(pl.DataFrame, columns))
+
+
+def _widened(values: pl.Series, kind: pl.DataType, where: str) -> pl.Series:
+    if kind == pl.Float64 and values.dtype.is_integer():
+        _as_type(values, pl.Float32(), where)  # as features are kept
+    return _as_type(values, kind, where) if _is_empty(values) else values.cast(kind)
+
+
+def _table_type(name: str, parts: Sequence[Part]) -> pl.DataType:
+    check_natures(ColumnPlan(name, "feature", name), ((str(p.path), p.natures[name]) for p in parts))
+    filled = [p for p in parts if not _is_empty(p.frame[name])]
+    kinds = {p.frame[name].dtype: p.path for p in reversed(filled)}
+    if len(kinds) <= 1:
+        return next(iter(kinds), parts[0].frame[name].dtype)
+    if all(is_text(kind) for kind in kinds):
+        return pl.String()
+    if all(kind.is_integer() for kind in kinds):
+        large = any("integers from 2^63 on" in p.natures[name] for p in filled)
+        return pl.UInt64() if large else pl.Int64()
+    if all(kind.is_numeric() or kind == pl.Boolean for kind in kinds):
+        return pl.Float64()
+    first, other = list(kinds)[-1], list(kinds)[-2]
+    raise UserError(f"{kinds[other]}: column {name}: {other}, but {first} in {kinds[first]}")
+
+
+def _joint_type(column: ColumnPlan, parts: Sequence[Part]) -> pl.DataType:
+    kinds: dict[pl.DataType, Path] = {}
+    for part in parts:
+        values = part.frame[column.name]
+        if not _is_empty(values):
+            kinds.setdefault(values.dtype, part.path)
+    if not kinds:
+        return parts[0].frame[column.name].dtype
+    if set(kinds) == {pl.Int64(), pl.Float32()}:
+        return pl.Float32()
+    (kind, first), *others = kinds.items()
+    for other, path in others:
+        raise UserError(f"{column.where(path)}: {other}, but {kind} in {first}")
+    return kind
+
+
+def _is_empty(values: pl.Series) -> bool:
+    if isinstance(values.dtype, pl.List):
+        return values.list.len().sum() == 0
+    return values.null_count() == len(values)
+
+
+def _as_type(values: pl.Series, kind: pl.DataType, where: str) -> pl.Series:
+    if values.dtype == kind:
+        return values
+    if _is_empty(values):
+        none: list[int] | None = [] if isinstance(kind, pl.List) else None
+        return pl.Series(values.name, [none] * len(values), kind)
+    wide = values.cast(kind)
+    changed = (wide.cast(values.dtype, strict=False) != values).fill_null(values.is_not_null())
+    if changed.any():
+        row = int(changed.arg_true()[0])
+        raise UserError(
+            f"{where}, row {row + 1}: {values[row]} would become {wide[row]:.0f}: other files hold floats here, which are"
+            " kept in 32 bits; write integers in all of them"
+        )
+    return wide

@@ -1,0 +1,165 @@
+"""Audit: features that are constant or mostly one value, that are missing here and not there, or that tell the label."""
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from coldrank.data.audit.audit import LIMITS, Finding, Severity, listed, share
+from coldrank.data.audit.scan import Scan
+
+# Rows on which single features are judged, and quantile bins for numbers: an AUC's standard error is near 0.5 / sqrt(positives).
+AUC_ROWS, BINS = 50_000, 64
+# Weight of the mean rate in a category's rate, in rows.
+_SMOOTHING = 10.0
+
+Codes = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+def check_constant(scan: Scan, used: bool) -> list[Finding]:
+    """Features without any or with one value, in all or in the trained splits, or mostly one value. used: an arm reads them."""
+    splits = tuple(dict.fromkeys(p["split"] for p in scan.parts))
+    trained = "+".join(scan.fit)
+    one, trained_one, mostly = [], [], []
+    sample = scan.sampled(*scan.fit)
+    for name in scan.features:
+        if _is_constant(scan, name, *splits):
+            one.append(name)
+        elif _is_constant(scan, name, *scan.fit):
+            trained_one.append(name)
+        elif name in sample.columns and len(sample):
+            top = int(sample[name].value_counts()["count"].to_numpy().max())
+            mostly += [f"{name} ({share(top, len(sample))})"] if top > LIMITS.mostly * len(sample) else []
+    severity: Severity = "warning" if used else "note"
+    told: list[tuple[Severity, str, list[str], str, str]] = [
+        (severity, "all splits", one, "one value, or none, throughout", "it carries nothing: leave it out of the arm"),
+        (
+            "warning",
+            trained,
+            trained_one,
+            "one value in training, others elsewhere",
+            "the model cannot learn what they mean",
+        ),
+        ("note", trained, mostly, "nearly always one value (share of it)", "look whether it is a default"),
+    ]
+    return [
+        Finding(
+            severity=s,
+            check="constant",
+            where=w,
+            what=f"{what}: {listed(names, 12)}",
+            advice=a,
+            figures={"columns": names},
+        )
+        for s, w, names, what, a in told
+        if names
+    ]
+
+
+def _is_constant(scan: Scan, name: str, *splits: str) -> bool:
+    stats = scan.of(name, *splits)
+    return stats.low == stats.high and (stats.nulls in (0, stats.values))
+
+
+def check_missing(scan: Scan) -> list[Finding]:
+    """Features of which far more is missing, or at the default, in the evaluated split than in training, or the reverse."""
+    found = []
+    for name in scan.features:
+        fit, evaluated = scan.of(name, *scan.fit), scan.of(name, scan.evaluate)
+        if min(fit.rows, evaluated.rows) < LIMITS.ids or not fit.values or not evaluated.values:
+            continue
+        ours, theirs = ((s.nulls + s.defaults) / s.values for s in (fit, evaluated))
+        if abs(ours - theirs) > LIMITS.missing:
+            what = f"missing in {share(ours, 1)} of the values in training, in {share(theirs, 1)} in {scan.evaluate}"
+            advice = "the model meets values that it hardly saw: fill them alike in both, or leave the feature out"
+            figures = {"fit": ours, scan.evaluate: theirs}
+            found.append(
+                Finding(severity="warning", check="missing", where=name, what=what, advice=advice, figures=figures)
+            )
+    return found
+
+
+def check_leaks(scan: Scan) -> list[Finding]:
+    """Single features, and the history's first position and length, that predict a task better than a feature should."""
+    sample = scan.sampled(*scan.fit)
+    sample = sample.gather_every(max(1, -(-len(sample) // AUC_ROWS)))
+    wanted = [n for f in scan.features for n in (f, f"{f}[0]", f"{f}.len") if n in sample.columns]
+    labels = {t: sample[f"label_{t}"].fill_null(-1).to_numpy() for t in scan.tasks}
+    labels = {t: y for t, y in labels.items() if min((y == 1).sum(), (y == 0).sum()) >= LIMITS.expected}
+    aucs: dict[str, dict[str, float]] = {task: {} for task in labels}
+    for name in wanted:
+        for codes in encodings(sample[name]):
+            for task, y in labels.items():
+                aucs[task][name] = max(aucs[task].get(name, 0.5), crossed_auc(codes, y))
+    return [f for task, values in aucs.items() for f in _judge(task, values, len(sample), scan)]
+
+
+def _judge(task: str, aucs: dict[str, float], rows: int, scan: Scan) -> list[Finding]:
+    ranked = sorted(aucs, key=lambda n: -aucs[n])
+    drops = [aucs[a] - aucs[b] for a, b in pairwise(ranked[:6])]
+    ahead = int(np.argmax(drops)) + 1 if drops and max(drops) > LIMITS.odd_gap else 0
+    # Users' own past outcomes may tell a lot; whether they hold the sample's own is judged exactly by audit_history.
+    past = {f"rate_{g['name']}_{t}" for g in scan.folder.manifest.get("groups", []) for t in scan.tasks}
+    found = []
+    for place, name in enumerate(ranked):
+        sure = aucs[name] >= LIMITS.leak_auc
+        if not sure and not (place < ahead and aucs[name] >= LIMITS.odd_auc and name not in past):
+            continue
+        rest = ranked[ahead if place < ahead else place + 1 :]
+        what = f"alone it ranks {task} with AUC {aucs[name]:.3f} (crossed halves, {rows:,} rows)"
+        what += f"; the next feature, {rest[0]}, has {aucs[rest[0]]:.3f}" if rest else ""
+        advice = f"is it known before the outcome? If it comes from {task}, or from after it, leave it out"
+        figures: dict[str, Any] = {"task": task, "auc": aucs[name], "next": aucs[rest[0]] if rest else None}
+        where = f"{'+'.join(scan.fit)}: {name}"
+        severity: Severity = "error" if sure else "warning"
+        found.append(Finding(severity=severity, check="leak", where=where, what=what, advice=advice, figures=figures))
+    return found
+
+
+def encodings(values: pl.Series) -> list[Codes]:
+    """A column as categories, int64 [N] from 0, missing values being one: its values, if they are integers or few; its quantile
+    bins, if they are many."""
+    if values.dtype.is_float():
+        values = values.to_frame().select(pl.when(pl.first().is_finite()).then(pl.first())).to_series()
+    exact = values.rank("dense").fill_null(0).cast(pl.Int64).to_numpy()
+    if int(exact.max()) <= BINS:
+        return [exact]
+    known = values.drop_nulls().to_numpy().astype(np.float64)
+    edges = np.unique(np.quantile(known, np.arange(1, BINS) / BINS))
+    bins = np.searchsorted(edges, values.cast(pl.Float64).fill_null(0.0).to_numpy(), side="right") + 1
+    bins[values.is_null().to_numpy()] = 0
+    return [bins.astype(np.int64)] if values.dtype.is_float() else [exact, bins.astype(np.int64)]
+
+
+def crossed_auc(codes: Codes, labels: NDArray[np.int8]) -> float:
+    """AUC of the categories' smoothed rates, each half of the rows scored by the rates of the other; the mean of both.
+
+    codes: int64 [N]. labels: 1, 0 or -1 (unknown), with both classes. Not below chance but by chance: a feature that says the
+    opposite of the label counts as much as one that says the label.
+    """
+    known = labels >= 0
+    codes, y = codes[known], labels[known] == 1
+    half = np.arange(len(y)) % 2 == 0
+    size = int(codes.max()) + 1
+    aucs = []
+    for other in (half, ~half):
+        rows = np.bincount(codes[other], minlength=size)
+        positives = np.bincount(codes[other], weights=y[other], minlength=size)
+        rates = (positives + _SMOOTHING * y[other].mean()) / (rows + _SMOOTHING)
+        aucs.append(rank_auc(rates[codes[~other]], y[~other]))
+    return float(np.mean(aucs))
+
+
+def rank_auc(scores: Floats, y: NDArray[np.bool_]) -> float:
+    """AUC, ties counted half; one half where a class is missing."""
+    rank = np.unique(scores, return_inverse=True)[1]
+    positives, negatives = np.bincount(rank[y], minlength=1), np.bincount(rank[~y], minlength=1)
+    size = max(len(positives), len(negatives))
+    positives, negatives = (np.pad(c, (0, size - len(c))) for c in (positives, negatives))
+    if not positives.sum() or not negatives.sum():
+        return 0.5
+    below = np.cumsum(negatives) - negatives
+    return float((positives * (below + negatives / 2)).sum() / positives.sum() / negatives.sum())

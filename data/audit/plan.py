@@ -1,0 +1,140 @@
+"""What an audit reads: the columns and their rules, from the manifest and, where one is given, from an arm."""
+
+from typing import Any
+
+import pyarrow as pa
+
+from coldrank.data import parquet
+from coldrank.data.audit.audit import Finding
+from coldrank.data.audit.scan import Rule, Scan
+from coldrank.data.batches import KEYS, DataFolder
+from coldrank.data.check import check_schema
+from coldrank.data.errors import UserError
+from coldrank.models.features import Input
+from coldrank.train.config import RunConfig, validate
+
+_YEAR_2100_MS = 4_102_444_800_000
+
+
+def plan(folder: DataFolder, config: RunConfig | None) -> tuple[Scan, list[Finding]]:
+    """What to read, and the faults of the files that keep it from being read: with any, the scan cannot be made.
+
+    With an arm its features are examined, without one all columns but labels, true probabilities and the time.
+    """
+    parts, findings = _parts(folder)
+    if not parts:
+        return Scan(folder=folder, parts=[], rules={}, features=[], tasks=[], fit=(), evaluate=""), findings
+    schema = parquet.schema(folder.path / parts[0]["path"])
+    splits = list(dict.fromkeys(p["split"] for p in parts))
+    if config is None:
+        tasks = [n.removeprefix("label_") for n in schema.names if n.startswith("label_")]
+        inputs = _all_inputs(schema, folder.manifest)
+        fit, evaluate = tuple(s for s in ("train", "valid") if s in splits) or tuple(splits[:1]), "test"
+    else:
+        tasks = list(config.tasks)
+        inputs = list(validate(config).inputs)
+        fit, evaluate = config.data.fit, config.data.evaluate
+        findings += _arm_s_words(splits, inputs, config)
+    needed = {i.name: i for i in inputs}
+    for extra in [*(Input(k, "int") for k in KEYS), *(Input(f"label_{t}", "float") for t in tasks)]:
+        needed.setdefault(extra.name, extra)
+    helpers = _helpers(schema, needed, folder.manifest, tasks)
+    columns = [*needed.values(), *helpers]
+    for part in parts:
+        path = folder.path / part["path"]
+        try:
+            check_schema(path, parquet.schema(path), columns)
+        except UserError as error:
+            advice = "prepare the data again, or take the column out of the arm"
+            findings.append(
+                Finding(severity="error", check="files", where=part["path"], what=str(error), advice=advice)
+            )
+            break
+    features = [i.name for i in inputs if i.name != "time" and not i.name.startswith(("label_", "true_"))]
+    rules = {c.name: _rule(c, folder.manifest) for c in columns}
+    made = Scan(folder=folder, parts=parts, rules=rules, features=features, tasks=tasks, fit=fit, evaluate=evaluate)
+    return made, findings
+
+
+def _parts(folder: DataFolder) -> tuple[list[dict[str, Any]], list[Finding]]:
+    """The readable partitions in the manifest's order, and a finding for every file that is amiss."""
+    findings, parts = [], []
+    advice = "prepare the data again: the folder and its manifest.json do not belong together"
+    for part in folder.manifest["partitions"]:
+        try:
+            rows = parquet.rows(folder.path / part["path"])
+        except UserError as error:
+            what = f"cannot be read: {error}"
+            findings.append(Finding(severity="error", check="files", where=part["path"], what=what, advice=advice))
+            continue
+        parts.append(part)
+        if rows != part["rows"]:
+            what = f"{rows:,} rows; the manifest says {part['rows']:,}"
+            findings.append(Finding(severity="error", check="files", where=part["path"], what=what, advice=advice))
+    named = {folder.path / p["path"] for p in folder.manifest["partitions"]}
+    for path in sorted(set(folder.path.rglob("*.parquet")) - named):
+        where, what = str(path.relative_to(folder.path)), "is not in the manifest; nothing will read it"
+        findings.append(Finding(severity="warning", check="files", where=where, what=what, advice=advice))
+    if not folder.manifest["partitions"]:
+        what = "names no partition"
+        findings.append(Finding(severity="error", check="files", where="manifest.json", what=what, advice=advice))
+    return parts, findings
+
+
+def _arm_s_words(splits: list[str], inputs: list[Input], config: RunConfig) -> list[Finding]:
+    """Splits that the data lacks, and features that read an outcome."""
+    findings = []
+    for name, wanted in (("data.fit", config.data.fit), ("data.evaluate", (config.data.evaluate,))):
+        if lacking := [s for s in wanted if s not in splits]:
+            what = f"{name} names {', '.join(lacking)}; the data has {', '.join(splits)}"
+            advice = f"--set {name}=... with a split that the data has"
+            findings.append(Finding(severity="error", check="arm", where=config.name, what=what, advice=advice))
+    outcomes = [i.name for i in inputs if i.name.startswith(("label_", "true_"))]
+    if outcomes:
+        what = f"a feature reads {', '.join(outcomes)}: the outcome itself"
+        advice = "take the feature out of the arm"
+        findings.append(Finding(severity="error", check="leak", where=config.name, what=what, advice=advice))
+    return findings
+
+
+def _all_inputs(schema: pa.Schema, manifest: dict[str, Any]) -> list[Input]:
+    """All columns but labels, true probabilities and the time, typed as the first file has them."""
+    listed = [c["name"] for c in manifest.get("columns", [])] or schema.names
+    inputs = []
+    for name in (n for n in listed if not n.startswith(("label_", "true_")) and n != "time"):
+        kind = schema.field(name).type if name in schema.names else pa.int64()
+        is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+        inner = kind.value_type if is_list else kind
+        inputs.append(Input(name, "float" if pa.types.is_floating(inner) else "int", is_list))
+    return inputs
+
+
+def _helpers(schema: pa.Schema, needed: dict[str, Input], manifest: dict[str, Any], tasks: list[str]) -> list[Input]:
+    """Columns beyond the arm's that the checks against the log itself read, where the data has them."""
+    wanted = [Input(n, "int", True) for n in ("hist_item_id", *(f"hist_{t}" for t in tasks))]
+    for group in manifest.get("groups", []):
+        for task in tasks:
+            if f"rate_{group['name']}_{task}" in needed:
+                wanted += [Input(f"views_{group['name']}", "int"), Input(f"rate_{group['parent']}_{task}", "float")]
+    return [c for c in {c.name: c for c in wanted}.values() if c.name in schema.names and c.name not in needed]
+
+
+def _rule(column: Input, manifest: dict[str, Any]) -> Rule:
+    """Range, missing values and default of a column, by what the arm says of it and by its name."""
+    name, low, high = column.name, column.low, column.high
+    groups = [g["name"] for g in manifest.get("groups", [])]
+    signals = manifest.get("signals", [])
+    if name == "time":
+        return Rule(low=0, high=_YEAR_2100_MS, nullable=False)
+    if name.startswith("label_"):
+        return Rule(binary=True)
+    if name in {f"rate_{g}_{s}" for g in groups for s in signals}:
+        return Rule(low=0, high=1)
+    if name in {"user_views", "item_views", *(f"views_{g}" for g in groups)}:
+        return Rule(low=0, nullable=False)
+    if name in ("item_age_h", "user_gap_h"):
+        return Rule(low=0)
+    if name in {f"hist_{s}" for s in signals}:
+        low, high = -1, 1
+    default = -1 if column.is_list and name.startswith("hist_") else column.default
+    return Rule(low=low, high=high, nullable=not column.is_list and name not in KEYS, default=default)

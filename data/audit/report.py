@@ -1,0 +1,99 @@
+"""Runs the checks, and writes what they find: a table, Markdown, JSON."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from coldrank.data.audit.arm import check_arm
+from coldrank.data.audit.audit import LIMITS, SEVERITIES, Finding
+from coldrank.data.audit.drift import check_ids, check_labels
+from coldrank.data.audit.features import check_constant, check_leaks, check_missing
+from coldrank.data.audit.history import check_past
+from coldrank.data.audit.plan import plan
+from coldrank.data.audit.scan import scan
+from coldrank.data.audit.times import check_few, check_times
+from coldrank.data.audit.values import check_duplicates, check_splits, check_values
+from coldrank.data.batches import DataFolder
+from coldrank.data.errors import UserError
+from coldrank.data.output import new_folder
+from coldrank.train.config import RunConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Audit:
+    """What was looked at and what was found, the gravest first.
+
+    rows, sampled: samples read, and those of them kept whole for what looks at rows; columns: number of columns read.
+    complete: False where files could not be read, so that only these are reported.
+    """
+
+    data: str
+    arm: str | None
+    rows: int
+    sampled: int
+    columns: int
+    complete: bool
+    findings: tuple[Finding, ...]
+
+    def count(self, severity: str) -> int:
+        """Number of findings of a severity."""
+        return sum(f.severity == severity for f in self.findings)
+
+
+def audit(path: Path, config: RunConfig | None = None) -> Audit:
+    """Checks a prepared data folder; with an arm, its features only and its settings too. Raises UserError if it is none."""
+    folder = DataFolder.open(path)
+    if not isinstance(folder.manifest.get("partitions"), list):
+        raise UserError(f"{path}/manifest.json: no list 'partitions'; make the data with `coldrank prepare`")
+    read, findings = plan(folder, config)
+    complete = not any(f.severity == "error" and f.check in ("files", "arm") for f in findings)
+    if complete:
+        scan(read)
+        findings += check_values(read) + check_times(read) + check_duplicates(read) + check_splits(read)
+        findings += check_labels(read) + check_few(read) + check_ids(read)
+        findings += check_constant(read, config is not None) + check_missing(read) + check_leaks(read)
+        findings += check_past(read)
+        findings += check_arm(read, config) if config else []
+    return Audit(
+        data=str(path),
+        arm=config.name if config else None,
+        rows=len(read.keys),
+        sampled=len(read.sample),
+        columns=len(read.rules),
+        complete=complete,
+        findings=tuple(sorted(findings, key=lambda f: SEVERITIES.index(f.severity))),
+    )
+
+
+def summary(done: Audit) -> str:
+    """One line or two: what was looked at, and how much was found."""
+    counts = ", ".join(f"{n} {s}{'' if n == 1 else 's'}" for s in SEVERITIES if (n := done.count(s))) or "nothing found"
+    looked = f"{done.rows:,} samples, {done.columns} columns; rows were looked at in {done.sampled:,} of them"
+    if not done.complete:
+        looked = "not read; the other checks follow when the errors are mended"
+    return f"{done.data}{f', arm {done.arm}' if done.arm else ''}: {counts} ({looked})"
+
+
+def table(findings: Sequence[Finding], tablefmt: str = "grid") -> str:
+    """The findings as a table; `tablefmt` as in tabulate."""
+    body = [[f.severity, f.check, f.where, f.what, f.advice] for f in findings]
+    widths = None if tablefmt == "github" else [8, 12, 26, 48, 30]
+    return str(
+        tabulate(
+            body, ["", "check", "where", "finding", "what to do"], tablefmt, maxcolwidths=widths, disable_numparse=True
+        )
+    )
+
+
+def write(done: Audit, out: Path) -> None:
+    """`check.json` and `check.md` in the new folder `out`, complete or not at all."""
+    content: dict[str, Any] = {"format": 1, **asdict(done), "limits": asdict(LIMITS)}
+    with new_folder(out) as partial:
+        (partial / "check.json").write_text(json.dumps(content, indent=1, default=str) + "\n")
+        (partial / "check.md").write_text(
+            f"# Check of the data\n\n{summary(done)}\n\n{table(done.findings, 'github')}\n"
+        )

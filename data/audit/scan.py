@@ -1,0 +1,235 @@
+"""One pass over prepared data: figures of every column and file, the keys of all rows, and a sample of whole rows.
+
+Memory: a batch of rows, some 50 bytes per row for the keys and labels, and the sample.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+from tqdm import tqdm
+
+from coldrank.data import parquet
+from coldrank.data.batches import DataFolder
+from coldrank.data.errors import UserError
+
+# Rows decoded at a time; rows of each split that are kept whole, evenly spaced.
+BATCH_ROWS, SAMPLE_ROWS = 65_536, 200_000
+ROW, SELF = "row:", "self:"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rule:
+    """What a column may hold. low, high: range. nullable: whether a missing value may be read. default: the value that stands
+    for a missing one. binary: nothing but 0 and 1."""
+
+    low: float | None = None
+    high: float | None = None
+    nullable: bool = True
+    default: int | None = None
+    binary: bool = False
+
+
+@dataclass(slots=True)
+class ColumnStats:
+    """Figures of a column: rows; values (of a list column: its elements); nulls, NaN, infinite values, values outside the
+    rule, values equal to the default; the least and greatest; the file's first row (from 1) that breaks the rule."""
+
+    rows: int = 0
+    values: int = 0
+    nulls: int = 0
+    nans: int = 0
+    infinite: int = 0
+    outside: int = 0
+    defaults: int = 0
+    low: Any = None
+    high: Any = None
+    first_bad: int | None = None
+
+    def add(self, other: "ColumnStats") -> None:
+        """Takes in the figures of more rows of the column."""
+        for name in ("rows", "values", "nulls", "nans", "infinite", "outside", "defaults"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        if other.low is not None:
+            self.low = other.low if self.low is None else min(self.low, other.low)
+            self.high = other.high if self.high is None else max(self.high, other.high)
+        self.first_bad = other.first_bad if self.first_bad is None else self.first_bad
+
+
+@dataclass(slots=True)
+class Scan:
+    """What the checks look at.
+
+    parts: the manifest's partitions. rules: column -> rule. features: the columns examined as inputs of a model.
+    fit, evaluate: splits trained on, split reported. stats: (part, column) -> figures.
+    keys: user_id, item_id, time int64, label_<task> int8, part uint32, of all rows in the order of the files.
+    sample: the rows of every split that are kept; scalars as they are, of a list column `c` its first element `c[0]` and its
+        length `c.len`; `row:` is the row in `keys`; `self:` how often the history holds the item of the sample.
+    unordered: part -> first row whose time is before the row above. misaligned: part -> first row, and number of rows, whose
+        history columns differ in length.
+    """
+
+    folder: DataFolder
+    parts: list[dict[str, Any]]
+    rules: dict[str, Rule]
+    features: list[str]
+    tasks: list[str]
+    fit: tuple[str, ...]
+    evaluate: str
+    stats: dict[tuple[int, str], ColumnStats] = field(default_factory=dict)
+    keys: pl.DataFrame = field(default_factory=pl.DataFrame)
+    sample: pl.DataFrame = field(default_factory=pl.DataFrame)
+    unordered: dict[int, int] = field(default_factory=dict)
+    misaligned: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def of(self, column: str, *splits: str) -> ColumnStats:
+        """Figures of a column in the splits (none given: in all)."""
+        total = ColumnStats()
+        for i, part in enumerate(self.parts):
+            if (i, column) in self.stats and (not splits or part["split"] in splits):
+                total.add(self.stats[i, column])
+        return total
+
+    def cell(self, name: str) -> pl.Expr:
+        """A field of the partitions (split, period) by the column `part`."""
+        values = [str(p[name]) for p in self.parts]
+        return pl.col("part").replace_strict(list(range(len(values))), values, return_dtype=pl.String)
+
+    def sampled(self, *splits: str) -> pl.DataFrame:
+        """The sampled rows of the splits, with their labels."""
+        labels = [f"label_{t}" for t in self.tasks]
+        keys = self.keys.select("part", *labels)[self.sample[ROW]]
+        inside = keys.select(self.cell("split").is_in(list(splits))).to_series()
+        return self.sample.drop(labels).hstack(keys.select(labels)).filter(inside)
+
+
+def scan(plan: Scan) -> Scan:
+    """Reads all files of the plan, once, and fills in its figures. Raises UserError if they hold no sample."""
+    sizes = [parquet.rows(plan.folder.path / p["path"]) for p in plan.parts]
+    by_split: dict[str, int] = {}
+    for part, size in zip(plan.parts, sizes, strict=True):
+        by_split[part["split"]] = by_split.get(part["split"], 0) + size
+    keys: list[pl.DataFrame] = []
+    sample: list[pl.DataFrame] = []
+    row = 0
+    with tqdm(total=sum(sizes), desc="checking", unit="row", unit_scale=True, disable=None) as bar:
+        for index, part in enumerate(plan.parts):
+            step = -(-by_split[part["split"]] // SAMPLE_ROWS)
+            last, start = None, 0
+            with parquet.opened(plan.folder.path / part["path"]) as file:
+                for batch in file.iter_batches(BATCH_ROWS, columns=list(plan.rules)):
+                    keys.append(_keys(batch, plan, index))
+                    sample.append(_sample(batch, plan, row, step))
+                    _measure_batch(batch, plan, index, start)
+                    last = _check_order(keys[-1]["time"], last, plan, index, start)
+                    start, row = start + len(batch), row + len(batch)
+                    bar.update(len(batch))
+    if not row:
+        raise UserError(f"{plan.folder.path}: no samples in its {len(plan.parts)} files")
+    plan.keys, plan.sample = pl.concat(keys), pl.concat(sample, how="vertical_relaxed")
+    return plan
+
+
+def _keys(batch: pa.RecordBatch, plan: Scan, index: int) -> pl.DataFrame:
+    names = ["user_id", "item_id", "time", *(f"label_{t}" for t in plan.tasks)]
+    frame = pl.DataFrame(pl.from_arrow(pa.table([batch.column(n) for n in names], names)))
+    labels = [pl.col(n).cast(pl.Float64).fill_nan(None).cast(pl.Int8, strict=False) for n in names[3:]]
+    ids = [pl.col(n).cast(pl.Int64).fill_null(0) for n in names[:3]]
+    return frame.select(*ids, *labels, pl.lit(index, pl.UInt32).alias("part"))
+
+
+def _sample(batch: pa.RecordBatch, plan: Scan, row: int, step: int) -> pl.DataFrame:
+    at = pa.array(range(-row % step, len(batch), step), pa.int64())
+    taken = batch.take(at)
+    frame = pl.DataFrame(pl.from_arrow(taken))
+    lists = [n for n, kind in frame.schema.items() if isinstance(kind, pl.List)]
+    columns: list[pl.Expr | pl.Series] = [pl.col(n).list.first().alias(f"{n}[0]") for n in lists]
+    columns += [pl.col(n).list.len().alias(f"{n}.len") for n in lists]
+    if "hist_item_id" in lists:
+        columns.append(_times_in_history(taken.column("hist_item_id"), frame["item_id"]))
+    rows = pl.Series(ROW, row + at.to_numpy(), pl.Int64)
+    return frame.select(pl.exclude(lists), *columns).with_columns(rows)
+
+
+def _times_in_history(histories: pa.Array, item: pl.Series) -> pl.Series:
+    """How often each history holds the item of its sample: int64 [N]."""
+    lengths = pl.Series(pl.from_arrow(pc.list_value_length(histories))).fill_null(0).to_numpy()
+    row = np.repeat(np.arange(len(item)), lengths)
+    hits = row[histories.flatten().to_numpy(zero_copy_only=False) == item.to_numpy()[row]]
+    return pl.Series(SELF, np.bincount(hits, minlength=len(item)), pl.Int64)
+
+
+def _measure_batch(batch: pa.RecordBatch, plan: Scan, index: int, start: int) -> None:
+    lengths: dict[str, np.ndarray] = {}
+    for name, rule in plan.rules.items():
+        array = batch.column(name)
+        ends = None
+        if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+            ends = np.asarray(array.offsets)[1:] - array.offsets[0].as_py()
+            lengths[name] = np.diff(ends, prepend=0)
+            array = array.flatten()
+        found = measure(pl.Series(pl.from_arrow(array)), rule, start, ends)
+        found.rows = len(batch)
+        plan.stats.setdefault((index, name), ColumnStats()).add(found)
+    history = [v for n, v in lengths.items() if n.startswith("hist_")]
+    if history and (differ := np.any([v != history[0] for v in history], axis=0)).any():
+        row, rows = plan.misaligned.get(index, (start + int(differ.argmax()) + 1, 0))
+        plan.misaligned[index] = row, rows + int(differ.sum())
+
+
+def measure(values: pl.Series, rule: Rule, start: int, ends: np.ndarray | None) -> ColumnStats:
+    """Figures of some values. start: rows of the file before. ends [N]: for a list column, where each row's values end."""
+    found = ColumnStats(values=len(values), nulls=values.null_count(), low=values.min(), high=values.max())
+    if values.dtype.is_float():
+        found.nans, found.infinite = int(values.is_nan().sum()), int(values.is_infinite().sum())
+        known = values.filter(values.is_finite())
+        found.low, found.high = known.min(), known.max()
+    if rule.default is not None:
+        found.defaults = int((values == rule.default).sum())
+    if _all_good(found, rule):
+        return found
+    bad = _bad(values, rule)
+    if bad.any():
+        found.outside = int(bad.sum()) - found.nans - found.infinite - (0 if rule.nullable else found.nulls)
+        at = int(bad.arg_true()[0])
+        found.first_bad = start + 1 + (at if ends is None else int(np.searchsorted(ends, at, side="right")))
+    return found
+
+
+def _all_good(found: ColumnStats, rule: Rule) -> bool:
+    """Whether the figures alone show that no value breaks the rule, without a look at each."""
+    if found.nans or found.infinite or (found.nulls and not rule.nullable):
+        return False
+    if found.low is None:
+        return True
+    low, high = (0, 1) if rule.binary else (rule.low, rule.high)
+    return (
+        (low is None or found.low >= low)
+        and (high is None or found.high <= high)
+        and not (rule.binary and isinstance(found.low, float))
+    )
+
+
+def _bad(values: pl.Series, rule: Rule) -> pl.Series:
+    """Which values break the rule: bool, as long as the values."""
+    bad = values.is_null() if not rule.nullable else pl.repeat(False, len(values), eager=True)
+    if values.dtype.is_float():
+        bad = bad | (~values.is_finite()).fill_null(False)
+    if rule.low is not None:
+        bad = bad | (values < rule.low).fill_null(False)
+    if rule.high is not None:
+        bad = bad | (values > rule.high).fill_null(False)
+    if rule.binary:
+        bad = bad | ((values != 0) & (values != 1)).fill_null(False)
+    return bad
+
+
+def _check_order(time: pl.Series, last: int | None, plan: Scan, index: int, start: int) -> int | None:
+    line = time if last is None else pl.concat([pl.Series("time", [last], pl.Int64), time])
+    back = (line.diff() < 0).arg_true()
+    if len(back) and index not in plan.unordered:
+        plan.unordered[index] = start + int(back[0]) + (1 if last is None else 0)
+    return int(time[-1]) if len(time) else last

@@ -1,0 +1,134 @@
+"""Raw columns -> Batch, and the prepared data folder as a run sees it."""
+
+import hashlib
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchrec import KeyedJaggedTensor
+
+from coldrank.data import parquet
+from coldrank.data.errors import UserError
+from coldrank.data.read import Column, Prefetcher, Raw, Reader
+from coldrank.data.read_manifest import read_manifest
+from coldrank.models.batch import Batch
+from coldrank.models.encode import FeatureEncoder
+from coldrank.models.features import Input
+
+# Held while a module is called here, in a background thread, and by whoever changes what such a call does.
+MODULE_CALLS = threading.Lock()
+KEYS = ("user_id", "item_id", "time", "user_views", "item_views")
+
+
+@dataclass(slots=True)
+class DataFolder:
+    """A folder written by `coldrank prepare`."""
+
+    path: Path
+    manifest: dict[str, Any]
+    _checked: set[Path] = field(default_factory=set)
+
+    @classmethod
+    def open(cls, path: Path) -> "DataFolder":
+        """Reads the manifest. Raises UserError if there is none that can be read."""
+        return cls(path, read_manifest(path))
+
+    @property
+    def digest(self) -> str:
+        """Tells this data from other data: SHA-256 of the manifest."""
+        return hashlib.sha256((self.path / "manifest.json").read_bytes()).hexdigest()
+
+    def files(self, splits: tuple[str, ...]) -> list[Path]:
+        """Parquet files of the splits, in order of time. Raises UserError for a split that the data does not have."""
+        have = {p["split"] for p in self.manifest["partitions"]}
+        for split in splits:
+            if split not in have:
+                raise UserError(f"{self.path}: no split {split!r}; it has {', '.join(sorted(have))}")
+        parts = [p for p in self.manifest["partitions"] if p["split"] in splits]
+        return self.paths(sorted(parts, key=lambda p: (p["time_min"], p["path"])))
+
+    def paths(self, partitions: Iterable[dict[str, Any]]) -> list[Path]:
+        """Parquet files of some of the manifest's partitions. Raises UserError for one that is missing, cannot be read, or has
+        other rows than the manifest says."""
+        found = []
+        for partition in partitions:
+            path = self.path / partition["path"]
+            if path not in self._checked:
+                if (rows := parquet.rows(path)) != partition["rows"]:
+                    raise UserError(f"{path}: has {rows:,} rows; manifest.json says {partition['rows']:,}")
+                self._checked.add(path)
+            found.append(path)
+        return found
+
+    def columns(self) -> set[str]:
+        """Names of the sample columns."""
+        return {c["name"] for c in self.manifest["columns"]}
+
+    def truths(self, tasks: list[str]) -> list[str]:
+        """`true_<task>` columns that the data has: simulated logs know their probabilities."""
+        return [f"true_{t}" for t in tasks if f"true_{t}" in self.columns()]
+
+
+class BatchMaker:
+    """Raw columns of B samples -> Batch, by the encoder of the model."""
+
+    def __init__(self, encoder: FeatureEncoder, tasks: list[str], truths: list[str] | None = None) -> None:
+        self.encoder = encoder
+        self.tasks = tasks
+        self.truths = truths or []
+
+    def columns(self) -> list[Input]:
+        """Every column to read: features, labels, keys and truths."""
+        specs = {c.name: c for c in self.encoder.features.inputs}
+        labels = [Input(f"label_{t}", "float") for t in self.tasks]
+        for extra in [*labels, *(Input(k, "int") for k in KEYS), *(Input(t, "float") for t in self.truths)]:
+            # A key may be a feature as well, as a number or as a checked id: read it as the feature wants it.
+            specs.setdefault(extra.name, extra)
+        return list(specs.values())
+
+    @torch.no_grad()
+    def __call__(self, raw: Raw) -> Batch:
+        tensors = as_tensors(raw)
+        with MODULE_CALLS:
+            values, lengths, dense, sequence_lengths = self.encoder(tensors)
+            unknown = self.encoder.unknown(tensors, values)
+        labels = torch.stack([tensors[f"label_{t}"] for t in self.tasks], 1)
+        keys = {k: tensors[k].to(torch.int64) for k in KEYS} | {t: tensors[t] for t in self.truths}
+        sparse = KeyedJaggedTensor(keys=self.encoder.keys, values=values, lengths=lengths)
+        return Batch(sparse, dense, sequence_lengths, labels, keys, unknown)
+
+
+def as_tensors(raw: Raw) -> dict[str, Tensor]:
+    """NumPy columns as tensors without a copy; a list column gives `c` and `c.lengths`."""
+    tensors = {}
+    for name, column in raw.items():
+        if isinstance(column, tuple):
+            tensors[name] = torch.from_numpy(column[0])
+            tensors[f"{name}.lengths"] = torch.from_numpy(np.diff(column[1]))
+        else:
+            tensors[name] = torch.from_numpy(_writable(column))
+    return tensors
+
+
+def _writable(column: Column) -> np.ndarray:
+    assert isinstance(column, np.ndarray)
+    return column if column.flags.writeable else column.copy()
+
+
+def batches(
+    reader: Reader, make: BatchMaker, depth: int, epoch: int = 0, start: int = 0, *, pin: bool = False
+) -> Prefetcher:
+    """Batches of an epoch from batch `start` on, read, checked and encoded `depth` ahead in a thread.
+
+    pin: into page-locked memory, for a GPU to copy from while it computes."""
+
+    def produce() -> Iterator[Batch]:
+        made = (replace(make(raw), sizes=reader.sizes(n)) for n, raw in enumerate(reader.epoch(epoch, start), start))
+        return (batch.pin_memory() for batch in made) if pin else made
+
+    return Prefetcher(produce, depth)

@@ -1,0 +1,139 @@
+"""The columns that are computed from the rows of a log, and the checks of their values."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+
+from coldrank.data.errors import UserError
+from coldrank.data.ids import EXACT, as_column, whole_ids
+from coldrank.data.log import Column, expression
+from coldrank.data.times import Unit, wanted_unit
+
+Kind = Literal["id", "time", "flag", "feature", "probability", "code", "birth", "day"]
+_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+_YEAR_2100_MS = 4_102_444_800_000
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnPlan:
+    """name: column of the samples (with a colon: for the computation only). source: column or expression of the log."""
+
+    name: str
+    kind: Kind
+    source: Column
+    unit: Unit = "ms"
+
+    def inputs(self) -> list[str]:
+        """The columns that the source reads."""
+        return [self.source] if isinstance(self.source, str) else list(dict.fromkeys(self.source.meta.root_names()))
+
+    def where(self, path: Path) -> str:
+        """File and column, as errors name them."""
+        return f"{path}: {self.role()}"
+
+    def role(self) -> str:
+        """The column, as errors name it."""
+        role = self.name.replace(":", " ").strip()
+        return f"column {' and '.join(self.inputs()) or role} ({role})"
+
+
+def check_rows_alone(rows: pl.DataFrame, plan: list[ColumnPlan], path: Path) -> None:
+    """Raises UserError for an expression whose value in a row depends on other rows: a mean over the file knows the future, and
+    changes with the files that a log is cut into. rows: some of a log's, each of which has the same values in any company.
+    """
+    alone = [c for c in plan if not isinstance(c.source, str)]
+    names = [c.name for c in alone]
+
+    def values(some: pl.DataFrame) -> pl.DataFrame:
+        return some.with_columns(expression(c.source).alias(c.name) for c in alone).select(names)
+
+    whole = values(rows)
+    pairs = [(values(rows.reverse()), whole.reverse())]
+    pairs += [(values(rows.gather_every(2, first)), whole.gather_every(2, first)) for first in (0, 1)]
+    for column in alone:
+        if not all(other[column.name].equals(same[column.name], null_equal=True) for other, same in pairs):
+            raise UserError(
+                f"{column.where(path)}: its value in a row depends on other rows; should read its own alone"
+            )
+
+
+def convert(plan: ColumnPlan, values: pl.Series, path: Path) -> pl.Series:
+    """The column in its final type. Raises UserError with file, column, row (the first is 1) and value.
+
+    id and code: int64 (strings by `ids.string_id`, whole numbers by `ids.whole_ids`); ids are never empty. time and birth: int64 ms since the epoch
+    (fractions are rounded to the nearest ms; a birth of NaN is null; of a float of 32 bits only what it holds exactly).
+    flag: int8, 0, 1 or null (NaN too). probability: float32 in 0..1. day: int32 days since the epoch. feature: `ids.as_column`.
+    """
+    where = plan.where(path)
+    if plan.kind == "flag":
+        return _flag(values, where)
+    if plan.kind in ("time", "birth"):
+        if plan.kind == "birth" and values.dtype.is_float():
+            values = values.fill_nan(None)
+        result = _milliseconds(values, plan.unit, where)
+        if plan.kind == "time":
+            _refuse(values, result.is_null(), where, "should not be empty")
+            outside = (result < 0) | (result > _YEAR_2100_MS)
+            if outside.any():
+                first = values.filter(outside)[0]
+                hint = wanted_unit(float(first), plan.unit) if values.dtype.is_numeric() else ""
+                _refuse(values, outside, where, f"is outside 1970..2100; is the time unit really {plan.unit}?{hint}")
+        return result
+    if plan.kind == "day":
+        if values.dtype not in (pl.Date, pl.Null):
+            raise UserError(f"{where}: type {values.dtype}; should be a date")
+        return values.cast(pl.Date).to_physical()
+    result = as_column(whole_ids(values, where) if plan.kind in ("id", "code") else values, where)
+    if plan.kind in ("id", "code") and result.dtype != pl.Int64:
+        raise UserError(f"{where}: type {values.dtype}; should be an integer or a string")
+    if plan.kind == "id":
+        _refuse(values, result.is_null(), where, "should not be empty")
+    if plan.kind == "probability":
+        result = result.cast(pl.Float32)
+        _refuse(values, ~result.is_between(0, 1), where, "should be a probability, 0 to 1")
+    return result
+
+
+def _flag(values: pl.Series, where: str) -> pl.Series:
+    """NaN is what pandas writes for empty."""
+    if values.dtype == pl.Boolean or values.dtype == pl.Null:
+        return values.cast(pl.Int8)
+    if not values.dtype.is_numeric():
+        raise UserError(f"{where}: type {values.dtype}; should be 0, 1 or empty (unknown)")
+    if values.dtype.is_float():
+        values = values.fill_nan(None)
+    _refuse(values, ~((values == 0) | (values == 1)), where, "is neither 0, 1 nor empty (unknown)")
+    return values.cast(pl.Int8)
+
+
+def _milliseconds(values: pl.Series, unit: str, where: str) -> pl.Series:
+    if values.dtype == pl.Date:
+        values = values.cast(pl.Datetime("ms"))
+    if isinstance(values.dtype, pl.Datetime):
+        return values.dt.epoch("ms")
+    if not (values.dtype.is_numeric() or values.dtype == pl.Null):
+        raise UserError(f"{where}: type {values.dtype}; should be a datetime or a number of {unit}")
+    if values.dtype.is_float() or values.dtype.is_decimal():
+        # A float of 32 bits tells today's seconds apart to two minutes.
+        if values.dtype in (pl.Float16, pl.Float32):
+            coarse = values.is_finite() & (values.abs() > EXACT[values.dtype.base_type()])
+            _refuse(
+                values, coarse, where, f"may be rounded, as {values.dtype} is coarse there; write integers or Float64"
+            )
+        # Scaled before the cast, which drops the fraction.
+        result = (values.cast(pl.Float64) * 1000 / _PER_SECOND[unit]).round().cast(pl.Int64, strict=False)
+    else:
+        per_ms = _PER_SECOND[unit] // 1000
+        whole = values.cast(pl.Int64, strict=False)
+        result = whole // per_ms if per_ms else whole * 1000
+    _refuse(values, result.is_null() & values.is_not_null(), where, f"should be a number of {unit} since 1970")
+    return result
+
+
+def _refuse(values: pl.Series, bad: pl.Series, where: str, what: str) -> None:
+    bad = bad.fill_null(False)
+    if bad.any():
+        row = int(bad.arg_true()[0])
+        raise UserError(f"{where}, row {row + 1}: {values[row]!r} {what}")

@@ -1,0 +1,195 @@
+"""The events of a log in one canonical form: checked, without exact duplicates, sorted by (time, user_id, item_id)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from coldrank.data.agree import Part, check_natures, concat, fill_types, nature
+from coldrank.data.columns import ColumnPlan, check_rows_alone, convert
+from coldrank.data.errors import UserError
+from coldrank.data.files import check_columns
+from coldrank.data.identity import row_identity
+from coldrank.data.ids import as_column, check_finite, is_text, narrow, whole_ids
+from coldrank.data.log import EventLog, LogFile, expression
+
+_DAY_MS = 86_400_000
+# So many rows of so many files show whether an expression reads its own row alone.
+_ROWS_ALONE, _ROWS_ALONE_FILES = 256, 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Events:
+    """N events in order.
+
+    frame: user_id, item_id, time, label_<task>, context columns and true_<task>, as they are written.
+    day: int32, days since the epoch in the log's own calendar. birth: int64 ms; null where unknown.
+    codes: key -> int32, -1 unknown. signals: name -> int8, -1 unknown. attributes: name -> int64, -1 unknown.
+    events_read: rows of the log. duplicates: of these, the rows that equal an earlier one, dropped or not.
+    """
+
+    frame: pl.DataFrame
+    time: NDArray[np.int64]
+    day: NDArray[np.int32]
+    birth: pl.Series
+    codes: dict[str, NDArray[np.int32]]
+    signals: dict[str, NDArray[np.int8]]
+    attributes: dict[str, NDArray[np.int64]]
+    events_read: int
+    duplicates: int
+
+
+def load_events(log: EventLog, keep_duplicates: bool = False) -> Events:
+    """Reads, checks, sorts and deduplicates all files of a log. Raises UserError with file, column and row.
+
+    Rows that hold the same values in all columns of the log (`row_identity`) are one event, written more than once, unless
+    `keep_duplicates`. Events of the same time, user and item that differ elsewhere all stay, in the order of the files and
+    their rows.
+    """
+    spec, plan = log.spec, plan_columns(log)
+    files = tqdm(fill_types(log.files), desc="reading", unit="file", disable=None)
+    parts = [_load_file(file, log, plan) for file in files]
+    for column in (c for c in plan if c.kind in ("id", "code", "feature")):
+        table = {"user_id": log.users, "item_id": log.items}.get(column.name)
+        known = [] if table is None else [(f"the table of {column.name}", nature(table[column.name]))]
+        check_natures(column, [*known, *((str(p.path), p.natures[column.name]) for p in parts)])
+    frame = concat(parts, plan)
+    read = len(frame)
+    if not read:
+        raise UserError(f"{log.files[0].path}: no events")
+    frame = frame.sort("time", "user_id", "item_id", maintain_order=True)
+    first = _first_of_equals(frame)
+    if not (keep_duplicates or first.all()):
+        frame = frame.filter(pl.Series(first))
+    keys = {"user": "user_id", "item": "item_id"} | {name: f"key:{name}" for name in spec.keys}
+    local = ((frame["time"] + round(spec.utc_offset_h * 3_600_000)) // _DAY_MS).cast(pl.Int32)
+    return Events(
+        frame=frame.select(c.name for c in plan if ":" not in c.name),
+        time=frame["time"].to_numpy(),
+        day=frame.select(pl.col("day:").fill_null(local)).to_series().to_numpy(),
+        birth=frame["birth:"],
+        codes={key: _dense(frame[column]) for key, column in keys.items()},
+        signals={s: frame[f"signal:{s}"].fill_null(-1).to_numpy() for s in spec.all_signals()},
+        attributes={a: frame[f"history:{a}"].fill_null(-1).to_numpy() for a in spec.history},
+        events_read=read,
+        duplicates=read - int(first.sum()),
+    )
+
+
+def plan_columns(log: EventLog) -> list[ColumnPlan]:
+    """What is computed from the rows of the log. Names with a colon are not written to the samples.
+
+    Raises UserError if two have the same name."""
+    spec = log.spec
+    plan = [ColumnPlan("user_id", "id", spec.user), ColumnPlan("item_id", "id", spec.item)]
+    plan += [ColumnPlan("time", "time", spec.time, spec.time_unit)]
+    plan += [ColumnPlan(f"label_{n}", "flag", c) for n, c in spec.tasks.items()]
+    if log.users is None:
+        plan += [ColumnPlan(f"user_{n}", "feature", c) for n, c in spec.user_features.items()]
+    if log.items is None:
+        plan += [ColumnPlan(f"item_{n}", "feature", c) for n, c in spec.item_features.items()]
+    plan += [ColumnPlan(n, "feature", c) for n, c in spec.context.items()]
+    plan += [ColumnPlan(f"true_{n}", "probability", c) for n, c in spec.truth.items()]
+    plan += [ColumnPlan(f"signal:{n}", "flag", c) for n, c in spec.all_signals().items()]
+    plan += [ColumnPlan(f"key:{n}", "code", c) for n, c in spec.keys.items()]
+    plan += [ColumnPlan(f"history:{n}", "code", c) for n, c in spec.history.items()]
+    missing = pl.lit(None, pl.Int64)
+    plan += [ColumnPlan("birth:", "birth", missing if spec.item_birth is None else spec.item_birth)]
+    plan += [ColumnPlan("day:", "day", pl.lit(None, pl.Date) if spec.day is None else spec.day)]
+    names = [c.name for c in plan]
+    if repeated := [n for n in names if names.count(n) > 1]:
+        raise UserError(f"spec: two columns are named {repeated[0]!r}; rename the feature or context")
+    return plan
+
+
+def _load_file(file: LogFile, log: EventLog, plan: list[ColumnPlan]) -> Part:
+    """The planned columns of a file, one row per row of the file, with a hash of the whole row (`row:`)."""
+    schema = file.frame.collect_schema()
+    times = {log.spec.time: log.spec.time_unit} if isinstance(log.spec.time, str) else {}
+    frame = file.frame.with_columns(row_identity(schema, times).alias("row:"))
+    tables = {n for t in (log.users, log.items) if t is not None for n in t.columns}
+    for column in plan:
+        check_columns(file.path, schema.names(), [n for n in column.inputs() if n not in tables])
+    try:
+        frame = _join(file, frame, log.users, plan[0])
+        frame = _join(file, frame, log.items, plan[1])
+        if file.path in [first.path for first in log.files[:_ROWS_ALONE_FILES]]:
+            check_rows_alone(frame.head(_ROWS_ALONE).collect(), plan, file.path)
+        values = frame.select("row:", *(expression(c.source).alias(c.name) for c in plan)).collect()
+    except pl.exceptions.PolarsError as error:
+        raise file.explain(error) from None
+    converted = values.with_columns(convert(c, values[c.name], file.path) for c in plan)
+    return Part(file.path, converted, {c.name: nature(values[c.name]) for c in plan})
+
+
+def _join(file: LogFile, frame: pl.LazyFrame, table: pl.DataFrame | None, plan: ColumnPlan) -> pl.LazyFrame:
+    """The frame with the columns of the table of its users (items). plan: of their id."""
+    if table is None:
+        return frame
+    if clash := set(frame.collect_schema().names()) & (set(table.columns) - {plan.name}):
+        raise UserError(f"{file.path}: column {min(clash)} is also a column of the features by {plan.name}; rename one")
+    source, key = expression(plan.source), f"{plan.name}:"
+    kind, own = frame.select(source).collect_schema().dtypes()[0], table[plan.name].dtype
+    if is_text(kind) != is_text(own) and kind != pl.Null:
+        raise UserError(f"{plan.where(file.path)}: {kind}, but {own} in its table; should be the same")
+    right = table.lazy().rename({plan.name: key}).with_columns(_key(pl.col(key), own))
+    left_on = pl.lit(None, pl.String if is_text(own) else pl.Int64) if kind == pl.Null else _key(source, kind)
+    return frame.join(right, left_on=left_on, right_on=key, how="left", maintain_order="left")
+
+
+def _key(ids: pl.Expr, kind: pl.DataType) -> pl.Expr:
+    """As `as_column` makes ids of integers; text as it is. What is neither is refused later, by `convert`."""
+    if is_text(kind):
+        return ids.cast(pl.String)
+    return ids.reinterpret(signed=True) if kind == pl.UInt64 else ids.cast(pl.Int64, strict=False)
+
+
+def _first_of_equals(frame: pl.DataFrame) -> NDArray[np.bool_]:
+    """All but the later ones of exactly equal rows: bool [N] (in a frame sorted by time, user_id, item_id they lie in one run)."""
+    same = pl.all_horizontal(pl.col(n) == pl.col(n).shift(1) for n in ("time", "user_id", "item_id")).fill_null(False)
+    in_run = frame.select(same | same.shift(-1, fill_value=False)).to_series()
+    rows = in_run.arg_true()
+    repeated = (
+        frame.select(pl.struct("time", "user_id", "item_id", "row:").gather(rows))
+        .to_series()
+        .is_first_distinct()
+        .not_()
+    )
+    keep = np.ones(len(frame), bool)
+    keep[rows.filter(repeated).to_numpy()] = False
+    return keep
+
+
+def _dense(values: pl.Series) -> NDArray[np.int32]:
+    """Codes 0, 1, ... by value; -1 where null."""
+    return (values.rank("dense").cast(pl.Int32) - 1).fill_null(-1).to_numpy()
+
+
+def static_table(table: pl.DataFrame, key: str, where: str) -> pl.DataFrame:
+    """A user or item table as it is written: int64 ids in ascending order, and the columns `user_<x>` (`item_<x>`)."""
+    prefix = key.removesuffix("id")
+    columns = [as_column(table[n], f"{where}: column {n}") for n in table.columns if n.startswith(prefix)]
+    return pl.DataFrame(columns).sort(key)
+
+
+def check_table(table: pl.DataFrame, key: str, where: str, names: Mapping[str, str] | None = None) -> pl.DataFrame:
+    """The table, its ids as text or integers of 64 bits. names: column -> what errors call it.
+
+    Raises UserError for an id that is empty, stands twice, or is neither integer nor text, and for features that samples cannot
+    hold.
+    """
+    table = table.with_columns(whole_ids(table[key], f"{where}: {key}"))
+    if not (is_text(table[key].dtype) or table[key].dtype.is_integer()):
+        raise UserError(f"{where}: {key}: type {table[key].dtype}; should be an integer or a string")
+    for what, bad in (("is empty", table[key].is_null()), ("stands twice", table[key].is_duplicated())):
+        if bad.any():
+            row = int(bad.arg_true()[0])
+            raise UserError(f"{where}: {key}, row {row + 1}: {table[key][row]} {what}; should be one row per id")
+    for values in (table[n] for n in table.columns if n.startswith(key.removesuffix("id")) and n != key):
+        name = (names or {}).get(values.name, f"column {values.name}")
+        as_column(values.head(0), f"{where}: {name}")
+        check_finite(values, f"{where}: {name}")
+    return table.with_columns(narrow(table[key], f"{where}: {key}"))

@@ -1,0 +1,91 @@
+"""What the encoder learns from the training data before the first step: vocabularies, bucket edges, means and deviations.
+
+Only the splits that the run trains on are read. Growing tables begin empty.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from coldrank.data import parquet
+from coldrank.data.errors import UserError
+from coldrank.models.encode import Bucketize, FeatureEncoder, Standardize
+from coldrank.models.features import Feature, FeatureSet, Table
+from coldrank.models.maps import VocabularyMap
+
+# Quantiles and moments are taken over about this many rows, evenly spaced: their error is far below a bucket's width.
+SAMPLE_ROWS = 2_000_000
+
+
+def fit_encoder(encoder: FeatureEncoder, paths: list[Path]) -> None:
+    """Sets the encoder's buffers from the Parquet files."""
+    with parquet.scanned(paths) as frame:
+        _fit(encoder, frame, paths)
+
+
+def _fit(encoder: FeatureEncoder, frame: pl.LazyFrame, paths: list[Path]) -> None:
+    rows = frame.select(pl.len()).collect().item()
+    if rows == 0:
+        raise UserError(f"{paths[0].parent}: no rows to train on")
+    for table in encoder.features.tables:
+        if table.mapping == "vocabulary":
+            module = encoder.maps[table.name]
+            assert isinstance(module, VocabularyMap)
+            module.set(torch.from_numpy(_vocabulary(frame, encoder.features, table)))
+    sample = Sample(frame, max(1, rows // SAMPLE_ROWS))
+    for f in encoder.features.sparse:
+        if f.kind == "bucket" and not f.edges:
+            _fit_edges(encoder.buckets[f.name], sample.of(f).drop_nulls().to_numpy(), f.buckets)
+    for i, f in enumerate(encoder.features.numbers):
+        _fit_moments(encoder.numbers.moments[i], f, sample.of(f))
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Every so manyth row. A column is read when it is asked for: all of them at once would be gigabytes."""
+
+    frame: pl.LazyFrame
+    every: int
+
+    def of(self, f: Feature) -> pl.Series:
+        """The column of a feature as Float64, nulls where it is missing."""
+        column = pl.col(f.raw_columns[0]).cast(pl.Float64)
+        return self.frame.select(column).gather_every(self.every).collect().to_series()
+
+
+def _vocabulary(frame: pl.LazyFrame, features: FeatureSet, table: Table) -> np.ndarray:
+    """Ids of the table's features outside sequences (a past item was a candidate once), most frequent first."""
+    # A column that two features read (an input that is the personalization code as well) counts once.
+    used = {f.raw_columns[0]: f for f in features.by_table[table.name] if f.role != "sequence"}
+    parts = []
+    for f in used.values():
+        column = pl.col(f.raw_columns[0])
+        parts.append(
+            frame.select((column.explode() if f.many else column.fill_null(f.default)).cast(pl.Int64).alias("id"))
+        )
+    counts = pl.concat(parts).drop_nulls().group_by("id").len().filter(pl.col("len") >= table.min_count)
+    kept = counts.sort(["len", "id"], descending=[True, False]).head(table.rows - 1).collect()
+    return kept["id"].to_numpy().copy()
+
+
+def _fit_moments(moments: Tensor, f: Feature, column: pl.Series) -> None:
+    """Mean and deviation of a transformed number over the rows that have it."""
+    values = torch.from_numpy(column.fill_null(float("nan")).to_numpy(writable=True))
+    t = Standardize([f.transform]).transform(values.unsqueeze(1)).squeeze(1)
+    mean = torch.nanmean(t)
+    deviation = torch.nanmean((t - mean) ** 2).sqrt().clamp(min=1e-6)
+    # A column without a single value is 0 wherever it stands.
+    moments.copy_(torch.nan_to_num(torch.stack([mean, deviation]), nan=1.0))
+
+
+def _fit_edges(module: torch.nn.Module, values: np.ndarray, buckets: int) -> None:
+    """Quantiles as edges; equal ones are kept once, and the freed buckets stay empty."""
+    assert isinstance(module, Bucketize)
+    module.edges.fill_(float("inf"))
+    if len(values):
+        edges = np.unique(np.quantile(values, np.arange(1, buckets) / buckets))
+        module.edges[: len(edges)] = torch.from_numpy(edges)

@@ -1,0 +1,121 @@
+"""Strings and other column types as the three types that samples hold: int64, float32, list<int64>."""
+
+import hashlib
+
+import numpy as np
+import polars as pl
+
+from coldrank.data.errors import UserError
+
+_STRINGS = (pl.String, pl.Categorical, pl.Enum)
+
+
+def is_text(kind: pl.DataType) -> bool:
+    """Whether values of the type are strings: String, Categorical or Enum."""
+    return kind in _STRINGS
+
+
+def string_id(text: str) -> int:
+    """The 64-bit id of a string: first 8 of the 64 bytes of BLAKE2b of its UTF-8 text, as little-endian signed int64.
+
+    A caller in serving does the same, without a table.
+    """
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=64).digest()[:8], "little", signed=True)
+
+
+def hash_strings(strings: pl.Series) -> pl.Series:
+    """`string_id` of every value; null stays null. Only distinct values are hashed."""
+    strings = strings.cast(pl.String)
+    distinct = strings.unique().drop_nulls()
+    ids = pl.Series(np.fromiter((string_id(s) for s in distinct), np.int64, len(distinct)))
+    return strings.replace_strict(distinct, ids, default=None, return_dtype=pl.Int64)
+
+
+def as_column(values: pl.Series, where: str) -> pl.Series:
+    """A column as samples hold it. Integers, booleans and strings become int64 (unsigned ones of 64 bits by their bits), other
+    numbers float32 (NaN: null), lists of integers or strings list<int64> (null becomes the empty list, null elements are
+    dropped).
+
+    Raises UserError, which begins with `where`, for any other type, and with the row for a number that is not finite.
+    """
+    kind = values.dtype
+    if isinstance(kind, pl.List):
+        return _list_column(values, where)
+    if is_text(kind):
+        return hash_strings(values)
+    if kind.is_integer() or kind in (pl.Boolean, pl.Null):
+        whole = narrow(values, where)
+        return whole.reinterpret(signed=True) if whole.dtype == pl.UInt64 else whole.cast(pl.Int64)
+    if kind.is_float() or kind.is_decimal():
+        check_finite(values, where)
+        return values.cast(pl.Float32).fill_nan(None)
+    raise UserError(f"{where}: type {kind}; should be an integer, a number, a string or a list of integers or strings")
+
+
+def check_finite(values: pl.Series, where: str) -> None:
+    """Raises UserError, with the row, for a number that a float32 cannot hold. NaN is fine: it is null."""
+    if values.dtype.is_float():
+        beyond = values.cast(pl.Float32).is_infinite().fill_null(False)
+        if beyond.any():
+            row = int(beyond.arg_true()[0])
+            raise UserError(
+                f"{where}, row {row + 1}: {values[row]} is no finite number of 32 bits; write null where it is unknown"
+            )
+
+
+# Up to here a float of so many bits is the integer that was written.
+EXACT: dict[type[pl.DataType], int] = {pl.Float16: 2**11, pl.Float32: 2**24, pl.Float64: 2**53}
+
+
+def whole_ids(values: pl.Series, where: str) -> pl.Series:
+    """Ids that are stored as floats (pandas writes integers beside empty cells so) or decimals as int64, NaN as null; others as
+    they are.
+
+    Raises UserError, with the row, for a number that is not whole, or too large for its type to tell from the next.
+    """
+    kind = values.dtype
+    if not (kind.is_float() or kind.is_decimal()):
+        return values
+    known = values.fill_nan(None) if kind.is_float() else values
+    whole = known.cast(pl.Int64, strict=False)
+    # Compared as text: a decimal of other digits is another number.
+    same = (
+        (whole == known)
+        if kind.is_float()
+        else (whole.cast(pl.String) == known.cast(pl.String).str.replace(r"\.0*$", ""))
+    )
+    if kind.is_float():
+        same &= known.abs() <= EXACT[kind.base_type()]
+    bad = known.is_not_null() & ~same.fill_null(False)
+    if bad.any():
+        row = int(bad.arg_true()[0])
+        exact = f", and in {kind} at most 2^{EXACT[kind.base_type()].bit_length() - 1}" if kind.is_float() else ""
+        raise UserError(
+            f"{where}, row {row + 1}: {values[row]}; should be an integer or a string: a whole number{exact}"
+        )
+    return whole
+
+
+def narrow(values: pl.Series, where: str) -> pl.Series:
+    """Integers of 128 bits (a CSV reader makes them of large ones) in 64, others as they are. Raises UserError with the row."""
+    if values.dtype not in (pl.Int128, pl.UInt128):
+        return values
+    wide = values.max()
+    whole = values.cast(pl.UInt64 if isinstance(wide, int) and wide >= 2**63 else pl.Int64, strict=False)
+    beyond = whole.is_null() & values.is_not_null()
+    if beyond.any():
+        row = int(beyond.arg_true()[0])
+        raise UserError(f"{where}, row {row + 1}: {values[row]} does not fit 64 bits")
+    return whole
+
+
+def _list_column(values: pl.Series, where: str) -> pl.Series:
+    lengths = values.list.len().fill_null(0)
+    flat = as_column(values.filter(lengths > 0).explode(), where)
+    if flat.dtype != pl.Int64:
+        raise UserError(f"{where}: type {values.dtype}; should be a list of integers or strings")
+    rows = np.repeat(np.arange(len(values)), lengths.to_numpy())
+    kept = flat.is_not_null()
+    filled = pl.DataFrame({"row": rows, "value": flat}).filter(kept).group_by("row").agg("value")
+    every = pl.DataFrame({"row": np.arange(len(values))}).join(filled, on="row", how="left", maintain_order="left")
+    return every["value"].fill_null(pl.lit([], dtype=pl.List(pl.Int64))).alias(values.name)

@@ -1,0 +1,110 @@
+"""Parquet files: a path is one file, whatever characters it holds, and names of folders give no columns.
+
+A file may be cut off, overwritten or missing: whoever reads one through `opened` and what rests on it, or within `scanned`, gets
+a UserError that names it.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from coldrank.data.errors import UserError
+
+_MAGIC = b"PAR1"
+
+
+def scan_parquet(paths: Path | Sequence[Path]) -> pl.LazyFrame:
+    """The rows of some files, lazily. Raises polars' errors."""
+    return pl.scan_parquet(_absolute(paths), glob=False, hive_partitioning=False)
+
+
+def read_parquet(paths: Path | Sequence[Path], columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """The rows of some files. columns: None for all. Raises polars' errors."""
+    wanted = None if columns is None else list(columns)
+    return pl.read_parquet(_absolute(paths), columns=wanted, glob=False, hive_partitioning=False)
+
+
+def _absolute(paths: Path | Sequence[Path]) -> Path | list[Path]:
+    """polars takes a relative path that begins with ~ for a home."""
+    return paths.absolute() if isinstance(paths, Path) else [p.absolute() for p in paths]
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """A file, for reading; the sums of its pages are checked, where it has any (what `coldrank prepare` writes has).
+
+    Raises UserError, also for what goes wrong within `with`, that names the file.
+    """
+    with _named(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        yield file
+
+
+def schema(path: Path) -> pa.Schema:
+    """Its columns and their types."""
+    with opened(path) as file:
+        return file.schema_arrow
+
+
+def rows(path: Path) -> int:
+    """How many rows its footer says that it has."""
+    with opened(path) as file:
+        return int(file.metadata.num_rows)
+
+
+def read(path: Path, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """Some columns of a file (None: all)."""
+    with opened(path) as file:
+        for name in columns or ():
+            if name not in file.schema_arrow.names:
+                raise UserError(f"{path}: no column {name!r}; it has {', '.join(file.schema_arrow.names)}")
+        return pl.DataFrame(pl.from_arrow(file.read(columns=None if columns is None else list(columns))))
+
+
+@contextmanager
+def scanned(paths: Sequence[Path]) -> Iterator[pl.LazyFrame]:
+    """Files end to end, for polars, which does not say in which of them something is amiss. Raises UserError that names it."""
+    for path in paths:
+        schema(path)
+    try:
+        yield scan_parquet(paths)
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        for path in paths:
+            with opened(path) as file:
+                for index in range(file.num_row_groups):
+                    file.read_row_group(index)
+        raise UserError(f"{paths[0]}, or one of {len(paths) - 1} files read with it: {_first_line(error)}") from None
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path}: {_fault(path, error)}") from None
+
+
+def _fault(path: Path, error: Exception) -> str:
+    """What is wrong with a file that could not be read."""
+    if not path.is_file():
+        return "is no file"
+    with path.open("rb") as file:
+        head = file.read(4)
+        file.seek(max(0, path.stat().st_size - 4))
+        tail = file.read()
+    if not head:
+        return "is empty: 0 bytes"
+    if head != _MAGIC:
+        return f"is not Parquet: it begins with {head!r}"
+    if tail != _MAGIC:
+        return f"is cut off: {path.stat().st_size:,} bytes, and no footer at their end"
+    return f"is damaged: {_first_line(error)}"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,101 @@
+"""Puts prepared data into its folder, new or not, so that whoever reads it has the old data or the new, whenever it is cut off.
+
+Only the files that manifest.json names count. New ones get names that the old manifest does not have, then the manifest is
+replaced in one stroke, then the old ones go. A file that is equal to an old one keeps its name: a training that follows the
+folder reads on. All of it happens inside the folder, which may be a link or the root of a disk.
+"""
+
+import errno
+import filecmp
+import itertools
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from coldrank.data.errors import UserError
+from coldrank.data.output import check_folder, is_kept, real_path, write_atomic
+
+_STAGED = ".prepare-"
+
+
+def check_out(out: Path) -> None:
+    """Raises UserError unless `out` can be written and is absent, an empty folder, or an older prepared data folder, which is
+    replaced."""
+    check_folder("--out", out)
+    held = [p for p in out.iterdir() if not is_kept(p)] if out.is_dir() else []
+    # What was cut off before its first manifest may have left samples beside what it had staged.
+    ours = {"samples", *(p.name for p in held if _is_staged(p))} if any(map(_is_staged, held)) else set()
+    if any(p.name not in ours for p in held) and _partitions(out) is None:
+        raise UserError(f"--out {out}: holds something else than prepared data; choose a new folder")
+
+
+@contextmanager
+def staging(out: Path) -> Iterator[Path]:
+    """A folder inside `out` to write samples in before `put_in_place`; goes at the end, and `out` with it if that is new and
+    nothing was put in place."""
+    out = real_path(out)
+    new = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    for left in filter(_is_staged, list(out.iterdir())):
+        shutil.rmtree(left)
+    staged = Path(tempfile.mkdtemp(prefix=_STAGED, dir=out))
+    try:
+        yield staged
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise UserError(f"--out {out}: no space left on its disk; what it held is as it was") from None
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+        _remove_unnamed(out)
+        if new and not any(out.iterdir()):
+            out.rmdir()
+
+
+def put_in_place(staged: Path, out: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Gives the partitions of a manifest their places in `out`, and writes it with these; returns it."""
+    out = real_path(out)
+    old = [Path(p["path"]) for p in _partitions(out) or []]
+    for part in manifest["partitions"]:
+        part["path"] = str(_place(staged, out, Path(part["path"]), old))
+    write_atomic(out / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+    return manifest
+
+
+def _place(staged: Path, out: Path, path: Path, old: list[Path]) -> Path:
+    for equal in (p for p in old if p.parent == path.parent and (out / p).is_file()):
+        if filecmp.cmp(staged / path, out / equal, shallow=False):
+            return equal
+    free = next(p for n in itertools.count() if (p := path.with_name(f"part-{n}.parquet")) not in old)
+    (out / free).parent.mkdir(parents=True, exist_ok=True)
+    os.replace(staged / path, out / free)
+    return free
+
+
+def _remove_unnamed(out: Path) -> None:
+    """Removes what lies among the samples and is not in the manifest."""
+    named = {out / p["path"] for p in _partitions(out) or []}
+    for folder, _, files in os.walk(out / "samples", topdown=False):
+        for path in (Path(folder, name) for name in files):
+            if path not in named:
+                path.unlink()
+        if not any(Path(folder).iterdir()):
+            os.rmdir(folder)
+
+
+def _is_staged(path: Path) -> bool:
+    return path.name.startswith(_STAGED)
+
+
+def _partitions(out: Path) -> list[dict[str, Any]] | None:
+    """The partitions of the manifest in a folder; None if it holds no prepared data."""
+    try:
+        held = json.loads((out / "manifest.json").read_text())
+        return list(held["partitions"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None

@@ -1,0 +1,116 @@
+"""Samples as Arrow tables: the columns of a prepared data folder, built for some events at a time."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from coldrank.data.errors import UserError
+from coldrank.data.events import Events
+from coldrank.data.log import LogSpec
+from coldrank.data.statistics import Statistics
+
+# Users of the item's last events.
+ITEM_HISTORY = "item_hist_user_id"
+
+_TYPES: dict[pl.DataType | type[pl.DataType], pa.DataType] = {
+    pl.Int8: pa.int8(),
+    pl.Int64: pa.int64(),
+    pl.Float32: pa.float32(),
+    pl.List(pl.Int64): pa.list_(pa.int64()),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Builds samples. users, items: static columns by ascending id, or None. schema: what every table has."""
+
+    spec: LogSpec
+    events: Events
+    statistics: Statistics
+    users: pl.DataFrame | None
+    items: pl.DataFrame | None
+    schema: pa.Schema
+
+    @classmethod
+    def of(
+        cls,
+        spec: LogSpec,
+        events: Events,
+        statistics: Statistics,
+        users: pl.DataFrame | None,
+        items: pl.DataFrame | None,
+    ) -> "Samples":
+        """Raises UserError if two columns have the same name."""
+        draft = cls(spec, events, statistics, users, items, pa.schema([]))
+        fields = draft._fields()
+        names = [f.name for f in fields]
+        if repeated := [n for n in names if names.count(n) > 1]:
+            raise UserError(
+                f"spec: two columns are named {repeated[0]!r}; rename the feature, context or history attribute"
+            )
+        return cls(spec, events, statistics, users, items, pa.schema(fields))
+
+    def table(self, rows: NDArray[np.int64]) -> pa.Table:
+        """The samples of some events: int64 [R] -> R rows."""
+        index = pl.Series(rows)
+        frame = self.events.frame.select(pl.all().gather(index))
+        columns = _arrays(frame)
+        columns |= {n: pa.array(v[rows], from_pandas=True) for n, v in self.statistics.columns.items()}
+        columns |= self._histories(rows)
+        for table, key in ((self.users, "user_id"), (self.items, "item_id")):
+            if table is not None:
+                columns |= _arrays(_gather_static(table, key, frame[key].to_numpy()))
+        return pa.Table.from_arrays([columns[f.name].cast(f.type) for f in self.schema], schema=self.schema)
+
+    def _histories(self, rows: NDArray[np.int64]) -> dict[str, pa.Array]:
+        offsets, past = self.statistics.histories.gather(rows)
+        items = self.events.frame["item_id"].to_numpy()
+        values = {"item_id": items} | self.events.attributes | self.events.signals
+        columns = {f"hist_{n}": pa.ListArray.from_arrays(offsets, pa.array(v[past])) for n, v in values.items()}
+        if self.statistics.item_histories is not None:
+            offsets, past = self.statistics.item_histories.gather(rows)
+            users = self.events.frame["user_id"].to_numpy()
+            columns[ITEM_HISTORY] = pa.ListArray.from_arrays(offsets, pa.array(users[past]))
+        return columns
+
+    def _fields(self) -> list[pa.Field]:
+        frame, statistics = self.events.frame, self.statistics.columns
+        written = {n: _TYPES[k] for n, k in frame.schema.items()}
+        never_null = {"user_id", "item_id", "time"}
+        first = ["user_id", "item_id", "time", *(f"label_{t}" for t in self.spec.tasks)]
+        fields = [pa.field(n, written[n], n not in never_null) for n in first]
+        head = ["user_views", "item_views", "item_age_h", "user_gap_h"]
+        for name in [*head, *sorted(set(statistics) - set(head), key=list(statistics).index)]:
+            optional = name in ("item_age_h", "user_gap_h")
+            fields.append(pa.field(name, pa.from_numpy_dtype(statistics[name].dtype), optional))
+        lists = dict.fromkeys(["item_id", *self.events.attributes], pa.int64())
+        lists |= dict.fromkeys(self.events.signals, pa.int8())
+        fields += [pa.field(f"hist_{n}", pa.list_(kind), False) for n, kind in lists.items()]
+        if self.statistics.item_histories is not None:
+            fields.append(pa.field(ITEM_HISTORY, pa.list_(pa.int64()), False))
+        for table, key in ((self.users, "user_id"), (self.items, "item_id")):
+            if table is not None:
+                fields += [_static_field(n, _TYPES[k]) for n, k in table.schema.items() if n != key]
+        return fields + [_static_field(n, kind) for n, kind in written.items() if n not in first]
+
+
+def _static_field(name: str, kind: pa.DataType) -> pa.Field:
+    return pa.field(name, kind, nullable=not pa.types.is_list(kind))
+
+
+def _arrays(frame: pl.DataFrame) -> dict[str, pa.Array]:
+    return {s.name: s.to_arrow() for s in frame.iter_columns()}
+
+
+def _gather_static(table: pl.DataFrame, key: str, ids: NDArray[np.int64]) -> pl.DataFrame:
+    """Rows of a table sorted by id, without the id; nulls (empty lists) for ids that it lacks."""
+    known = table[key].to_numpy()
+    at = np.minimum(np.searchsorted(known, ids), max(len(known) - 1, 0))
+    found = known[at] == ids if len(known) else np.zeros(len(ids), bool)
+    index = pl.Series(at).set(pl.Series(~found), None)
+    result = table.drop(key).select(pl.all().gather(index))
+    lists = [n for n, kind in result.schema.items() if isinstance(kind, pl.List)]
+    return result.with_columns(pl.col(n).fill_null(pl.lit([], dtype=pl.List(pl.Int64))) for n in lists)

@@ -1,0 +1,197 @@
+"""A search over config fields with the same budget for every arm.
+
+Trial 0 of every arm is the arm as it is. The others draw their fields from the trial's number alone, so by default all arms
+are tried at the very same settings; with TPE (Bergstra et al., 2011) an arm's later trials follow its own earlier ones.
+Trials train on `train` and are judged on `valid`: the test split is not read.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any, Literal
+
+import numpy as np
+import optuna
+from optuna.samplers import RandomSampler, TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from coldrank.data.batches import DataFolder
+from coldrank.data.errors import UserError
+from coldrank.data.json_files import ROW_FIELDS, read_rows
+from coldrank.experiments.sweep import Job, require_distinct, run_all
+from coldrank.metrics.by_cohort import CohortConfig, cohort_masks
+from coldrank.train.dry_run import Checks
+from coldrank.train.lock import Lock
+
+Sampler = Literal["random", "tpe"]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A config field to vary: a range of numbers, drawn log-uniformly, or a list of choices."""
+
+    name: str
+    low: float = 0.0
+    high: float = 0.0
+    choices: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "Field":
+        """`field=low..high` or `field=a|b|c`. Raises UserError for anything else."""
+        name, equals, values = text.partition("=")
+        wrong = UserError(f"--vary {text}: write field=low..high (numbers above 0, drawn log-uniformly) or field=a|b|c")
+        if not (name and equals and values):
+            raise wrong
+        if ".." not in values:
+            return cls(name, choices=tuple(values.split("|")))
+        try:
+            low, high = map(float, values.split(".."))
+        except ValueError:
+            raise wrong from None
+        if not 0 < low < high:
+            raise wrong
+        return cls(name, low, high)
+
+    def draw(self, trial: optuna.Trial) -> None:
+        """Draws a value for a trial."""
+        if self.choices:
+            trial.suggest_categorical(self.name, self.choices)
+        else:
+            trial.suggest_float(self.name, self.low, self.high, log=True)
+
+    def override(self, value: float | str) -> str:
+        """`field=value`, numbers to three significant digits."""
+        return f"{self.name}={value}" if isinstance(value, str) else f"{self.name}={value:.3g}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Search:
+    """What is searched, and how.
+
+    module: of the arms. trials: per arm. seeds: per trial. tasks: those whose mean AUC in the cohort is a trial's value (none
+    named: all). overrides: fields set in every trial. at_once: runs side by side.
+    """
+
+    module: str
+    fields: tuple[Field, ...]
+    trials: int
+    seeds: int
+    tasks: tuple[str, ...]
+    cohort: str
+    sampler: Sampler
+    overrides: tuple[str, ...]
+    at_once: int
+
+
+def tune(search: Search, arm: str, data: DataFolder, out: Path, lock: Lock) -> dict[str, Any]:
+    """Searches one arm in `out/ARM/`; a search that was cut off goes on. lock: of `out`. Returns the best trial, and all with their values.
+
+    Raises UserError when every trial failed.
+    """
+    folder = out / arm
+    folder.mkdir(parents=True, exist_ok=True)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = JournalStorage(JournalFileBackend(str(folder / "study.journal")))
+    study = optuna.create_study(study_name=arm, storage=storage, direction="maximize", load_if_exists=True)
+    _require_same(study, search, folder)
+    # TPE learns from trials that have ended: it is asked for as many as run side by side.
+    group = search.at_once if search.sampler == "tpe" else search.trials
+    for first in range(0, search.trials, group):
+        numbers = range(first, min(first + group, search.trials))
+        jobs = {
+            n: _jobs(search, arm, _overrides(_trial(study, search, n), search), folder / f"trial-{n}") for n in numbers
+        }
+        every = [job for of_trial in jobs.values() for job in of_trial]
+        run_all(
+            every, data, lock, at_once=search.at_once, fresh=False, desc=f"{arm}: trials {numbers[0]}-{numbers[-1]}"
+        )
+        for number, of_trial in jobs.items():
+            values = [_value(job.out, search) for job in of_trial]
+            known = [v for v in values if v is not None]
+            whole = len(known) == len(values)
+            study.tell(
+                number, mean(known) if whole else None, None if whole else TrialState.FAIL, skip_if_finished=True
+            )
+    trials: list[dict[str, Any]] = [
+        {"trial": t.number, "overrides": _overrides(t, search), "value": t.value} for t in study.trials[: search.trials]
+    ]
+    done = [t for t in trials if t["value"] is not None]
+    if not done:
+        raise UserError(f"{folder}: every trial failed; the logs in it say why")
+    return max(done, key=lambda t: t["value"]) | {"trials": trials}
+
+
+def check_search(search: Search, arms: Sequence[str], data: DataFolder) -> None:
+    """Raises UserError, before any trial is run, if some arm could not begin with some setting, or has no such task or cohort.
+
+    Settings: the arm as it is, each choice and each end of a range by itself, and all that random trials draw.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    cohorts = cohort_masks(np.empty(0, np.int64), np.empty(0, np.int64), CohortConfig())
+    if search.cohort not in cohorts:
+        raise UserError(f"--cohort {search.cohort}: no such cohort; there are {', '.join(cohorts)}")
+    settings: list[list[str]] = [[]]
+    for field in search.fields:
+        settings += [[field.override(value)] for value in field.choices or (field.low, field.high)]
+    if search.sampler == "random":
+        drawn = optuna.create_study()
+        settings += [_overrides(_trial(drawn, search, n), search) for n in range(search.trials)]
+    checks = Checks(data)
+    for arm in arms:
+        for overrides in settings:
+            config = _jobs(search, arm, overrides, Path())[0].load()
+            what = " ".join([f"{search.module}:{arm}", *overrides])
+            checks.check(what, config)
+            if unknown := [task for task in search.tasks if task not in config.tasks]:
+                raise UserError(f"--tasks {unknown[0]}: {what} has no such task; it has {', '.join(config.tasks)}")
+    require_distinct(arms, [_jobs(search, arm, [], Path())[0].load() for arm in arms])
+
+
+def _require_same(study: optuna.Study, search: Search, folder: Path) -> None:
+    """A search goes on only as it began; more trials are no other search."""
+    ours = {k: str(v) for k, v in asdict(search).items() if k not in ("trials", "at_once")}
+    begun = study.user_attrs.get("search", ours)
+    changed = [k for k in ours if begun.get(k) != ours[k]]
+    if changed:
+        raise UserError(
+            f"{folder}: holds a search with other {changed[0]} ({begun.get(changed[0])}); give another --out"
+        )
+    study.set_user_attr("search", ours)
+
+
+def _trial(study: optuna.Study, search: Search, number: int) -> FrozenTrial:
+    """Trial `number` of the study, which is asked for it if it has not drawn it yet."""
+    if number == len(study.trials):
+        if number == 0:
+            study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING))
+        else:
+            study.sampler = TPESampler(seed=number) if search.sampler == "tpe" else RandomSampler(seed=number)
+            trial = study.ask()
+            for field in search.fields:
+                field.draw(trial)
+    return study.trials[number]
+
+
+def _overrides(trial: FrozenTrial, search: Search) -> list[str]:
+    return [f.override(trial.params[f.name]) for f in search.fields if f.name in trial.params]
+
+
+def _jobs(search: Search, arm: str, overrides: Sequence[str], folder: Path) -> list[Job]:
+    fixed = ("data.fit=train", "data.evaluate=valid", *search.overrides, *overrides)
+    return [
+        Job(config=f"{search.module}:{arm}", overrides=(*fixed, f"seed={seed}"), out=folder / f"seed-{seed}")
+        for seed in range(1, search.seeds + 1)
+    ]
+
+
+def _value(run: Path, search: Search) -> float | None:
+    """Mean AUC over the tasks, in percent; None where the run has failed or a task has no AUC."""
+    summary = run / "summary.json"
+    if not summary.exists():
+        return None
+    rows = [r for r in read_rows(summary, *ROW_FIELDS) if (r["metric"], r["cohort"]) == ("auc", search.cohort)]
+    values = [r["value"] for r in rows if not search.tasks or r["task"] in search.tasks]
+    return 100 * mean(values) if values and None not in values else None

@@ -1,0 +1,99 @@
+"""What a config must be for the warm-up experiments, which train and judge in their own way."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from coldrank.data.batches import DataFolder
+from coldrank.data.errors import UserError
+from coldrank.experiments.warm_up.protocol import Protocol
+from coldrank.models.features import Feature, FeatureSet
+from coldrank.train.config import OptimConfig, RunConfig, TrainConfig, from_dict, to_dict
+from coldrank.train.difference import difference
+from coldrank.train.hooks.mwuf_config import MwufConfig
+
+# Columns that tell of events: those of the new items are not to be known before their phase.
+_COUNTED = ("user_views", "item_views", "rate_", "views_", "hist_", "item_hist_", "user_hist_")
+# What the protocol does not do, by the fields that ask for it.
+_TRAIN = ("mode", "steps", "cold_passes", "accumulate", "precision", "warm_start")
+_OPTIM = ("gate_lr_scale", "warmup_steps", "decay", "table_lr_scale", "sparse_weight_decay", "clip_norm", "sparse_clip")
+
+
+class Roles(NamedTuple):
+    """The features of the item's id and of the user's, and the embedded ones of the item beside its id."""
+
+    item: Feature
+    user: Feature
+    side: list[Feature]
+
+
+def roles_of(config: RunConfig, features: FeatureSet) -> Roles:
+    """Which features are what, by the columns that they read. Raises UserError that names the field for a config that the protocol
+    cannot follow."""
+    wrong = [*_model_problems(config, features), *_setting_problems(config)]
+    if wrong:
+        raise UserError(f"{config.name}: {wrong[0]}")
+    fixed = [f for f in features.sparse if f.kind == "id" and not f.many and f.role != "pc"]
+    found = {c: [f for f in fixed if f.raw_columns == (c,)] for c in ("item_id", "user_id")}
+    for column, of in found.items():
+        if not of:
+            raise UserError(
+                f"{config.name}: features: no embedded id reads {column!r}; the warm-up experiments need one"
+            )
+    item, user = found["item_id"][0], found["user_id"][0]
+    try:
+        side = MwufConfig(item=item.name, user=(user.name,)).side(features)
+    except ValueError as error:
+        raise UserError(f"{config.name}: features: {error}") from None
+    return Roles(item, user, side)
+
+
+def _model_problems(config: RunConfig, features: FeatureSet) -> list[str]:
+    wrong = []
+    if config.two_tower is not None or config.hooks:
+        what = f"hooks={list(config.hooks)}" if config.hooks else "two_tower"
+        wrong.append(f"{what}: the warm-up experiments compare methods of their own on a ranker; leave it out")
+    if len(config.tasks) != 1:
+        wrong.append(f"tasks={list(config.tasks)}: the warm-up experiments have one; --set tasks='{{\"name\": 1}}'")
+    if config.model.personalized:
+        wrong.append("model.poso_*: the warm-up experiments have no personalization code; unset them")
+    for f in features.features:
+        counted = [c for c in f.raw_columns if c.startswith(_COUNTED)]
+        if f.role == "sequence" or counted:
+            wrong.append(
+                f"feature {f.name!r} of {', '.join(f.raw_columns)}: tells of events that a phase of the warm-up does not "
+                "know yet; leave it out"
+            )
+    for t in features.tables:
+        if t.mapping in ("growing", "managed"):
+            wrong.append(f"table {t.name!r}: mapping={t.mapping!r}: is not grown here; take vocabulary")
+    return wrong
+
+
+def _setting_problems(config: RunConfig) -> list[str]:
+    parts = [("train", config.train, TrainConfig(), _TRAIN), ("optim", config.optim, OptimConfig(), _OPTIM)]
+    changed = [
+        f"{part}.{name}={getattr(own, name)!r}"
+        for part, own, plain, names in parts
+        for name in names
+        if getattr(own, name) != getattr(plain, name)
+    ]
+    if config.cold_weight != 1:
+        changed.append(f"cold_weight={config.cold_weight}")
+    return [f"{setting}: has no effect in the warm-up experiments; leave it out" for setting in changed]
+
+
+def check_folder(out: Path, config: RunConfig, data: DataFolder, protocol: Protocol) -> None:
+    """Results that are there already are of the same config, data and protocol. Raises UserError that names what differs."""
+    path = out / "experiment.json"
+    about = {"config": to_dict(config), "data": data.digest, "protocol": str(protocol)}
+    if not path.exists():
+        path.write_text(json.dumps(about, indent=1) + "\n")
+        return
+    there = json.loads(path.read_text())
+    changed = difference(config, from_dict(there["config"], str(path))).splitlines()
+    changed += [
+        f"{name}: {there[name]} -> {about[name]}" for name in ("data", "protocol") if there[name] != about[name]
+    ]
+    if changed:
+        raise UserError(f"{out}: holds results of another experiment ({changed[0]}); take another --out")

@@ -1,0 +1,254 @@
+"""How a two-tower model is judged (PAM, section 5.1.3): an item's user among users who did not meet it.
+
+Three settings, each with the number of candidates beside its figures:
+
+    recall@k            the users of the same `batch` rows of the stream, as the paper has it: whoever met the item at any time,
+                        the same user included, is left out
+    recall@k_of_<n>     `users` distinct users, drawn at random from those of the period
+    recall@k_of_all     all distinct users of the period
+
+In the last two a user is represented by the last of its rows that is not later than the positive's, or by its first.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from torch import Tensor
+
+from coldrank.data import parquet
+from coldrank.models.features import FeatureSet
+from coldrank.models.two_tower import Vectors, features_problem
+
+if TYPE_CHECKING:  # which holds the config of this
+    from coldrank.train.config import RunConfig
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+Row = dict[str, str | float | int | None]
+# Columns of scored rows that the vectors are in.
+VECTORS = ("item_vector", "user_vectors", "route")
+
+
+def vector_columns(vectors: Vectors) -> dict[str, Tensor]:
+    """A batch's vectors as columns of its rows: [B, D], [B, N * D] and [B]."""
+    users = vectors.users.transpose(0, 1).flatten(1)
+    return dict(zip(VECTORS, (vectors.item, users, vectors.task), strict=True))
+
+
+_NAMES = ("recall@", "ndcg@", "candidates")
+# Scores held at a time.
+_CHUNK = 4_000_000
+
+
+@dataclass(kw_only=True, slots=True)
+class RetrievalConfig:
+    """ks: of Recall@K and NDCG@K. batch: rows that are each other's candidates. users: distinct users of the stricter setting.
+    cold: items with more views than the first and at most as many as the second are cold, those with more popular; the few
+    below the first are a cohort of their own. most: positives of a cohort and period in the last two settings; of more, so
+    many are drawn."""
+
+    ks: tuple[int, ...] = (5, 10, 20)
+    batch: int = 1024
+    users: int = 100
+    cold: tuple[int, int] = (5, 50)
+    most: int = 2000
+
+    def cohorts(self, item_views: Ints) -> dict[str, NDArray[np.bool_]]:
+        """Cohort -> mask of the rows."""
+        low, high = self.cold
+        return {
+            "cold_item": (item_views > low) & (item_views <= high),
+            "popular_item": item_views > high,
+            "unseen_item": item_views <= low,
+            "all": np.ones(len(item_views), np.bool_),
+        }
+
+
+def two_tower_problem(config: "RunConfig", features: FeatureSet) -> str:
+    """What leaves the retrieval model no room in a config, in words; '' if nothing does."""
+    c, t = config.two_tower, config.train
+    assert c is not None
+    wrong = [
+        (len(config.tasks) != 1, f"tasks={config.tasks}: two_tower learns one task"),
+        (not c.widths or min(c.widths) < 1, f"two_tower.widths={list(c.widths)}: give at least one width above 0"),
+        (c.temperature <= 0, f"two_tower.temperature={c.temperature}: must be above 0"),
+        (t.accumulate > 1, f"train.accumulate={t.accumulate}: two_tower compares rows; must be 1"),
+        (config.cold_weight != 1, f"cold_weight={config.cold_weight}: two_tower knows none; must be 1"),
+        (t.precision != "float32", f"train.precision={t.precision!r}: two_tower trains in float32; must be float32"),
+    ]
+    return next((message for broken, message in wrong if broken), "") or features_problem(
+        features, sequences="metacf" in config.hooks
+    )
+
+
+class Met:
+    """Which user met which item, in all events of some samples."""
+
+    def __init__(self, files: list[Path]) -> None:
+        frame = pl.concat([parquet.read(f, ["user_id", "item_id"]) for f in files])
+        self.users = frame["user_id"].unique().sort().to_numpy()
+        self.items = frame["item_id"].unique().sort().to_numpy()
+        user = np.searchsorted(self.users, frame["user_id"].to_numpy())
+        item = np.searchsorted(self.items, frame["item_id"].to_numpy())
+        self.pairs = np.unique(item * len(self.users) + user)
+
+    def table(self, items: Ints, users: Ints) -> NDArray[np.bool_]:
+        """items: ids [P], users: ids [C], all among those of the files -> bool [P, C]."""
+        item = np.searchsorted(self.items, items).astype(np.int64) * len(self.users)
+        codes = item[:, None] + np.searchsorted(self.users, users)[None, :]
+        at = np.minimum(np.searchsorted(self.pairs, codes), len(self.pairs) - 1)
+        return np.asarray(self.pairs[at] == codes)
+
+
+@lru_cache(1)
+def met_in(files: tuple[Path, ...]) -> Met:
+    """The same for every period of a folder."""
+    return Met(list(files))
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """R rows of a period in order of time. users: [N, R, D]."""
+
+    user_id: Ints
+    item_id: Ints
+    item_views: Ints
+    label: NDArray[np.int8]
+    route: Ints
+    item: Floats
+    users: Floats
+
+    @classmethod
+    def of(cls, frame: pl.DataFrame, task: str) -> "Scored":
+        """frame: rows in order of time, with `VECTORS`."""
+        item = np.asarray(frame["item_vector"].to_numpy(), np.float32)
+        users = np.asarray(frame["user_vectors"].to_numpy(), np.float32).reshape(len(frame), -1, item.shape[1])
+        user, item_id, views = (frame[n].to_numpy().astype(np.int64) for n in ("user_id", "item_id", "item_views"))
+        label = frame[f"label_{task}"].fill_null(-1).to_numpy()
+        return cls(
+            user, item_id, views, label, frame["route"].to_numpy(), item, np.ascontiguousarray(users.transpose(1, 0, 2))
+        )
+
+
+def judge(frame: pl.DataFrame, task: str, config: RetrievalConfig, met: Met, seed: int) -> list[Row]:
+    """Metrics of a scored period, as rows `{"cohort", "task", "metric", "value", "n"}`. n: positives. The metric `candidates`
+    is the mean number of users that a positive stands among. seed: of what is drawn."""
+    rows = Scored.of(frame, task)
+    positives = np.flatnonzero(rows.label == 1)
+    cohorts = config.cohorts(rows.item_views)
+    found: list[Row] = []
+    rank, candidates = _in_batches(rows, positives, config.batch, met)
+    for cohort, mask in cohorts.items():
+        use = mask[positives]
+        found += _metrics(rank[use], candidates[use], cohort, task, config.ks, "")
+    rng = np.random.default_rng(seed)
+    for cohort in ("cold_item", "popular_item"):
+        own = positives[cohorts[cohort][positives]]
+        own = np.sort(rng.choice(own, config.most, replace=False)) if len(own) > config.most else own
+        for name, draw in ((f"_of_{config.users}", config.users), ("_of_all", 0)):
+            found += _metrics(*_among_users(rows, own, met, rng, draw), cohort, task, config.ks, name)
+    return found
+
+
+def _metrics(
+    rank: NDArray[np.float64], candidates: Ints, cohort: str, task: str, ks: tuple[int, ...], name: str
+) -> list[Row]:
+    n = len(rank)
+    values: dict[str, NDArray[Any]] = {f"recall@{k}{name}": rank < k for k in ks}
+    values |= {f"ndcg@{k}{name}": np.where(rank < k, 1 / np.log2(rank + 2), 0.0) for k in ks}
+    values |= {f"candidates{name}": candidates}
+    return [
+        {"cohort": cohort, "task": task, "metric": metric, "value": float(v.mean()) if n else None, "n": n}
+        for metric, v in values.items()
+    ]
+
+
+def _rank(mine: Floats, theirs: Floats, counts: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Candidates before the positive, [P]; equal scores count half. mine: [P]. theirs: [P, C]. counts: [P, C], candidates."""
+    above = ((theirs > mine[:, None]) & counts).sum(1)
+    return np.asarray(above + 0.5 * ((theirs == mine[:, None]) & counts).sum(1))
+
+
+def _in_batches(rows: Scored, positives: Ints, batch: int, met: Met) -> tuple[NDArray[np.float64], Ints]:
+    ranks, candidates = np.zeros(len(positives)), np.zeros(len(positives), np.int64)
+    for first in range(0, len(rows.label), batch):
+        inside = slice(*np.searchsorted(positives, (first, first + batch)))
+        own = positives[inside]
+        if not len(own):
+            continue
+        users = np.arange(first, min(first + batch, len(rows.label)))
+        items, item_at = np.unique(rows.item_id[own], return_inverse=True)
+        people, user_at = np.unique(rows.user_id[users], return_inverse=True)
+        counts = ~met.table(items, people)[item_at][:, user_at]
+        scores = _scores(rows, own, np.broadcast_to(users, (len(own), len(users))))
+        ranks[inside] = _rank(scores[np.arange(len(own)), own - first], scores, counts)
+        candidates[inside] = counts.sum(1) + 1
+    return ranks, candidates
+
+
+def _scores(rows: Scored, own: Ints, users: Ints) -> Floats:
+    """own: rows [P], whose items are scored against the users of the rows `users` [P, C], by the weights of the item's task."""
+    scores = np.empty(users.shape, np.float32)
+    one_set = users.strides[0] == 0  # the same users for all: one product
+    for route in np.unique(rows.route[own]):
+        at = rows.route[own] == route
+        vectors = rows.users[min(int(route), len(rows.users) - 1)]
+        if one_set:
+            scores[at] = rows.item[own[at]] @ vectors[users[0]].T
+        else:
+            scores[at] = np.einsum("pd,pcd->pc", rows.item[own[at]], vectors[users[at]])
+    return scores
+
+
+def _among_users(
+    rows: Scored, own: Ints, met: Met, rng: np.random.Generator, draw: int
+) -> tuple[NDArray[np.float64], Ints]:
+    """Ranks and candidates of the positives `own` among `draw` distinct users who never met the item (0: among all)."""
+    people, code = np.unique(rows.user_id, return_inverse=True)
+    by_user = np.argsort(code, kind="stable")
+    places = code[by_user] * len(code) + by_user  # ascending: row after row of user after user
+    first = by_user[np.searchsorted(code[by_user], np.arange(len(people)))]
+    ranks, candidates = [np.zeros(0)], [np.zeros(0, np.int64)]
+    for part in _parts(own, len(people)):
+        last = np.searchsorted(places, np.arange(len(people)) * len(code) + part[:, None], side="right") - 1
+        at = by_user[np.maximum(last, 0)]
+        at = np.where((last >= 0) & (code[at] == np.arange(len(people))), at, first)
+        counts = ~met.table(rows.item_id[part], people)
+        if draw:
+            lots = np.where(counts, rng.random(counts.shape), -1.0)
+            nth = np.partition(lots, -min(draw, len(people)), axis=1)[:, -min(draw, len(people))]
+            counts &= lots >= nth[:, None]
+        scores = _scores(rows, part, at)
+        mine = np.einsum("pd,pd->p", rows.item[part], _own_users(rows, part))
+        ranks.append(_rank(mine, scores, counts))
+        candidates.append(counts.sum(1) + 1)
+    return np.concatenate(ranks), np.concatenate(candidates)
+
+
+def _own_users(rows: Scored, part: Ints) -> Floats:
+    return rows.users[np.minimum(rows.route[part], len(rows.users) - 1), part]
+
+
+def _parts(own: Ints, candidates: int) -> Iterator[Ints]:
+    size = max(1, _CHUNK // max(1, candidates))
+    for start in range(0, len(own), size):
+        yield own[start : start + size]
+
+
+def mean_over_periods(found: list[Row]) -> list[Row]:
+    """The plain mean of each Recall@K, NDCG@K and number of candidates over the periods; n: positives of all."""
+    kept: dict[tuple[str, str, str], list[tuple[float, int]]] = {}
+    for row in found:
+        if row["value"] is not None and str(row["metric"]).startswith(_NAMES):
+            key = (str(row["cohort"]), str(row["task"]), str(row["metric"]))
+            kept.setdefault(key, []).append((float(row["value"]), int(row["n"] or 0)))
+    return [
+        {"cohort": c, "task": t, "metric": m, "value": float(np.mean([v for v, _ in of])), "n": sum(n for _, n in of)}
+        for (c, t, m), of in kept.items()
+    ]

@@ -1,0 +1,109 @@
+"""The model as it is served: raw values of a request in, a probability per task and candidate out; needs torch alone."""
+
+import torch
+from torch import Tensor, nn
+
+from coldrank.models.encode import FeatureEncoder
+from coldrank.models.ranker import Ranker
+from coldrank.models.two_tower import TwoTower
+from coldrank.serving.backbone import ServedBackbone
+from coldrank.serving.door import Door
+from coldrank.serving.hooked import Hooked, Layout
+from coldrank.serving.inputs import Served, served_inputs
+from coldrank.serving.pack import Pack, Packed
+from coldrank.serving.ranker import ServedRanker
+from coldrank.serving.stage import Stage
+from coldrank.serving.tables import Precision
+from coldrank.serving.two_tower import ServedTwoTower
+from coldrank.serving.update import apply, check, digest
+
+
+class Core(nn.Module):
+    """Lookup, what hooks make of it, and the model: everything behind the door. Scriptable."""
+
+    def __init__(
+        self,
+        encoder: FeatureEncoder,
+        pack: Pack,
+        tables: dict[str, Tensor],
+        model: nn.Module,
+        candidate: set[str],
+        precision: Precision,
+        hooked: Hooked,
+    ) -> None:
+        super().__init__()
+        features = encoder.features
+        self.stage = Stage(encoder, pack, tables, candidate, precision, hooked.asked)
+        order = self.stage.order
+        layout = Layout(features=features, order=order, candidate=candidate, precision=precision)
+        self.hooks = nn.ModuleList(made(layout) for made in hooked.made)
+        self.retrieves = isinstance(model, TwoTower)
+        if isinstance(model, TwoTower):
+            self.model: nn.Module = ServedTwoTower(model, features, order, hooked.routed)
+        elif isinstance(model, Ranker):
+            self.model = ServedRanker(model, features, order, hooked.routed)
+        else:
+            self.model = ServedBackbone(model, features, order)
+
+    def forward(self, packed: Packed) -> Tensor:
+        """Probabilities [C, T]; of the two-tower model, inner products."""
+        looked = self.stage(packed)
+        for hook in self.hooks:
+            looked = hook(looked)
+        given: Tensor = self.model(looked)
+        return given if self.retrieves else torch.sigmoid(given)
+
+
+class Twin(nn.Module):
+    """The serving twin of a trained model. Scriptable; a call changes nothing, so any number of threads may call.
+
+    version: int64 [], digest of the state, and once it is written to a file of the code and its constants as well.
+    """
+
+    state: dict[str, Tensor]
+
+    def __init__(
+        self,
+        encoder: FeatureEncoder,
+        tables: dict[str, Tensor],
+        model: nn.Module,
+        tasks: list[str],
+        candidate: set[str],
+        precision: Precision = "float32",
+        hooked: Hooked | None = None,
+    ) -> None:
+        """tables: name -> float32 [rows, D]. candidate: raw columns that differ between the candidates of a request.
+
+        Raises ValueError for a column that a hook needs on the other side."""
+        super().__init__()
+        self.tasks = tasks
+        hooked = hooked or Hooked()
+        inputs = served_inputs(encoder.features, candidate, hooked.asked.counts)
+        self.door = Door(inputs, hooked.asked.counts)
+        self.core = Core(encoder, self.door.pack, tables, model, candidate, precision, hooked)
+        self.requires_grad_(False)
+        self.eval()
+        # The same tensors by name, for a script to find; as an attribute they stay out of the modules' own state.
+        self.state = dict(self.state_dict())
+        self.version = digest(self.state, "")
+        self._inputs = inputs
+
+    @property
+    @torch.jit.unused
+    def inputs(self) -> tuple[Served, ...]:
+        """The signature."""
+        return self._inputs
+
+    @torch.jit.export
+    def update(self, delta: dict[str, Tensor]) -> None:
+        """Goes on to a later state, in place, as `update.delta` wrote it; refuses a delta that is half written or of another
+        model and then changes nothing. No request may be under way."""
+        check(self.state, self.version, delta)
+        apply(self.state, delta)
+        self.version.copy_(delta["to"])
+
+    def forward(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
+        """raw: the inputs by name -> task: probabilities float32 [C] (of the two-tower model, inner products). Raises an error that
+        names the input at fault."""
+        given = self.core(self.door(raw))
+        return {task: column for task, column in zip(self.tasks, given.unbind(1))}  # noqa: B905

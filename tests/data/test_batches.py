@@ -1,0 +1,29 @@
+import torch
+from samples import write_samples
+from tiny import growing
+
+from coldrank.data.batches import BatchMaker, DataFolder, batches
+from coldrank.data.read import SampleReader
+from coldrank.models.encode import FeatureEncoder
+from coldrank.train.config import validate
+
+
+def test_pinned_batches_are_the_same_with_their_unknown_ids(tmp_path, monkeypatch):
+    """Page-locked memory needs a GPU: the copy stands in for it."""
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda t: pinned.append(t) or t.clone())
+    config = growing()
+    make = BatchMaker(FeatureEncoder(validate(config)), list(config.tasks))
+    reader = SampleReader(DataFolder.open(write_samples(tmp_path)).files(("train",)), make.columns(), 64)
+    with batches(reader, make, 2) as plain, batches(reader, make, 2, pin=True) as locked:
+        for one, two in zip(plain, locked, strict=True):
+            assert len(pinned) >= 5
+            assert torch.equal(one.sparse.values(), two.sparse.values()) and one.sparse.keys() == two.sparse.keys()
+            assert torch.equal(one.sparse.lengths(), two.sparse.lengths())
+            for name in ("dense", "sequence_lengths", "labels"):
+                torch.testing.assert_close(getattr(two, name), getattr(one, name), rtol=0, atol=0, equal_nan=True)
+            for table, (places, ids) in one.unknown.items():
+                assert (
+                    len(ids) and torch.equal(places, two.unknown[table][0]) and torch.equal(ids, two.unknown[table][1])
+                )
+            assert all(torch.equal(t, two.keys[k]) for k, t in one.keys.items())

@@ -1,0 +1,101 @@
+"""A label column of every type that a log may have."""
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from event_logs import DAY_MS, START
+
+from coldrank.data.errors import UserError
+from coldrank.data.log import LogSpec
+from coldrank.data.own_log import open_log
+from coldrank.data.prepare import PrepareOptions, prepare
+from coldrank.data.split import split_by_time
+from coldrank.metrics.columns import label_column
+
+SPEC = LogSpec(user="user", item="item", time="time", tasks={"click": "click"})
+NAN = float("nan")
+LABELS: dict[str, pa.Array] = {
+    "booleans": pa.array([False, True, None]),
+    "signed": pa.array([0, 1, None], pa.int8()),
+    "long": pa.array([0, 1, None], pa.int64()),
+    "unsigned": pa.array([0, 1, None], pa.uint64()),
+    "floats with null": pa.array([0.0, 1.0, None], pa.float32()),
+    "floats with NaN": pa.array([-0.0, 1.0, NAN], pa.float64()),
+    "half floats": pa.array([0.0, 1.0, NAN]).cast(pa.float16()),
+    "decimals": pa.array([Decimal("0.0"), Decimal("1.0"), None], pa.decimal128(5, 1)),
+    "dictionary": pa.array([0, 1, None]).dictionary_encode(),
+}
+
+
+def labels_of(column: pa.Array, folder: Path) -> list[Any]:
+    """The labels of a log of six events, two a day, whose label column repeats the three values."""
+    table = pa.table(
+        {
+            "user": [1, 2] * 3,
+            "item": list(range(6)),
+            "time": [START + i // 2 * DAY_MS + i for i in range(6)],
+            "click": pa.concat_arrays([column, column]),
+        }
+    )
+    (folder / "log").mkdir()
+    pq.write_table(table, folder / "log" / "a.parquet")
+    options = PrepareOptions(history=2, arguments={})
+    content = prepare(
+        open_log(folder / "log", SPEC), folder / "out", lambda e: split_by_time(e.time, e.day, None, 0), options
+    )
+    parts = [pl.read_parquet(folder / "out" / p["path"], glob=False) for p in content["partitions"]]
+    frame = pl.concat(parts).sort("time")
+    assert frame["label_click"].dtype == pl.Int8
+    return frame["label_click"].to_list()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(k, marks=pytest.mark.tried("logs", f"labels: {k}", "0, 1; NaN and null are unknown"))
+        for k in LABELS
+    ],
+)
+def test_labels_of_every_type_of_number(kind: str, tmp_path: Path) -> None:
+    assert labels_of(LABELS[kind], tmp_path) == [0, 1, None, 0, 1, None]
+
+
+@pytest.mark.tried("logs", "a label column that is empty throughout", "unknown in every row")
+def test_a_label_column_without_a_type_is_unknown(tmp_path: Path) -> None:
+    assert labels_of(pa.nulls(3), tmp_path) == [None] * 6
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (pa.array(["0", "1", None]), r"a.parquet: column click \(label_click\): type String; should be 0, 1 or empty"),
+        (pa.array([0.0, 0.5, NAN]), r"a.parquet: column click \(label_click\), row 2: 0.5 is neither 0, 1 nor empty"),
+        (pa.array([0, 1, 2], pa.uint8()), r"row 3: 2 is neither 0, 1 nor empty"),
+        (pa.array([0.0, float("inf"), 1.0]), r"row 2: inf is neither 0, 1 nor empty"),
+        (pa.array([Decimal("0.5"), None, None]), r"row 1: Decimal\('0.5'\) is neither 0, 1 nor empty"),
+    ],
+)
+@pytest.mark.tried("logs", "labels that are text, or neither 0, 1 nor empty", "refused, with file, column and row")
+def test_other_labels_are_named(column: pa.Array, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        labels_of(column, tmp_path)
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_labels_of_predictions(kind: str) -> None:
+    frame = pl.from_arrow(pa.table({"label_click": LABELS[kind]}))
+    assert isinstance(frame, pl.DataFrame)
+    assert label_column(frame, "click").tolist() == [0, 1, -1]
+
+
+@pytest.mark.parametrize(
+    ("column", "message"), [(["0", "1.0"], "label_click is String; expected 0, 1"), ([0.0, 0.5], "is 0.5 at row 1")]
+)
+def test_other_labels_of_predictions_are_named(column: list[Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        label_column(pl.DataFrame({"label_click": column}), "click")

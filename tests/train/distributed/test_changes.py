@@ -1,0 +1,78 @@
+"""A checkpoint, loaded under another plan."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import sample_base
+from torch.distributed._shard.sharded_tensor.api import ShardedTensor
+
+from coldrank.data.errors import UserError
+from coldrank.train import checkpoint
+from coldrank.train.config import RunConfig
+from coldrank.train.distributed.config import ShardingConfig
+from coldrank.train.distributed.shard import table_of
+from coldrank.train.trainer import Run, build, train
+
+COLUMNS = ShardingConfig(default="row_wise", tables={"item": "column_wise"}, column_width=4)
+
+
+def config(sharding: ShardingConfig) -> RunConfig:
+    base = sample_base()
+    return replace(base, sharding=sharding, train=replace(base.train, steps=4))
+
+
+@pytest.fixture(scope="module")
+def trained(data, ranks, tmp_path_factory) -> Path:
+    """A run with whole tables."""
+    out = tmp_path_factory.mktemp("run") / "run"
+    train(config(ShardingConfig()), data, out, ranks, fresh=True, diff="")
+    return out
+
+
+def loaded(sharding: ShardingConfig, out: Path, data, ranks) -> Run:
+    run = build(config(sharding), data, ranks)
+    checkpoint.load(out / "checkpoints", run.state, {}, ranks)
+    return run
+
+
+def tensors(run: Run) -> dict[str, torch.Tensor]:
+    """Table weights and the sums of row-wise Adagrad, by table; of one rank, that has them whole."""
+    found = {f"{table_of(n)}.weight": v for n, v in run.model.state_dict().items() if table_of(n)}
+    for state in run.optimizers.all.state_dict()["state"].values():
+        found |= {name: value for name, value in state.items() if name.endswith(".momentum1")}
+    return {n: v.local_shards()[0].tensor if isinstance(v, ShardedTensor) else v for n, v in found.items()}
+
+
+@pytest.mark.parametrize("choice", ["row_wise", "data_parallel"])
+def test_the_state_is_the_same_under_another_plan(data, ranks, trained, choice):
+    whole = tensors(loaded(ShardingConfig(), trained, data, ranks))
+    other = tensors(loaded(ShardingConfig(default=choice), trained, data, ranks))
+    assert whole.keys() == other.keys()
+    for name, value in whole.items():
+        assert torch.equal(other[name], value), name
+        assert value.any() or name.startswith("pc."), name
+
+
+def test_a_run_goes_on_under_another_plan(data, ranks, trained, tmp_path):
+    """To the losses that it would have had."""
+    ends = []
+    for sharding in (ShardingConfig(), ShardingConfig(default="data_parallel")):
+        out = tmp_path / sharding.default
+        train(config(ShardingConfig()), data, out, ranks, fresh=True, diff="")
+        longer = replace(config(sharding), train=replace(sample_base().train, steps=12))
+        ends.append(
+            [r["value"] for r in train(longer, data, out, ranks, fresh=False, diff="") if r["metric"] == "logloss"]
+        )
+    assert ends[1] == pytest.approx(ends[0], rel=1e-6)
+
+
+def test_to_columns_and_back_is_refused(data, ranks, trained, tmp_path, capsys):
+    said = r"table item: the optimizer's sums are of {} and this plan's are of {}; .*sharding.tables.item"
+    with pytest.raises(UserError, match=said.format("whole rows", "2 column shards")):
+        loaded(COLUMNS, trained, data, ranks)
+    train(config(COLUMNS), data, tmp_path / "run", ranks, fresh=True, diff="")
+    loaded(COLUMNS, tmp_path / "run", data, ranks)
+    with pytest.raises(UserError, match=said.format("2 column shards", "whole rows")):
+        loaded(ShardingConfig(), tmp_path / "run", data, ranks)

@@ -1,0 +1,147 @@
+"""Plans for hundreds of ranks: what is said of uneven work, what mends it, and how long an answer takes."""
+
+import json
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from test_plan import big, request
+from torchrec.distributed.planner.enumerators import EmbeddingEnumerator
+
+from coldrank.cli.main import main
+from coldrank.configs import kuairand
+from coldrank.models.embeddings import EmbeddingStage
+from coldrank.train.config import to_dict, validate
+from coldrank.train.distributed import search
+from coldrank.train.distributed.config import ShardingConfig
+from coldrank.train.distributed.fit import _most
+from coldrank.train.distributed.spread import spread
+
+# Seconds of processor time that an answer may take; it takes a quarter of that.
+LIMIT = 30.0
+
+
+def tried(given: str, answer: str) -> pytest.MarkDecorator:
+    return pytest.mark.tried("ranks", given, answer)
+
+
+@pytest.fixture(scope="module")
+def arm(tmp_path_factory):
+    """KuaiRand's arm with 100 million users and items of 64 columns, histories of 50, batches of 4,096."""
+    config = kuairand.poso()
+    large = [replace(t, rows=100_000_000, dim=64, mapping="hash") for t in config.tables if t.name in ("user", "item")]
+    tables = (*large, *(t for t in config.tables if t.name not in ("user", "item")))
+    path = tmp_path_factory.mktemp("arm") / "config.json"
+    path.write_text(json.dumps(to_dict(replace(config, tables=tables))))
+    return ["plan", "--config", str(path), "--batch-size", "4096"]
+
+
+def timed(command: list[str]) -> int:
+    start = time.process_time()
+    code = main(command)
+    assert time.process_time() - start < LIMIT
+    return code
+
+
+@tried(
+    "plan: 100M x 64 users and items, 256 ranks",
+    "a plan; warns of balance 30 and names a sharding with balance below 2",
+)
+def test_uneven_work_is_said_and_what_is_named_mends_it(arm, capsys):
+    cluster = ["--world-size", "256", "--hosts", "32", "--hbm", "80GiB"]
+    assert timed([*arm, *cluster]) == 0
+    said = capsys.readouterr()
+    assert said.err == (
+        "coldrank plan: warning: balance 30.65: the busiest rank has so many times the mean work, most of it of table item, "
+        "table_row_wise\n"
+    )
+    change = next(line.strip() for line in said.out.splitlines() if line.startswith("  --set"))
+    assert change == "--set sharding.tables.item=grid sharding.column_width=4"
+    assert "then work on the tables, by the planner's estimate: busiest rank 24.24 ms a step, mean 12.50 ms" in said.out
+    assert main([*arm, *cluster, *change.split()]) == 0
+    mended = capsys.readouterr()
+    assert "(balance 1.94)" in mended.out and mended.err == "" and "uneven" not in mended.out
+
+
+@tried("plan for 1,024 ranks", "a plan within seconds, with a warning of balance 122")
+def test_a_plan_for_a_thousand_ranks_takes_seconds(arm, capsys):
+    assert timed([*arm, "--world-size", "1024", "--hosts", "128", "--hbm", "80GiB"]) == 0
+    said = capsys.readouterr()
+    assert "warning: balance 122.53" in said.err and "still fits with" in said.out
+
+
+@tried("plan for 1,024 ranks that does not fit", "a refusal within seconds, with what would make it fit")
+def test_a_refusal_for_a_thousand_ranks_takes_seconds(arm, capsys):
+    cluster = ["--world-size", "1024", "--hosts", "128", "--hbm", "40GiB"]
+    assert timed([*arm, *cluster]) == 1
+    said = capsys.readouterr()
+    assert "rank 0 needs" in said.err and "most of it for ids and embeddings" in said.err
+    remedies = [line.strip().partition(" (")[0] for line in said.out.splitlines() if line.startswith("  --")]
+    assert [r.split()[0] for r in remedies] == ["--hbm", "--batch-size"]
+    assert main([*arm, *cluster[:4], *remedies[0].split()]) == 0
+    assert main([*arm, *cluster, *remedies[1].split()]) == 0
+
+
+def test_even_plans_say_nothing_more(arm, capsys):
+    assert main([*arm, "--world-size", "1", "--hbm", "80GiB", "--set", "data.batch_size=64"]) == 0
+    said = capsys.readouterr()
+    assert said.err == "" and "(balance 1.00)" in said.out and "uneven" not in said.out
+
+
+def test_where_nothing_spreads_the_work_nothing_is_named():
+    alone = request(ShardingConfig(tables={"user": "table_wise", "item": "table_wise"}), world_size=2, memory=30e9)
+    few = replace(
+        alone, features=validate(replace(big(), tables=tuple(replace(t, rows=8, dim=4) for t in big().tables)))
+    )
+    plan = search.make_plan(few)
+    assert plan is not None
+    better = spread(plan)
+    assert better is None or better.plan.work().max() < plan.work().max()
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+@pytest.mark.parametrize("choice", ["table_wise", "row_wise", "column_wise", "table_row_wise", "grid"])
+def test_shards_of_one_size_cost_the_same(choice, device):
+    """What is estimated of one and said of all is what TorchRec estimates of each."""
+    columns = {"column_width": 8} if choice in ("column_wise", "grid") else {}
+    asked = request(ShardingConfig(default=choice, **columns), world_size=6, hosts=2, table_optimizer="sgd")
+    asked = replace(asked, cluster=replace(asked.cluster, device=device))
+    stage = EmbeddingStage(asked.features, device=torch.device("meta"))
+    allowed = asked.choices()
+    constraints, sharders = search._constraints(asked, allowed), [search._Part(set(allowed))]
+    topology = search._topology(asked.cluster, 1 << 40)
+    with search.quiet():
+        ours = search._Enumerator(asked, topology, constraints).enumerate(stage, sharders)
+        theirs = EmbeddingEnumerator(topology, asked.batch_size, constraints).enumerate(stage, sharders)
+    wanted = {(o.name, o.sharding_type, o.compute_kernel): o for o in theirs}
+    assert len(wanted) == len(ours)
+    for option in ours:
+        like = wanted[option.name, option.sharding_type, option.compute_kernel]
+        assert [(s.size, s.offset) for s in option.shards] == [(s.size, s.offset) for s in like.shards]
+        assert [s.storage for s in option.shards] == [s.storage for s in like.shards]
+        assert [s.perf for s in option.shards] == [s.perf for s in like.shards]
+
+
+@pytest.mark.parametrize("sharding", [ShardingConfig(), ShardingConfig(tables={"item": "table_wise"})])
+def test_fits_says_what_an_even_plan_would(sharding):
+    needed = search.even_plan(request(sharding, memory=1e12)).memory()["all"].max() / 0.85
+    for memory in (0.5 * needed, 0.999 * needed, 1.001 * needed, 2 * needed):
+        asked = request(sharding, memory=memory)
+        assert search.fits(asked) == (search.even_plan(asked) is not None) == (memory > needed)
+
+
+@pytest.mark.parametrize("bound", [7, 50, 123_456, 99_999_999])
+@pytest.mark.parametrize("guess", [1, 60, 122_000, 123_457, 10**11])
+def test_the_most_is_found_from_any_guess(bound, guess):
+    asked: list[int] = []
+
+    def good(n: int) -> bool:
+        asked.append(n)
+        return n <= bound
+
+    found = _most(good, 5, 1 << 40, guess)
+    assert 0.98 * bound - 1 <= found <= bound and len(asked) < 40
+    asked.clear()
+    _most(good, 5, 1 << 40, bound)
+    assert len(asked) <= 9

@@ -1,0 +1,74 @@
+"""A plan: which part of which table lies on which rank, and what that costs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from torchrec.distributed.types import EmbeddingModuleShardingPlan
+
+from coldrank.models.features import Table
+from coldrank.train.distributed.request import FLOAT_BYTES, Request
+
+
+class Shard(NamedTuple):
+    """A part of a table on a rank. exchange: bytes of the ids and embeddings that a step moves through it. milliseconds: the
+    planner's estimate of its work per step."""
+
+    rank: int
+    rows: int
+    columns: int
+    exchange: int
+    milliseconds: float
+
+
+class Placed(NamedTuple):
+    """A table, how it is sharded, by TorchRec's names, and its shards (of data_parallel: one copy per rank)."""
+
+    table: Table
+    sharding: str
+    kernel: str
+    shards: tuple[Shard, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """module: the plan as TorchRec takes it for the EmbeddingBagCollection. placed: the same as it can be shown."""
+
+    request: Request
+    module: EmbeddingModuleShardingPlan
+    placed: tuple[Placed, ...]
+
+    def memory(self) -> dict[str, np.ndarray]:
+        """Kind -> bytes on every rank, float64 [ranks]; last their sum. Gradients: of data_parallel tables, whose are dense. Maps
+        of ids: not beside GPUs, where they lie in the host's memory."""
+        world_size = self.request.cluster.world_size
+        shards = [(p.sharding == "data_parallel", s) for p in self.placed for s in p.shards]
+        weights = [(s.rank, s.rows * s.columns * FLOAT_BYTES) for _, s in shards]
+        states = [(s.rank, self.request.state_bytes(s.rows, s.columns)) for _, s in shards]
+        parts = {
+            "tables": self._by_rank(weights),
+            "optimizer of the tables": self._by_rank(states),
+            "gradients of copied tables": self._by_rank(
+                [w for w, (is_copy, _) in zip(weights, shards, strict=True) if is_copy]
+            ),
+            "ids and embeddings": self._by_rank([(s.rank, s.exchange) for _, s in shards]),
+            "dense part": np.full(world_size, float(self.request.dense_bytes)),
+        }
+        if self.request.cluster.device == "cpu":
+            parts["maps of ids"] = np.full(world_size, float(self.request.fixed_bytes - self.request.dense_bytes))
+        return parts | {"all": np.sum(list(parts.values()), axis=0)}
+
+    def work(self) -> np.ndarray:
+        """Estimated milliseconds of every rank per step on the tables, float64 [ranks]."""
+        return self._by_rank([(s.rank, s.milliseconds) for p in self.placed for s in p.shards])
+
+    @property
+    def balance(self) -> float:
+        """Work of the busiest rank over the mean; 1 is even."""
+        work = self.work()
+        return float(work.max() / work.mean())
+
+    def _by_rank(self, amounts: Sequence[tuple[int, float]]) -> np.ndarray:
+        ranks = np.array([rank for rank, _ in amounts], dtype=int)
+        return np.bincount(ranks, [amount for _, amount in amounts], self.request.cluster.world_size)

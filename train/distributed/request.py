@@ -1,0 +1,87 @@
+"""What is planned: tables, batch and ranks, and what the planner may choose for each table."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from coldrank.models.features import FeatureSet, Table
+from coldrank.models.maps import map_of
+from coldrank.train.config import OptimConfig
+from coldrank.train.distributed.config import ShardingConfig
+
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cluster:
+    """Ranks, as many on every host. memory: bytes per rank, of the GPU, or of the host shared out where there is none."""
+
+    device: Literal["cpu", "cuda"]
+    world_size: int
+    hosts: int
+    memory: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """What is to be planned. batch_size: samples per rank and step. dense_bytes: of each rank's memory, for all but tables."""
+
+    features: FeatureSet
+    sharding: ShardingConfig
+    optim: OptimConfig
+    batch_size: int
+    dense_bytes: int
+    cluster: Cluster
+
+    @property
+    def usable(self) -> int:
+        """Bytes of a rank that may be filled."""
+        return int(self.cluster.memory * (1 - self.sharding.memory_margin))
+
+    def map_bytes(self, table: Table) -> int:
+        """Bytes of what says which row an id has, in the host's memory, on every rank."""
+        with torch.device("meta"):
+            return sum(b.nbytes for b in map_of(table).buffers())
+
+    @property
+    def fixed_bytes(self) -> int:
+        """Bytes of each rank's memory that no plan changes: the dense part and, where memory is the host's, the maps of ids."""
+        maps = sum(map(self.map_bytes, self.features.tables)) if self.cluster.device == "cpu" else 0
+        return self.dense_bytes + maps
+
+    def state_bytes(self, rows: int, columns: int) -> int:
+        """Bytes of the optimizer's state for a part of a table."""
+        of_a_row = {"rowwise_adagrad": 1, "adagrad": columns, "sgd": 0, "adam": 2 * columns}
+        return rows * of_a_row[self.optim.table_optimizer] * FLOAT_BYTES
+
+    def choices(self) -> dict[str, list[str]]:
+        """Table -> the sharding types, by TorchRec's names, that the planner may choose from."""
+        return {
+            t.name: list(dict.fromkeys(self._filled(t, way) for way in self._allowed(t))) for t in self.features.tables
+        }
+
+    def _filled(self, table: Table, way: str) -> str:
+        """A sharding type, or what trains like it where ranks would be left without rows of the table: with an empty part FBGEMM
+        1.8 reads beyond the sizes of its tables."""
+        ranks = self.cluster.world_size
+        parts = {"row_wise": ranks}.get(way, ranks // self.cluster.hosts)
+        whole = {"row_wise": "table_wise", "table_row_wise": "table_wise", "grid_shard": "column_wise"}
+        block = -(-table.rows // parts)
+        return whole.get(way, way) if (parts - 1) * block >= table.rows else way
+
+    def _allowed(self, table: Table) -> list[str]:
+        choice, several = self.sharding.choice(table.name), self.cluster.hosts > 1
+        if choice == "auto":
+            if self.cluster.world_size == 1:
+                return ["table_wise"]
+            # Two things that fused optimizers do and those of copied tables cannot.
+            copies = self.optim.table_optimizer != "adam" and not self.optim.sparse_clip
+            if copies and table.rows * table.dim * FLOAT_BYTES <= self.sharding.replicate_up_to:
+                return ["data_parallel"]
+            return ["table_wise", "row_wise", *(["table_row_wise"] if several else [])]
+        if choice == "grid":
+            return ["grid_shard" if several else "column_wise"]
+        if choice == "table_row_wise":
+            return ["table_row_wise" if several else "row_wise"]
+        return [choice]

@@ -1,0 +1,329 @@
+"""The search for a plan, by TorchRec's planner."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+from torchrec import EmbeddingBagCollection
+from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
+from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints, Topology
+from torchrec.distributed.planner.enumerators import EmbeddingEnumerator
+from torchrec.distributed.planner.proposers import GreedyProposer
+from torchrec.distributed.planner.storage_reservations import FixedPercentageStorageReservation
+from torchrec.distributed.planner.types import Enumerator, PlannerError, ShardingOption, Storage
+from torchrec.distributed.planner.types import Shard as PlannedShard
+from torchrec.distributed.types import EmbeddingModuleShardingPlan, ModuleSharder, ParameterSharding
+
+from coldrank.models.embeddings import EmbeddingStage
+from coldrank.models.features import FeatureSet, Table
+from coldrank.train.distributed.plan import Placed, Plan, Shard
+from coldrank.train.distributed.request import FLOAT_BYTES, Cluster, Request
+
+# Values per sample of a many-valued feature, of which the config says nothing.
+_MANY = 3.0
+# Shards that all proposals of a proposer have together, about; proposals at the least.
+_SHARDS, _LEAST = 400_000, 4
+
+
+def make_plan(request: Request) -> Plan | None:
+    """The fastest plan that the planner finds; None if none fits. A function of the request alone.
+
+    If its search ends without one, everything that it may choose is tried row-wise, which spreads memory most evenly.
+    """
+    return _search(request, request.choices()) or even_plan(request)
+
+
+def even_plan(request: Request) -> Plan | None:
+    """The plan in which every table that leaves the choice is row-wise; None if it does not fit."""
+    return _search(request, _evenly(request.choices()))
+
+
+def like(plan: Plan, request: Request) -> Plan | None:
+    """A plan for a request in which each table lies as in another plan, but for those of which `request` asks something else;
+    one proposal, where `make_plan` tries many."""
+    before = {p.table.name: [p.sharding] for p in plan.placed}
+    asked, now = plan.request.choices(), request.choices()
+    return _search(request, {t: before[t] if now[t] == asked[t] else now[t] for t in now})
+
+
+def fits(request: Request) -> bool:
+    """Whether there is an `even_plan`; much faster than to make it where it has nothing but row-wise tables and copies."""
+    evenly = _evenly(request.choices())
+    space = _Space(request, evenly)
+    if all(some in (["row_wise"], ["data_parallel"]) for some in evenly.values()):
+        # Each rank has a shard of each table, and the first rank the largest of all.
+        return sum(max(sizes) for (sizes,) in space.costs().values()) <= space.free
+    return _planned(space) is not None
+
+
+def guessed_rows(request: Request, table: Table) -> int:
+    """About how many rows a table could have in an even plan; no bound."""
+    evenly = _evenly(request.choices())
+    space = _Space(request, evenly)
+    costs = {name: max(options[0]) for name, options in space.costs().items()}
+    if table.name not in costs:
+        return table.rows
+    copied = replace(request, features=with_rows(request.features, table, 2 * table.rows))
+    twice = max(_Space(copied, evenly).costs()[table.name][0])
+    everywhere = sum(cost for name, cost in costs.items() if evenly[name] == ["row_wise"] or name == table.name)
+    return max(1, table.rows + (space.free - everywhere) * table.rows // max(1, twice - costs[table.name]))
+
+
+def with_rows(features: FeatureSet, table: Table, rows: int) -> FeatureSet:
+    """The features with a table of so many rows."""
+    tables = [
+        replace(t, rows=rows) if t.name == table.name else t for t in features.tables if features.by_table[t.name]
+    ]
+    own = {f.name for f in features.features if f.kind in ("bucket", "signals")}
+    return FeatureSet(features.features, [t for t in tables if t.name not in own])
+
+
+def _evenly(choices: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    return {table: ["row_wise"] if "row_wise" in some else some for table, some in choices.items()}
+
+
+class _Space:
+    """What a search goes through. Copies cost the same on every rank: the planner spreads the other tables over the memory that
+    they leave. copies: with one shard each. free: bytes of a rank for the other tables; below 0 if there are none."""
+
+    def __init__(self, request: Request, allowed: Mapping[str, list[str]]) -> None:
+        self.request, self.constraints = request, _constraints(request, allowed)
+        copied = {t for t, some in allowed.items() if some == ["data_parallel"]}
+        self.stage = EmbeddingStage(request.features, device=torch.device("meta"))
+        self.sharders = [_Part(set(allowed) - copied)]
+        with quiet():
+            copies = _Copies(request, _topology(request.cluster, 0), self.constraints)
+            self.copies = copies.enumerate(self.stage, [_Part(copied)])
+        gradients = sum(o.tensor.numel() for o in self.copies) * FLOAT_BYTES
+        self.free = request.usable - request.fixed_bytes - gradients - sum(_bytes(o.shards[0]) for o in self.copies)
+
+    def costs(self) -> dict[str, list[list[int]]]:
+        """Table that is no copy -> of each way to shard it, bytes of every shard."""
+        with quiet():
+            topology = _topology(self.request.cluster, 0)
+            enumerator = _Enumerator(self.request, topology, self.constraints, whole=False)
+            options = enumerator.enumerate(self.stage, self.sharders)
+        found: dict[str, list[list[int]]] = {}
+        for option in options:
+            bytes_of = {tuple(shard.size): _bytes(shard) for shard in option.shards}
+            sizes = [bytes_of[tuple(shard.size)] for shard in enumerator.every[_way(option)]]
+            found.setdefault(option.name, []).append(sizes)
+        return found
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether it can be told without a search that there is no plan: a table whose shards are too large however it is sharded,
+        or more of all tables than the ranks hold."""
+        if self.free < 0:
+            return True
+        costs = self.costs()
+        least = sum(min(sum(sizes) for sizes in options) for options in costs.values())
+        alone = max((min(max(sizes) for sizes in options) for options in costs.values()), default=0)
+        return alone > self.free or least > self.free * self.request.cluster.world_size
+
+
+def _planned(space: _Space) -> tuple[EmbeddingModuleShardingPlan, list[ShardingOption]] | None:
+    """The planner's plan for the tables that are no copies, and what it has chosen for each; None if there is none."""
+    if space.hopeless:
+        return None
+    request, found = space.request, _Found()
+    with quiet():
+        topology = _topology(request.cluster, space.free)
+        planner = EmbeddingShardingPlanner(
+            topology=topology,
+            batch_size=request.batch_size,
+            enumerator=_Enumerator(request, topology, space.constraints),
+            storage_reservation=_Nothing(),
+            proposer=[_Greedy(use_depth=True), _Greedy(use_depth=False)],
+            stats=[],
+            constraints=space.constraints,
+            callbacks=[found],
+        )
+        try:
+            plan = planner.plan(space.stage, space.sharders).plan
+        except PlannerError:
+            return None
+    return plan.get("ebc", EmbeddingModuleShardingPlan()), found.options
+
+
+def _search(request: Request, allowed: Mapping[str, list[str]]) -> Plan | None:
+    space = _Space(request, allowed)
+    if (planned := _planned(space)) is None:
+        return None
+    module, options = planned
+    ranks = list(range(request.cluster.world_size))
+    for option in space.copies:
+        module[option.name] = ParameterSharding("data_parallel", option.compute_kernel, ranks=ranks)
+    placed = {o.name: _placed(request, o, [s.rank for s in o.shards]) for o in options}
+    placed |= {o.name: _placed(request, o, ranks) for o in space.copies}
+    return Plan(request, module, tuple(placed[t.name] for t in request.features.tables))
+
+
+def _constraints(request: Request, allowed: Mapping[str, list[str]]) -> dict[str, ParameterConstraints]:
+    by_table = request.features.by_table
+    return {
+        table: ParameterConstraints(
+            sharding_types=types,
+            compute_kernels=["fused", "dense"],
+            min_partition=request.sharding.column_width,
+            pooling_factors=[
+                (_MANY if f.many else 1.0) * request.features.table(table).reads
+                for f in by_table[table]
+                for _ in f.keys
+            ],
+        )
+        for table, types in allowed.items()
+    }
+
+
+def _topology(cluster: Cluster, free: int) -> Topology:
+    gpu = cluster.device == "cuda"
+    return Topology(
+        world_size=cluster.world_size,
+        local_world_size=cluster.world_size // cluster.hosts,
+        compute_device=cluster.device,
+        hbm_cap=free if gpu else 0,
+        ddr_cap=0 if gpu else free,
+    )
+
+
+def _placed(request: Request, option: ShardingOption, ranks: Sequence[int]) -> Placed:
+    shards = option.shards * (len(ranks) // len(option.shards))
+    parts = []
+    for rank, shard in zip(ranks, shards, strict=True):
+        rows, columns = shard.size
+        kept = rows * columns * FLOAT_BYTES + request.state_bytes(rows, columns)
+        parts.append(Shard(rank, rows, columns, max(0, _bytes(shard) - kept), shard.perf.total))
+    return Placed(request.features.table(option.name), option.sharding_type, option.compute_kernel, tuple(parts))
+
+
+def _bytes(shard: PlannedShard) -> int:
+    return int(shard.storage.hbm + shard.storage.ddr)
+
+
+class _Found:
+    """Takes what the planner has found, when it has."""
+
+    def __init__(self) -> None:
+        self.options: list[ShardingOption] = []
+
+    def __call__(self, best: list[ShardingOption]) -> list[ShardingOption]:
+        self.options = best
+        return best
+
+
+class Sharder(EmbeddingBagCollectionSharder):
+    """Shards in every way on the CPU too, where TorchRec offers but some."""
+
+    def sharding_types(self, compute_device_type: str) -> list[str]:
+        return ["data_parallel", "table_wise", "row_wise", "column_wise", "table_row_wise", "grid_shard"]
+
+
+class _Part(Sharder):
+    """Sees some of the tables."""
+
+    def __init__(self, tables: set[str]) -> None:
+        super().__init__()
+        self.tables = tables
+
+    def shardable_parameters(self, module: EmbeddingBagCollection) -> dict[str, nn.Parameter]:
+        return {name: p for name, p in super().shardable_parameters(module).items() if name in self.tables}
+
+
+class _Enumerator(EmbeddingEnumerator):
+    """Ways to shard each table, in an order that is the same in every process: TorchRec's goes through sets of strings.
+
+    The optimizer's state is counted here: TorchRec counts row-wise Adagrad's as if column shards shared it. What a shard costs
+    depends on its size: of those of one size, of which row-wise tables have as many as there are ranks, one is estimated; not
+    `whole`, it stands for all.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        topology: Topology,
+        constraints: dict[str, ParameterConstraints],
+        *,
+        whole: bool = True,
+    ) -> None:
+        super().__init__(topology, request.batch_size, constraints)
+        self.request, self.whole = request, whole
+        self.every: dict[tuple[str, str, str], list[PlannedShard]] = {}
+
+    def enumerate(self, module: nn.Module, sharders: list[ModuleSharder[nn.Module]]) -> list[ShardingOption]:
+        options = super().enumerate(module, sharders)
+        tables = list(dict.fromkeys(o.name for o in options))
+        if self.whole:
+            for option in options:
+                estimated = {tuple(shard.size): shard for shard in option.shards}
+                option.shards = self.every[_way(option)]
+                for shard in option.shards:
+                    like = estimated[tuple(shard.size)]
+                    shard.storage, shard.perf = like.storage, like.perf
+        return sorted(options, key=lambda o: (tables.index(o.name), o.sharding_type, o.compute_kernel))
+
+    def populate_estimates(self, sharding_options: list[ShardingOption]) -> None:
+        for option in sharding_options:
+            self.every[_way(option)] = option.shards
+            option.shards = list({tuple(shard.size): shard for shard in reversed(option.shards)}.values())
+        super().populate_estimates(sharding_options)
+        gpu = self.request.cluster.device == "cuda"
+        for shard in (s for option in sharding_options for s in option.shards):
+            state = self.request.state_bytes(*shard.size)
+            shard.storage += Storage(hbm=state if gpu else 0, ddr=0 if gpu else state)
+
+
+class _Copies(_Enumerator):
+    """Makes one copy of each table: the others are like it."""
+
+    def __init__(self, request: Request, topology: Topology, constraints: dict[str, ParameterConstraints]) -> None:
+        super().__init__(request, topology, constraints)
+        self._world_size = 1  # of which come the shards; what they cost is of all ranks, which the topology knows
+
+
+class _Greedy(GreedyProposer):
+    """TorchRec's proposals, fewer where each is long: of tens of tables that are sharded over a thousand ranks, the first few."""
+
+    left = 0
+
+    def load(self, search_space: list[ShardingOption], enumerator: Enumerator | None = None) -> None:
+        super().load(search_space, enumerator)
+        longest: dict[str, int] = {}
+        for option in search_space:
+            longest[option.name] = max(longest.get(option.name, 0), len(option.shards))
+        self.left = max(_LEAST, _SHARDS // sum(longest.values()))
+
+    def propose(self) -> list[ShardingOption] | None:
+        self.left -= 1
+        return super().propose() if self.left >= 0 else None
+
+
+class _Nothing(FixedPercentageStorageReservation):
+    """Reserves nothing: what is free has been told to the topology, which the planner leaves as it is."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
+
+    def reserve(self, topology: Topology, *_args: Any, **_fields: Any) -> Topology:
+        return topology
+
+
+def _way(option: ShardingOption) -> tuple[str, str, str]:
+    return option.name, option.sharding_type, option.compute_kernel
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without TorchRec's warnings: of copied tables, which have no shards and no cache, of a topology made by hand."""
+    before, root, nothing = logging.root.manager.disable, logging.getLogger(), logging.NullHandler()
+    root.addHandler(nothing)  # lest logging.warning installs a handler for the whole process
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+        root.removeHandler(nothing)

@@ -1,0 +1,85 @@
+"""A plan as text."""
+
+from collections.abc import Sequence
+
+from tabulate import tabulate
+
+from coldrank.train.distributed.plan import Placed, Plan
+from coldrank.train.distributed.request import FLOAT_BYTES
+
+_LISTED = 16
+
+
+def size(amount: float) -> str:
+    """Bytes with a unit: 1.5 GiB."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(amount) < 1024 or unit == "TiB":
+            break
+        amount /= 1024
+    return f"{amount:.0f} B" if unit == "B" else f"{amount:.1f} {unit}"
+
+
+def tables(plan: Plan) -> str:
+    """A line per table, the largest first; the small ones that are sharded alike share one. Every rank holds the whole map of
+    ids, in the host's memory."""
+    by_size = sorted(plan.placed, key=lambda p: -p.table.rows * p.table.dim)
+    others: dict[tuple[str, str], list[Placed]] = {}
+    for p in by_size[_LISTED:]:
+        others.setdefault((p.sharding, p.kernel), []).append(p)
+    groups = [[p] for p in by_size[:_LISTED]] + list(others.values())
+    head = ["table", "rows", "dim", "sharding", "kernel", "ranks", "bytes", "on a rank, at most", "map of ids"]
+    aligned = ("left", "right", "right", "left", "left", "left", "right", "right", "right")
+    return tabulate([_line(plan, g) for g in groups], head, disable_numparse=True, colalign=aligned)
+
+
+def _line(plan: Plan, group: Sequence[Placed]) -> list[str]:
+    first, only = group[0], len(group) == 1
+    alone = Plan(plan.request, plan.module, tuple(group)).memory()
+    return [
+        first.table.name if only else f"{len(group)} smaller tables",
+        f"{sum(p.table.rows for p in group):,}",
+        str(first.table.dim) if only else "",
+        first.sharding,
+        first.kernel,
+        _ranks([s.rank for p in group for s in p.shards], plan.request.cluster.world_size),
+        size(sum(p.table.rows * p.table.dim for p in group) * FLOAT_BYTES),
+        size((alone["tables"] + alone["optimizer of the tables"]).max()),
+        size(maps) if (maps := sum(plan.request.map_bytes(p.table) for p in group)) else "",
+    ]
+
+
+def _ranks(ranks: Sequence[int], world_size: int) -> str:
+    """0-3, 8."""
+    unique = sorted(set(ranks))
+    if len(unique) == world_size > 1:
+        return f"all {world_size}"
+    runs: list[list[int]] = []
+    for rank in unique:
+        if runs and rank == runs[-1][-1] + 1:
+            runs[-1].append(rank)
+        else:
+            runs.append([rank])
+    named = [f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
+    return ", ".join(named) if len(named) <= 4 else f"{len(unique)} of {world_size}"
+
+
+def memory(plan: Plan) -> str:
+    """Least, mean and most of the ranks, by what fills the memory."""
+    rows = [[kind, *(size(x) for x in (m.min(), m.mean(), m.max()))] for kind, m in plan.memory().items()]
+    head = ["memory of a rank", "least", "mean", "most"]
+    text = tabulate(rows, head, disable_numparse=True, colalign=("left", "right", "right", "right"))
+    request = plan.request
+    maps = sum(map(request.map_bytes, request.features.tables))
+    if not maps or request.cluster.device == "cpu":
+        return text
+    of_host = maps * request.cluster.world_size // request.cluster.hosts
+    return f"{text}\n\nmaps of ids, in the host's memory: {size(maps)} a rank, {size(of_host)} a host"
+
+
+def balance(plan: Plan) -> str:
+    """How evenly the planner expects the work on the tables to be spread."""
+    work = plan.work()
+    return (
+        f"work on the tables, by the planner's estimate: busiest rank {work.max():.2f} ms a step, mean {work.mean():.2f} ms "
+        f"(balance {plan.balance:.2f})"
+    )

@@ -1,0 +1,121 @@
+"""The optimizers of a run and their learning rates: a fused one for the tables, AdamW for the rest."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchrec.distributed.model_parallel import DistributedModelParallel
+from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizer, KeyedOptimizerWrapper
+from torchrec.optim.optimizers import in_backward_optimizer_filter
+
+from coldrank.modules import PersonalizedGate
+from coldrank.train.config import Decay, OptimConfig
+from coldrank.train.optim.table_optimizer import RowDecay, replicated
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """An optimizer and the rates of its groups at full rate. what: of the tables, the gates, MWUF's networks or the
+    other dense parameters."""
+
+    what: str
+    optimizer: KeyedOptimizer
+    rates: tuple[float, ...]
+
+    def set(self, factor: float) -> None:
+        """Sets the rates to a share of the full ones."""
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
+
+
+class Optimizers:
+    """All optimizers of a sharded model. While `gates_only` is set, everything but POSO's gates stands still.
+
+    Tables that a sharding plan replicates on every rank (data-parallel) have ordinary gradients. They are found by themselves
+    among the parameters, and get the tables' optimizer, rates and schedule.
+    """
+
+    def __init__(self, model: DistributedModelParallel, config: OptimConfig, mwuf_lr_scale: float = 1.0) -> None:
+        self.config = config
+        self.gates_only = False
+        loose = dict(in_backward_optimizer_filter(model.named_parameters()))
+        tables = {name: p for name, p in loose.items() if ".embedding_bags." in name}
+        dense = {name: p for name, p in loose.items() if name not in tables}
+        self.dense = list(dense.values())
+        in_gates = {id(p) for m in model.modules() if isinstance(m, PersonalizedGate) for p in m.parameters()}
+        gates = {name: p for name, p in dense.items() if id(p) in in_gates}
+        nets = {name: p for name, p in dense.items() if name.startswith("hooks.mwuf.")}
+        rest = {name: p for name, p in dense.items() if name not in gates and name not in nets}
+        self.fused = model.fused_optimizer
+        self.parts = [_part("tables", self.fused)]
+        for what, params, rate in (
+            ("dense", rest, config.dense_lr),
+            ("gates", gates, config.dense_lr * config.gate_lr_scale),
+            ("hook mwuf", nets, config.dense_lr * mwuf_lr_scale),
+        ):
+            if params:
+                make = lambda p, rate=rate: torch.optim.AdamW(p, lr=rate, weight_decay=config.weight_decay, fused=True)
+                self.parts.append(_part(what, KeyedOptimizerWrapper(params, make)))
+        names = ["tables", *(f"dense{i}" for i in range(len(self.parts) - 1))]
+        self.replicated = list(tables.values())
+        if tables:
+            by_name = {name.split(".embedding_bags.")[1].rsplit(".", 1)[0]: p for name, p in tables.items()}
+            self.parts.append(_part("tables", KeyedOptimizerWrapper(tables, lambda _: replicated(by_name, config))))
+            names.append("tables")  # as if they were sharded: a checkpoint does not tell
+        self.all = CombinedOptimizer([(n, part.optimizer) for n, part in zip(names, self.parts, strict=True)])
+        self.row_decay = RowDecay(model, config.sparse_weight_decay)
+        self._begun = False
+        for part in self.parts[1:]:
+            part.set(0.0)  # this makes the state by a step, which must not decay weights
+            part.optimizer.init_state(set())
+
+    @property
+    def dense_parameters(self) -> int:
+        """Number of parameters outside the tables."""
+        return sum(p.numel() for p in self.dense)
+
+    def begin_step(self, step: int, total: int) -> None:
+        """Sets the rates and clears the gradients. The fused optimizer takes its rate now: it acts inside backward."""
+        c = self.config
+        dense = factor(step, total, c.warmup_steps, c.decay)
+        warmup = c.warmup_steps if c.sparse_warmup_steps is None else c.sparse_warmup_steps
+        tables = factor(step, total, warmup, c.sparse_decay or c.decay)
+        for part in self.parts:
+            stands = self.gates_only and part.what != "gates"
+            part.set(0.0 if stands else tables if part.what == "tables" else dense)
+        if not self._begun:  # fused Adam counts its steps outside its state: a run that resumes has to tell it
+            self.fused.set_optimizer_step(step)
+            self._begun = True
+        self.fused.step()
+        for part in self.parts[1:]:
+            part.optimizer.zero_grad()
+
+    def end_step(self) -> None:
+        """Applies the dense gradients (the tables were updated during backward), and the decay of the tables' rows."""
+        c = self.config
+        if c.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.dense, c.clip_norm)
+        for part in self.parts[1:]:
+            part.optimizer.step()
+        self.row_decay.step(self._replicated_rates())
+
+    def _replicated_rates(self) -> list[tuple[Tensor, float]]:
+        if not self.replicated:
+            return []
+        return [(p, group["lr"]) for group in self.parts[-1].optimizer.param_groups for p in group["params"]]
+
+
+def _part(what: str, optimizer: KeyedOptimizer) -> Part:
+    return Part(what, optimizer, tuple(group["lr"] for group in optimizer.param_groups))
+
+
+def factor(step: int, total: int, warmup: int, decay: Decay) -> float:
+    """Share of a full learning rate in force at a step (0-based) of `total`: linear warm-up, then constant, or down to a tenth
+    along a line or half a cosine."""
+    if step < warmup:
+        return (step + 1) / warmup
+    if decay == "constant" or total <= warmup:
+        return 1.0
+    done = (step - warmup) / (total - warmup)
+    return 1.0 - 0.9 * (done if decay == "linear" else 0.5 - 0.5 * math.cos(math.pi * done))

@@ -1,0 +1,136 @@
+"""The tables' optimizer: FBGEMM's, fused with the backward pass; its stand-in for tables that every rank holds; weight decay."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from fbgemm_gpu.split_embedding_configs import EmbOptimType
+from torch import Tensor, nn
+from torch.distributed.optim.apply_optimizer_in_backward import _apply_optimizer_in_backward as in_backward
+from torchrec import EmbeddingBagCollection, KeyedJaggedTensor
+from torchrec.distributed.batched_embedding_kernel import BatchedFusedEmbeddingBag
+from torchrec.distributed.embeddingbag import ShardedEmbeddingBagCollection
+from torchrec.optim import RowWiseAdagrad
+
+from coldrank.data.errors import UserError
+from coldrank.train.config import OptimConfig
+
+_FUSED = {
+    "rowwise_adagrad": EmbOptimType.EXACT_ROWWISE_ADAGRAD,
+    "adagrad": EmbOptimType.EXACT_ADAGRAD,
+    "sgd": EmbOptimType.EXACT_SGD,
+    "adam": EmbOptimType.ADAM,
+}
+_UNFUSED: dict[str, type[torch.optim.Optimizer]] = {
+    "rowwise_adagrad": RowWiseAdagrad,
+    "adagrad": torch.optim.Adagrad,
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+}
+
+
+def fused_params(optim: OptimConfig, device: torch.device) -> dict[str, object]:
+    """What TorchRec's sharders take for the tables. Raises UserError for an optimizer that the device does not have.
+
+    FBGEMM's own weight decay is left at 0: its CPU kernels take the argument and ignore it. `RowDecay` stands in.
+    """
+    if device.type == "cpu" and optim.table_optimizer == "adam":
+        have = ", ".join(name for name in _FUSED if name != "adam")
+        raise UserError(f"optim.table_optimizer='adam' needs a GPU; on the CPU there are {have}")
+    clip = {"gradient_clipping": True, "max_gradient": optim.sparse_clip} if optim.sparse_clip else {}
+    rate = {"learning_rate": optim.sparse_lr, "eps": optim.sparse_eps}
+    return {"optimizer": _FUSED[optim.table_optimizer], **rate, **clip}
+
+
+def scale_rates(ebc: EmbeddingBagCollection, optim: OptimConfig) -> None:
+    """Gives the tables of `table_lr_scale` their own rate, before sharding. Tables of one rate share a kernel; those of
+    another get one of their own, and with it a parameter group."""
+    for name, scale in optim.table_lr_scale.items():
+        if name not in ebc.embedding_bags:
+            continue  # a table that this arm does not read
+        # TorchRec changes the arguments: fresh ones for every table. Nothing runs in this backward, hence no hook.
+        arguments = {"lr": optim.sparse_lr * scale}
+        parameters = ebc.embedding_bags[name].parameters()
+        in_backward(_UNFUSED[optim.table_optimizer], parameters, arguments, register_hook=False)
+
+
+def replicated(tables: dict[str, Tensor], optim: OptimConfig) -> torch.optim.Optimizer:
+    """The optimizer of data-parallel tables, whose gradients are dense: the fused one's rule, one group per table.
+
+    tables: name -> parameter [rows, dim]. A row without gradient stays, as it does in the fused kernels; for Adam, whose
+    moments would move it on, there is no such rule: UserError. Nor is there one for `sparse_clip`, which looks at single reads.
+    """
+    for field, value in (("table_optimizer", optim.table_optimizer), ("sparse_clip", optim.sparse_clip)):
+        if value not in ("rowwise_adagrad", "adagrad", "sgd", 0):
+            raise UserError(f"optim.{field}={value!r}: not for data-parallel tables ({', '.join(tables)})")
+    rates = {name: optim.sparse_lr * optim.table_lr_scale.get(name, 1.0) for name in tables}
+    if optim.table_optimizer == "rowwise_adagrad":
+        return _RowWiseAdagrad(tables, rates, optim.sparse_eps)
+    groups = [{"params": [p], "lr": rates[name]} for name, p in tables.items()]
+    arguments: dict[str, Any] = {} if optim.table_optimizer == "sgd" else {"eps": optim.sparse_eps}
+    return _UNFUSED[optim.table_optimizer](groups, **arguments)
+
+
+class _RowWiseAdagrad(torch.optim.Optimizer):
+    """FBGEMM's row-wise Adagrad for dense gradients, its state under FBGEMM's name: a checkpoint can be loaded whether a table
+    is copied or sharded. A row without gradient stays."""
+
+    def __init__(self, tables: dict[str, Tensor], rates: dict[str, float], eps: float) -> None:
+        groups = [{"params": [p], "lr": rates[name], "table": name} for name, p in tables.items()]
+        super().__init__(groups, {"eps": eps})
+        for name, p in tables.items():
+            self.state[p][f"{name}.momentum1"] = torch.zeros(p.shape[0], device=p.device)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One step; there is no closure."""
+        for group in self.param_groups:
+            (p,) = group["params"]
+            if p.grad is not None:
+                sums = self.state[p][f"{group['table']}.momentum1"]
+                sums += p.grad.square().mean(1)
+                p.addcdiv_(p.grad, (sums.sqrt() + group["eps"]).unsqueeze(1), value=-group["lr"])
+
+
+class RowDecay:
+    """Decoupled weight decay of the rows that a step has read: after the step, w <- (1 - rate * decay) w, once for a row
+    however often it was read. Rows that no sample reads stay: decaying them would touch whole tables at every step.
+
+    The rate is that of the row's table in this step, warm-up and scale included.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        """Raises UserError for tables that are cached on the device, whose rows cannot be reached."""
+        self.decay = decay
+        self.read: list[tuple[BatchedFusedEmbeddingBag, KeyedJaggedTensor]] = []
+        sharded = [m for m in model.modules() if decay and isinstance(m, ShardedEmbeddingBagCollection)]
+        # The lookups are no registered children.
+        for bag in (m for collection in sharded for lookup in collection._lookups for m in lookup.modules()):
+            if isinstance(bag, BatchedFusedEmbeddingBag):
+                if getattr(bag.emb_module, "lxu_cache_weights", torch.empty(0)).numel():
+                    names = ", ".join(t.name for t in bag.config.embedding_tables)
+                    raise UserError(f"optim.sparse_weight_decay={decay}: not for cached tables ({names}); set it to 0")
+                bag.register_forward_pre_hook(self._note)
+
+    def _note(self, bag: BatchedFusedEmbeddingBag, args: tuple[KeyedJaggedTensor, ...]) -> None:
+        if torch.is_grad_enabled():
+            self.read.append((bag, args[0]))
+
+    @torch.no_grad()
+    def step(self, replicated: Iterable[tuple[Tensor, float]]) -> None:
+        """Decays what was read since the last step. replicated: data-parallel tables, whose gradients tell their rows, and
+        their rates."""
+        read, self.read = self.read, []
+        for bag, features in read:
+            keep = 1.0 - bag.emb_module.get_learning_rate() * self.decay
+            tables = bag.config.embedding_tables
+            by_table = features.split([t.num_features() for t in tables])
+            for weights, part in zip(bag.emb_module.split_embedding_weights(), by_table, strict=True):
+                _shrink(weights, part.values().unique(), keep)
+        for table, rate in replicated:
+            if self.decay and table.grad is not None:
+                _shrink(table, table.grad.any(1).nonzero().squeeze(1), 1.0 - rate * self.decay)
+
+
+def _shrink(weights: Tensor, rows: Tensor, factor: float) -> None:
+    weights[rows] = weights[rows] * factor
