@@ -20,7 +20,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from coldrank.models.embeddings import Embedded, EmbeddingStage
 from coldrank.models.ranker import Ranker
-from coldrank.train.config import RunConfig, arms, validate
+from coldrank.train.checks import validate
+from coldrank.train.config import RunConfig
+from coldrank.train.load import arms
 
 # Gives KuaiRand's base tens of millions of parameters; the paper's baseline has 23 million.
 WIDER = 8

@@ -21,8 +21,9 @@ import torch
 
 from coldrank.data.batches import DataFolder
 from coldrank.data.errors import UserError
-from coldrank.train.config import RunConfig, load
-from coldrank.train.distributed.shard import process_group
+from coldrank.train.config import RunConfig
+from coldrank.train.distributed.ranks import process_group
+from coldrank.train.load import load
 from coldrank.train.trainer import train
 
 

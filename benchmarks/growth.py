@@ -32,8 +32,8 @@ from coldrank.data.read import Raw
 from coldrank.models.features import Feature, Table
 from coldrank.models.ranker import RankerConfig
 from coldrank.train.config import DataConfig, OptimConfig, RunConfig, TrainConfig
-from coldrank.train.distributed.shard import process_group
-from coldrank.train.trainer import build
+from coldrank.train.distributed.ranks import process_group
+from coldrank.train.run import build
 
 IDS = {"user_id": "user", "item_id": "item", "c0": "c0", "c1": "c1"}
 SIZES = {

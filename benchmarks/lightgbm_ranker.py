@@ -20,8 +20,10 @@ from tqdm import tqdm
 from coldrank.data.batches import KEYS, DataFolder
 from coldrank.data.parquet import read_parquet
 from coldrank.models.features import FeatureSet
-from coldrank.train.config import RunConfig, load, validate
+from coldrank.train.checks import validate
+from coldrank.train.config import RunConfig
 from coldrank.train.evaluate import metric_rows, summary_table, write_predictions
+from coldrank.train.load import load
 from coldrank.train.run_folder import RunFolder
 
 MOST_CATEGORIES = 32

@@ -24,9 +24,9 @@ from coldrank.data.batches import DataFolder
 from coldrank.data.fit import fit_encoder
 from coldrank.data.read import SampleReader
 from coldrank.models.batch import Batch
-from coldrank.train.config import load
-from coldrank.train.distributed.shard import process_group
-from coldrank.train.trainer import build
+from coldrank.train.distributed.ranks import process_group
+from coldrank.train.load import load
+from coldrank.train.run import build
 
 MIB = 2**20
 # Runs a module as `python -m` does, and says what it took.

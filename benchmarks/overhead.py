@@ -24,10 +24,11 @@ from coldrank.data.batches import DataFolder
 from coldrank.data.fit import fit_encoder
 from coldrank.data.read import SampleReader
 from coldrank.models.batch import Batch
-from coldrank.train.config import RunConfig, load
-from coldrank.train.distributed.shard import process_group
+from coldrank.train.config import RunConfig
+from coldrank.train.distributed.ranks import process_group
+from coldrank.train.load import load
+from coldrank.train.run import Run, build
 from coldrank.train.stepping import Taken
-from coldrank.train.trainer import Run, build
 
 WARM_UP = 5
 

@@ -26,13 +26,13 @@ from coldrank.data.fit import fit_encoder
 from coldrank.models.batch import Batch
 from coldrank.modules.inner_loop import Weights
 from coldrank.modules.pam import Rows
-from coldrank.train.config import load
-from coldrank.train.distributed.shard import process_group
+from coldrank.train.distributed.ranks import process_group
 from coldrank.train.hooks import make
 from coldrank.train.hooks.pam import Pam
 from coldrank.train.hooks.pam_rows import TaskRows
+from coldrank.train.load import load
+from coldrank.train.run import Run, build
 from coldrank.train.task import RankingTask
-from coldrank.train.trainer import Run, build
 
 LOOPED = "_looped"
 WARM_UP = 3

@@ -30,7 +30,7 @@ from throughput_data import write_data
 from throughput_worker import MODULES, NEEDS
 
 from coldrank.data.batches import DataFolder
-from coldrank.train.config import load
+from coldrank.train.load import load
 
 WORKS = {"A": [s for s in MODULES if s != "bare_mha"], "B": list(MODULES), "C": ["ours"]}
 

@@ -31,13 +31,14 @@ def add_check(commands: Any) -> None:
 
 def _check(args: argparse.Namespace) -> None:
     from coldrank.data.audit.report import audit, summary, table, write
-    from coldrank.train.config import load
+    from coldrank.train.checks import as_arm
+    from coldrank.train.load import load
 
     if args.out:
         check_new("--out", args.out)
     if args.set and not args.config:
         raise UserError(f"--set {args.set[0]}: needs --config, whose fields it changes")
-    done = audit(args.data, load(args.config, args.set) if args.config else None)
+    done = audit(args.data, as_arm(load(args.config, args.set)) if args.config else None)
     if done.findings:
         print(table(done.findings))
     print(summary(done))

@@ -53,7 +53,7 @@ def _explain(args: argparse.Namespace) -> None:
     from coldrank.analysis.explain.towers import explain_towers
     from coldrank.analysis.explain.towers_page import draw_towers, said
     from coldrank.data.batches import DataFolder
-    from coldrank.train.distributed.shard import process_group
+    from coldrank.train.distributed.ranks import process_group
 
     check_new("--out", args.out)
     if args.rows < 2:

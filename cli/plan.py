@@ -114,9 +114,10 @@ def _spread_text(plan: "Plan") -> str:
 def _request(args: argparse.Namespace) -> "Request":
     import torch
 
-    from coldrank.train.config import load, validate
+    from coldrank.train.checks import validate
     from coldrank.train.distributed.dense import dense_bytes
     from coldrank.train.distributed.request import Request
+    from coldrank.train.load import load
     from coldrank.train.task import RankingTask
 
     config = load(args.config, args.set)

@@ -139,9 +139,9 @@ def _train_arms(args: argparse.Namespace) -> None:
 
 def _train_one(args: argparse.Namespace) -> None:
     from coldrank.data.batches import DataFolder
-    from coldrank.train.config import load
-    from coldrank.train.distributed.shard import process_group
+    from coldrank.train.distributed.ranks import process_group
     from coldrank.train.evaluate import summary_table
+    from coldrank.train.load import load
     from coldrank.train.trainer import train
 
     config = load(args.config, args.set)
@@ -163,8 +163,9 @@ def is_restart() -> bool:
 def _diff(source: str, config: "RunConfig") -> str:
     """Difference to the arm `base` of the same module, if it has one; to nothing when a config.json is repeated."""
     from coldrank.train.arms import find_arm
-    from coldrank.train.config import RunConfig, arms
+    from coldrank.train.config import RunConfig
     from coldrank.train.difference import difference
+    from coldrank.train.load import arms
 
     if source.endswith(".json"):
         return f"repeats {source}\n"
@@ -180,12 +181,13 @@ def _diff(source: str, config: "RunConfig") -> str:
 def _evaluate(args: argparse.Namespace) -> None:
     from coldrank.data.batches import DataFolder
     from coldrank.train import checkpoint
-    from coldrank.train.config import load
-    from coldrank.train.distributed.shard import process_group
+    from coldrank.train.distributed.ranks import process_group
     from coldrank.train.evaluate import summary_table
+    from coldrank.train.load import load
     from coldrank.train.lock import held
+    from coldrank.train.run import build
     from coldrank.train.run_folder import RunFolder
-    from coldrank.train.trainer import build, evaluate
+    from coldrank.train.trainer import evaluate
 
     check_folder("--run", args.run_folder)  # its summary.json is written
     if args.predictions is not None:

@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coldrank.data.audit.audit import LIMITS, listed, share
+from coldrank.data.cohorts import CohortConfig, cohort_masks
 from coldrank.data.events import Events
 from coldrank.data.log import EventLog, expression
 from coldrank.data.samples import Samples
 from coldrank.data.split import SPLITS, TEST, TRAIN, VALID
 from coldrank.data.times import DAY_MS, birth_doubts, time_doubts, today
-from coldrank.metrics.by_cohort import CohortConfig, cohort_masks
 
 # Below these a table is taken for one of other ids, or for a part of one.
 _JOINED_IDS, _JOINED_EVENTS = 0.5, 0.9

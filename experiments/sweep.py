@@ -18,9 +18,10 @@ from coldrank.data.errors import UserError
 from coldrank.data.json_files import read_object
 from coldrank.data.output import make_folder
 from coldrank.train.checkpoint import steps
-from coldrank.train.config import RunConfig, load
+from coldrank.train.config import RunConfig
 from coldrank.train.difference import difference
 from coldrank.train.dry_run import Checks
+from coldrank.train.load import load
 from coldrank.train.lock import Lock
 from coldrank.train.run_folder import RunFolder
 

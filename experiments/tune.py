@@ -19,10 +19,10 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from coldrank.data.batches import DataFolder
+from coldrank.data.cohorts import CohortConfig, cohort_masks
 from coldrank.data.errors import UserError
 from coldrank.data.json_files import ROW_FIELDS, read_rows
 from coldrank.experiments.sweep import Job, require_distinct, run_all
-from coldrank.metrics.by_cohort import CohortConfig, cohort_masks
 from coldrank.train.dry_run import Checks
 from coldrank.train.lock import Lock
 

@@ -11,32 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from coldrank.data.cohorts import CohortConfig, cohort_masks
 from coldrank.metrics.columns import int_column, label_column, score_column
 from coldrank.metrics.mann_whitney import BoolArray, FloatArray, IntArray, Numbers, SortedRows
 
 LOG_CLIP = 1e-7  # float32 cannot tell probabilities closer to 1 than this
 EXACT_AVC = 10
-
-
-@dataclass(kw_only=True, slots=True)
-class CohortConfig:
-    """Where the cohorts part: users and items with at most so many views before the event are new."""
-
-    new_user_max_views: int = 10
-    new_item_max_views: int = 50
-
-
-def cohort_masks(user_views: IntArray, item_views: IntArray, config: CohortConfig) -> dict[str, BoolArray]:
-    """Cohort name -> mask [N]; views count events strictly before the row's own."""
-    new_user = user_views <= config.new_user_max_views
-    new_item = item_views <= config.new_item_max_views
-    return {
-        "all": np.ones(len(user_views), dtype=np.bool_),
-        "new_user": new_user,
-        "regular_user": ~new_user,
-        "new_item": new_item,
-        "regular_item": ~new_item,
-    }
 
 
 def avc_groups(avc: IntArray) -> IntArray:

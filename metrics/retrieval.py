@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -22,11 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coldrank.data import parquet
-from coldrank.models.features import FeatureSet
-from coldrank.models.two_tower import Vectors, features_problem
-
-if TYPE_CHECKING:  # which holds the config of this
-    from coldrank.train.config import RunConfig
+from coldrank.models.two_tower import Vectors
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -68,23 +64,6 @@ class RetrievalConfig:
             "unseen_item": item_views <= low,
             "all": np.ones(len(item_views), np.bool_),
         }
-
-
-def two_tower_problem(config: "RunConfig", features: FeatureSet) -> str:
-    """What leaves the retrieval model no room in a config, in words; '' if nothing does."""
-    c, t = config.two_tower, config.train
-    assert c is not None
-    wrong = [
-        (len(config.tasks) != 1, f"tasks={config.tasks}: two_tower learns one task"),
-        (not c.widths or min(c.widths) < 1, f"two_tower.widths={list(c.widths)}: give at least one width above 0"),
-        (c.temperature <= 0, f"two_tower.temperature={c.temperature}: must be above 0"),
-        (t.accumulate > 1, f"train.accumulate={t.accumulate}: two_tower compares rows; must be 1"),
-        (config.cold_weight != 1, f"cold_weight={config.cold_weight}: two_tower knows none; must be 1"),
-        (t.precision != "float32", f"train.precision={t.precision!r}: two_tower trains in float32; must be float32"),
-    ]
-    return next((message for broken, message in wrong if broken), "") or features_problem(
-        features, sequences="metacf" in config.hooks
-    )
 
 
 class Met:

@@ -12,7 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from coldrank.data.batches import DataFolder
     from coldrank.train.config import RunConfig
-    from coldrank.train.trainer import Run
+    from coldrank.train.run import Run
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -43,7 +43,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope="module")
 def ranks():
     """This process as the only rank."""
-    from coldrank.train.distributed.shard import process_group
+    from coldrank.train.distributed.ranks import process_group
 
     with process_group() as ranks:
         yield ranks
@@ -63,7 +63,7 @@ def data(tmp_path_factory) -> DataFolder:
 def fitted(data, ranks) -> Callable[[RunConfig], Run]:
     """config -> a run before its first step, its encoder fitted; of one config always with the same weights."""
     from coldrank.data.fit import fit_encoder
-    from coldrank.train.trainer import build
+    from coldrank.train.run import build
 
     def fitted(config: RunConfig) -> Run:
         run = build(config, data, ranks)

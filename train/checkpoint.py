@@ -11,7 +11,7 @@ import shutil
 import zlib
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,33 +25,14 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 from tqdm import tqdm
 
 from coldrank.data.errors import UserError
-from coldrank.train.distributed.shard import Ranks, whole_shape
+from coldrank.train.distributed.ranks import Ranks
+from coldrank.train.distributed.tables import whole_shape
 from coldrank.train.finite import not_finite
 from coldrank.train.lock import Held
+from coldrank.train.progress import Progress
 
 State = dict[str, Any]
 T = TypeVar("T")
-
-
-@dataclass(kw_only=True, slots=True)
-class Progress:
-    """Where a run stands: steps done, epoch, batches taken from the epoch by each of `world_size` ranks, and the seconds so
-    far. data: digest of the manifest of the data that it reads.
-
-    pass_done: whether the epoch's last batch is taken. Of a stream of periods: period: the one that is or was trained on last;
-    ends: period -> step of its last batch, once that is done with; partitions: what was read of the data, to know it again.
-    """
-
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
-    world_size: int = 1
-    seconds: float = 0.0
-    data: str = ""
-    pass_done: bool = False
-    period: str = ""
-    ends: dict[str, int] = field(default_factory=dict)
-    partitions: list[dict[str, Any]] = field(default_factory=list)
 
 
 # Checkpoints of before there were streams lack these.

@@ -79,7 +79,7 @@ def _check(command: list[str]) -> None:
     from coldrank.cli.main import parser
     from coldrank.data.batches import DataFolder
     from coldrank.data.errors import UserError
-    from coldrank.train.config import load
+    from coldrank.train.load import load
 
     # A team's config module lies where the command is called, as with `python -m`.
     sys.path.insert(0, str(Path.cwd()))

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from coldrank.train.config import RunConfig, to_dict
+from coldrank.train.config import RunConfig
+from coldrank.train.load import to_dict
 
 
 def difference(config: RunConfig, base: RunConfig) -> str:

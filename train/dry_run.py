@@ -9,33 +9,18 @@ from coldrank.data.batches import BatchMaker, DataFolder
 from coldrank.data.errors import UserError
 from coldrank.data.read import SampleReader
 from coldrank.models.encode import FeatureEncoder
-from coldrank.models.features import FeatureSet
 from coldrank.train import checkpoint
-from coldrank.train.config import RunConfig, to_dict, validate
-from coldrank.train.distributed.shard import Ranks, plan_for
+from coldrank.train.checks import validate
+from coldrank.train.config import RunConfig
+from coldrank.train.distributed.ranks import Ranks
+from coldrank.train.distributed.shard import plan_for
 from coldrank.train.evaluate import evaluation_reader
-from coldrank.train.hooks.hook import Hook
 from coldrank.train.hooks.make import make_hooks
+from coldrank.train.load import to_dict
 from coldrank.train.optim.table_optimizer import fused_params
 from coldrank.train.passes import Passes
+from coldrank.train.run import made_task
 from coldrank.train.streaming import stages
-from coldrank.train.task import RankingTask
-
-
-def made_task(config: RunConfig, features: FeatureSet, hooks: dict[str, Hook]) -> RankingTask:
-    """The model of a run, with tables that have no memory yet."""
-    return RankingTask(
-        features,
-        config.model,
-        config.tasks,
-        device=torch.device("meta"),
-        cold_weight=config.cold_weight,
-        new_user_max_views=config.cohorts.new_user_max_views,
-        accumulate=config.train.accumulate,
-        bf16=config.train.precision == "bf16",
-        hooks=hooks,
-        two_tower=config.two_tower,
-    )
 
 
 def check_run(config: RunConfig, data: DataFolder) -> None:

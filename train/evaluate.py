@@ -19,7 +19,7 @@ from coldrank.data.read import Reader, SampleReader
 from coldrank.metrics.by_cohort import evaluate_predictions
 from coldrank.metrics.retrieval import VECTORS, judge, met_in, vector_columns
 from coldrank.train.config import RunConfig
-from coldrank.train.distributed.shard import Ranks
+from coldrank.train.distributed.ranks import Ranks
 from coldrank.train.run_folder import MetricRow
 
 

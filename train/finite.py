@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 
-from coldrank.train.distributed.shard import local_parts
+from coldrank.train.distributed.tables import local_parts
 
 _BLOCK = 1 << 24
 

@@ -7,10 +7,9 @@ their variants need (sizes of the ranker's parts, rows of a shuffle buffer): of 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, fields
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:  # which is checked by this
-    from coldrank.train.config import RunConfig
+from coldrank.train.config import RunConfig
 
 _MHA = ("model.mha_folds", "model.mha_fold")
 _GATES = ("model.pc", "model.gate_hidden", "model.gate_scale", *_MHA)
@@ -35,7 +34,7 @@ class _Rule(NamedTuple):
     why: str
 
 
-def idle_problem(config: "RunConfig", named: Sequence[str] = ()) -> str:
+def idle_problem(config: RunConfig, named: Sequence[str] = ()) -> str:
     """The first field that is set and changes nothing, in words; '' if there is none. named: fields of `--set`, of which those that
     arms may hold for their variants are told as well."""
     for rule in _rules(config):
@@ -48,7 +47,7 @@ def idle_problem(config: "RunConfig", named: Sequence[str] = ()) -> str:
     return ""
 
 
-def _rules(config: "RunConfig") -> Iterator[_Rule]:
+def _rules(config: RunConfig) -> Iterator[_Rule]:
     m, o, t = config.model, config.optim, config.train
     for hook in ("metacf", "mwuf", "pam"):
         yield _Rule(
@@ -76,7 +75,7 @@ def _rules(config: "RunConfig") -> Iterator[_Rule]:
     yield from _of_hooks(config)
 
 
-def _of_training(config: "RunConfig") -> Iterator[_Rule]:
+def _of_training(config: RunConfig) -> Iterator[_Rule]:
     d, t = config.data, config.train
     stream = t.mode == "periods"
     yield _Rule(not stream, ["train.look_back", "train.look_back_rows"], "with train.mode='passes'")
@@ -89,7 +88,7 @@ def _of_training(config: "RunConfig") -> Iterator[_Rule]:
     yield _Rule(once, ["train.keep_checkpoints"], "with train.checkpoint_every=0, which writes one")
 
 
-def _of_sharding(config: "RunConfig") -> Iterator[_Rule]:
+def _of_sharding(config: RunConfig) -> Iterator[_Rule]:
     s, o = config.sharding, config.optim
     owned = [f.name for f in config.features if f.kind in ("bucket", "signals")]
     choices = {s.choice(name) for name in (*(table.name for table in config.tables), *owned)}
@@ -102,7 +101,7 @@ def _of_sharding(config: "RunConfig") -> Iterator[_Rule]:
     yield _Rule(named, ["sharding.default"], "where sharding.tables names every table")
 
 
-def _of_hooks(config: "RunConfig") -> Iterator[_Rule]:
+def _of_hooks(config: RunConfig) -> Iterator[_Rule]:
     w, c = config.mwuf, config.metacf
     yield _Rule(not w.common_init, ["mwuf.refresh"], "with mwuf.common_init=False")
     yield _Rule(c.learner != "neural", ["metacf.hidden"], f"with metacf.learner={c.learner!r}")
@@ -112,11 +111,11 @@ def _of_hooks(config: "RunConfig") -> Iterator[_Rule]:
     yield _Rule(not c.steps, steps, "with metacf.steps=0")
 
 
-def _all(config: "RunConfig", section: str) -> list[str]:
+def _all(config: RunConfig, section: str) -> list[str]:
     return [f"{section}.{f.name}" for f in fields(getattr(config, section))]
 
 
-def _value(config: "RunConfig", path: str) -> tuple[Any, Any]:
+def _value(config: RunConfig, path: str) -> tuple[Any, Any]:
     """A field's value and default."""
     section, _, name = path.rpartition(".")
     holder = getattr(config, section)

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from coldrank.data.errors import UserError
 from coldrank.data.output import make_folder, real_path
-from coldrank.train.distributed.shard import Ranks
+from coldrank.train.distributed.ranks import Ranks
 
 BEAT_S = 5.0
 PATIENCE_S = 60.0

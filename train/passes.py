@@ -6,9 +6,9 @@ from typing import Any
 from coldrank.data.batches import BatchMaker, DataFolder
 from coldrank.data.errors import UserError
 from coldrank.data.read import AtMost, Reader, SampleReader
-from coldrank.train.checkpoint import Progress
 from coldrank.train.config import RunConfig
-from coldrank.train.distributed.shard import Ranks
+from coldrank.train.distributed.ranks import Ranks
+from coldrank.train.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import time
 import torch
 import torch.distributed as dist
 
-from coldrank.train.distributed.shard import Ranks
+from coldrank.train.distributed.ranks import Ranks
 from coldrank.train.run_folder import MetricRow
 
 

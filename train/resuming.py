@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from coldrank.data.errors import UserError
-from coldrank.train.checkpoint import Progress
 from coldrank.train.config import RunConfig
+from coldrank.train.progress import Progress
 
 
 def check_length(folder: Path, before: RunConfig, now: RunConfig, progress: Progress, end: int) -> None:

@@ -13,7 +13,7 @@ from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 from coldrank.data.batches import MODULE_CALLS
 from coldrank.models.batch import Batch
 from coldrank.train.ids.growing import Grown
-from coldrank.train.task import Outputs
+from coldrank.train.outputs import Outputs
 
 
 class Taken(NamedTuple):

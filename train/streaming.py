@@ -6,10 +6,9 @@ the prepared data, of all splits. What is fitted to data (vocabularies, edges, m
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 import torch.distributed as dist
@@ -23,36 +22,18 @@ from coldrank.data.read import Only, Reader, SampleReader
 from coldrank.data.read_manifest import read_manifest
 from coldrank.data.split import BACK, NEXT
 from coldrank.metrics.retrieval import mean_over_periods
-from coldrank.train.checkpoint import Progress
 from coldrank.train.config import RunConfig
 from coldrank.train.evaluate import metric_rows, retrieval_rows, score, write_predictions
 from coldrank.train.passes import Passes
 from coldrank.train.preemption import Stop
+from coldrank.train.progress import Progress, Stage
+from coldrank.train.run import Run
 from coldrank.train.run_folder import MetricRow, RunFolder
-
-if TYPE_CHECKING:  # the trainer, which runs this, makes it
-    from coldrank.train.trainer import Run
 
 Json = dict[str, Any]
 POLL_S = 5.0
 # Of a look back: enough to see what is forgotten.
 _BACK_METRICS = ("auc", "ne")
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """What is trained on between two tests: a period, or the whole warm part. periods: their names, in order. partitions: of
-    the manifest, in order of time. scored: before it is trained on. shuffled: else in order of time."""
-
-    periods: tuple[str, ...]
-    partitions: tuple[Json, ...]
-    scored: bool
-    shuffled: bool
-
-    @property
-    def name(self) -> str:
-        """Its last period."""
-        return self.periods[-1]
 
 
 def stages(data: DataFolder, config: RunConfig) -> list[Stage]:
@@ -89,7 +70,7 @@ class Stream:
     periods joins these lists.
     """
 
-    def __init__(self, run: "Run", folder: RunFolder) -> None:
+    def __init__(self, run: Run, folder: RunFolder) -> None:
         self.run, self.folder = run, folder
         self.stages = stages(run.data, run.config)
         self.begins: list[Callable[[Stage, Progress], None]] = [self._score_next]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -17,16 +17,7 @@ from coldrank.modules.contrast import log_share, share_loss
 from coldrank.modules.losses import MaskedBCE
 from coldrank.train.hooks.hook import Hook, Rest
 from coldrank.train.optim.slices import in_slices
-
-
-class Outputs(NamedTuple):
-    """loss: scalar. logits: float32 [B, T]. task_losses: sum over the known labels and their number, [T] each, detached.
-    vectors: of the two-tower model, detached."""
-
-    loss: Tensor
-    logits: Tensor
-    task_losses: tuple[Tensor, Tensor]
-    vectors: Vectors | None = None
+from coldrank.train.outputs import Outputs
 
 
 class RankingTask(nn.Module):

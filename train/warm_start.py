@@ -17,8 +17,11 @@ from coldrank.data.errors import UserError
 from coldrank.models.features import FeatureSet, Table
 from coldrank.modules import PersonalizedGate, PosoMultiheadAttention
 from coldrank.train import checkpoint
-from coldrank.train.config import RunConfig, load, validate
-from coldrank.train.distributed.shard import Ranks, whole_shape
+from coldrank.train.checks import validate
+from coldrank.train.config import RunConfig
+from coldrank.train.distributed.ranks import Ranks
+from coldrank.train.distributed.tables import whole_shape
+from coldrank.train.load import load
 
 _TABLE = "embeddings.ebc.embedding_bags."
 State = dict[str, Any]

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from coldrank.analysis.compare.days import Days
 from coldrank.analysis.compare.rows import METRICS
 from coldrank.analysis.compare.runs import SharedRows
-from coldrank.metrics.by_cohort import CohortConfig, avc_groups, cohort_masks, normalised, row_logloss
+from coldrank.data.cohorts import CohortConfig, cohort_masks
+from coldrank.metrics.by_cohort import avc_groups, normalised, row_logloss
 from coldrank.metrics.mann_whitney import BoolArray, FloatArray, IntArray, Numbers, RankedPairs, SortedRows
 
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from coldrank.metrics.by_cohort import CohortConfig
+from coldrank.data.cohorts import CohortConfig
 
 METRICS = ("auc", "auc_fixed_avc", "ne", "gauc")
 # Those that cold cohorts are judged by; GAUC misleads there where past labels are among the features.

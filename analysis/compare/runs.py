@@ -15,9 +15,9 @@ import numpy as np
 import polars as pl
 
 from coldrank.data import parquet
+from coldrank.data.cohorts import CohortConfig
 from coldrank.data.errors import UserError
 from coldrank.data.json_files import read_object
-from coldrank.metrics.by_cohort import CohortConfig
 from coldrank.metrics.columns import int_column, label_column, require_columns, score_column
 from coldrank.metrics.mann_whitney import IntArray, Numbers
 

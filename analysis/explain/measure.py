@@ -11,20 +11,22 @@ from coldrank.analysis.explain.attention import Attention
 from coldrank.analysis.explain.changes import Changes, Cohorts
 from coldrank.analysis.explain.experts import Experts
 from coldrank.analysis.explain.gates import Buckets, Gates, layouts
+from coldrank.analysis.explain.masks import Mask, masked, masks_of
 from coldrank.analysis.explain.record import Recording, ranker_of, record
 from coldrank.data.batches import DataFolder
+from coldrank.data.cohorts import CohortConfig, cohort_masks
 from coldrank.data.errors import UserError
 from coldrank.data.read import Raw
-from coldrank.data.sample import ROWS_PER_BATCH, Mask, Sample, draw, masked, masks_of
-from coldrank.metrics.by_cohort import CohortConfig, cohort_masks
+from coldrank.data.sample import ROWS_PER_BATCH, Sample, draw
 from coldrank.models.batch import Batch
 from coldrank.modules import MultiheadAttention, PosoMultiheadAttention
 from coldrank.train import checkpoint
-from coldrank.train.config import RunConfig, load
-from coldrank.train.distributed.shard import Ranks
+from coldrank.train.config import RunConfig
+from coldrank.train.distributed.ranks import Ranks
 from coldrank.train.evaluate import evaluation_reader
+from coldrank.train.load import load
+from coldrank.train.run import Run, build
 from coldrank.train.task import RankingTask
-from coldrank.train.trainer import Run, build
 
 
 def load_run(folder: Path, data: DataFolder, ranks: Ranks) -> tuple[Run, int]:

@@ -25,7 +25,7 @@ from coldrank.analysis.explain.pictures import (
 from coldrank.analysis.report import page as report_page
 from coldrank.analysis.report import words
 from coldrank.analysis.report.picture import swatch
-from coldrank.metrics.by_cohort import CohortConfig
+from coldrank.data.cohorts import CohortConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,11 @@ from coldrank.models.batch import Batch
 from coldrank.models.two_tower import TwoTower
 from coldrank.train.config import RunConfig
 from coldrank.train.difference import difference
-from coldrank.train.distributed.shard import Ranks
+from coldrank.train.distributed.ranks import Ranks
 from coldrank.train.hooks.pam import Pam
 from coldrank.train.hooks.pam_rows import TowerRows
+from coldrank.train.run import Run
 from coldrank.train.task import RankingTask
-from coldrank.train.trainer import Run
 
 COHORTS = ("cold_item", "popular_item")
 METRICS = ("recall@5", "recall@5_of_all")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from coldrank.metrics.by_cohort import CohortConfig
+from coldrank.data.cohorts import CohortConfig
 
 TITLES = {"auc": "AUC", "auc_fixed_avc": "AUC at fixed AVC", "ne": "NE", "gauc": "GAUC"}
 MARKS = {"better": "▲", "worse": "▼"}

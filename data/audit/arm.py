@@ -4,15 +4,15 @@ import numpy as np
 import polars as pl
 
 from coldrank.data import parquet
+from coldrank.data.arm import Arm
 from coldrank.data.audit.audit import LIMITS, Finding, Severity, share
 from coldrank.data.audit.scan import Scan
 from coldrank.models.features import Feature, FeatureSet, Table
-from coldrank.train.config import RunConfig, validate
 
 
-def check_arm(scan: Scan, config: RunConfig) -> list[Finding]:
+def check_arm(scan: Scan, arm: Arm) -> list[Finding]:
     """The findings on the arm's tables and features, on the splits that it trains on."""
-    features = validate(config)
+    features = arm.features
     findings = [f for t in features.tables if t.mapping != "identity" for f in _table(scan, features, t)]
     sample = scan.sampled(*scan.fit)
     for feature in features.features:

@@ -5,18 +5,18 @@ from typing import Any
 import pyarrow as pa
 
 from coldrank.data import parquet
+from coldrank.data.arm import Arm
 from coldrank.data.audit.audit import Finding
 from coldrank.data.audit.scan import Rule, Scan
 from coldrank.data.batches import KEYS, DataFolder
 from coldrank.data.check import check_schema
 from coldrank.data.errors import UserError
 from coldrank.models.features import Input
-from coldrank.train.config import RunConfig, validate
 
 _YEAR_2100_MS = 4_102_444_800_000
 
 
-def plan(folder: DataFolder, config: RunConfig | None) -> tuple[Scan, list[Finding]]:
+def plan(folder: DataFolder, arm: Arm | None) -> tuple[Scan, list[Finding]]:
     """What to read, and the faults of the files that keep it from being read: with any, the scan cannot be made.
 
     With an arm its features are examined, without one all columns but labels, true probabilities and the time.
@@ -26,15 +26,15 @@ def plan(folder: DataFolder, config: RunConfig | None) -> tuple[Scan, list[Findi
         return Scan(folder=folder, parts=[], rules={}, features=[], tasks=[], fit=(), evaluate=""), findings
     schema = parquet.schema(folder.path / parts[0]["path"])
     splits = list(dict.fromkeys(p["split"] for p in parts))
-    if config is None:
+    if arm is None:
         tasks = [n.removeprefix("label_") for n in schema.names if n.startswith("label_")]
         inputs = _all_inputs(schema, folder.manifest)
         fit, evaluate = tuple(s for s in ("train", "valid") if s in splits) or tuple(splits[:1]), "test"
     else:
-        tasks = list(config.tasks)
-        inputs = list(validate(config).inputs)
-        fit, evaluate = config.data.fit, config.data.evaluate
-        findings += _arm_s_words(splits, inputs, config)
+        tasks = list(arm.tasks)
+        inputs = list(arm.features.inputs)
+        fit, evaluate = arm.fit, arm.evaluate
+        findings += _arm_s_words(splits, inputs, arm)
     needed = {i.name: i for i in inputs}
     for extra in [*(Input(k, "int") for k in KEYS), *(Input(f"label_{t}", "float") for t in tasks)]:
         needed.setdefault(extra.name, extra)
@@ -81,19 +81,19 @@ def _parts(folder: DataFolder) -> tuple[list[dict[str, Any]], list[Finding]]:
     return parts, findings
 
 
-def _arm_s_words(splits: list[str], inputs: list[Input], config: RunConfig) -> list[Finding]:
+def _arm_s_words(splits: list[str], inputs: list[Input], arm: Arm) -> list[Finding]:
     """Splits that the data lacks, and features that read an outcome."""
     findings = []
-    for name, wanted in (("data.fit", config.data.fit), ("data.evaluate", (config.data.evaluate,))):
+    for name, wanted in (("data.fit", arm.fit), ("data.evaluate", (arm.evaluate,))):
         if lacking := [s for s in wanted if s not in splits]:
             what = f"{name} names {', '.join(lacking)}; the data has {', '.join(splits)}"
             advice = f"--set {name}=... with a split that the data has"
-            findings.append(Finding(severity="error", check="arm", where=config.name, what=what, advice=advice))
+            findings.append(Finding(severity="error", check="arm", where=arm.name, what=what, advice=advice))
     outcomes = [i.name for i in inputs if i.name.startswith(("label_", "true_"))]
     if outcomes:
         what = f"a feature reads {', '.join(outcomes)}: the outcome itself"
         advice = "take the feature out of the arm"
-        findings.append(Finding(severity="error", check="leak", where=config.name, what=what, advice=advice))
+        findings.append(Finding(severity="error", check="leak", where=arm.name, what=what, advice=advice))
     return findings
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from coldrank.data.arm import Arm
 from coldrank.data.audit.arm import check_arm
 from coldrank.data.audit.audit import LIMITS, SEVERITIES, Finding
 from coldrank.data.audit.drift import check_ids, check_labels
@@ -20,7 +21,6 @@ from coldrank.data.audit.values import check_duplicates, check_splits, check_val
 from coldrank.data.batches import DataFolder
 from coldrank.data.errors import UserError
 from coldrank.data.output import new_folder
-from coldrank.train.config import RunConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,23 +44,23 @@ class Audit:
         return sum(f.severity == severity for f in self.findings)
 
 
-def audit(path: Path, config: RunConfig | None = None) -> Audit:
+def audit(path: Path, arm: Arm | None = None) -> Audit:
     """Checks a prepared data folder; with an arm, its features only and its settings too. Raises UserError if it is none."""
     folder = DataFolder.open(path)
     if not isinstance(folder.manifest.get("partitions"), list):
         raise UserError(f"{path}/manifest.json: no list 'partitions'; make the data with `coldrank prepare`")
-    read, findings = plan(folder, config)
+    read, findings = plan(folder, arm)
     complete = not any(f.severity == "error" and f.check in ("files", "arm") for f in findings)
     if complete:
         scan(read)
         findings += check_values(read) + check_times(read) + check_duplicates(read) + check_splits(read)
         findings += check_labels(read) + check_few(read) + check_ids(read)
-        findings += check_constant(read, config is not None) + check_missing(read) + check_leaks(read)
+        findings += check_constant(read, arm is not None) + check_missing(read) + check_leaks(read)
         findings += check_past(read)
-        findings += check_arm(read, config) if config else []
+        findings += check_arm(read, arm) if arm else []
     return Audit(
         data=str(path),
-        arm=config.name if config else None,
+        arm=arm.name if arm else None,
         rows=len(read.keys),
         sampled=len(read.sample),
         columns=len(read.rules),

@@ -15,7 +15,9 @@ from coldrank.experiments.warm_up.check import check_folder, roles_of
 from coldrank.experiments.warm_up.experiment import METHODS, experiment, read
 from coldrank.experiments.warm_up.protocol import Protocol
 from coldrank.experiments.warm_up.table import tables
-from coldrank.train.config import RunConfig, from_dict, load, to_dict, validate
+from coldrank.train.checks import validate
+from coldrank.train.config import RunConfig
+from coldrank.train.load import from_dict, load, to_dict
 
 
 def main(argv: Sequence[str] | None = None) -> int:

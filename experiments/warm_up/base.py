@@ -20,7 +20,8 @@ from coldrank.models.backbones import make_ranker
 from coldrank.models.embeddings import Embedded, EmbeddingStage
 from coldrank.models.encode import FeatureEncoder, salt
 from coldrank.models.features import Input
-from coldrank.train.config import RunConfig, validate
+from coldrank.train.checks import validate
+from coldrank.train.config import RunConfig
 
 # Keys of every sample.
 ITEM, USER = "item_id", "user_id"

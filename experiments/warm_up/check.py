@@ -8,9 +8,10 @@ from coldrank.data.batches import DataFolder
 from coldrank.data.errors import UserError
 from coldrank.experiments.warm_up.protocol import Protocol
 from coldrank.models.features import Feature, FeatureSet
-from coldrank.train.config import OptimConfig, RunConfig, TrainConfig, from_dict, to_dict
+from coldrank.train.config import OptimConfig, RunConfig, TrainConfig
 from coldrank.train.difference import difference
 from coldrank.train.hooks.mwuf_config import MwufConfig
+from coldrank.train.load import from_dict, to_dict
 
 # Columns that tell of events: those of the new items are not to be known before their phase.
 _COUNTED = ("user_views", "item_views", "rate_", "views_", "hist_", "item_hist_", "user_hist_")

@@ -12,8 +12,8 @@ from coldrank.serving.export.digests import verify
 from coldrank.serving.export.parity import LIMIT, Request
 from coldrank.serving.export.structure import load_script, structure
 from coldrank.serving.update import State, delta
-from coldrank.train.config import load
 from coldrank.train.difference import difference
+from coldrank.train.load import load
 
 # Fields of a config that training and evaluation alone read.
 _TRAINING = ("name", "seed", "cold_weight", "retrieval", "data", "optim", "train", "cohorts", "sharding")

@@ -17,9 +17,11 @@ from coldrank.serving.export.signature import candidate_columns
 from coldrank.serving.tables import Precision
 from coldrank.serving.twin import Twin
 from coldrank.train import checkpoint
-from coldrank.train.config import RunConfig, load, validate
-from coldrank.train.distributed.shard import process_group
+from coldrank.train.checks import validate
+from coldrank.train.config import RunConfig
+from coldrank.train.distributed.ranks import process_group
 from coldrank.train.hooks.make import make_hooks
+from coldrank.train.load import load
 from coldrank.train.task import RankingTask
 
 

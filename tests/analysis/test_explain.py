@@ -17,6 +17,7 @@ from coldrank.analysis.explain.attention import Attention, bands
 from coldrank.analysis.explain.changes import Changes
 from coldrank.analysis.explain.experts import Experts
 from coldrank.analysis.explain.gates import Buckets, Gates, layouts
+from coldrank.analysis.explain.masks import masked, masks_of
 from coldrank.analysis.explain.measure import measure
 from coldrank.analysis.explain.record import record
 from coldrank.cli.main import main
@@ -24,13 +25,14 @@ from coldrank.configs import base as arms
 from coldrank.data.batches import DataFolder
 from coldrank.data.fit import fit_encoder
 from coldrank.data.read import take
-from coldrank.data.sample import Sample, draw, masked, masks_of
+from coldrank.data.sample import Sample, draw
 from coldrank.models.features import Feature
 from coldrank.modules import PosoMultiheadAttention
 from coldrank.modules.gate import PersonalizedGate
 from coldrank.train.config import RunConfig
 from coldrank.train.evaluate import evaluation_reader
-from coldrank.train.trainer import Run, build, train
+from coldrank.train.run import Run, build
+from coldrank.train.trainer import train
 
 COHORTS = {"all": torch.tensor([True, True]), "new_user": torch.tensor([True, False])}
 
@@ -260,7 +262,7 @@ def run_folders(data, ranks, tmp_path_factory):
 @pytest.fixture
 def explain(run_folders, data, ranks, tmp_path, monkeypatch, capsys):
     """Calls the command on run folders; inside the test's own process group."""
-    monkeypatch.setattr("coldrank.train.distributed.shard.process_group", lambda: nullcontext(ranks))
+    monkeypatch.setattr("coldrank.train.distributed.ranks.process_group", lambda: nullcontext(ranks))
 
     def call(*arguments: str) -> tuple[int, str]:
         resolved = [str(run_folders / a) if a in ("base", "poso") else a for a in arguments]

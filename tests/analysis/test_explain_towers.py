@@ -44,7 +44,7 @@ def folder(tmp_path_factory, ranks):
 
 @pytest.fixture
 def explain(folder, ranks, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("coldrank.train.distributed.shard.process_group", lambda: nullcontext(ranks))
+    monkeypatch.setattr("coldrank.train.distributed.ranks.process_group", lambda: nullcontext(ranks))
 
     def call(run: str, *arguments: str) -> tuple[int, str]:
         code = main(

@@ -6,7 +6,8 @@ import torch
 from coldrank.configs import kuairand, movielens, simulated
 from coldrank.models.embeddings import EmbeddingStage
 from coldrank.models.ranker import Ranker
-from coldrank.train.config import RunConfig, validate
+from coldrank.train.checks import validate
+from coldrank.train.config import RunConfig
 
 
 def dense_parameters(config: RunConfig) -> int:

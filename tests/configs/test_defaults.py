@@ -10,8 +10,8 @@ import pytest
 
 from coldrank import modules
 from coldrank.analysis.compare.compare import compare
+from coldrank.data.cohorts import CohortConfig
 from coldrank.data.log import Group
-from coldrank.metrics.by_cohort import CohortConfig
 from coldrank.metrics.retrieval import RetrievalConfig
 from coldrank.models.features import Feature, Table
 from coldrank.models.ranker import RankerConfig

@@ -3,9 +3,10 @@
 import pytest
 
 from coldrank.configs import pam, pam_kuairand
-from coldrank.train.config import arms, validate
+from coldrank.train.checks import validate
 from coldrank.train.difference import difference
 from coldrank.train.hooks.make import make_hooks
+from coldrank.train.load import arms
 
 ARMS = {f"{m.__name__}:{name}": arm for m in (pam, pam_kuairand) for name, arm in arms(m).items()}
 

@@ -18,7 +18,8 @@ from coldrank.models.batch import Batch
 from coldrank.models.encode import FeatureEncoder
 from coldrank.models.features import FeatureSet
 from coldrank.modules import PersonalizedGate
-from coldrank.train.config import arms, validate
+from coldrank.train.checks import validate
+from coldrank.train.load import arms
 from coldrank.train.task import RankingTask
 
 MODULES = {"kuairand": kuairand_tables, "movielens": movielens_tables}

@@ -23,7 +23,9 @@ from coldrank.data.own_log import open_log
 from coldrank.data.prepare import PrepareOptions, prepare
 from coldrank.data.split import split_by_users
 from coldrank.models.features import Feature, Table
-from coldrank.train.config import RunConfig, load
+from coldrank.train.checks import as_arm
+from coldrank.train.config import RunConfig
+from coldrank.train.load import load
 
 Change = Callable[[pl.DataFrame, str], pl.DataFrame]
 SPEC = LogSpec(
@@ -93,7 +95,7 @@ def on(*splits: str, **columns: pl.Expr) -> Change:
 
 def alarms(path: Path, config: RunConfig | None = None) -> list[Finding]:
     """Warnings and errors."""
-    return [f for f in audit(path, config).findings if f.severity != "note"]
+    return [f for f in audit(path, as_arm(config) if config else None).findings if f.severity != "note"]
 
 
 LABEL = pl.col("label_click").cast(pl.Int64)

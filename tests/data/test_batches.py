@@ -5,7 +5,7 @@ from tiny import growing
 from coldrank.data.batches import BatchMaker, DataFolder, batches
 from coldrank.data.read import SampleReader
 from coldrank.models.encode import FeatureEncoder
-from coldrank.train.config import validate
+from coldrank.train.checks import validate
 
 
 def test_pinned_batches_are_the_same_with_their_unknown_ids(tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from coldrank.data.fit import fit_encoder
 from coldrank.data.read import SampleReader, list_row_groups
 from coldrank.models.encode import FeatureEncoder
 from coldrank.models.features import Input
-from coldrank.train.config import validate
+from coldrank.train.checks import validate
 
 NAME = "samples/split=train/period=2022-05-01/part-0.parquet"
 COLUMNS = [Input("user_id", "int"), Input("time", "int")]

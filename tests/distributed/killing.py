@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from coldrank.cli.main import main
 from coldrank.models.batch import Batch
-from coldrank.train.task import Outputs, RankingTask
+from coldrank.train.outputs import Outputs
+from coldrank.train.task import RankingTask
 
 _LIMIT_S = 240
 

@@ -17,11 +17,12 @@ from coldrank.data.fit import fit_encoder
 from coldrank.data.read import SampleReader, take
 from coldrank.models.batch import Batch
 from coldrank.models.embeddings import Embedded
-from coldrank.train.config import RunConfig, load
-from coldrank.train.distributed.shard import Ranks, process_group
+from coldrank.train.config import RunConfig
+from coldrank.train.distributed.ranks import Ranks, process_group
 from coldrank.train.hooks.pam import Pam
 from coldrank.train.hooks.pam_rows import TowerRows
-from coldrank.train.trainer import Run, build
+from coldrank.train.load import load
+from coldrank.train.run import Run, build
 
 STEPS = 3
 

@@ -18,10 +18,11 @@ from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 from coldrank.data.batches import DataFolder
 from coldrank.data.fit import fit_encoder
 from coldrank.data.read import SampleReader, take
-from coldrank.train.config import RunConfig, load
-from coldrank.train.distributed.shard import Ranks, process_group
+from coldrank.train.config import RunConfig
+from coldrank.train.distributed.ranks import Ranks, process_group
+from coldrank.train.load import load
+from coldrank.train.run import Run, build
 from coldrank.train.stepping import Taken
-from coldrank.train.trainer import Run, build
 
 
 def losses(run: Run, ranks: Ranks, steps: int) -> Iterator[float]:

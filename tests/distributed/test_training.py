@@ -11,7 +11,8 @@ from samples import write_samples
 from tiny import sample_base
 
 from coldrank.configs import base as arms
-from coldrank.train.config import RunConfig, to_dict
+from coldrank.train.config import RunConfig
+from coldrank.train.load import to_dict
 
 STEPS = 8
 

@@ -10,7 +10,7 @@ from launch import launch
 from retrieving import PAM, two_tower
 from samples import write_samples
 
-from coldrank.train.config import to_dict
+from coldrank.train.load import to_dict
 
 
 @pytest.mark.slow

@@ -11,8 +11,8 @@ from samples import write_samples
 from tiny import only, sample_base
 
 from coldrank.models.features import Table
-from coldrank.train.config import to_dict
 from coldrank.train.distributed.config import ShardingConfig
+from coldrank.train.load import to_dict
 
 STEPS = 6
 

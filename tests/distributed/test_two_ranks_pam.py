@@ -10,8 +10,8 @@ from launch import launch
 from retrieving import two_tower
 from samples import write_samples
 
-from coldrank.train.config import to_dict
 from coldrank.train.hooks.pam_config import PamConfig
+from coldrank.train.load import to_dict
 
 KINDS = {
     "rank": {"across": "rank", "rate": 0.2, "serve_decay": 0.5},

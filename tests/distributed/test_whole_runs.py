@@ -22,8 +22,9 @@ from torch.distributed.checkpoint.state_dict_loader import _load_state_dict_from
 from coldrank.configs import base as arms
 from coldrank.models.features import Table
 from coldrank.train import checkpoint
-from coldrank.train.config import DataConfig, RunConfig, to_dict
+from coldrank.train.config import DataConfig, RunConfig
 from coldrank.train.distributed.config import ShardingConfig
+from coldrank.train.load import to_dict
 
 pytestmark = pytest.mark.slow
 RANKS = (2, 3, 4)

@@ -21,8 +21,8 @@ from coldrank.data.by_time import _joined
 from coldrank.data.errors import Preempted
 from coldrank.data.read import Raw, SampleReader
 from coldrank.train import passes, trainer
-from coldrank.train.config import load
-from coldrank.train.distributed.shard import process_group
+from coldrank.train.distributed.ranks import process_group
+from coldrank.train.load import load
 from coldrank.train.preemption import preemption
 from coldrank.train.trainer import train
 

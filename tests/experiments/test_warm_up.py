@@ -19,7 +19,7 @@ from coldrank.experiments.warm_up.experiment import METHODS, PASSES, experiment,
 from coldrank.experiments.warm_up.protocol import SPLITS, Protocol, split_of, write_splits
 from coldrank.experiments.warm_up.table import tables
 from coldrank.models.features import Table
-from coldrank.train.config import validate
+from coldrank.train.checks import validate
 
 SMALL = Protocol(old_above=14, new_from=9, k=2)
 

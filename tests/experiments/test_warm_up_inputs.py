@@ -16,7 +16,7 @@ from coldrank.experiments.warm_up.experiment import PASSES
 from coldrank.experiments.warm_up.protocol import Protocol, write_splits
 from coldrank.experiments.warm_up.table import tables
 from coldrank.models.features import Feature
-from coldrank.train.config import to_dict
+from coldrank.train.load import to_dict
 
 SMALL = ["--old-above", "14", "--new-from", "9", "--k", "2", "--models", "deepfm"]
 

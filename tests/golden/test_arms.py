@@ -19,9 +19,11 @@ from tiny import tiny
 
 from coldrank.cli.main import main
 from coldrank.data.batches import DataFolder
-from coldrank.train.config import RunConfig, arms, validate
+from coldrank.train.checks import validate
+from coldrank.train.config import RunConfig
 from coldrank.train.difference import difference
-from coldrank.train.distributed.shard import process_group
+from coldrank.train.distributed.ranks import process_group
+from coldrank.train.load import arms
 from coldrank.train.trainer import train
 
 GOLDEN = Path(__file__).parent

@@ -20,9 +20,9 @@ from coldrank.data.batches import DataFolder
 from coldrank.data.fit import fit_encoder
 from coldrank.data.read import SampleReader
 from coldrank.train.config import RunConfig
-from coldrank.train.distributed.shard import process_group
+from coldrank.train.distributed.ranks import process_group
+from coldrank.train.run import Run, build
 from coldrank.train.stepping import Taken
-from coldrank.train.trainer import Run, build
 
 FILE = GOLDEN / "operations.json"
 ARMS = {

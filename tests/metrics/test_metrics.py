@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
+from coldrank.data.cohorts import CohortConfig
 from coldrank.data.errors import UserError
 from coldrank.metrics import by_cohort as metrics
-from coldrank.metrics.by_cohort import CohortConfig, evaluate_predictions
+from coldrank.metrics.by_cohort import evaluate_predictions
 from coldrank.metrics.mann_whitney import FloatArray, IntArray, Numbers, SortedRows
 
 

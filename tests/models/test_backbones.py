@@ -11,7 +11,7 @@ from coldrank.data.errors import UserError
 from coldrank.models.backbones import make_ranker
 from coldrank.models.embeddings import Embedded, EmbeddingStage
 from coldrank.models.features import FeatureSet, Table
-from coldrank.train.config import validate
+from coldrank.train.checks import validate
 
 BASE = sample_base()
 # One width, as DeepFM wants it.

@@ -16,7 +16,7 @@ from coldrank.models.encode import FeatureEncoder
 from coldrank.models.features import Feature
 from coldrank.models.two_tower import Tower
 from coldrank.modules.contrast import log_share, share_loss
-from coldrank.train.config import validate
+from coldrank.train.checks import validate
 from coldrank.train.task import RankingTask
 
 

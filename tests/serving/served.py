@@ -26,11 +26,13 @@ from coldrank.serving.export.trained import Trained, made_task
 from coldrank.serving.export.write import save_script
 from coldrank.serving.tables import Precision
 from coldrank.serving.twin import Twin
-from coldrank.train.config import RunConfig, to_dict, validate
+from coldrank.train.checks import validate
+from coldrank.train.config import RunConfig
 from coldrank.train.hooks.config import MetaCFConfig
 from coldrank.train.hooks.mwuf_config import MwufConfig
 from coldrank.train.hooks.pam_config import PamConfig
 from coldrank.train.ids.managed import admit
+from coldrank.train.load import to_dict
 
 
 def multi_hash() -> RunConfig:

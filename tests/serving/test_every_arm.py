@@ -16,9 +16,10 @@ from coldrank.data.batches import DataFolder
 from coldrank.serving.export import parity
 from coldrank.serving.export.trained import load_trained
 from coldrank.serving.export.write import load_script, save_script
-from coldrank.train.config import RunConfig, arms
-from coldrank.train.distributed.shard import process_group
+from coldrank.train.config import RunConfig
+from coldrank.train.distributed.ranks import process_group
 from coldrank.train.hooks.mwuf_config import MwufConfig
+from coldrank.train.load import arms
 from coldrank.train.trainer import train
 
 

@@ -11,8 +11,8 @@ from served import CONFIGS, random_model, rows_of
 
 from coldrank.configs import base as parts
 from coldrank.data.batches import BatchMaker
+from coldrank.data.cohorts import CohortConfig, cohort_masks
 from coldrank.data.read import AtMost
-from coldrank.metrics.by_cohort import CohortConfig, cohort_masks
 from coldrank.metrics.retrieval import RetrievalConfig
 from coldrank.models.encode import bucket_of
 from coldrank.modules.pam import route

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from coldrank.data.errors import UserError
 from coldrank.train import checkpoint
-from coldrank.train.checkpoint import Progress, Saver, State
+from coldrank.train.checkpoint import Saver, State
 from coldrank.train.lock import Held
+from coldrank.train.progress import Progress
 
 AT = Progress(
     step=30,

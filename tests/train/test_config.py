@@ -7,8 +7,10 @@ from tiny import sample_base
 
 from coldrank.configs import base as parts
 from coldrank.data.errors import UserError
-from coldrank.train.config import RunConfig, arms, from_dict, load, to_dict, validate
+from coldrank.train.checks import validate
+from coldrank.train.config import RunConfig
 from coldrank.train.difference import difference
+from coldrank.train.load import arms, from_dict, load, to_dict
 
 POSO = "coldrank.configs.kuairand:poso"
 

@@ -9,7 +9,8 @@ from tiny import sample_base
 
 from coldrank.cli.main import main
 from coldrank.data.errors import UserError
-from coldrank.train.config import RunConfig, arms, load, to_dict
+from coldrank.train.config import RunConfig
+from coldrank.train.load import arms, load, to_dict
 
 HEAD = """from dataclasses import replace
 from functools import cache, partial

@@ -12,7 +12,8 @@ from coldrank.data.errors import UserError
 from coldrank.train import checkpoint
 from coldrank.train.finite import not_finite
 from coldrank.train.recent import Recent
-from coldrank.train.trainer import Run, train
+from coldrank.train.run import Run
+from coldrank.train.trainer import train
 
 
 @pytest.fixture

@@ -9,7 +9,9 @@ from tiny import sample_base
 from coldrank.configs import base as parts
 from coldrank.data.errors import UserError
 from coldrank.models.ranker import RankerConfig
-from coldrank.train.config import RunConfig, load, validate
+from coldrank.train.checks import validate
+from coldrank.train.config import RunConfig
+from coldrank.train.load import load
 
 SECTIONS = ("data", "optim", "train", "model", "metacf", "mwuf", "pam", "retrieval", "cohorts", "sharding")
 # What is read in every combination that there is, or refused by a check of its own where it is not (epochs in a stream).

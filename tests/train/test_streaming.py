@@ -16,7 +16,8 @@ from coldrank.configs import base as arms
 from coldrank.data.batches import DataFolder
 from coldrank.data.errors import UserError
 from coldrank.train import checkpoint, streaming
-from coldrank.train.config import RunConfig, validate
+from coldrank.train.checks import validate
+from coldrank.train.config import RunConfig
 from coldrank.train.task import RankingTask
 from coldrank.train.trainer import train
 

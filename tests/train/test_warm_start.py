@@ -13,7 +13,8 @@ from coldrank.data.fit import fit_encoder
 from coldrank.models.features import Feature
 from coldrank.modules import PosoMultiheadAttention
 from coldrank.train import checkpoint
-from coldrank.train.trainer import build, train
+from coldrank.train.run import build
+from coldrank.train.trainer import train
 from coldrank.train.warm_start import warm_start
 
 

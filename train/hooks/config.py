@@ -1,10 +1,7 @@
 """The settings of the hooks: for each a class, and a field of RunConfig that has the hook's name."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:  # which holds these
-    from coldrank.train.config import RunConfig
+from typing import Literal
 
 # Hooks by name, in the order in which a message lists them.
 NAMES: tuple[str, ...] = ("metacf", "mwuf", "pam")
@@ -34,19 +31,3 @@ class MetaCFConfig:
     learn_rates: bool = True
     first_order: bool = False
     fraction: float = 1.0
-
-
-def company_problem(config: "RunConfig") -> str:
-    """What PAM leaves no room for in the rest of a config, in words; '' if nothing."""
-    if "pam" not in config.hooks:
-        return ""
-    still = "mwuf" in config.hooks and config.mwuf.mode == "warm_up"
-    wrong = [
-        (
-            config.cold_weight != 1,
-            f"cold_weight={config.cold_weight}: 'pam' weighs by pam.cold_weight alone; must be 1",
-        ),
-        (config.train.precision != "float32", "train.precision='bf16': 'pam' adapts in float32; must be float32"),
-        (still, "mwuf.mode='warm_up' holds the model still, and 'pam' adapts its towers at every step; leave one out"),
-    ]
-    return next((message for broken, message in wrong if broken), "")

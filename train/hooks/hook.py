@@ -14,23 +14,46 @@ trained on (`self.training and torch.is_grad_enabled()`, and in `dense` not `res
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, Protocol
 
 from torch import nn
+from torchrec.distributed.model_parallel import DistributedModelParallel
 
+from coldrank.data.batches import DataFolder
 from coldrank.models.batch import Batch
-from coldrank.models.embeddings import Embedded
+from coldrank.models.embeddings import Embedded, EmbeddingStage
+from coldrank.models.encode import FeatureEncoder
 from coldrank.models.two_tower import TwoTower
+from coldrank.modules.losses import MaskedBCE
+from coldrank.train.config import RunConfig
+from coldrank.train.distributed.ranks import Ranks
+from coldrank.train.optim.optimizers import Optimizers
+from coldrank.train.outputs import Outputs
+from coldrank.train.progress import Progress, Stage
+from coldrank.train.stepping import Taken
 
-if TYPE_CHECKING:  # these hold hooks
-    from coldrank.train.checkpoint import Progress
-    from coldrank.train.stepping import Taken
-    from coldrank.train.streaming import Stage
-    from coldrank.train.task import Outputs, RankingTask
-    from coldrank.train.trainer import Run
+
+class Task(Protocol):
+    """What hooks see of the task that they are in: the lookup, the model and its loss."""
+
+    embeddings: EmbeddingStage
+    ranker: nn.Module
+    loss: MaskedBCE
+
+
+class Run(Protocol):
+    """What hooks see of the run that they are in."""
+
+    config: RunConfig
+    data: DataFolder
+    ranks: Ranks
+    encoder: FeatureEncoder
+    model: DistributedModelParallel
+    optimizers: Optimizers
+
 
 # Logits and loss; the last argument says whether they are of a side pass.
-Rank = Callable[[Batch, Embedded, bool], "Outputs"]
+Rank = Callable[[Batch, Embedded, bool], Outputs]
 
 
 class Rest:
@@ -39,18 +62,18 @@ class Rest:
     side: whether the pass that the hook is in is a side pass; all that is called inside of one is.
     """
 
-    def __init__(self, task: "RankingTask", hooks: Sequence["Hook"], rank: Rank, *, side: bool = False) -> None:
+    def __init__(self, task: Task, hooks: Sequence["Hook"], rank: Rank, *, side: bool = False) -> None:
         self.side = side
         self._task, self._hooks, self._rank = task, tuple(hooks), rank
         self._replaced = False
         self._calls: list[None] = []  # of the batch's own pass, shared with what is `around` another function
 
-    def __call__(self, batch: Batch, embedded: Embedded) -> "Outputs":
+    def __call__(self, batch: Batch, embedded: Embedded) -> Outputs:
         """Goes on with the pass that the hook is in: once, with the rows that the hook was given."""
         self._calls.append(None)
         return self._go(batch, embedded, side=self.side)
 
-    def aside(self, batch: Batch, embedded: Embedded) -> "Outputs":
+    def aside(self, batch: Batch, embedded: Embedded) -> Outputs:
         """A side pass, after the own one, of the whole batch or, where `by_rows`, of some of its rows (`train.slices.rows_of`).
         Every rank makes it or none, unless `by_rows`: what is inside may add up over the ranks."""
         return self._go(batch, embedded, side=True)
@@ -68,7 +91,7 @@ class Rest:
         model = not self._replaced and not isinstance(self._task.ranker, TwoTower)
         return model and all(hook.slices for hook in self._hooks)
 
-    def _go(self, batch: Batch, embedded: Embedded, *, side: bool) -> "Outputs":
+    def _go(self, batch: Batch, embedded: Embedded, *, side: bool) -> Outputs:
         if not self._hooks:
             return self._rank(batch, embedded, side)
         hook, *inside = self._hooks
@@ -90,25 +113,25 @@ class Hook(nn.Module):
 
     slices: ClassVar[bool] = True
 
-    def embed(self, task: "RankingTask", batch: Batch, embedded: Embedded) -> Embedded:
+    def embed(self, task: Task, batch: Batch, embedded: Embedded) -> Embedded:
         """What the next hook and the model see in the place of the embeddings; in the graph, in training and evaluation. Called
         once for a batch; side passes begin after it."""
         return embedded
 
-    def dense(self, task: "RankingTask", rest: Rest, batch: Batch, embedded: Embedded) -> "Outputs":
+    def dense(self, task: Task, rest: Rest, batch: Batch, embedded: Embedded) -> Outputs:
         """Logits and loss; in the graph, in training and evaluation, in the batch's own pass and in side passes (`rest.side`).
         Calls `rest`, or a `rest.around(...)`, once; else the hooks inside would be off (RuntimeError)."""
         return rest(batch, embedded)
 
-    def before_step(self, run: "Run", taken: "Taken") -> None:
+    def before_step(self, run: Run, taken: Taken) -> None:
         """Before a batch is looked up."""
 
-    def after_step(self, run: "Run") -> None:
+    def after_step(self, run: Run) -> None:
         """After all weights are updated, before a checkpoint can be written."""
 
-    def begins(self, run: "Run", stage: "Stage", progress: "Progress") -> None:
+    def begins(self, run: Run, stage: Stage, progress: Progress) -> None:
         """Once a period is scored, before its first step. Passes over the data are one period, which is not scored; a run that
         resumes inside of a period is not told again."""
 
-    def ends(self, run: "Run", stage: "Stage", progress: "Progress") -> None:
+    def ends(self, run: Run, stage: Stage, progress: Progress) -> None:
         """After a period's last step (of passes: the last of all); again when a run resumes there."""

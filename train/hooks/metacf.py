@@ -4,8 +4,6 @@ A sample's history is the support, as of the time of its event; the sample itsel
 the learner of the initial embedding together with the rest. B batch, L sequence length.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 from torchrec import KeyedJaggedTensor
@@ -18,12 +16,8 @@ from coldrank.models.features import FeatureSet
 from coldrank.modules import MetaCF
 from coldrank.modules.gate import separate_draws
 from coldrank.train.config import RunConfig
-from coldrank.train.hooks.hook import Hook
+from coldrank.train.hooks.hook import Hook, Run, Task
 from coldrank.train.hooks.rows import of_all_ranks
-from coldrank.train.task import RankingTask
-
-if TYPE_CHECKING:  # which holds hooks
-    from coldrank.train.trainer import Run
 
 
 class MetaCFHook(Hook):
@@ -64,7 +58,7 @@ class MetaCFHook(Hook):
         self.register_buffer("steps", torch.zeros(1, dtype=torch.int64), persistent=draws)
         self._met: tuple[Tensor, Tensor, Tensor] | None = None
 
-    def embed(self, task: RankingTask, batch: Batch, embedded: Embedded) -> Embedded:
+    def embed(self, task: Task, batch: Batch, embedded: Embedded) -> Embedded:
         users = self.users
         keys = task.embeddings.sequence_keys[users.codes]
         codes = sequence_values(batch.sparse, task.embeddings.key_index[keys[0]], len(keys))
@@ -78,7 +72,7 @@ class MetaCFHook(Hook):
         return embedded._replace(static=users(embedded.static, sequence, codes, views, born))
 
     @torch.no_grad()
-    def after_step(self, run: "Run") -> None:
+    def after_step(self, run: Run) -> None:
         """Draws the next pool: of the items met, those whose row and step give the lowest numbers, on any number of ranks."""
         if self._met is None:
             return

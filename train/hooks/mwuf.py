@@ -7,7 +7,7 @@ is taken with respect to the warm embeddings, and handed on to the networks.
 B batch, D width of the ID embedding, R rows of the item's table, K users that are remembered, U width of a user's embedding.
 """
 
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,14 +20,11 @@ from coldrank.models.features import FeatureSet
 from coldrank.models.maps import GrowingMap, VocabularyMap
 from coldrank.modules.mwuf import Mwuf, mean_users
 from coldrank.train.config import RunConfig
-from coldrank.train.hooks.hook import Hook, Rest
+from coldrank.train.hooks.hook import Hook, Rest, Run, Task
 from coldrank.train.hooks.rows import TableRows, of_all_ranks
 from coldrank.train.optim.slices import rows_of
-
-if TYPE_CHECKING:  # these hold hooks
-    from coldrank.train.stepping import Taken
-    from coldrank.train.task import Outputs, RankingTask
-    from coldrank.train.trainer import Run
+from coldrank.train.outputs import Outputs
+from coldrank.train.stepping import Taken
 
 
 class Views(NamedTuple):
@@ -84,7 +81,7 @@ class MwufHook(Hook):
         self._warm: tuple[Tensor, Tensor] | None = None
         self._rows: TableRows | None = None
 
-    def embed(self, task: "RankingTask", batch: Batch, embedded: Embedded) -> Embedded:
+    def embed(self, task: Task, batch: Batch, embedded: Embedded) -> Embedded:
         """Evaluation: warm ID embeddings in the place of cold items' own. Training: the ID embeddings as they are."""
         static = embedded.static
         rows = candidates(batch.sparse, self.key)
@@ -115,7 +112,7 @@ class MwufHook(Hook):
         warm: Tensor = self.nets(static[:, self.slot], static[:, self.get_buffer("side_columns")], users)
         return warm
 
-    def dense(self, task: "RankingTask", rest: Rest, batch: Batch, embedded: Embedded) -> "Outputs":
+    def dense(self, task: Task, rest: Rest, batch: Batch, embedded: Embedded) -> Outputs:
         """Training: L_cold with its value, and L_warm with its gradient alone. L_warm is of the batch's own pass."""
         out = rest(batch, embedded)
         if rest.side or self._warm is None or not self.training or not torch.is_grad_enabled():
@@ -140,7 +137,7 @@ class MwufHook(Hook):
         handed_on = (warm * gradient).sum()
         return out._replace(loss=out.loss + (handed_on - handed_on.detach()))
 
-    def before_step(self, run: "Run", taken: "Taken") -> None:
+    def before_step(self, run: Run, taken: Taken) -> None:
         """Gives new items the common initialisation; mode warm_up: holds the model still."""
         if self._rows is None:
             self._rows = TableRows(run.model, self.table)
@@ -169,7 +166,7 @@ class MwufHook(Hook):
             self._rows.write(new, self.common)
 
     @torch.no_grad()
-    def after_step(self, run: "Run") -> None:
+    def after_step(self, run: Run) -> None:
         """Remembers the users of the batch, of all ranks."""
         assert self._seen is not None
         seen, self._seen = Views(*(of_all_ranks(t) for t in self._seen)), None

@@ -3,7 +3,7 @@
 B rows of a batch, N tasks, P adapted tensors.
 """
 
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
+from typing import ClassVar, cast
 
 import numpy as np
 import torch
@@ -20,26 +20,14 @@ from coldrank.models.two_tower import TwoTower
 from coldrank.modules.inner_loop import InnerLoop, Weights
 from coldrank.modules.pam import Rows, route, support
 from coldrank.train.config import RunConfig
-from coldrank.train.hooks.hook import Hook, Rest
+from coldrank.train.hooks.hook import Hook, Rest, Run, Task
 from coldrank.train.hooks.pam_before import Before
 from coldrank.train.hooks.pam_enhancer import Enhancer
-from coldrank.train.hooks.pam_rows import RankerRows, TaskRows, TowerRows
+from coldrank.train.hooks.pam_rows import RankerRows, Split, TaskRows, TowerRows
 from coldrank.train.hooks.rows import per_rank
-
-if TYPE_CHECKING:  # these hold hooks
-    from coldrank.train.checkpoint import Progress
-    from coldrank.train.stepping import Taken
-    from coldrank.train.streaming import Stage
-    from coldrank.train.task import Outputs, RankingTask
-    from coldrank.train.trainer import Run
-
-
-class Split(NamedTuple):
-    """task: of each row, int64 [B]."""
-
-    task: Tensor
-    support: Rows
-    query: Rows
+from coldrank.train.outputs import Outputs
+from coldrank.train.progress import Progress, Stage
+from coldrank.train.stepping import Taken
 
 
 class Pam(Hook):
@@ -70,14 +58,14 @@ class Pam(Hook):
         self.before = Before(config, features) if c.support_of == "previous" else None
         self._adapted: tuple[Weights, Tensor] | None = None
 
-    def dense(self, task: "RankingTask", rest: Rest, batch: Batch, embedded: Embedded) -> "Outputs":
+    def dense(self, task: Task, rest: Rest, batch: Batch, embedded: Embedded) -> Outputs:
         """The hooks inside have PAM's loss in the place of the model's; a side pass of theirs is judged by the weights that the
         batch's own pass has adapted, as it will be served."""
         if not (self.training and torch.is_grad_enabled()):
             return rest.around(lambda batch, embedded, side: self._scored(task, batch, embedded))(batch, embedded)
         paths: list[list[Weights]] = []
 
-        def learn(batch: Batch, embedded: Embedded, side: bool) -> "Outputs":
+        def learn(batch: Batch, embedded: Embedded, side: bool) -> Outputs:
             out, path = self._learnt(task, batch, embedded, paths[0] if paths else None, keep=not side)
             paths.append([{name: w.detach() for name, w in weights.items()} for weights in path])
             return out
@@ -85,12 +73,10 @@ class Pam(Hook):
         return rest.around(learn)(batch, embedded)
 
     def _learnt(
-        self, task: "RankingTask", batch: Batch, embedded: Embedded, path: list[Weights] | None, *, keep: bool
-    ) -> tuple["Outputs", list[Weights]]:
+        self, task: Task, batch: Batch, embedded: Embedded, path: list[Weights] | None, *, keep: bool
+    ) -> tuple[Outputs, list[Weights]]:
         """Query losses after the inner loop, and no logits; the weights after each of its steps. path: these, if they are known.
         keep: notes what is left of the batch after the step."""
-        from coldrank.train.task import Outputs
-
         rows, split, start = self.rows(task, batch, embedded), self.split(batch), self.start(task.ranker)
         if path is None:
             given, adapt_to = (
@@ -111,10 +97,8 @@ class Pam(Hook):
                 self.enhancer.note(batch, split.task, rows.sides.item, self.cuts)
         return Outputs(loss, torch.zeros_like(batch.labels), self._sums(losses, batch, split.query)), path
 
-    def _scored(self, task: "RankingTask", batch: Batch, embedded: Embedded) -> "Outputs":
+    def _scored(self, task: Task, batch: Batch, embedded: Embedded) -> Outputs:
         """By the weights that each task was left with."""
-        from coldrank.train.task import Outputs
-
         rows, split, start = self.rows(task, batch, embedded), self.split(batch), self.start(task.ranker)
         seen = Rows.of(split.task, self.config.tasks, torch.ones_like(split.task, dtype=torch.bool))
         leaks = self.config.adapt_on_test_labels
@@ -129,14 +113,14 @@ class Pam(Hook):
         known = (~torch.isnan(batch.labels[seen.index])).sum(0).to(losses.dtype)
         return losses.detach().sum(0), known
 
-    def rows(self, task: "RankingTask", batch: Batch, embedded: Embedded) -> TaskRows:
+    def rows(self, task: Task, batch: Batch, embedded: Embedded) -> TaskRows:
         """The batch before the part of the model that is adapted."""
         model = task.ranker
         if isinstance(model, TwoTower):
             return TowerRows.of(model, batch, model.sides(embedded, batch.dense))
         return RankerRows.of(cast(Ranker, model), batch, embedded)
 
-    def of_tasks(self, task: "RankingTask", losses: Tensor, rows: Rows) -> Tensor:
+    def of_tasks(self, task: Task, losses: Tensor, rows: Rows) -> Tensor:
         """Losses of rows, [R, T] -> their sums over each of PAM's tasks, [N], with the weights of the model's tasks."""
         return rows.sums(losses @ task.loss.weights.to(losses.dtype))
 
@@ -160,9 +144,7 @@ class Pam(Hook):
         """Whose users are the candidates of a support or query set: the set's own rows, or (None) all of the batch."""
         return rows.index if self.config.candidates == "set" else None
 
-    def adapt(
-        self, task: "RankingTask", rows: TaskRows, support: Rows, start: Weights, among: Tensor | None
-    ) -> list[Weights]:
+    def adapt(self, task: Task, rows: TaskRows, support: Rows, start: Weights, among: Tensor | None) -> list[Weights]:
         """The weights after 0, 1, ... inner steps on the support rows (Eq. 9)."""
         together = self.config.across == "ranks" and dist.is_initialized() and dist.get_world_size() > 1
         scale = self.scale(support, len(rows.labels), self.config.support_average, over_ranks=together)
@@ -191,7 +173,7 @@ class Pam(Hook):
         return 1 / per_rank(query.count_tensor, self.loop.rates.dtype)
 
     def _query(
-        self, task: "RankingTask", rows: TaskRows, query: Rows, path: list[Weights], size: float | None = None
+        self, task: Task, rows: TaskRows, query: Rows, path: list[Weights], size: float | None = None
     ) -> tuple[Tensor, Tensor]:
         """Eq. 11: sum over the tasks of lambda * query loss; and the losses of the rows after the last step. size: as of
         `query_scale`; None: those of this rank."""
@@ -209,16 +191,16 @@ class Pam(Hook):
         """What scores: Theta and what the inner loops have left of each task."""
         return {name: w + self.get_buffer(_key("shift", name)) for name, w in start.items()}
 
-    def _leaking(self, task: "RankingTask", rows: TaskRows, whole: Rows, start: Weights) -> Weights:
+    def _leaking(self, task: Task, rows: TaskRows, whole: Rows, start: Weights) -> Weights:
         return self.adapt(task, rows, whole, {name: w.detach() for name, w in start.items()}, None)[-1]
 
-    def before_step(self, run: "Run", taken: "Taken") -> None:
+    def before_step(self, run: Run, taken: Taken) -> None:
         """What is stored of an item goes with its row, where the row passes to another."""
         if self.enhancer is not None and (grown := taken.grown.get(self.enhancer.table)) is not None:
             self.enhancer.kept[grown.rows.to(self.enhancer.kept.device)] = False
 
     @torch.no_grad()
-    def after_step(self, run: "Run") -> None:
+    def after_step(self, run: Run) -> None:
         """Takes up what the step's inner loop added; tasks without support keep what they had."""
         if self._adapted is None:
             return
@@ -238,7 +220,7 @@ class Pam(Hook):
             if part is not None:
                 part.keep(run.ranks)
 
-    def begins(self, run: "Run", stage: "Stage", progress: "Progress") -> None:
+    def begins(self, run: Run, stage: Stage, progress: Progress) -> None:
         """Sets the cuts before the first step, whatever a warm start has brought: the config's, or the quantiles of the item's
         views in the rows of the first period or of the passes. Raises UserError where two of these are one."""
         if progress.step:

@@ -13,7 +13,7 @@ from coldrank.models.features import FeatureSet
 from coldrank.models.two_tower import Sides, TwoTower
 from coldrank.modules.pam import Rows, support
 from coldrank.train.config import RunConfig
-from coldrank.train.distributed.shard import Ranks
+from coldrank.train.distributed.ranks import Ranks
 from coldrank.train.hooks.pam_rows import TowerRows
 
 

@@ -3,7 +3,7 @@
 B rows of a batch, R of them, D width.
 """
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -19,13 +19,24 @@ from coldrank.modules.gate import separate_draws
 from coldrank.modules.inner_loop import Weights
 from coldrank.modules.pam import Rows
 from coldrank.train.config import RunConfig
-from coldrank.train.distributed.shard import Ranks
-from coldrank.train.hooks.pam_rows import TowerRows
+from coldrank.train.distributed.ranks import Ranks
+from coldrank.train.hooks.hook import Task
+from coldrank.train.hooks.pam_rows import Split, TaskRows, TowerRows
 from coldrank.train.hooks.rows import per_rank
 
-if TYPE_CHECKING:  # which holds this
-    from coldrank.train.hooks.pam import Pam, Split
-    from coldrank.train.task import RankingTask
+
+class Adapting(Protocol):
+    """What the enhancer asks of PAM; `Pam` says what each does."""
+
+    def adapt(
+        self, task: Task, rows: TaskRows, support: Rows, start: Weights, among: Tensor | None
+    ) -> list[Weights]: ...
+
+    def among(self, rows: Rows) -> Tensor | None: ...
+
+    def query_scale(self, query: Rows, size: float) -> Tensor: ...
+
+    def of_tasks(self, task: Task, losses: Tensor, rows: Rows) -> Tensor: ...
 
 
 class Enhancer(nn.Module):
@@ -73,11 +84,11 @@ class Enhancer(nn.Module):
 
     def forward(
         self,
-        pam: "Pam",
-        task: "RankingTask",
+        pam: Adapting,
+        task: Task,
         rows: TowerRows,
         batch: Batch,
-        split: "Split",
+        split: Split,
         start: Weights,
         adapted: Weights,
     ) -> Tensor:
@@ -111,10 +122,10 @@ class Enhancer(nn.Module):
 
     def _augment(
         self,
-        pam: "Pam",
-        task: "RankingTask",
+        pam: Adapting,
+        task: Task,
         rows: TowerRows,
-        split: "Split",
+        split: Split,
         use: Tensor,
         start: Weights,
         size: float,

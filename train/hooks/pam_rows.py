@@ -5,7 +5,7 @@ B rows of a batch, R of them, N tasks of PAM, T tasks of the model, D width.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +19,14 @@ from coldrank.models.two_tower import Sides, Tower, TwoTower, Vectors
 from coldrank.modules.contrast import log_share, share_loss
 from coldrank.modules.inner_loop import Weights
 from coldrank.modules.pam import Rows
+
+
+class Split(NamedTuple):
+    """task: of each row, int64 [B]."""
+
+    task: Tensor
+    support: Rows
+    query: Rows
 
 
 class TaskRows(Protocol):

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 
-from coldrank.train.distributed.shard import table_of
+from coldrank.train.distributed.tables import table_of
 
 
 class TableRows:

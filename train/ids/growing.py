@@ -17,7 +17,7 @@ from tqdm import tqdm
 from coldrank.models.batch import Batch
 from coldrank.models.encode import FeatureEncoder
 from coldrank.models.maps import GrowingMap, ManagedMap
-from coldrank.train.distributed.shard import Ranks
+from coldrank.train.distributed.ranks import Ranks
 from coldrank.train.ids.managed import admit
 
 # Table -> ids int64 [N], ascending, and how many values of a batch each stands for.

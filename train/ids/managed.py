@@ -10,7 +10,7 @@ from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.modules.mc_modules import LFU_EvictionPolicy, LRU_EvictionPolicy, MCHManagedCollisionModule
 
 from coldrank.models.maps import ManagedMap
-from coldrank.train.distributed.shard import drawn, local_parts, table_of, whole_shape
+from coldrank.train.distributed.tables import drawn, local_parts, table_of, whole_shape
 from coldrank.train.optim.optimizers import Optimizers
 
 # Policy, and TorchRec's name of what it knows of an id.

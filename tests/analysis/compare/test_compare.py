@@ -15,9 +15,9 @@ from coldrank.analysis.compare.resample import make_sample, measure
 from coldrank.analysis.compare.rows import METRICS, Row
 from coldrank.analysis.compare.table import format_overview
 from coldrank.cli.compare import add_compare
+from coldrank.data.cohorts import CohortConfig
 from coldrank.data.errors import UserError
 from coldrank.metrics import by_cohort as metrics
-from coldrank.metrics.by_cohort import CohortConfig
 from coldrank.metrics.mann_whitney import Numbers
 
 

@@ -13,8 +13,8 @@ from scipy import stats
 from coldrank.analysis.compare.days import find_days, t_test
 from coldrank.analysis.compare.resample import make_sample, measure
 from coldrank.analysis.compare.rows import METRICS
+from coldrank.data.cohorts import CohortConfig
 from coldrank.metrics import by_cohort as metrics
-from coldrank.metrics.by_cohort import CohortConfig
 
 
 def test_figures_of_a_day_are_those_of_its_rows() -> None:

@@ -10,7 +10,7 @@ from numpy.random import Generator
 from coldrank.analysis.compare.resample import Sample, make_sample
 from coldrank.analysis.compare.rows import JUDGING, METRICS, Row
 from coldrank.analysis.compare.runs import SharedRows
-from coldrank.metrics.by_cohort import CohortConfig
+from coldrank.data.cohorts import CohortConfig
 from coldrank.metrics.mann_whitney import FloatArray, Numbers
 
 USERS, ROWS, SEEDS, RESAMPLES = 300, 900, 5, 60

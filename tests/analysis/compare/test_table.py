@@ -6,7 +6,7 @@ import pytest
 
 from coldrank.analysis.compare.rows import Comparison, Row
 from coldrank.analysis.compare.table import format_cohorts, format_details, format_overview, format_verdicts
-from coldrank.metrics.by_cohort import CohortConfig
+from coldrank.data.cohorts import CohortConfig
 
 BASE = Row(task="like", cohort="all", metric="auc", arm="base", seeds=3, n=12_345, users=40, mean=71.234)
 ARM = replace(

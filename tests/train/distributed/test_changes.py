@@ -12,8 +12,9 @@ from coldrank.data.errors import UserError
 from coldrank.train import checkpoint
 from coldrank.train.config import RunConfig
 from coldrank.train.distributed.config import ShardingConfig
-from coldrank.train.distributed.shard import table_of
-from coldrank.train.trainer import Run, build, train
+from coldrank.train.distributed.tables import table_of
+from coldrank.train.run import Run, build
+from coldrank.train.trainer import train
 
 COLUMNS = ShardingConfig(default="row_wise", tables={"item": "column_wise"}, column_width=4)
 

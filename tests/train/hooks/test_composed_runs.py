@@ -10,7 +10,7 @@ from test_composed_hooks import MODELS, NAMES, PAIRS, cases, composed, losses
 from coldrank.serving.export import parity
 from coldrank.serving.export.trained import load_trained
 from coldrank.serving.export.write import load_script, save_script
-from coldrank.train.distributed.shard import process_group
+from coldrank.train.distributed.ranks import process_group
 
 
 def trained(config, data, folder):

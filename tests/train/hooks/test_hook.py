@@ -13,11 +13,13 @@ from coldrank.data.batches import DataFolder
 from coldrank.data.errors import UserError
 from coldrank.models.embeddings import Embedded
 from coldrank.models.two_tower import TwoTower
-from coldrank.train import checkpoint, config
+from coldrank.train import checkpoint, checks
 from coldrank.train.hooks import make
 from coldrank.train.hooks.hook import Hook, Rest
+from coldrank.train.load import to_dict
 from coldrank.train.overrides import override
-from coldrank.train.trainer import build, train
+from coldrank.train.run import build
+from coldrank.train.trainer import train
 
 CALLS: list[str] = []
 
@@ -56,7 +58,7 @@ class Scale(Hook):
 
 @pytest.fixture(autouse=True)
 def two(monkeypatch):
-    monkeypatch.setattr(config, "NAMES", ("one", "two"))
+    monkeypatch.setattr(checks, "NAMES", ("one", "two"))
     monkeypatch.setattr(make, "HOOKS", {name: lambda *_, name=name: Scale(name) for name in ("one", "two")})
     CALLS.clear()
 
@@ -119,7 +121,7 @@ def test_hooks_know_of_periods(ranks, tmp_path):
 @pytest.mark.parametrize(("names", "text"), [(("none",), "'none' is not one of one, two"), (("one", "one"), "twice")])
 def test_names_are_checked(names, text):
     with pytest.raises(UserError, match=text):
-        config.validate(with_hooks(*names))
+        checks.validate(with_hooks(*names))
 
 
 def test_a_hook_that_compares_rows_refuses_slices(data, ranks):
@@ -129,7 +131,7 @@ def test_a_hook_that_compares_rows_refuses_slices(data, ranks):
 
 @pytest.mark.parametrize("text", ["one,two", "[one, two]", '["one", "two"]'])
 def test_hooks_are_set_on_the_command_line(text):
-    values = config.to_dict(with_hooks())
+    values = to_dict(with_hooks())
     override(values, f"hooks={text}")
     assert values["hooks"] == ["one", "two"]
 

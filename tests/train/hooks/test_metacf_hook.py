@@ -14,9 +14,11 @@ from coldrank.configs import base as arms
 from coldrank.data.errors import UserError
 from coldrank.data.read import SampleReader
 from coldrank.models.features import Feature, Table
-from coldrank.train.config import RunConfig, validate
+from coldrank.train.checks import validate
+from coldrank.train.config import RunConfig
 from coldrank.train.hooks.metacf import MetaCFHook, sequence_values
-from coldrank.train.trainer import build, train
+from coldrank.train.run import build
+from coldrank.train.trainer import train
 
 BELOW = 8
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from coldrank.data.errors import UserError
 from coldrank.models.adapted_users import POOL
 from coldrank.models.embeddings import Embedded
-from coldrank.train.config import validate
+from coldrank.train.checks import validate
 from coldrank.train.hooks.metacf import MetaCFHook, _drawn, sequence_values
 
 

@@ -16,8 +16,9 @@ from coldrank.train.hooks.mwuf import rows_with_an_id
 from coldrank.train.hooks.rows import TableRows
 from coldrank.train.optim.slices import rows_of
 from coldrank.train.passes import Passes
+from coldrank.train.run import build
 from coldrank.train.stepping import Taken
-from coldrank.train.trainer import build, train
+from coldrank.train.trainer import train
 
 BELOW = 60
 

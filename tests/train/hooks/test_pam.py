@@ -18,8 +18,8 @@ from coldrank.models.embeddings import Embedded
 from coldrank.models.encode import FeatureEncoder
 from coldrank.models.two_tower import Sides
 from coldrank.modules.pam import Rows
-from coldrank.train.config import validate
-from coldrank.train.distributed.shard import Ranks
+from coldrank.train.checks import validate
+from coldrank.train.distributed.ranks import Ranks
 from coldrank.train.hooks.make import make_hooks
 from coldrank.train.hooks.pam_config import PamConfig
 from coldrank.train.hooks.pam_rows import TowerRows

@@ -14,7 +14,8 @@ from coldrank.analysis.explain.measure import load_run
 from coldrank.data.batches import DataFolder
 from coldrank.data.errors import UserError
 from coldrank.train import checkpoint
-from coldrank.train.trainer import build, train
+from coldrank.train.run import build
+from coldrank.train.trainer import train
 
 
 def scored(folder, out, ranks, wanted):

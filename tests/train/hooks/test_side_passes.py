@@ -11,8 +11,8 @@ from test_pam import batch_and_task, naive
 
 from coldrank.data.errors import UserError
 from coldrank.models.embeddings import Embedded
-from coldrank.train import config as config_module
-from coldrank.train.config import validate
+from coldrank.train import checks as config_module
+from coldrank.train.checks import validate
 from coldrank.train.hooks import make
 from coldrank.train.hooks.hook import Hook, Rest
 

@@ -14,7 +14,8 @@ from coldrank.configs import base as arms
 from coldrank.data.batches import DataFolder, as_tensors
 from coldrank.data.read import SampleReader
 from coldrank.train import checkpoint
-from coldrank.train.trainer import build, train
+from coldrank.train.run import build
+from coldrank.train.trainer import train
 
 
 def run(config, data, out, ranks):

@@ -16,11 +16,12 @@ from coldrank.data.errors import UserError
 from coldrank.data.read import SampleReader
 from coldrank.models.maps import ManagedMap
 from coldrank.train import checkpoint
-from coldrank.train.config import validate
+from coldrank.train.checks import validate
 from coldrank.train.distributed.config import ShardingConfig
-from coldrank.train.distributed.shard import table_of
+from coldrank.train.distributed.tables import table_of
 from coldrank.train.ids.managed import admit
-from coldrank.train.trainer import Run, build, evaluate, train
+from coldrank.train.run import Run, build
+from coldrank.train.trainer import evaluate, train
 
 LARGEST = torch.iinfo(torch.int64).max
 

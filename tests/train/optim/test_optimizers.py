@@ -15,11 +15,12 @@ from coldrank.configs import base as arms
 from coldrank.data.batches import batches
 from coldrank.data.errors import UserError
 from coldrank.data.read import SampleReader
-from coldrank.train.config import OptimConfig, validate
+from coldrank.train.checks import validate
+from coldrank.train.config import OptimConfig
 from coldrank.train.optim.optimizers import Optimizers, factor
 from coldrank.train.optim.table_optimizer import fused_params, replicated
+from coldrank.train.run import Run
 from coldrank.train.task import RankingTask
-from coldrank.train.trainer import Run
 
 BASE = sample_base()
 CONFIG = arms.poso(BASE)

@@ -11,8 +11,8 @@ from coldrank.configs import base as arms
 from coldrank.data.batches import batches
 from coldrank.data.read import SampleReader
 from coldrank.models.batch import Batch
-from coldrank.train.task import Outputs
-from coldrank.train.trainer import Run
+from coldrank.train.outputs import Outputs
+from coldrank.train.run import Run
 
 CONFIG = arms.poso(sample_base())
 CONFIG = replace(CONFIG, cold_weight=2.0, optim=replace(CONFIG.optim, dense_lr=1e-2, sparse_lr=0.1))

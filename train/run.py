@@ -1,0 +1,105 @@
+"""The parts of a run on one rank, and how they are made."""
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torchrec.distributed.model_parallel import DistributedModelParallel
+
+from coldrank.data.batches import BatchMaker, DataFolder
+from coldrank.models.encode import FeatureEncoder
+from coldrank.models.features import FeatureSet
+from coldrank.train.checks import validate
+from coldrank.train.config import RunConfig
+from coldrank.train.distributed.plan import Plan
+from coldrank.train.distributed.ranks import Ranks
+from coldrank.train.distributed.shard import shard
+from coldrank.train.hooks.hook import Hook
+from coldrank.train.hooks.make import make_hooks
+from coldrank.train.ids.growing import Growth
+from coldrank.train.ids.managed import Renewal
+from coldrank.train.memory import reuse_freed_memory
+from coldrank.train.optim.optimizers import Optimizers
+from coldrank.train.stepping import Taken
+from coldrank.train.task import RankingTask
+
+
+@dataclass(slots=True)
+class Run:
+    """A run's parts, on one rank."""
+
+    config: RunConfig
+    data: DataFolder
+    ranks: Ranks
+    encoder: FeatureEncoder
+    model: DistributedModelParallel
+    optimizers: Optimizers
+    make: BatchMaker
+    plan: Plan
+    grow: Growth
+    hooks: tuple[Hook, ...]
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds; loading writes into it."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizers": self.optimizers.all.state_dict(),
+            "encoder": self.encoder.state_dict(),
+        }
+
+    def begin_step(self, taken: Taken, step: int, total: int) -> None:
+        """What comes before the forward pass of step `step` (0-based) of `total`."""
+        self.optimizers.begin_step(step, total)
+        for hook in self.hooks:
+            hook.before_step(self, taken)
+
+    def end_step(self) -> None:
+        """What comes after the backward pass."""
+        self.optimizers.end_step()
+        for hook in self.hooks:
+            hook.after_step(self)
+
+    def state_after(self, taken: Taken) -> dict[str, Any]:
+        """The state once a batch is trained on, though later ones may have their rows already."""
+        state = self.state
+        return state | {"encoder": self.grow.state_after(state["encoder"], taken.grown)}
+
+
+def build(config: RunConfig, data: DataFolder, ranks: Ranks) -> Run:
+    """The parts of a run before its first step, a function of config and seed alone. The encoder is not fitted yet."""
+    reuse_freed_memory()
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    random.seed(config.seed)
+    np.random.seed(config.seed)
+    torch.manual_seed(config.seed)
+    features = validate(config)
+    encoder = FeatureEncoder(features)
+    hooks = make_hooks(config, features)
+    # No memory for whole tables here: the sharder makes each rank's part.
+    model, plan = shard(made_task(config, features, hooks), ranks, config, features)
+    make = BatchMaker(encoder, list(config.tasks), data.truths(list(config.tasks)))
+    # From here on the generator drops out: on every rank in its own way, in every arm in the same.
+    torch.manual_seed(config.seed * 1_000_003 + ranks.rank)
+    optimizers = Optimizers(model, config.optim, config.mwuf.lr_scale)
+    grow = Growth(encoder, ranks, Renewal(model, optimizers, config.table_scales(features), config.seed))
+    return Run(config, data, ranks, encoder, model, optimizers, make, plan, grow, tuple(hooks.values()))
+
+
+def made_task(config: RunConfig, features: FeatureSet, hooks: dict[str, Hook]) -> RankingTask:
+    """The model of a run, with tables that have no memory yet."""
+    return RankingTask(
+        features,
+        config.model,
+        config.tasks,
+        device=torch.device("meta"),
+        cold_weight=config.cold_weight,
+        new_user_max_views=config.cohorts.new_user_max_views,
+        accumulate=config.train.accumulate,
+        bf16=config.train.precision == "bf16",
+        hooks=hooks,
+        two_tower=config.two_tower,
+    )
