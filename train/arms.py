@@ -20,7 +20,10 @@ _PACKAGE = Path(__file__).parents[1]
 # Whose code is not the caller's; arms of this package are.
 _LIBRARIES = (
     *map(sysconfig.get_path, ("stdlib", "purelib")),
-    *(str(_PACKAGE / p) for p in ("models", "modules", "train")),
+    *(
+        str(_PACKAGE / p)
+        for p in ["modules", "models", "data", "metrics", "train", "serving", "analysis", "experiments", "cli"]
+    ),
 )
 
 
