@@ -14,7 +14,8 @@ from coldrank.data.own_log import open_log
 from coldrank.data.prepare import PrepareOptions, prepare
 from coldrank.data.split import split_by_time
 from coldrank.models.features import Feature, Table
-from coldrank.train.config import DataConfig, RunConfig
+from coldrank.train.config import RunConfig
+from coldrank.train.sections import DataConfig
 
 HISTORY = 50
 # Enough for histories that are full more often than not.

@@ -19,7 +19,7 @@ from tabulate import tabulate
 from torch.utils.flop_counter import FlopCounterMode
 
 from coldrank.models.embeddings import Embedded, EmbeddingStage
-from coldrank.models.ranker import Ranker
+from coldrank.models.ranker import RankerModule
 from coldrank.train.checks import validate
 from coldrank.train.config import RunConfig
 from coldrank.train.load import arms
@@ -71,7 +71,7 @@ def measure(config: RunConfig) -> tuple[int, int]:
     with torch.device("meta"):
         stage = EmbeddingStage(features, device=torch.device("meta"))
         dense = len(features.numbers)
-        ranker = Ranker(config.model, stage, dense, len(config.tasks)).eval()
+        ranker = RankerModule(config.model, stage, dense, len(config.tasks)).eval()
         lengths = stage.sequence_lengths
         sequences = {name: torch.empty(1, lengths[name], dim) for name, dim in stage.sequence_dims.items()}
         embedded = Embedded(torch.empty(1, stage.static_dim), sequences, torch.empty(1, stage.pc_dim))

@@ -30,10 +30,11 @@ from coldrank.configs import base as parts
 from coldrank.data.batches import KEYS, DataFolder
 from coldrank.data.read import Raw
 from coldrank.models.features import Feature, Table
-from coldrank.models.ranker import RankerConfig
-from coldrank.train.config import DataConfig, OptimConfig, RunConfig, TrainConfig
+from coldrank.models.ranker import Ranker
+from coldrank.train.config import RunConfig
 from coldrank.train.distributed.ranks import process_group
 from coldrank.train.run import build
+from coldrank.train.sections import DataConfig, OptimConfig, TrainConfig
 
 IDS = {"user_id": "user", "item_id": "item", "c0": "c0", "c1": "c1"}
 SIZES = {
@@ -69,7 +70,7 @@ def arm(work: Work) -> RunConfig:
         tasks={f"t{i}": 1.0 for i in range(work.tasks)},
         features=(*ids, *history, parts.personalization_code("user_views", dim=8)),
         tables=tuple(Table(name=t, rows=work.rows, dim=16, mapping="identity") for t in IDS.values()),
-        model=RankerConfig(experts=work.experts, expert_hidden=(128, 64), tower_hidden=(32,)),
+        model=Ranker(experts=work.experts, expert_hidden=(128, 64), tower_hidden=(32,)),
         data=DataConfig(fit=("train",), batch_size=work.batch),
         optim=OptimConfig(table_optimizer="adagrad"),
         train=TrainConfig(threads=1, checkpoint_every=0),

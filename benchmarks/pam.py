@@ -27,31 +27,27 @@ from coldrank.models.batch import Batch
 from coldrank.modules.inner_loop import Weights
 from coldrank.modules.pam import Rows
 from coldrank.train.distributed.ranks import process_group
-from coldrank.train.hooks import make
-from coldrank.train.hooks.pam import Pam
-from coldrank.train.hooks.pam_rows import TaskRows
+from coldrank.train.hooks.pam.pam import Pam, PamModule
+from coldrank.train.hooks.pam.rows import TaskRows
 from coldrank.train.load import load
 from coldrank.train.run import Run, build
-from coldrank.train.task import RankingTask
 
 LOOPED = "_looped"
 WARM_UP = 3
 
 
-class Looped(Pam):
+class Looped(PamModule):
     """One task after the other."""
 
-    def adapt(
-        self, task: RankingTask, rows: TaskRows, support: Rows, start: Weights, among: Tensor | None
-    ) -> list[Weights]:
+    def adapt(self, rows: TaskRows, support: Rows, start: Weights, among: Tensor | None) -> list[Weights]:
         paths = []
         for n, own in enumerate(_one_by_one(support)):
             alone = {name: w[n : n + 1] for name, w in start.items()}
-            paths.append(super().adapt(task, rows, own, alone, among))
+            paths.append(super().adapt(rows, own, alone, among))
         return [{k: torch.cat([path[s][k] for path in paths]) for k in start} for s in range(len(paths[0]))]
 
     def _query(
-        self, task: RankingTask, rows: TaskRows, query: Rows, path: list[Weights], size: float | None = None
+        self, rows: TaskRows, query: Rows, path: list[Weights], size: float | None = None
     ) -> tuple[Tensor, Tensor]:
         losses = [
             rows.losses(own, self.among(query))({k: w[n : n + 1] for k, w in path[-1].items()})
@@ -111,7 +107,7 @@ def measure(config: str, settings: list[str], data: Path, steps: int) -> dict[st
     """step_ms: CPU time of a whole step, batch in hand. dense_ms: of what follows the lookup, forward and backward, alone."""
     looped = config.endswith(LOOPED)
     if looped:
-        make.HOOKS["pam"] = Looped
+        Pam.build = lambda self, config, features: Looped(self, config, features)
     torch.set_num_threads(1)
     with process_group() as ranks:
         run = build(load(config.removesuffix(LOOPED), ["train.threads=1", *settings]), DataFolder.open(data), ranks)

@@ -24,8 +24,9 @@ from coldrank.data.own_log import open_log
 from coldrank.data.prepare import PrepareOptions, prepare
 from coldrank.data.split import TEST, TRAIN
 from coldrank.models.features import Feature, Table
-from coldrank.models.ranker import RankerConfig
-from coldrank.train.config import DataConfig, OptimConfig, RunConfig, TrainConfig
+from coldrank.models.ranker import Ranker
+from coldrank.train.config import RunConfig
+from coldrank.train.sections import DataConfig, OptimConfig, TrainConfig
 
 ROWS, DIM, LENGTH = 50_000, 16, 50
 EXPERTS, EXPERT, TOWER = 4, (256, 128), (64,)
@@ -109,7 +110,7 @@ def arm(work: str, batch: int) -> RunConfig:
         tasks=dict.fromkeys(TASKS, 1.0),
         features=(*ids, *history),
         tables=tuple(Table(name=tables.get(n, f"of_{n}"), rows=ROWS, dim=DIM, mapping="identity") for n in IDS),
-        model=RankerConfig(experts=EXPERTS, expert_hidden=EXPERT, tower_hidden=TOWER),
+        model=Ranker(experts=EXPERTS, expert_hidden=EXPERT, tower_hidden=TOWER),
         data=DataConfig(fit=("train",), batch_size=batch, shuffle_rows=16 * batch),
         optim=OptimConfig(table_optimizer="adagrad", sparse_lr=TABLE_RATE, sparse_eps=TABLE_EPS, dense_lr=DENSE_RATE),
         train=TrainConfig(threads=1, checkpoint_every=0),

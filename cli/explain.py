@@ -64,7 +64,7 @@ def _explain(args: argparse.Namespace) -> None:
         raise UserError(f"WORLD_SIZE={os.environ['WORLD_SIZE']}: explain runs in one process; call it without torchrun")
     data = DataFolder.open(args.data)
     folders = [args.run_folder] if args.against is None else [args.against, args.run_folder]
-    towers = [load_config(folder).two_tower is not None for folder in folders]
+    towers = [load_config(folder).model.retrieves for folder in folders]
     if len(set(towers)) > 1:
         raise UserError(f"--against {args.against}: one of the runs has the two-tower model, the other a ranker")
     if unfit := [name for name in ("mask" if towers[0] else "varied",) if getattr(args, name)]:

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from coldrank.models.features import Feature
+from coldrank.models.ranker import Ranker
 from coldrank.modules.attention import Fold
 from coldrank.train.config import RunConfig
+from coldrank.train.hooks.metacf import MetaCF
 
 Arm = Callable[[], RunConfig]
 
@@ -77,24 +80,30 @@ def personalization_code(column: str, *, dim: int, edges: Sequence[float] = AVC_
     return Feature(name="pc", column=column, role="pc", kind="bucket", edges=tuple(edges), dim=dim, init=1.0)
 
 
+def ranker(base: RunConfig, **fields: Any) -> Ranker:
+    """The base's ranker with other settings."""
+    assert isinstance(base.model, Ranker)
+    return replace(base.model, **fields)
+
+
 def poso_mha(base: RunConfig) -> RunConfig:
     """POSO(MHA), Eq. 14."""
-    return replace(base, name="poso_mha", model=replace(base.model, poso_mha=True))
+    return replace(base, name="poso_mha", model=ranker(base, poso_mha=True))
 
 
 def poso_mmoe(base: RunConfig) -> RunConfig:
     """POSO(MMoE), Eq. 17-18."""
-    return replace(base, name="poso_mmoe", model=replace(base.model, poso_mmoe=True))
+    return replace(base, name="poso_mmoe", model=ranker(base, poso_mmoe=True))
 
 
 def poso_mlp(base: RunConfig) -> RunConfig:
     """POSO(MLP) towers, Eq. 11."""
-    return replace(base, name="poso_mlp", model=replace(base.model, poso_mlp=True))
+    return replace(base, name="poso_mlp", model=ranker(base, poso_mlp=True))
 
 
 def poso(base: RunConfig) -> RunConfig:
     """All POSO parts together."""
-    model = replace(base.model, poso_mha=True, poso_mmoe=True, poso_mlp=True)
+    model = ranker(base, poso_mha=True, poso_mmoe=True, poso_mlp=True)
     return replace(base, name="poso", model=model)
 
 
@@ -109,7 +118,7 @@ def without_avc(base: RunConfig) -> RunConfig:
 
 def constant_pc(base: RunConfig) -> RunConfig:
     """Gates with a constant input: POSO's parameters without its personalization."""
-    return replace(base, name=f"{base.name}_constant_pc", model=replace(base.model, pc="constant"))
+    return replace(base, name=f"{base.name}_constant_pc", model=ranker(base, pc="constant"))
 
 
 def with_code(base: RunConfig, name: str, *codes: Feature) -> RunConfig:
@@ -126,7 +135,7 @@ def id_code(column: str, table: str) -> Feature:
 
 def all_features(base: RunConfig) -> RunConfig:
     """Table 6: gates that take every input outside the sequences."""
-    return replace(base, name=f"{base.name}_all_features", model=replace(base.model, pc="static"))
+    return replace(base, name=f"{base.name}_all_features", model=ranker(base, pc="static"))
 
 
 def is_new_user(base: RunConfig) -> RunConfig:
@@ -157,7 +166,7 @@ def item_views(base: RunConfig) -> RunConfig:
 
 def mha_fold(base: RunConfig, fold: Fold) -> RunConfig:
     """A row of Table 7: how far Q, K and V are personalized."""
-    return replace(base, name=f"{base.name}_{fold}", model=replace(base.model, mha_fold=fold))
+    return replace(base, name=f"{base.name}_{fold}", model=ranker(base, mha_fold=fold))
 
 
 def cold_weighted(base: RunConfig, weight: float = 2.0) -> RunConfig:
@@ -176,6 +185,6 @@ def gate_pass(base: RunConfig) -> RunConfig:
     return replace(base, name=f"{base.name}_gate_pass", train=train)
 
 
-def metacf(base: RunConfig) -> RunConfig:
+def metacf(base: RunConfig, **settings: Any) -> RunConfig:
     """MetaCF: the embeddings of users with few events are adapted to these."""
-    return replace(base, name=f"{base.name}_metacf", hooks=(*base.hooks, "metacf"))
+    return replace(base, name=f"{base.name}_metacf", hooks=(*base.hooks, MetaCF(**settings)))

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from coldrank.configs import base as parts
 from coldrank.models.features import Feature, Table
-from coldrank.models.ranker import RankerConfig
-from coldrank.train.config import DataConfig, OptimConfig, RunConfig, TrainConfig
+from coldrank.models.ranker import Ranker
+from coldrank.train.config import RunConfig
+from coldrank.train.sections import DataConfig, OptimConfig, TrainConfig
 
 # Nothing tried gains over it where user ids are learnt (docs/results.md).
 DEFAULT = "base"
@@ -90,7 +91,7 @@ def base() -> RunConfig:
         tasks=dict.fromkeys(TASKS, 1.0),
         features=features(),
         tables=tables(),
-        model=RankerConfig(
+        model=Ranker(
             heads=4, head_dim=8, positions=True, experts=8, expert_hidden=(128, 64), tower_hidden=(32,), dropout=0.1
         ),
         data=DataConfig(batch_size=512),
@@ -137,7 +138,7 @@ def poso_constant_pc() -> RunConfig:
 def base_wider() -> RunConfig:
     """Control: a plain base of as many dense parameters as `poso`."""
     config = base()
-    return replace(config, name="base_wider", model=replace(config.model, expert_hidden=(131, 64)))
+    return replace(config, name="base_wider", model=parts.ranker(config, expert_hidden=(131, 64)))
 
 
 def base_metacf() -> RunConfig:

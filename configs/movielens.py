@@ -4,8 +4,9 @@ from dataclasses import replace
 
 from coldrank.configs import base as parts
 from coldrank.models.features import Feature, Table
-from coldrank.models.ranker import RankerConfig
-from coldrank.train.config import DataConfig, OptimConfig, RunConfig, TrainConfig
+from coldrank.models.ranker import Ranker
+from coldrank.train.config import RunConfig
+from coldrank.train.sections import DataConfig, OptimConfig, TrainConfig
 
 HISTORY = 30
 TASKS = ("favorite", "satisfied")
@@ -37,7 +38,7 @@ def base() -> RunConfig:
             Table(name="item", rows=32_768, dim=16, mapping="vocabulary", min_count=2),
             Table(name="tag", rows=64, dim=8),
         ),
-        model=RankerConfig(
+        model=Ranker(
             heads=4, head_dim=8, positions=True, experts=4, expert_hidden=(128, 64), tower_hidden=(32,), dropout=0.1
         ),
         data=DataConfig(batch_size=512),
@@ -94,7 +95,7 @@ def poso_constant_pc() -> RunConfig:
 def base_wider() -> RunConfig:
     """Control: a plain base of as many dense parameters as `poso`."""
     config = base()
-    return replace(config, name="base_wider", model=replace(config.model, expert_hidden=(142, 64)))
+    return replace(config, name="base_wider", model=parts.ranker(config, expert_hidden=(142, 64)))
 
 
 def base_cold_pass() -> RunConfig:
@@ -119,6 +120,5 @@ def _metacf(config: RunConfig) -> RunConfig:
         config,
         features=(user, *config.features),
         tables=(Table(name="user", rows=2, dim=16), *config.tables),
-        metacf=replace(config.metacf, signal="hist_satisfied", max_views=1_000_000),
     )
-    return parts.metacf(config)
+    return parts.metacf(config, signal="hist_satisfied", max_views=1_000_000)

@@ -5,16 +5,17 @@ What the data counts (views, rates, histories) would tell of events of the new i
 
 from dataclasses import replace
 
+from coldrank.models.deepfm import DeepFM
 from coldrank.models.features import Feature, Table
-from coldrank.models.ranker import RankerConfig
-from coldrank.train.config import DataConfig, OptimConfig, RunConfig, TrainConfig
+from coldrank.train.config import RunConfig
+from coldrank.train.sections import DataConfig, OptimConfig, TrainConfig
 
 DIM = 16
 
 
 def movielens() -> RunConfig:
     """MovieLens-1M: at least four stars or not."""
-    model = RankerConfig(kind="deepfm", tower_hidden=(16, 16), expert_hidden=(32, 16), dropout=0.2)
+    model = DeepFM(tower_hidden=(16, 16), dropout=0.2)
     categories = [f"user_{c}" for c in ("gender", "age", "occupation")]
     return RunConfig(
         name="deepfm",

@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from coldrank.models.features import Feature, Table
-from coldrank.models.two_tower import TwoTowerConfig
-from coldrank.train.config import DataConfig, OptimConfig, RunConfig, TrainConfig
-from coldrank.train.hooks.pam_config import PamConfig
+from coldrank.models.two_tower import TwoTower
+from coldrank.train.config import RunConfig
+from coldrank.train.hooks.pam import Pam
+from coldrank.train.sections import DataConfig, OptimConfig, TrainConfig
 
 DIM = 8
 # How L_S, and L_A, were set when the figures of docs/pam.md were measured; the defaults are the paper's.
@@ -40,7 +41,7 @@ def pf() -> RunConfig:
             Table(name="item", rows=4096, dim=DIM, mapping="growing"),
             Table(name="tag", rows=64, dim=DIM),
         ),
-        two_tower=TwoTowerConfig(same_user=False),
+        model=TwoTower(same_user=False),
         data=DataConfig(batch_size=1024, eval_batch_size=1024, order="time"),
         optim=OptimConfig(sparse_lr=0.3, dense_lr=4e-3, table_init=0.05),
         train=TrainConfig(mode="periods", first_period="p25", look_back=(), checkpoint_every=0),
@@ -59,8 +60,8 @@ def pf_towers() -> RunConfig:
 
 def pf_enhanced() -> RunConfig:
     """`pf_balanced` with the enhancer: both of PAM's losses for cold items, and nothing adapted."""
-    settings = PamConfig(steps=0, support=0.0, gamma=(1.0, 3.0, 2.0), **MEASURED)
-    return replace(pf(), name="pf_enhanced", hooks=("pam",), pam=settings)
+    settings = Pam(steps=0, support=0.0, gamma=(1.0, 3.0, 2.0), **MEASURED)
+    return replace(pf(), name="pf_enhanced", hooks=(settings,))
 
 
 def pam_m() -> RunConfig:
@@ -100,18 +101,18 @@ def pam_previous_balanced() -> RunConfig:
 
 def balanced(base: RunConfig) -> RunConfig:
     """Weights of the tasks, and nothing adapted."""
-    return replace(base, name="pf_balanced", hooks=("pam",), pam=PamConfig(steps=0, support=0.0))
+    return replace(base, name="pf_balanced", hooks=(Pam(steps=0, support=0.0),))
 
 
 def own_towers(base: RunConfig) -> RunConfig:
     """Towers of every task, equal weights, and nothing adapted."""
-    settings = PamConfig(steps=0, support=0.0, own=True, cold_weight=1.0, other_weight=1.0)
-    return replace(base, name=f"{base.name}_towers", hooks=("pam",), pam=settings)
+    settings = Pam(steps=0, support=0.0, own=True, cold_weight=1.0, other_weight=1.0)
+    return replace(base, name=f"{base.name}_towers", hooks=(settings,))
 
 
 def meta(base: RunConfig, name: str, **settings: Any) -> RunConfig:
     """PAM on PF."""
-    return replace(base, name=name, hooks=("pam",), pam=PamConfig(candidates="set", **settings))
+    return replace(base, name=name, hooks=(Pam(candidates="set", **settings),))
 
 
 def previous(base: RunConfig) -> RunConfig:

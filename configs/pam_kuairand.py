@@ -9,7 +9,7 @@ from dataclasses import replace
 from coldrank.configs import kuairand, pam
 from coldrank.models.features import Feature, Table
 from coldrank.train.config import RunConfig
-from coldrank.train.hooks.pam_config import PamConfig
+from coldrank.train.hooks.pam import Pam
 
 
 def pf() -> RunConfig:
@@ -98,4 +98,4 @@ def _stream(config: RunConfig) -> RunConfig:
 
 
 def _adapted(config: RunConfig) -> RunConfig:
-    return replace(config, name=f"{config.name}_pam", hooks=("pam",), pam=PamConfig(cold_weight=1.0, other_weight=1.0))
+    return replace(config, name=f"{config.name}_pam", hooks=(Pam(cold_weight=1.0, other_weight=1.0),))

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coldrank.data import parquet
-from coldrank.models.two_tower import Vectors
+from coldrank.models.model import Vectors
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from coldrank.models.component import Dropout, Widths
 from coldrank.models.embeddings import Embedded, EmbeddingStage
+from coldrank.models.features import FeatureSet
+from coldrank.models.model import Model, ModelModule
 from coldrank.modules import (
     MMoE,
     MultiheadAttention,
@@ -21,44 +25,74 @@ from coldrank.modules import (
 
 
 @dataclass(kw_only=True, slots=True)
-class RankerConfig:
-    """Sizes, and which parts are personalized.
+class Ranker(Model):
+    """The ranker's sizes, and which parts are personalized."""
 
-    kind: the ranker, or a model of models/backbones.py, which has `tower_hidden`, `crosses` (layers, DCN) and dropout only.
-    pc: what feeds the gates: the features of role `pc`; `static`, every input outside the sequences ("all features" of POSO's
-    Table 6); or a constant (the control that has POSO's parameters only).
-    gate_scale: C of Eq. 6. mha_fold: the row of POSO's Table 7, `v` is the paper's choice (Eq. 14).
-    positions: adds a learned vector per position to a sequence, so that attention can tell recent from old.
-    """
-
-    kind: Literal["ranker", "wide_deep", "deepfm", "dcn"] = "ranker"
-    heads: int = 4
-    head_dim: int = 16
+    heads: PositiveInt = 4
+    """Heads of the attention over each sequence."""
+    head_dim: PositiveInt = 16
+    """Width of a head."""
     positions: bool = False
-    experts: int = 4
-    expert_hidden: tuple[int, ...] = (256, 128)
-    tower_hidden: tuple[int, ...] = (64,)
-    crosses: int = 3
-    dropout: float = 0.0
+    """Adds a learned vector per position to a sequence, so that attention can tell recent from old."""
+    experts: PositiveInt = 4
+    """Experts of the MMoE."""
+    expert_hidden: Widths = (256, 128)
+    """Widths of an expert's layers."""
+    tower_hidden: Widths = (64,)
+    """Widths of the hidden layers of a task's tower."""
+    dropout: Dropout = 0.0
+    """Share of the units of experts and towers that a training step leaves out."""
     poso_mha: bool = False
+    """Personalizes the attention (POSO, Eq. 14)."""
     poso_mmoe: bool = False
+    """Personalizes the MMoE (POSO, Eq. 17 and 18)."""
     poso_mlp: bool = False
+    """Personalizes the towers (POSO, Eq. 11)."""
     pc: Literal["feature", "static", "constant"] = "feature"
-    gate_hidden: int = 32
-    gate_scale: float = 2.0
-    mha_folds: int = 4
+    """What feeds the gates: the features of role `pc`; `static`, every input outside the sequences ("all features" of POSO's
+    Table 6); or a constant, the control that has POSO's parameters only."""
+    gate_hidden: PositiveInt = 32
+    """Width of a gate's hidden layer."""
+    gate_scale: PositiveFloat = 2.0
+    """C of POSO's Eq. 6."""
+    mha_folds: PositiveInt = 4
+    """Gates per head of POSO(MHA), each for so many neighbouring units."""
     mha_fold: Literal["qkv", "kv", "v", "none"] = "v"
+    """The row of POSO's Table 7; `v` is the paper's choice (Eq. 14)."""
 
     @property
     def personalized(self) -> bool:
-        """Whether any part takes the personalization code."""
         return self.poso_mha or self.poso_mmoe or self.poso_mlp
 
+    @property
+    def reads_pc(self) -> bool:
+        return self.personalized and self.pc == "feature"
 
-class Ranker(nn.Module):
+    def build(self, stage: EmbeddingStage, features: FeatureSet, tasks: int) -> "RankerModule":
+        return RankerModule(self, stage, len(features.numbers), tasks)
+
+    def problem(self, features: FeatureSet, tasks: int, *, sequences: bool = False) -> str:
+        if self.personalized and self.pc == "feature" and not any(f.role == "pc" for f in features.features):
+            return "model.pc='feature', but no feature has role 'pc'; declare one, or model.pc=constant"
+        return ""
+
+    def idle(self, features: FeatureSet) -> list[tuple[bool, tuple[str, ...], str]]:
+        folds = ("mha_folds", "mha_fold")
+        gates = ("pc", "gate_hidden", "gate_scale", *folds)
+        history = ("heads", "head_dim", "positions", "poso_mha")
+        no_part = "where no part is personalized; set model.poso_mha, poso_mmoe or poso_mlp"
+        return [
+            (not self.personalized, gates, no_part),
+            (not self.poso_mha, folds, "without model.poso_mha"),
+            (self.mha_fold == "none", ("mha_folds",), "with model.mha_fold='none', which has no folds"),
+            (not features.sequences, history, "without a sequence among the features"),
+        ]
+
+
+class RankerModule(ModelModule):
     """Embedded features -> logits [B, T]."""
 
-    def __init__(self, config: RankerConfig, stage: EmbeddingStage, dense_dim: int, tasks: int) -> None:
+    def __init__(self, config: Ranker, stage: EmbeddingStage, dense_dim: int, tasks: int) -> None:
         super().__init__()
         if config.personalized and config.pc == "feature" and not stage.pc_dim:
             raise ValueError("model.pc='feature', but no feature has role 'pc'; declare one or set model.pc='constant'")
@@ -101,7 +135,7 @@ class Ranker(nn.Module):
         return self.mmoe(torch.cat(parts, 1), pc), pc
 
 
-def _attention(config: RankerConfig, query_dim: int, sequence_dim: int, pc_dim: int) -> nn.Module:
+def _attention(config: Ranker, query_dim: int, sequence_dim: int, pc_dim: int) -> nn.Module:
     sizes = (query_dim, sequence_dim, config.heads, config.head_dim)
     if not config.poso_mha:
         return MultiheadAttention(*sizes)

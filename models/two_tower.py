@@ -5,24 +5,48 @@ B batch, U users, D width, N sets of weights.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
+from pydantic import PositiveFloat
 from torch import Tensor, nn
 
+from coldrank.models.batch import Batch
+from coldrank.models.component import Widths
 from coldrank.models.embeddings import Embedded, EmbeddingStage
 from coldrank.models.features import Feature, FeatureSet
-from coldrank.modules.contrast import unit
+from coldrank.models.model import Model, ModelModule, Outputs, Vectors
+from coldrank.modules.contrast import log_share, share_loss, unit
+from coldrank.modules.losses import MaskedBCE
 
 
 @dataclass(kw_only=True, slots=True)
-class TwoTowerConfig:
-    """widths: of the towers' layers; the last is linear and scaled to length 1. temperature: of the softmax over the users of a
-    batch. same_user: whether the same user, met again in the batch, counts as another candidate, as in PAM's Eq. 6."""
+class TwoTower(Model):
+    """The towers' sizes, and the softmax that trains them."""
 
-    widths: tuple[int, ...] = (16, 8)
-    temperature: float = 0.07
+    retrieves: ClassVar[bool] = True
+    compares_rows: ClassVar[bool] = True
+    widths: Widths = (16, 8)
+    """Of the towers' layers; the last is linear and scaled to length 1."""
+    temperature: PositiveFloat = 0.07
+    """Of the softmax over the users of a batch."""
     same_user: bool = True
+    """Whether the same user, met again in the batch, counts as another candidate, as in PAM's Eq. 6."""
+
+    def build(self, stage: EmbeddingStage, features: FeatureSet, tasks: int) -> "TwoTowerModule":
+        return TwoTowerModule(self, stage, features)
+
+    def problem(self, features: FeatureSet, tasks: int, *, sequences: bool = False) -> str:
+        """A tower reads the mean of a history, which is a many-valued id, and no sequence."""
+        if tasks != 1:
+            return f"model='two_tower' learns one task; there are {tasks}"
+        if features.sequences and not sequences:
+            name = next(iter(features.sequences))
+            return f"sequence {name!r}: the towers read a history as an id with many=True, not as a sequence"
+        for side in Sides._fields:
+            if not any((f.role == "item") == (side == "item") for f in features.sparse):
+                return f"no embedded feature for the {side}'s tower"
+        return ""
 
 
 class Sides(NamedTuple):
@@ -30,15 +54,6 @@ class Sides(NamedTuple):
 
     user: Tensor
     item: Tensor
-
-
-class Vectors(NamedTuple):
-    """What is compared: item [B, D], by the weights of its own task; users [N, B, D], by the weights of every task; task of each
-    row, int64 [B]. Without tasks N is 1."""
-
-    item: Tensor
-    users: Tensor
-    task: Tensor
 
 
 class Tower(nn.Module):
@@ -74,7 +89,7 @@ class Tower(nn.Module):
         return torch.baddbmm(bias.unsqueeze(1), x.expand(len(weight), *x.shape[-2:]), weight.mT)
 
 
-class TwoTower(nn.Module):
+class TwoTowerModule(ModelModule):
     """Embedded features -> vectors of length 1. Features of role `item` go to the item's tower, all others to the user's."""
 
     user_static: Tensor
@@ -82,9 +97,9 @@ class TwoTower(nn.Module):
     item_static: Tensor
     item_dense: Tensor
 
-    def __init__(self, config: TwoTowerConfig, stage: EmbeddingStage, features: FeatureSet) -> None:
+    def __init__(self, config: TwoTower, stage: EmbeddingStage, features: FeatureSet) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.temperature = config, config.temperature
         fixed = [f for f in features.sparse if f.name in stage.fixed]
         widths = [features.dim(f) for f in fixed]
         for side in Sides._fields:
@@ -115,6 +130,23 @@ class TwoTower(nn.Module):
         user, item = self.vectors(self.sides(embedded, dense))
         return (user * item).sum(1, keepdim=True) / self.config.temperature
 
+    def outputs(
+        self, embedded: Embedded, batch: Batch, loss: MaskedBCE, row_weights: Tensor | None, *, bf16: bool
+    ) -> Outputs:
+        """In-batch softmax over the users of the rank's batch; the loss is its mean over the rows of all ranks."""
+        user, item = self.vectors(self.sides(embedded, batch.dense))
+        rows = torch.arange(len(batch), device=item.device)
+        scaled = item / self.config.temperature
+        ids = self.ids(batch.keys["user_id"].to(item.device))
+        losses = share_loss(log_share(scaled, user, rows, ids), batch.labels[:, 0])
+        known = (~torch.isnan(batch.labels)).sum(0).to(losses.dtype)
+        return Outputs(
+            losses.sum() / batch.mean_size,
+            (scaled * user).sum(1, keepdim=True),
+            (losses.detach().sum().unsqueeze(0), known),
+            Vectors(item.detach(), user.detach().unsqueeze(0), torch.zeros_like(rows)),
+        )
+
     def vectors(self, sides: Sides) -> tuple[Tensor, Tensor]:
         """Vectors of the users and of the items, [B, D] each."""
         user: Tensor = self.towers["user"](sides.user)
@@ -126,18 +158,6 @@ class TwoTower(nn.Module):
 
         users: ids, int64 [B]."""
         return None if self.config.same_user else users
-
-
-def features_problem(features: FeatureSet, *, sequences: bool = False) -> str:
-    """What leaves the towers without their inputs, in words; '' if nothing does. A tower reads the mean of a history, which is
-    a many-valued id, and no sequence. sequences: whether a hook reads those."""
-    if features.sequences and not sequences:
-        name = next(iter(features.sequences))
-        return f"sequence {name!r}: the towers read a history as an id with many=True, not as a sequence"
-    for side in Sides._fields:
-        if not any((f.role == "item") == (side == "item") for f in features.sparse):
-            return f"no embedded feature for the {side}'s tower"
-    return ""
 
 
 def _columns(features: Sequence[Feature], widths: list[int] | None, side: str) -> Tensor:

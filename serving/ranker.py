@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from coldrank.models.features import FeatureSet
-from coldrank.models.ranker import Ranker
+from coldrank.models.ranker import RankerModule
 from coldrank.modules import MultiheadAttention, PosoMultiheadAttention
 from coldrank.serving.gates import merged
 from coldrank.serving.hooked import Routed
@@ -46,7 +46,7 @@ class SequenceReader(nn.Module):
 
     positions: Tensor
 
-    def __init__(self, ranker: Ranker, name: str, request: list[int], candidate: list[int]) -> None:
+    def __init__(self, ranker: RankerModule, name: str, request: list[int], candidate: list[int]) -> None:
         super().__init__()
         self.attention = ranker.attention[name]
         assert isinstance(self.attention, MultiheadAttention | PosoMultiheadAttention)
@@ -64,9 +64,11 @@ class SequenceReader(nn.Module):
 
 
 class ServedRanker(nn.Module):
-    """`Ranker`, with its weights, over what `Stage` gives. Scriptable."""
+    """`RankerModule`, with its weights, over what `Stage` gives. Scriptable."""
 
-    def __init__(self, ranker: Ranker, features: FeatureSet, order: list[Order], routed: Routed | None = None) -> None:
+    def __init__(
+        self, ranker: RankerModule, features: FeatureSet, order: list[Order], routed: Routed | None = None
+    ) -> None:
         super().__init__()
         ranker = deepcopy(ranker).eval()
         request, candidate = (places(features, o) for o in order)

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from coldrank.models.encode import FeatureEncoder
-from coldrank.models.ranker import Ranker
-from coldrank.models.two_tower import TwoTower
+from coldrank.models.ranker import RankerModule
+from coldrank.models.two_tower import TwoTowerModule
 from coldrank.serving.backbone import ServedBackbone
 from coldrank.serving.door import Door
 from coldrank.serving.hooked import Hooked, Layout
@@ -37,10 +37,10 @@ class Core(nn.Module):
         order = self.stage.order
         layout = Layout(features=features, order=order, candidate=candidate, precision=precision)
         self.hooks = nn.ModuleList(made(layout) for made in hooked.made)
-        self.retrieves = isinstance(model, TwoTower)
-        if isinstance(model, TwoTower):
+        self.retrieves = isinstance(model, TwoTowerModule)
+        if isinstance(model, TwoTowerModule):
             self.model: nn.Module = ServedTwoTower(model, features, order, hooked.routed)
-        elif isinstance(model, Ranker):
+        elif isinstance(model, RankerModule):
             self.model = ServedRanker(model, features, order, hooked.routed)
         else:
             self.model = ServedBackbone(model, features, order)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from coldrank.models.features import FeatureSet
-from coldrank.models.two_tower import Sides, Tower, TwoTower
+from coldrank.models.two_tower import Sides, Tower, TwoTowerModule
 from coldrank.modules.contrast import unit
 from coldrank.modules.linear import GroupedLinear
 from coldrank.serving.hooked import Routed
@@ -43,7 +43,7 @@ class ServedTower(nn.Module):
 class ServedTwoTower(nn.Module):
     """Inner products of the user's vector, which is made once, and the candidates'. Scriptable."""
 
-    def __init__(self, model: TwoTower, features: FeatureSet, order: list[Order], routed: Routed | None) -> None:
+    def __init__(self, model: TwoTowerModule, features: FeatureSet, order: list[Order], routed: Routed | None) -> None:
         super().__init__()
         plain = {name: p.detach().unsqueeze(0) for name, p in model.named_parameters()}
         weights = plain if routed is None else routed.weights

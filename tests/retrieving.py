@@ -5,14 +5,13 @@ from dataclasses import replace
 from tiny import growing
 
 from coldrank.models.features import Feature
-from coldrank.models.ranker import RankerConfig
-from coldrank.models.two_tower import TwoTowerConfig
+from coldrank.models.two_tower import TwoTower
 from coldrank.train.config import RunConfig
-from coldrank.train.hooks.pam_config import PamConfig
+from coldrank.train.hooks.pam import Pam
 
 DAYS = [f"2022-05-0{d}" for d in range(1, 5)]
 # Views in the samples reach from 0 to 199.
-PAM = PamConfig(cuts=(20, 60, 120, 500), cold=1, behaviour=("item_id",), rate=0.1)
+PAM = Pam(cuts=(20, 60, 120, 500), cold=1, behaviour=("item_id",), rate=0.1)
 
 
 def two_tower(rows: int = 64) -> RunConfig:
@@ -26,14 +25,12 @@ def two_tower(rows: int = 64) -> RunConfig:
         Feature(name="item_tags", role="item", kind="id", table="tag", many=True),
     )
     data = replace(config.data, order="time")
-    return replace(
-        config, tasks={"long_view": 1.0}, features=features, model=RankerConfig(), two_tower=TwoTowerConfig(), data=data
-    )
+    return replace(config, tasks={"long_view": 1.0}, features=features, model=TwoTower(), data=data)
 
 
 def with_pam(*, same_user: bool = True, **pam: object) -> RunConfig:
     """PAM on it, streamed from the second of `DAYS` on."""
     plain = two_tower()
-    plain = replace(plain, two_tower=replace(plain.two_tower, same_user=same_user))
+    plain = replace(plain, model=TwoTower(same_user=same_user))
     train = replace(plain.train, mode="periods", first_period=DAYS[1], look_back=())
-    return replace(plain, hooks=("pam",), pam=replace(PAM, **pam), train=train)
+    return replace(plain, hooks=(replace(PAM, **pam),), train=train)

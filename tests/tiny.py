@@ -9,20 +9,20 @@ from samples import TASKS
 
 from coldrank.configs.base import AVC_EDGES, counts, history, personalization_code
 from coldrank.models.features import Feature, Mapping, Table
+from coldrank.models.ranker import Ranker
 from coldrank.train.config import RunConfig
-from coldrank.train.hooks.config import MetaCFConfig
-from coldrank.train.hooks.mwuf_config import MwufConfig
-from coldrank.train.hooks.pam_config import PamConfig
+from coldrank.train.hooks.hook import Hook
 
 
 def tiny(config: RunConfig) -> RunConfig:
     """The same arm with small widths and batches. A two-tower arm has no ranker to shrink."""
-    m = config.model
-    narrow = {"expert_hidden": _narrow(m.expert_hidden), "tower_hidden": _narrow(m.tower_hidden)}
-    model = replace(m, heads=2, head_dim=4, experts=2, gate_hidden=4, **narrow)
+    model = config.model
+    if hasattr(model, "tower_hidden"):
+        model = replace(model, tower_hidden=_narrow(model.tower_hidden))
+    if isinstance(model, Ranker):
+        small = {"heads": 2, "head_dim": 4, "experts": 2, "gate_hidden": 4}
+        model = replace(model, expert_hidden=_narrow(model.expert_hidden), **small)
     data = replace(config.data, batch_size=64, eval_batch_size=48, shuffle_rows=256, prefetch=2)
-    if config.two_tower is not None:
-        model = m
     return replace(config, model=model, data=data, train=replace(config.train, log_every=5, threads=1))
 
 
@@ -70,7 +70,13 @@ def growing(rows: int = 64, mapping: Mapping = "growing") -> RunConfig:
     return replace(config, tables=tables)
 
 
-def only(config: RunConfig, *hooks: str) -> RunConfig:
-    """The config with these hooks on; the settings of the others, which would have no effect, are their defaults."""
-    plain = {"metacf": MetaCFConfig(), "mwuf": MwufConfig(), "pam": PamConfig()}
-    return replace(config, hooks=hooks, **{name: c for name, c in plain.items() if name not in hooks})
+def changed(config: RunConfig, name: str, **fields: object) -> RunConfig:
+    """The config with other settings of a hook that is on."""
+    hooks = tuple(replace(hook, **fields) if hook.short_name() == name else hook for hook in config.hooks)
+    assert hooks != config.hooks
+    return replace(config, hooks=hooks)
+
+
+def hook_of(config: RunConfig, name: str) -> Hook:
+    """A hook that is on."""
+    return next(hook for hook in config.hooks if hook.short_name() == name)

@@ -2,25 +2,34 @@
 
 from typing import Any
 
-from coldrank.train.config import RunConfig
-from coldrank.train.load import to_dict
+from coldrank.train.config import RunConfig, to_dict
 
 
 def difference(config: RunConfig, base: RunConfig) -> str:
-    """The fields in which two configs differ, a line each: `field: base -> config`; features and tables by name."""
+    """The fields in which two configs differ, a line each: `field: base -> config`; features, tables and hooks by name."""
     ours, theirs = to_dict(config), to_dict(base)
     lines = []
-    for name in ("features", "tables"):
-        a, b = ({entry["name"]: entry for entry in side.pop(name)} for side in (theirs, ours))
+    orders = [
+        [name for name in side["hooks"] if name in other["hooks"]] for side, other in ((theirs, ours), (ours, theirs))
+    ]
+    if orders[0] != orders[1]:
+        lines.append(f"hooks: {orders[0]} -> {orders[1]}")
+    for name in ("features", "tables", "hooks"):
+        a, b = (_by_name(side.pop(name)) for side in (theirs, ours))
         lines += [f"{name}.{key}: removed" for key in a if key not in b]
         lines += [f"{name}.{key}: added {b[key]}" for key in b if key not in a]
         both = [key for key in a if key in b]
-        ours |= {f"{name}.{key}": b[key] for key in both}
-        theirs |= {f"{name}.{key}": a[key] for key in both}
+        prefix = "" if name == "hooks" else f"{name}."  # as `--set` names them
+        ours |= {f"{prefix}{key}": b[key] for key in both}
+        theirs |= {f"{prefix}{key}": a[key] for key in both}
     flat_ours, flat_theirs = flat(ours), flat(theirs)
     keys = [k for k in dict.fromkeys([*flat_theirs, *flat_ours]) if flat_ours.get(k) != flat_theirs.get(k)]
     changed = [f"{k}: {flat_theirs.get(k, '(none)')} -> {flat_ours.get(k, '(none)')}" for k in keys]
     return "".join(line + "\n" for line in [*changed, *lines])
+
+
+def _by_name(entries: Any) -> dict[str, Any]:
+    return entries if isinstance(entries, dict) else {entry["name"]: entry for entry in entries}
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

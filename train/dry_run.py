@@ -11,12 +11,11 @@ from coldrank.data.read import SampleReader
 from coldrank.models.encode import FeatureEncoder
 from coldrank.train import checkpoint
 from coldrank.train.checks import validate
-from coldrank.train.config import RunConfig
+from coldrank.train.config import RunConfig, to_dict
 from coldrank.train.distributed.ranks import Ranks
 from coldrank.train.distributed.shard import plan_for
 from coldrank.train.evaluate import evaluation_reader
 from coldrank.train.hooks.make import make_hooks
-from coldrank.train.load import to_dict
 from coldrank.train.optim.table_optimizer import fused_params
 from coldrank.train.passes import Passes
 from coldrank.train.run import made_task

@@ -91,7 +91,7 @@ def retrieval_rows(
     frame: pl.DataFrame, config: RunConfig, data: DataFolder, step: int, split: str, period: str | None = None
 ) -> list[MetricRow]:
     """How a two-tower model finds users for items; none of another model."""
-    if config.two_tower is None:
+    if not config.model.retrieves:
         return []
     met = met_in(tuple(data.paths(data.manifest["partitions"])))
     rows = judge(frame, next(iter(config.tasks)), config.retrieval, met, config.seed)

@@ -9,21 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, NamedTuple
 
+from coldrank.models.features import FeatureSet
 from coldrank.train.config import RunConfig
 
-_MHA = ("model.mha_folds", "model.mha_fold")
-_GATES = ("model.pc", "model.gate_hidden", "model.gate_scale", *_MHA)
-_HISTORY = ("model.heads", "model.head_dim", "model.positions", "model.poso_mha")
 # What arms hold for their variants.
-_KEPT = {
-    "model.heads",
-    "model.head_dim",
-    "model.positions",
-    "model.experts",
-    "model.expert_hidden",
-    "model.gate_hidden",
-}
-_KEPT |= {"data.shuffle_rows"}
+_KEPT = {"model.heads", "model.head_dim", "model.positions", "model.gate_hidden", "data.shuffle_rows"}
 
 
 class _Rule(NamedTuple):
@@ -48,22 +38,14 @@ def idle_problem(config: RunConfig, named: Sequence[str] = ()) -> str:
 
 
 def _rules(config: RunConfig) -> Iterator[_Rule]:
-    m, o, t = config.model, config.optim, config.train
-    for hook in ("metacf", "mwuf", "pam"):
-        yield _Rule(
-            hook not in config.hooks, _all(config, hook), f"with hooks={list(config.hooks)}, which lacks {hook!r}"
-        )
-    model = [f"model.{f.name}" for f in fields(m)]
-    yield _Rule(config.two_tower is not None, model, "with two_tower, which takes the place of model")
-    yield _Rule(config.two_tower is None, _all(config, "retrieval"), "without two_tower")
-    ranker = [f"model.{n}" for n in ("experts", "expert_hidden", "poso_mmoe", "poso_mlp")] + [*_HISTORY, *_GATES]
-    yield _Rule(m.kind != "ranker", ranker, f"with model.kind={m.kind!r}")
-    yield _Rule(m.kind != "dcn", ["model.crosses"], f"with model.kind={m.kind!r}; they are dcn's")
-    yield _Rule(not m.personalized, _GATES, "where no part is personalized; set model.poso_mha, poso_mmoe or poso_mlp")
-    yield _Rule(not m.poso_mha, _MHA, "without model.poso_mha")
-    yield _Rule(m.mha_fold == "none", ["model.mha_folds"], "with model.mha_fold='none', which has no folds")
-    histories = any(f.role == "sequence" for f in config.features)
-    yield _Rule(not histories, _HISTORY, "without a sequence among the features")
+    o, t = config.optim, config.train
+    yield _Rule(not config.model.retrieves, _all(config, "retrieval"), f"with model={config.model.kind()!r}")
+    features = FeatureSet(config.features, config.tables)
+    for holds, names, why in config.model.idle(features):
+        yield _Rule(holds, [f"model.{name}" for name in names], why)
+    for hook in config.hooks:
+        for holds, names, why in hook.idle(config):
+            yield _Rule(holds, [f"{hook.short_name()}.{name}" for name in names], why)
     yield from _of_training(config)
     yield from _of_sharding(config)
     yield _Rule(o.table_optimizer == "sgd", ["optim.sparse_eps"], "with optim.table_optimizer='sgd'")
@@ -72,7 +54,6 @@ def _rules(config: RunConfig) -> Iterator[_Rule]:
     ]
     yield _Rule(all(inits), ["optim.table_init"], "where every table has an init of its own")
     yield _Rule(not t.warm_start, ["train.warm_rename"], "without train.warm_start")
-    yield from _of_hooks(config)
 
 
 def _of_training(config: RunConfig) -> Iterator[_Rule]:
@@ -101,16 +82,6 @@ def _of_sharding(config: RunConfig) -> Iterator[_Rule]:
     yield _Rule(named, ["sharding.default"], "where sharding.tables names every table")
 
 
-def _of_hooks(config: RunConfig) -> Iterator[_Rule]:
-    w, c = config.mwuf, config.metacf
-    yield _Rule(not w.common_init, ["mwuf.refresh"], "with mwuf.common_init=False")
-    yield _Rule(c.learner != "neural", ["metacf.hidden"], f"with metacf.learner={c.learner!r}")
-    signals = c.signal != "none" and (c.signal or any(f.kind == "signals" for f in config.features))
-    yield _Rule(bool(signals), ["metacf.negatives"], "where a signal tells; set metacf.signal=none")
-    steps = ["metacf.rate", "metacf.learn_rates", "metacf.first_order", "metacf.negatives"]
-    yield _Rule(not c.steps, steps, "with metacf.steps=0")
-
-
 def _all(config: RunConfig, section: str) -> list[str]:
     return [f"{section}.{f.name}" for f in fields(getattr(config, section))]
 
@@ -118,7 +89,8 @@ def _all(config: RunConfig, section: str) -> list[str]:
 def _value(config: RunConfig, path: str) -> tuple[Any, Any]:
     """A field's value and default."""
     section, _, name = path.rpartition(".")
-    holder = getattr(config, section)
+    by_name = {hook.short_name(): hook for hook in config.hooks}
+    holder: Any = by_name[section] if section in by_name else getattr(config, section)
     field = next(f for f in fields(holder) if f.name == name)
     plain = field.default if field.default_factory is MISSING else field.default_factory()
     return getattr(holder, name), plain

@@ -1,24 +1,42 @@
 """`--set a.b=c`, and the names that fields had before."""
 
+import dataclasses
 import difflib
 import json
 from typing import Any
 
 from coldrank.data.errors import UserError
+from coldrank.models.component import C, find
+from coldrank.models.model import Model
+from coldrank.train.hooks.hook import Hook
 
 # Fields that hold something for some of the tables: `--set` may name another.
 _BY_TABLE = ("optim.table_lr_scale", "sharding.tables")
-# Section -> a field's former name, its name now, and what is added to its value: counts below so many, now of at most.
+# Which say what other fields there are: they come first.
+_KINDS = ("hooks", "model", "model.kind")
+# Hook -> a field's former name, its name now, and what is added to its value: counts below so many, now of at most.
 _RENAMED = {"mwuf": ("below_views", "max_views", -1), "metacf": ("below_views", "max_views", -1)}
 
 
+def override_all(values: dict[str, Any], texts: list[str]) -> dict[str, Any]:
+    """A config as JSON values with fields changed. Raises UserError for a field that is not there, with what may be meant."""
+    values = json.loads(json.dumps(values))
+    for text in sorted(texts, key=lambda text: text.partition("=")[0] not in _KINDS):
+        override(values, text)
+    return values
+
+
 def override(values: dict[str, Any], text: str) -> None:
-    """Changes a field of a config as JSON values. Raises UserError for a field that is not there, with what may be meant."""
+    """Changes a field in place; a hook's by its name, `mwuf.hidden=8`."""
     path, equals, given = text.partition("=")
     if not equals:
         raise UserError(f"--set {text}: write field=value, for example --set train.steps=200")
-    *parents, last = path.split(".")
-    node: Any = values
+    if path in _KINDS:
+        _set_kinds(values, path, _value(given), text)
+        return
+    parents, last = path.split(".")[:-1], path.split(".")[-1]
+    inside = values["hooks"] if path.split(".")[0] in values.get("hooks", {}) else values
+    node: Any = inside
     for depth, part in enumerate([*parents, last]):
         new = ".".join(parents) in _BY_TABLE and depth == len(parents)
         if not isinstance(node, dict) or (part not in node and not new):
@@ -29,21 +47,70 @@ def override(values: dict[str, Any], text: str) -> None:
     value = _value(given)
     if isinstance(value, bool) and type(node.get(last)) in (int, float):
         raise UserError(f"--set {text}: {path} takes a number")
-    if isinstance(node.get(last), list) and not isinstance(value, list):
-        value = [part.strip() for part in str(value).strip("[]").split(",") if part.strip()]
-    node[last] = value
+    node[last] = _listed(value) if isinstance(node.get(last), list) else value
+
+
+def _set_kinds(values: dict[str, Any], path: str, value: Any, text: str) -> None:
+    if path != "hooks":
+        values["model"] = _of_kind(Model, str(value), values.get("model", {}), text)
+        return
+    before = values.get("hooks", {})
+    hooks: dict[str, Any] = {}
+    for kind in _listed(value):
+        found = before.get(kind) or _of_kind(Hook, str(kind), {}, text)
+        name = find(Hook, found["kind"]).short_name()
+        if name in hooks:
+            raise UserError(f"--set {text}: {name!r} is there twice")
+        hooks[name] = before.get(name, found)
+    values["hooks"] = hooks
+
+
+def _of_kind(base: type[C], kind: str, before: dict[str, Any], text: str) -> dict[str, Any]:
+    """The defaults of a kind, with what fields of the same name had before."""
+    try:
+        found = find(base, kind)
+    except ValueError as error:
+        raise UserError(f"--set {text}: {error}") from None
+    kept = {f.name: before[f.name] for f in dataclasses.fields(found) if f.name in before}  # type: ignore[arg-type]
+    return found().to_json() | kept
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [p.strip() for p in str(value).strip("[]").split(",") if p.strip()]
 
 
 def with_new_names(values: dict[str, Any]) -> dict[str, Any]:
-    """A config as JSON values, fields under the names that they have now; those of a hook that is off are left out, where the old
-    default would be another value than the new one."""
+    """A config as JSON values, its fields where they are now. Before, hooks were names, with a section each whether on or off; there
+    was one section of all rankers' fields, and one of the two-tower model."""
     values = dict(values)
-    for section, (old, new, added) in _RENAMED.items():
-        fields = values.get(section)
-        if isinstance(fields, dict) and type(fields.get(old)) is int and new not in fields:
-            now = {new: fields[old] + added} if section in (values.get("hooks") or ()) else {}
-            values[section] = {k: v for k, v in fields.items() if k != old} | now
+    if isinstance(names := values.get("hooks", {}), list):
+        sections = {name: values.get(name) for name in ("metacf", "mwuf", "pam")}
+        values = {name: value for name, value in values.items() if name not in sections}
+        values["hooks"] = {name: {"kind": name, **(sections.get(name) or {})} for name in names}
+    values["hooks"] = {name: _with_new_field(name, of) for name, of in values.get("hooks", {}).items()}
+    model = values.get("model")
+    if "two_tower" in values:
+        towers = values.pop("two_tower")
+        if towers is not None:
+            values["model"] = {"kind": "two_tower", **towers}
+        elif isinstance(model, dict):
+            values["model"] = _ranker_of_before(model)
     return values
+
+
+def _with_new_field(name: str, fields: Any) -> Any:
+    old, new, added = _RENAMED.get(name, ("", "", 0))
+    if isinstance(fields, dict) and type(fields.get(old)) is int and new not in fields:
+        return {k: v for k, v in fields.items() if k != old} | {new: fields[old] + added}
+    return fields
+
+
+def _ranker_of_before(model: dict[str, Any]) -> dict[str, Any]:
+    kind = model.get("kind", "ranker")
+    lacks = {"ranker": {"crosses"}}.get(kind, model.keys() - {"tower_hidden", "dropout", "crosses"})
+    if kind != "dcn":
+        lacks = {*lacks, "crosses"}
+    return {"kind": kind} | {name: value for name, value in model.items() if name not in lacks and name != "kind"}
 
 
 def _value(text: str) -> Any:
@@ -64,5 +131,18 @@ def _renamed(path: str, text: str) -> str:
 
 def _near(part: str, node: Any) -> str:
     have = sorted(node) if isinstance(node, dict) else []
+    if isinstance(node, dict) and "hooks" in node and "features" in node:  # the whole config
+        have = sorted([*have, *node["hooks"]])
+        if _is_hook(part):
+            names = ",".join([*node["hooks"], part])
+            return f"hook {part!r} is off; --set hooks=[{names}] puts it on"
     near = difflib.get_close_matches(part, have, 1)
     return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(have)}" if have else "it has no fields"
+
+
+def _is_hook(name: str) -> bool:
+    try:
+        find(Hook, name)
+    except ValueError:
+        return False
+    return True

@@ -16,7 +16,7 @@ from coldrank.train.config import RunConfig
 from coldrank.train.distributed.plan import Plan
 from coldrank.train.distributed.ranks import Ranks
 from coldrank.train.distributed.shard import shard
-from coldrank.train.hooks.hook import Hook
+from coldrank.train.hooks.hook import HookModule
 from coldrank.train.hooks.make import make_hooks
 from coldrank.train.ids.growing import Growth
 from coldrank.train.ids.managed import Renewal
@@ -39,7 +39,7 @@ class Run:
     make: BatchMaker
     plan: Plan
     grow: Growth
-    hooks: tuple[Hook, ...]
+    hooks: tuple[HookModule, ...]
 
     @property
     def state(self) -> dict[str, Any]:
@@ -84,12 +84,12 @@ def build(config: RunConfig, data: DataFolder, ranks: Ranks) -> Run:
     make = BatchMaker(encoder, list(config.tasks), data.truths(list(config.tasks)))
     # From here on the generator drops out: on every rank in its own way, in every arm in the same.
     torch.manual_seed(config.seed * 1_000_003 + ranks.rank)
-    optimizers = Optimizers(model, config.optim, config.mwuf.lr_scale)
+    optimizers = Optimizers(model, config.optim, {h.short_name(): h.own_lr_scale for h in config.hooks})
     grow = Growth(encoder, ranks, Renewal(model, optimizers, config.table_scales(features), config.seed))
     return Run(config, data, ranks, encoder, model, optimizers, make, plan, grow, tuple(hooks.values()))
 
 
-def made_task(config: RunConfig, features: FeatureSet, hooks: dict[str, Hook]) -> RankingTask:
+def made_task(config: RunConfig, features: FeatureSet, hooks: dict[str, HookModule]) -> RankingTask:
     """The model of a run, with tables that have no memory yet."""
     return RankingTask(
         features,
@@ -101,5 +101,4 @@ def made_task(config: RunConfig, features: FeatureSet, hooks: dict[str, Hook]) -
         accumulate=config.train.accumulate,
         bf16=config.train.precision == "bf16",
         hooks=hooks,
-        two_tower=config.two_tower,
     )

@@ -15,11 +15,12 @@ from coldrank.data.output import check_folder, is_kept, make_folder, write_atomi
 from coldrank.data.split import BACK, NEXT
 from coldrank.train import lock
 from coldrank.train.checkpoint import steps
-from coldrank.train.config import DataConfig, RunConfig, TrainConfig
+from coldrank.train.config import RunConfig, to_dict
 from coldrank.train.difference import difference
 from coldrank.train.distributed.config import ShardingConfig
-from coldrank.train.load import load, to_dict
+from coldrank.train.load import load
 from coldrank.train.lock import Lock
+from coldrank.train.sections import DataConfig, TrainConfig
 
 MetricRow = dict[str, Any]
 

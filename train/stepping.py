@@ -12,8 +12,8 @@ from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 
 from coldrank.data.batches import MODULE_CALLS
 from coldrank.models.batch import Batch
+from coldrank.models.model import Outputs
 from coldrank.train.ids.growing import Grown
-from coldrank.train.outputs import Outputs
 
 
 class Taken(NamedTuple):

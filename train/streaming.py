@@ -146,7 +146,7 @@ class Stream:
         self.folder.require_lock()
         write_predictions(frame, self.folder.path / f"predictions-{NEXT}.parquet")
         found = metric_rows(frame, self.run.config, progress.step, NEXT)
-        if self.run.config.two_tower is None:
+        if not self.run.config.model.retrieves:
             return found
         about: dict[str, str | float | int | None] = {"step": progress.step, "period": None, "split": NEXT}
         return found + [about | row for row in mean_over_periods(self.folder.rows(NEXT))]

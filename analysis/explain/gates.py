@@ -12,7 +12,7 @@ from torch import Tensor
 from coldrank.metrics.by_cohort import EXACT_AVC, avc_groups
 from coldrank.models.batch import Batch
 from coldrank.models.encode import Bucketize, FeatureEncoder
-from coldrank.models.ranker import Ranker
+from coldrank.models.ranker import RankerModule
 from coldrank.modules import PosoMMoE, PosoMultiheadAttention, PosoTowers
 from coldrank.train.config import RunConfig
 
@@ -33,7 +33,7 @@ class Layout:
         return split.reshape(len(gates), len(self.panels), len(self.lines), -1)
 
 
-def layouts(ranker: Ranker, tasks: list[str]) -> dict[str, Layout]:
+def layouts(ranker: RankerModule, tasks: list[str]) -> dict[str, Layout]:
     """Module name of every personalized gate of a ranker -> how its outputs are read."""
     found: dict[str, Layout] = {}
     for name, module in ranker.attention.items():

@@ -83,7 +83,8 @@ class _Meter:
         self.task, self.masks = task, masks
         self.changes, self.experts = Changes(tasks), Experts(tasks)
         self.gates = Gates(Buckets(config, run.encoder), layouts(ranker_of(task), tasks))
-        self.attention = {n: Attention(fs, config.model.positions) for n, fs in self.features.sequences.items()}
+        positions = bool(ranker_of(task).positions)
+        self.attention = {n: Attention(fs, positions) for n, fs in self.features.sequences.items()}
 
     def add(self, raw: Raw, batch: Batch, other: Batch, cohorts: Cohorts, bar: Any) -> None:
         plain = record(self.task, batch.to(self.device))

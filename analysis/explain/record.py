@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from coldrank.data.errors import UserError
 from coldrank.models.batch import Batch
-from coldrank.models.ranker import Ranker
+from coldrank.models.ranker import RankerModule
 from coldrank.modules.gate import PersonalizedGate
 from coldrank.train.task import RankingTask
 
@@ -29,9 +29,9 @@ class Recording:
     mixture: tuple[Tensor, ...] = ()
 
 
-def ranker_of(task: RankingTask) -> Ranker:
+def ranker_of(task: RankingTask) -> RankerModule:
     """The ranker. Raises UserError for another model: what is drawn are the ranker's parts."""
-    if not isinstance(task.ranker, Ranker):
+    if not isinstance(task.ranker, RankerModule):
         raise UserError(f"explain draws the parts of the ranker; this run has a {type(task.ranker).__name__}")
     return task.ranker
 
@@ -47,7 +47,7 @@ def record(task: RankingTask, batch: Batch) -> Recording:
 
 
 @contextmanager
-def _hooks(ranker: Ranker, recording: Recording) -> Iterator[None]:
+def _hooks(ranker: RankerModule, recording: Recording) -> Iterator[None]:
     layers = recording.layers
     handles = [module.register_forward_hook(_keep(layers, f"attention {n}")) for n, module in ranker.attention.items()]
     # Dropout is the module that every layer of experts and towers ends with; it does nothing here but pass them on.

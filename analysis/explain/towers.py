@@ -17,12 +17,12 @@ from coldrank.data.errors import UserError
 from coldrank.data.json_files import ROW_FIELDS, read_rows
 from coldrank.data.sample import ROWS_PER_BATCH, Sample
 from coldrank.models.batch import Batch
-from coldrank.models.two_tower import TwoTower
-from coldrank.train.config import RunConfig
-from coldrank.train.difference import difference
+from coldrank.models.two_tower import TwoTowerModule
+from coldrank.train.config import RunConfig, to_dict
+from coldrank.train.difference import difference, flat
 from coldrank.train.distributed.ranks import Ranks
-from coldrank.train.hooks.pam import Pam
-from coldrank.train.hooks.pam_rows import TowerRows
+from coldrank.train.hooks.pam.pam import Pam, PamModule
+from coldrank.train.hooks.pam.rows import TowerRows
 from coldrank.train.run import Run
 from coldrank.train.task import RankingTask
 
@@ -58,7 +58,7 @@ def measure(run: Run, sample: Sample) -> dict[str, Any]:
     sum (`total`; two vectors of length 1 are at most 4 apart)."""
     task = run.model.module
     assert isinstance(task, RankingTask)
-    assert isinstance(task.ranker, TwoTower)
+    assert isinstance(task.ranker, TwoTowerModule)
     masks = masks_of(task.ranker, run.config)
     sums: dict[tuple[str, str], Tensor] = {}
     counts: dict[str, int] = {}
@@ -95,13 +95,14 @@ def measure(run: Run, sample: Sample) -> dict[str, Any]:
     return {"masks": {name: list(names) for name, names in masks.items()}, "errors": errors}
 
 
-def masks_of(model: TwoTower, config: RunConfig) -> dict[str, tuple[str, ...]]:
+def masks_of(model: TwoTowerModule, config: RunConfig) -> dict[str, tuple[str, ...]]:
     """`behaviour` and `content` -> features of the item. Raises UserError where one of them is empty."""
-    behaviour = tuple(name for name in model.item_columns if name in config.pam.behaviour)
-    content = tuple(name for name in model.item_columns if name not in config.pam.behaviour)
+    named = next((hook.behaviour for hook in config.hooks if isinstance(hook, Pam)), Pam().behaviour)
+    behaviour = tuple(name for name in model.item_columns if name in named)
+    content = tuple(name for name in model.item_columns if name not in named)
     if not behaviour or not content:
         raise UserError(
-            f"{config.name}: pam.behaviour={list(config.pam.behaviour)}: must name some, not all, of the item's features; "
+            f"{config.name}: pam.behaviour={list(named)}: must name some, not all, of the item's features; "
             f"there are {', '.join(model.item_columns)}"
         )
     return {"behaviour": behaviour, "content": content}
@@ -110,14 +111,14 @@ def masks_of(model: TwoTower, config: RunConfig) -> dict[str, tuple[str, ...]]:
 def _embedded(task: RankingTask, batch: Batch) -> Any:
     embedded = task.embeddings(batch)
     for hook in task.in_order:
-        embedded = hook.embed(task, batch, embedded)
+        embedded = hook.embed(batch, embedded)
     return embedded
 
 
 def _items(task: RankingTask, rows: TowerRows, batch: Batch) -> Tensor:
     """Vectors of the items, [B, D], by what scores them."""
     for hook in task.in_order:
-        if isinstance(hook, Pam):
+        if isinstance(hook, PamModule):
             _, vectors = rows.outputs(hook.served(hook.start(rows.model)), hook.split(batch).task)
             assert vectors is not None
             return vectors.item
@@ -156,9 +157,8 @@ def follow(folder: Path) -> dict[str, Any]:
 
 
 def _value(config: RunConfig, field: str) -> Any:
-    value: Any = config
-    for name in field.split("."):
-        value = getattr(value, name)
+    values = to_dict(config)
+    value = flat(values | values["hooks"])[field]
     return tuple(value) if isinstance(value, list) else value
 
 

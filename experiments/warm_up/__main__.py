@@ -16,8 +16,9 @@ from coldrank.experiments.warm_up.experiment import METHODS, experiment, read
 from coldrank.experiments.warm_up.protocol import Protocol
 from coldrank.experiments.warm_up.table import tables
 from coldrank.train.checks import validate
-from coldrank.train.config import RunConfig
-from coldrank.train.load import from_dict, load, to_dict
+from coldrank.train.config import RunConfig, to_dict
+from coldrank.train.load import from_dict, load
+from coldrank.train.overrides import override_all
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _of_kind(config: RunConfig, kind: str) -> RunConfig:
     values = to_dict(replace(config, name=kind))
-    model = from_dict(values | {"model": values["model"] | {"kind": kind}}, f"--models {kind}")
+    model = from_dict(override_all(values, [f"model={kind}"]), f"--models {kind}")
     roles_of(model, validate(model))
     return model
 

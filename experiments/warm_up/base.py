@@ -16,7 +16,6 @@ from coldrank.data.batches import BatchMaker, DataFolder
 from coldrank.data.fit import fit_encoder
 from coldrank.data.read import Line, Raw, list_row_groups, take_rows
 from coldrank.experiments.warm_up.check import roles_of
-from coldrank.models.backbones import make_ranker
 from coldrank.models.embeddings import Embedded, EmbeddingStage
 from coldrank.models.encode import FeatureEncoder, salt
 from coldrank.models.features import Input
@@ -79,7 +78,7 @@ class Base(nn.Module):
         self.stage = EmbeddingStage(features)
         for table in self.stage.ebc.embedding_bags.values():
             nn.init.normal_(table.weight, std=config.optim.table_init)
-        self.ranker = make_ranker(config.model, self.stage, len(features.numbers), 1)
+        self.ranker = config.model.build(self.stage, features, 1)
         self.make = BatchMaker(self.encoder, list(config.tasks))
         places = self.stage.places
         columns = lambda names: torch.cat([torch.arange(places[n].start, places[n].stop) for n in names])

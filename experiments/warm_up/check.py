@@ -8,10 +8,11 @@ from coldrank.data.batches import DataFolder
 from coldrank.data.errors import UserError
 from coldrank.experiments.warm_up.protocol import Protocol
 from coldrank.models.features import Feature, FeatureSet
-from coldrank.train.config import OptimConfig, RunConfig, TrainConfig
+from coldrank.train.config import RunConfig, to_dict
 from coldrank.train.difference import difference
-from coldrank.train.hooks.mwuf_config import MwufConfig
-from coldrank.train.load import from_dict, to_dict
+from coldrank.train.hooks.mwuf import Mwuf
+from coldrank.train.load import from_dict
+from coldrank.train.sections import OptimConfig, TrainConfig
 
 # Columns that tell of events: those of the new items are not to be known before their phase.
 _COUNTED = ("user_views", "item_views", "rate_", "views_", "hist_", "item_hist_", "user_hist_")
@@ -43,7 +44,7 @@ def roles_of(config: RunConfig, features: FeatureSet) -> Roles:
             )
     item, user = found["item_id"][0], found["user_id"][0]
     try:
-        side = MwufConfig(item=item.name, user=(user.name,)).side(features)
+        side = Mwuf(item=item.name, user=(user.name,)).side(features)
     except ValueError as error:
         raise UserError(f"{config.name}: features: {error}") from None
     return Roles(item, user, side)
@@ -51,8 +52,8 @@ def roles_of(config: RunConfig, features: FeatureSet) -> Roles:
 
 def _model_problems(config: RunConfig, features: FeatureSet) -> list[str]:
     wrong = []
-    if config.two_tower is not None or config.hooks:
-        what = f"hooks={list(config.hooks)}" if config.hooks else "two_tower"
+    if config.model.compares_rows or config.hooks:
+        what = f"hooks={config.hook_names}" if config.hooks else f"model={config.model.kind()!r}"
         wrong.append(f"{what}: the warm-up experiments compare methods of their own on a ranker; leave it out")
     if len(config.tasks) != 1:
         wrong.append(f"tasks={list(config.tasks)}: the warm-up experiments have one; --set tasks='{{\"name\": 1}}'")

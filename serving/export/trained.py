@@ -52,7 +52,7 @@ class Trained:
     @property
     def temperature(self) -> float | None:
         """Of the two-tower model, which gives inner products: the sigmoid of one over this is its probability."""
-        return self.config.two_tower.temperature if self.config.two_tower else None
+        return self.task.ranker.temperature
 
     def columns(self, change: Iterable[str] = ()) -> set[str]:
         """The raw columns that differ between the candidates of a request; change: as for `candidate_columns`."""
@@ -98,7 +98,7 @@ def load_trained(run: Path) -> Trained:
 def made_task(config: RunConfig, features: FeatureSet) -> RankingTask:
     """A run's task with its hooks and new weights."""
     hooks = make_hooks(config, features)
-    return RankingTask(features, config.model, config.tasks, two_tower=config.two_tower, hooks=hooks)
+    return RankingTask(features, config.model, config.tasks, hooks=hooks)
 
 
 def _check(path: Path, shapes: dict[str, list[int]], state: dict[str, dict[str, Tensor]]) -> None:

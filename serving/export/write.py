@@ -23,7 +23,7 @@ from coldrank.serving.export.triton import write_repository
 from coldrank.serving.tables import Precision
 from coldrank.serving.twin import Twin
 from coldrank.serving.update import version_of
-from coldrank.train.load import to_dict
+from coldrank.train.config import to_dict
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,7 @@ from coldrank.analysis.explain.measure import draw_rows, load_run
 from coldrank.analysis.explain.towers import measure
 from coldrank.cli.main import main
 from coldrank.data.batches import DataFolder
-from coldrank.train.hooks.pam_config import PamConfig
+from coldrank.train.hooks.pam import Pam
 from coldrank.train.trainer import train
 
 DAYS = [f"2022-05-0{d}" for d in range(1, 4)]
@@ -30,10 +30,10 @@ def folder(tmp_path_factory, ranks):
     pf = replace(
         pf, name="pf", train=replace(pf.train, mode="periods", first_period=DAYS[1], look_back=()), retrieval=retrieval
     )
-    pam = replace(pf, name="pam", hooks=("pam",))
-    settings = PamConfig(cuts=(20, 60, 120), cold=1, behaviour=("item_id",), rate=0.5)
+    settings = Pam(cuts=(20, 60, 120), cold=1, behaviour=("item_id",), rate=0.5)
+    pam = replace(pf, name="pam")
     arms = {"pf": pf} | {
-        f"varied/{w}-{seed}": replace(pam, seed=seed, pam=replace(settings, cold_weight=w))
+        f"varied/{w}-{seed}": replace(pam, seed=seed, hooks=(replace(settings, cold_weight=w),))
         for w in (1.0, 4.0)
         for seed in (1, 2)
     }

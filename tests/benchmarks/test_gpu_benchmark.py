@@ -10,7 +10,7 @@ import pytest
 from samples import write_samples
 from tiny import sample_base
 
-from coldrank.train.load import to_dict
+from coldrank.train.config import to_dict
 
 PROGRAM = Path(__file__).parents[2] / "benchmarks/gpu.py"
 

@@ -5,7 +5,7 @@ import torch
 
 from coldrank.configs import kuairand, movielens, simulated
 from coldrank.models.embeddings import EmbeddingStage
-from coldrank.models.ranker import Ranker
+from coldrank.models.ranker import RankerModule
 from coldrank.train.checks import validate
 from coldrank.train.config import RunConfig
 
@@ -14,7 +14,7 @@ def dense_parameters(config: RunConfig) -> int:
     features = validate(config)
     stage = EmbeddingStage(features, device=torch.device("meta"))
     with torch.device("meta"):
-        ranker = Ranker(config.model, stage, len(features.numbers), len(config.tasks))
+        ranker = RankerModule(config.model, stage, len(features.numbers), len(config.tasks))
     return sum(p.numel() for p in ranker.parameters())
 
 

@@ -13,15 +13,18 @@ from coldrank.analysis.compare.compare import compare
 from coldrank.data.cohorts import CohortConfig
 from coldrank.data.log import Group
 from coldrank.metrics.retrieval import RetrievalConfig
+from coldrank.models.dcn import DCN
+from coldrank.models.deepfm import DeepFM
 from coldrank.models.features import Feature, Table
-from coldrank.models.ranker import RankerConfig
-from coldrank.models.two_tower import TwoTowerConfig
+from coldrank.models.ranker import Ranker
+from coldrank.models.two_tower import TwoTower
+from coldrank.models.wide_deep import WideDeep
 from coldrank.modules.metacf import logistic_steps
 from coldrank.modules.posterior import fit_prior
-from coldrank.train.config import DataConfig, OptimConfig, TrainConfig
-from coldrank.train.hooks.config import MetaCFConfig
-from coldrank.train.hooks.mwuf_config import MwufConfig
-from coldrank.train.hooks.pam_config import PamConfig
+from coldrank.train.hooks.metacf import MetaCF
+from coldrank.train.hooks.mwuf import Mwuf
+from coldrank.train.hooks.pam import Pam
+from coldrank.train.sections import DataConfig, OptimConfig, TrainConfig
 
 NOTHING: tuple[()] = ()
 OF_CONFIGS: list[tuple[type, dict[str, Any]]] = [
@@ -32,12 +35,15 @@ OF_CONFIGS: list[tuple[type, dict[str, Any]]] = [
         | {"transform": "none", "default": 0, "salted": False, "many": False, "sequence": "", "length": 0},
     ),
     (
-        RankerConfig,
-        {"kind": "ranker", "heads": 4, "head_dim": 16, "positions": False, "experts": 4, "expert_hidden": (256, 128)}
-        | {"tower_hidden": (64,), "crosses": 3, "dropout": 0.0, "pc": "feature", "gate_hidden": 32, "gate_scale": 2.0}
+        Ranker,
+        {"heads": 4, "head_dim": 16, "positions": False, "experts": 4, "expert_hidden": (256, 128)}
+        | {"tower_hidden": (64,), "dropout": 0.0, "pc": "feature", "gate_hidden": 32, "gate_scale": 2.0}
         | {"poso_mha": False, "poso_mmoe": False, "poso_mlp": False, "mha_folds": 4, "mha_fold": "v"},
     ),
-    (TwoTowerConfig, {"widths": (16, 8), "temperature": 0.07, "same_user": True}),
+    (WideDeep, {"tower_hidden": (64,), "dropout": 0.0}),
+    (DeepFM, {"tower_hidden": (64,), "dropout": 0.0}),
+    (DCN, {"tower_hidden": (64,), "dropout": 0.0, "crosses": 3}),
+    (TwoTower, {"widths": (16, 8), "temperature": 0.07, "same_user": True}),
     (CohortConfig, {"new_user_max_views": 10, "new_item_max_views": 50}),
     (RetrievalConfig, {"ks": (5, 10, 20), "batch": 1024, "users": 100, "cold": (5, 50), "most": 2000}),
     (
@@ -60,17 +66,17 @@ OF_CONFIGS: list[tuple[type, dict[str, Any]]] = [
         | {"warm_start": "", "warm_rename": {}},
     ),
     (
-        MwufConfig,
+        Mwuf,
         {"mode": "joint", "item": "item_id", "user": ("user_id",), "max_views": 50, "users": 20, "hidden": 16}
         | {"lr_scale": 1.0, "warm_every": 3, "common_init": True, "refresh": 100},
     ),
     (
-        MetaCFConfig,
+        MetaCF,
         {"user": "user_id", "items": "hist_item_id", "signal": "", "negatives": 3, "max_views": 10, "learner": "neural"}
         | {"hidden": 32, "steps": 5, "rate": 0.1, "learn_rates": True, "first_order": False, "fraction": 1.0},
     ),
     (
-        PamConfig,
+        Pam,
         {"cuts": (5, 50, 200, 1000, 5000), "quantiles": 0, "cold": 1, "cold_weight": 2.0, "other_weight": 0.5}
         | {"steps": 2, "rate": 1e-3, "second_order": True, "support": 0.25, "support_of": "batch", "query": "rest"}
         | {"support_average": "task", "query_average": "batch", "candidates": "batch", "step_weights": NOTHING}

@@ -1,6 +1,7 @@
 """PAM's arms: valid, and what parts them from PF."""
 
 import pytest
+from tiny import hook_of
 
 from coldrank.configs import pam, pam_kuairand
 from coldrank.train.checks import validate
@@ -15,7 +16,7 @@ ARMS = {f"{m.__name__}:{name}": arm for m in (pam, pam_kuairand) for name, arm i
 def test_arms_are_valid_and_named_after_themselves(name):
     config = ARMS[name]()
     assert config.name == name.partition(":")[2]
-    assert set(make_hooks(config, validate(config))) == set(config.hooks)
+    assert set(make_hooks(config, validate(config))) == set(config.hook_names)
 
 
 @pytest.mark.parametrize("module", [pam, pam_kuairand])
@@ -23,11 +24,11 @@ def test_arms_differ_from_pf_in_the_hook_alone(module):
     for name, arm in arms(module).items():
         if name.startswith(("pf", "pam")):
             changed = {line.partition(":")[0] for line in difference(arm(), module.pf()).splitlines()}
-            assert all(field in ("name", "hooks") or field.startswith("pam.") for field in changed), name
+            assert all(field in ("name", "hooks.pam") or field.startswith("pam.") for field in changed), name
 
 
 def test_the_control_weighs_the_tasks_as_pam_does():
-    control, meta = pam.pf_balanced().pam, pam.pam_m().pam
+    control, meta = hook_of(pam.pf_balanced(), "pam"), hook_of(pam.pam_m(), "pam")
     assert (control.lambdas, control.cuts, control.query_average) == (meta.lambdas, meta.cuts, meta.query_average)
     assert control.steps == 0
 

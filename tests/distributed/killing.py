@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from coldrank.cli.main import main
 from coldrank.models.batch import Batch
-from coldrank.train.outputs import Outputs
+from coldrank.models.model import Outputs
 from coldrank.train.task import RankingTask
 
 _LIMIT_S = 240

@@ -19,15 +19,15 @@ from coldrank.models.batch import Batch
 from coldrank.models.embeddings import Embedded
 from coldrank.train.config import RunConfig
 from coldrank.train.distributed.ranks import Ranks, process_group
-from coldrank.train.hooks.pam import Pam
-from coldrank.train.hooks.pam_rows import TowerRows
+from coldrank.train.hooks.pam.pam import PamModule
+from coldrank.train.hooks.pam.rows import TowerRows
 from coldrank.train.load import load
 from coldrank.train.run import Run, build
 
 STEPS = 3
 
 
-def reference(run: Run, pam: Pam, batch: Batch, halves: list[Batch]) -> Tensor:
+def reference(run: Run, pam: PamModule, batch: Batch, halves: list[Batch]) -> Tensor:
     """The loss of two ranks, on one."""
     task = run.model.module
     static = task.embeddings(batch).static.chunk(2)
@@ -41,9 +41,7 @@ def reference(run: Run, pam: Pam, batch: Batch, halves: list[Batch]) -> Tensor:
 
     def support(weights: dict[str, Tensor], of: list[int]) -> Tensor:
         total = counts[of].sum(0).clamp(min=1)
-        return (
-            sum(pam.of_tasks(task, rows[i].losses(splits[i].support)(weights), splits[i].support) for i in of) / total
-        )
+        return sum(pam.of_tasks(rows[i].losses(splits[i].support)(weights), splits[i].support) for i in of) / total
 
     if pam.config.across == "ranks":
         paths = [pam.loop(start, lambda w: support(w, [0, 1]))] * 2
@@ -73,7 +71,7 @@ def run_steps(config: RunConfig, data: DataFolder, ranks: Ranks) -> dict[str, Te
     """All that the steps leave, and `loss`."""
     run = build(config, data, ranks)
     (pam,) = run.hooks
-    assert isinstance(pam, Pam)
+    assert isinstance(pam, PamModule)
     files = data.files(config.data.fit)
     fit_encoder(run.encoder, files)
     reader = SampleReader(files, run.make.columns(), 64)

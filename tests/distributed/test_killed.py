@@ -19,7 +19,7 @@ from tiny import growing, sample_base
 
 from coldrank.configs import base as arms
 from coldrank.train import checkpoint
-from coldrank.train.load import to_dict
+from coldrank.train.config import to_dict
 from coldrank.train.lock import Lock
 
 # (tables, ranks, whether they are killed one at a time) -> kills of a plain test run, and their share of COLDRANK_KILLS.

@@ -19,7 +19,7 @@ from tiny import sample_base
 from coldrank.configs import base as arms
 from coldrank.train import checkpoint
 from coldrank.train.component import ranker
-from coldrank.train.load import to_dict
+from coldrank.train.config import to_dict
 
 ROOT = Path(__file__).parents[2]
 POSO = "coldrank.configs.kuairand:poso"

@@ -12,8 +12,8 @@ from samples import write_samples
 from tiny import sample_base
 
 from coldrank.configs import base as arms
+from coldrank.train.config import to_dict
 from coldrank.train.distributed.config import ShardingConfig
-from coldrank.train.load import to_dict
 
 STEPS = 8
 

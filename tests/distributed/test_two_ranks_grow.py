@@ -11,8 +11,8 @@ from launch import launch
 from samples import write_samples
 from tiny import growing
 
+from coldrank.train.config import to_dict
 from coldrank.train.distributed.config import ShardingConfig
-from coldrank.train.load import to_dict
 
 STEPS = 8
 

@@ -8,11 +8,13 @@ import pytest
 import torch
 from launch import launch
 from samples import write_samples
-from tiny import only, sample_base
+from tiny import sample_base
 
 from coldrank.models.features import Table
+from coldrank.train.config import to_dict
 from coldrank.train.distributed.config import ShardingConfig
-from coldrank.train.load import to_dict
+from coldrank.train.hooks.metacf import MetaCF
+from coldrank.train.hooks.mwuf import Mwuf
 
 STEPS = 6
 
@@ -27,9 +29,10 @@ def test_two_ranks_learn_what_one_rank_learns(tmp_path, learner, hooks):
     tables = tuple(
         Table(name="user", rows=64, dim=8, mapping="vocabulary") if t.name == "user" else t for t in base.tables
     )
-    metacf = replace(base.metacf, max_views=14, learner=learner)
-    mwuf = replace(base.mwuf, max_views=59, users=8, refresh=2)
-    config = only(replace(base, tables=tables, metacf=metacf, mwuf=mwuf), *hooks)
+    metacf = MetaCF(max_views=14, learner=learner)
+    mwuf = Mwuf(max_views=59, users=8, refresh=2)
+    by_name = {"metacf": metacf, "mwuf": mwuf}
+    config = replace(base, tables=tables, hooks=tuple(by_name[name] for name in hooks))
     config = replace(config, sharding=ShardingConfig(default="row_wise"))
     path = tmp_path / "metacf.json"
     path.write_text(json.dumps(to_dict(config)))

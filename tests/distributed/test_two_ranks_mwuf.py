@@ -10,8 +10,9 @@ from launch import launch
 from samples import write_samples
 from tiny import growing
 
+from coldrank.train.config import to_dict
 from coldrank.train.distributed.config import ShardingConfig
-from coldrank.train.load import to_dict
+from coldrank.train.hooks.mwuf import Mwuf
 
 STEPS = 8
 
@@ -21,8 +22,8 @@ STEPS = 8
 def test_two_ranks_learn_and_remember_what_one_rank_does(tmp_path, sharding):
     """Losses, tables with the common initialisation, networks, and the users of every item."""
     base = growing()
-    mwuf = replace(base.mwuf, max_views=59, users=8, refresh=2)
-    config = replace(base, hooks=("mwuf",), mwuf=mwuf, sharding=ShardingConfig(default=sharding))
+    mwuf = Mwuf(max_views=59, users=8, refresh=2)
+    config = replace(base, hooks=(mwuf,), sharding=ShardingConfig(default=sharding))
     path = tmp_path / "mwuf.json"
     path.write_text(json.dumps(to_dict(config)))
     data = write_samples(tmp_path / "data")

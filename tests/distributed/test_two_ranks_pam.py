@@ -10,8 +10,8 @@ from launch import launch
 from retrieving import two_tower
 from samples import write_samples
 
-from coldrank.train.hooks.pam_config import PamConfig
-from coldrank.train.load import to_dict
+from coldrank.train.config import to_dict
+from coldrank.train.hooks.pam import Pam
 
 KINDS = {
     "rank": {"across": "rank", "rate": 0.2, "serve_decay": 0.5},
@@ -26,10 +26,10 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("learnt")
     data = write_samples(folder / "data")
     for kind, settings in KINDS.items():
-        pam = PamConfig(cuts=(20, 60, 120, 500), **settings)
+        pam = Pam(cuts=(20, 60, 120, 500), **settings)
         config = two_tower()
         tables = tuple(replace(t, mapping="hash") for t in config.tables)
-        config = replace(config, hooks=("pam",), pam=pam, tables=tables)
+        config = replace(config, hooks=(pam,), tables=tables)
         (folder / f"{kind}.json").write_text(json.dumps(to_dict(config)))
     configs = [str(folder / f"{kind}.json") for kind in KINDS]
     for ranks in (1, 2):

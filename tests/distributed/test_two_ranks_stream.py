@@ -10,7 +10,7 @@ from periods import write_periods
 from tiny import sample_base
 
 from coldrank.configs import base as arms
-from coldrank.train.load import to_dict
+from coldrank.train.config import to_dict
 
 DAYS = [f"2022-05-0{d}" for d in range(1, 5)]
 

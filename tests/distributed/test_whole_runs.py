@@ -22,9 +22,11 @@ from torch.distributed.checkpoint.state_dict_loader import _load_state_dict_from
 from coldrank.configs import base as arms
 from coldrank.models.features import Table
 from coldrank.train import checkpoint
-from coldrank.train.config import DataConfig, RunConfig
+from coldrank.train.config import RunConfig, to_dict
 from coldrank.train.distributed.config import ShardingConfig
-from coldrank.train.load import to_dict
+from coldrank.train.hooks.metacf import MetaCF
+from coldrank.train.hooks.mwuf import Mwuf
+from coldrank.train.sections import DataConfig
 
 pytestmark = pytest.mark.slow
 RANKS = (2, 3, 4)
@@ -68,9 +70,8 @@ def configs() -> dict[str, tuple[str, RunConfig]]:
     rich = replace(rich, train=replace(rich.train, accumulate=3, cold_passes=1))
     stream = replace(rows, train=replace(rows.train, mode="periods", epochs=1, first_period="b", look_back=(1,)))
     users = (Table(name="user", rows=61, dim=8, mapping="vocabulary"),)
-    hooked = replace(rows, tables=(*users, *rows.tables[1:]), hooks=("metacf", "mwuf"))
-    hooked = replace(hooked, metacf=replace(rows.metacf, max_views=14))
-    hooked = replace(hooked, mwuf=replace(rows.mwuf, max_views=59, users=8, refresh=2))
+    hooked = replace(rows, tables=(*users, *rows.tables[1:]))
+    hooked = replace(hooked, hooks=(MetaCF(max_views=14), Mwuf(max_views=59, users=8, refresh=2)))
     own = replace(rows, data=replace(rows.data, batch_size=32, global_batch_size=0))
     pam = with_pam()
     found = {f"passes {name}": ("passes", replace(plain, sharding=how)) for name, how in SHARDINGS.items()}

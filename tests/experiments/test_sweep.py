@@ -18,8 +18,10 @@ ARMS = """
 from dataclasses import replace
 
 from coldrank.models.features import Feature, Table
-from coldrank.models.ranker import RankerConfig
-from coldrank.train.config import DataConfig, RunConfig, TrainConfig
+from coldrank.models.deepfm import DeepFM
+from coldrank.models.ranker import Ranker
+from coldrank.train.config import RunConfig
+from coldrank.train.sections import DataConfig, TrainConfig
 
 
 def base() -> RunConfig:
@@ -31,7 +33,7 @@ def base() -> RunConfig:
             Feature(name="item_id", role="item", kind="id", table="item"),
         ),
         tables=(Table(name="user", rows=64, dim=4), Table(name="item", rows=64, dim=4)),
-        model=RankerConfig(experts=2, expert_hidden=(8,), tower_hidden=(4,)),
+        model=Ranker(experts=2, expert_hidden=(8,), tower_hidden=(4,)),
         data=DataConfig(batch_size=100),
         train=TrainConfig(steps=4, threads=1),
     )
@@ -50,7 +52,7 @@ def hot() -> RunConfig:
 
 
 def deep() -> RunConfig:
-    return replace(base(), name="deep", model=replace(base().model, kind="deepfm"), tables=(base().tables[0],) + (
+    return replace(base(), name="deep", model=DeepFM(), tables=(base().tables[0],) + (
         Table(name="item", rows=64, dim=8),
     ))
 

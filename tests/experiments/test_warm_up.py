@@ -18,6 +18,7 @@ from coldrank.experiments.warm_up.base import Base, Rows, pretrain
 from coldrank.experiments.warm_up.experiment import METHODS, PASSES, experiment, read
 from coldrank.experiments.warm_up.protocol import SPLITS, Protocol, split_of, write_splits
 from coldrank.experiments.warm_up.table import tables
+from coldrank.models.deepfm import DeepFM
 from coldrank.models.features import Table
 from coldrank.train.checks import validate
 
@@ -29,7 +30,7 @@ def small_config():
     kept = [f for f in base.features if f.name in ("user_id", "item_id", "item_tags")]
     table_rows = {"user": 64, "item": 64, "tag": 32}
     tables = tuple(Table(name=n, rows=r, dim=4, mapping="vocabulary") for n, r in table_rows.items())
-    model = replace(base.model, kind="deepfm", tower_hidden=(4,))
+    model = DeepFM(tower_hidden=(4,))
     config = replace(base, tasks={"long_view": 1.0}, features=tuple(kept), tables=tables, model=model)
     return replace(config, data=replace(config.data, fit=("old",)))
 

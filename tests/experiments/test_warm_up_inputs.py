@@ -16,7 +16,8 @@ from coldrank.experiments.warm_up.experiment import PASSES
 from coldrank.experiments.warm_up.protocol import Protocol, write_splits
 from coldrank.experiments.warm_up.table import tables
 from coldrank.models.features import Feature
-from coldrank.train.load import to_dict
+from coldrank.train.config import to_dict
+from coldrank.train.hooks.mwuf import Mwuf
 
 SMALL = ["--old-above", "14", "--new-from", "9", "--k", "2", "--models", "deepfm"]
 
@@ -111,7 +112,7 @@ HISTORY = Feature(name="past", column="hist_item_id", kind="id", table="item", r
                 small_config(), features=tuple(f for f in small_config().features if f.name != "item_tags")
             ),
             [],
-            "features: mwuf scales by embedded features of role 'item'; none",
+            "features: scales by embedded features of role 'item'; none",
         ),
         pytest.param(
             lambda: replace(small_config(), tables=tuple(replace(t, mapping="growing") for t in small_config().tables)),
@@ -125,9 +126,9 @@ HISTORY = Feature(name="past", column="hist_item_id", kind="id", table="item", r
             "train.steps=3: has no effect in the warm-up",
             marks=pytest.mark.tried(NOT, "warm_up with train.steps", "refused: it trains whole passes"),
         ),
-        pytest.param(lambda: replace(small_config(), hooks=("mwuf",)), [], "hooks=['mwuf']: the warm-up experiments"),
+        pytest.param(lambda: replace(small_config(), hooks=(Mwuf(),)), [], "hooks=['mwuf']: the warm-up experiments"),
         pytest.param(small_config, ["--methods", "none"], "--methods 'none': there are base, random"),
-        pytest.param(small_config, ["--models", "none"], "model.kind='none'"),
+        pytest.param(small_config, ["--models", "none"], "no model 'none'"),
         pytest.param(small_config, ["--seeds", "0"], "--seeds 0: must be above 0"),
         pytest.param(small_config, ["--k", "0"], "--k 0: must be above 0"),
     ],

@@ -19,8 +19,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from coldrank.data.batches import DataFolder
 from coldrank.data.fit import fit_encoder
 from coldrank.data.read import SampleReader
+from coldrank.models.component import find
 from coldrank.train.config import RunConfig
 from coldrank.train.distributed.ranks import process_group
+from coldrank.train.hooks.hook import Hook
 from coldrank.train.run import Run, build
 from coldrank.train.stepping import Taken
 
@@ -47,7 +49,10 @@ class Operations(TorchDispatchMode):
 
 def config(name: str) -> RunConfig:
     arm, hooks = ARMS[name]
-    return replace(tiny(getattr(importlib.import_module("coldrank.configs.kuairand"), arm)()), hooks=hooks)
+    return replace(
+        tiny(getattr(importlib.import_module("coldrank.configs.kuairand"), arm)()),
+        hooks=tuple(find(Hook, name)() for name in hooks),
+    )
 
 
 def step(run: Run, taken: Taken) -> None:

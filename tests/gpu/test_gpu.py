@@ -16,8 +16,7 @@ from samples import write_samples
 from tiny import sample_base
 
 from coldrank.configs import base as arms
-from coldrank.train.config import RunConfig
-from coldrank.train.load import to_dict
+from coldrank.train.config import RunConfig, to_dict
 
 ROOT = Path(__file__).parents[2]
 STEPS = ROOT / "tests/distributed/steps.py"

@@ -8,13 +8,16 @@ from samples import TASKS
 from tiny import sample_base
 
 from coldrank.data.errors import UserError
-from coldrank.models.backbones import make_ranker
+from coldrank.models.component import find
+from coldrank.models.deepfm import DeepFM
 from coldrank.models.embeddings import Embedded, EmbeddingStage
 from coldrank.models.features import FeatureSet, Table
+from coldrank.models.model import Model
 from coldrank.train.checks import validate
+from coldrank.train.load import load
 
 BASE = sample_base()
-# One width, as DeepFM wants it.
+# One width, as DeepFMModule wants it.
 FEATURES = tuple(replace(f, dim=4 if f.dim else 0) for f in BASE.features)
 TABLES = tuple(Table(name=t.name, rows=t.rows, dim=4) for t in BASE.tables)
 SET = FeatureSet(FEATURES, TABLES)
@@ -24,7 +27,9 @@ B, DENSE, LENGTH = 4, len(SET.numbers), STAGE.sequence_lengths["history"]
 
 def model(kind):
     torch.manual_seed(0)
-    made = make_ranker(replace(BASE.model, kind=kind, tower_hidden=(6, 5), crosses=2), STAGE, DENSE, len(TASKS))
+    made = find(Model, kind)(tower_hidden=(6, 5), **({"crosses": 2} if kind == "dcn" else {})).build(
+        STAGE, SET, len(TASKS)
+    )
     for p in made.parameters():
         torch.nn.init.normal_(p, std=0.3)
     return made.double().eval()
@@ -82,9 +87,6 @@ def test_crosses(inputs):
 
 def test_fields_of_several_widths_and_gates_are_refused():
     with pytest.raises(UserError, match="deepfm' needs fields of one width"):
-        validate(replace(BASE, model=replace(BASE.model, kind="deepfm")))
-    with pytest.raises(ValueError, match="multiplies fields: feature 'item_id' is 8 wide and the first 4"):
-        stage = EmbeddingStage(FeatureSet(BASE.features, BASE.tables), device=torch.device("meta"))
-        make_ranker(replace(BASE.model, kind="deepfm"), stage, DENSE, 2)
-    with pytest.raises(UserError, match="no personalized parts"):
-        validate(replace(BASE, model=replace(BASE.model, kind="dcn", poso_mlp=True)))
+        validate(replace(BASE, model=DeepFM()))
+    with pytest.raises(UserError, match="no field 'model.poso_mlp'"):
+        load("coldrank.configs.kuairand:base", ["model=dcn", "model.poso_mlp=true"])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from coldrank.models.embeddings import Embedded, EmbeddingStage
 from coldrank.models.features import Feature, FeatureSet
-from coldrank.models.ranker import Ranker, RankerConfig
+from coldrank.models.ranker import Ranker, RankerModule
 
 CONFIG = sample_base()
 RECENT = Feature(name="recent_item_id", role="sequence", kind="id", table="item", sequence="recent", length=4)
@@ -26,14 +26,14 @@ B = LENGTHS.shape[1]
 POSO = {"poso_mha": True, "poso_mmoe": True, "poso_mlp": True}
 
 
-def ranker(**changes: object) -> Ranker:
+def ranker(**changes: object) -> RankerModule:
     """A fresh one from seed 0, in double precision."""
     torch.manual_seed(0)
-    model: Ranker = Ranker(replace(CONFIG.model, **changes), STAGE, DENSE, len(TASKS)).double()
+    model: RankerModule = RankerModule(replace(CONFIG.model, **changes), STAGE, DENSE, len(TASKS)).double()
     return model
 
 
-def randomized(**changes: object) -> Ranker:
+def randomized(**changes: object) -> RankerModule:
     """Every parameter drawn from N(0, 1/4), gates, positions and biases among them."""
     model = ranker(**changes)
     for parameter in model.parameters():
@@ -58,7 +58,7 @@ def gate(weights: dict[str, Tensor], name: str, pc: Tensor, width: int, scale: f
     return scale * torch.sigmoid(weights[f"{name}.output.weight"] @ hidden + weights[f"{name}.output.bias"])
 
 
-def attention(w: dict[str, Tensor], m: RankerConfig, name: str, static: Tensor, sequence: Tensor, pc: Tensor) -> Tensor:
+def attention(w: dict[str, Tensor], m: Ranker, name: str, static: Tensor, sequence: Tensor, pc: Tensor) -> Tensor:
     """softmax(q_h . (g^k * K x) / sqrt(d)) over the sample's own positions, times sum_n g_hn V_hn x, of one sample."""
     at, d, folds = f"attention.{name}", m.head_dim, m.mha_folds if m.poso_mha else 1
     key_gate = gate(w, f"{at}.key_gate", pc, m.heads * d, m.gate_scale).view(m.heads, d)
@@ -75,7 +75,7 @@ def attention(w: dict[str, Tensor], m: RankerConfig, name: str, static: Tensor, 
     return torch.cat(heads)
 
 
-def mmoe(w: dict[str, Tensor], m: RankerConfig, x: Tensor, pc: Tensor) -> list[Tensor]:
+def mmoe(w: dict[str, Tensor], m: Ranker, x: Tensor, pc: Tensor) -> list[Tensor]:
     """sum_e g_e softmax(W^t x)_e relu(... relu(W_e x + b_e)) for each task, of one sample."""
     first = (w["mmoe.experts.first.weight"] @ x + w["mmoe.experts.first.bias"]).view(m.experts, -1)
     experts = []
@@ -90,7 +90,7 @@ def mmoe(w: dict[str, Tensor], m: RankerConfig, x: Tensor, pc: Tensor) -> list[T
     return [sum(gates[e] * share[e] * experts[e] for e in range(m.experts)) for share in shares]
 
 
-def tower(w: dict[str, Tensor], m: RankerConfig, t: int, x: Tensor, pc: Tensor) -> Tensor:
+def tower(w: dict[str, Tensor], m: Ranker, t: int, x: Tensor, pc: Tensor) -> Tensor:
     """Gated relu layers and the logit of one task and sample."""
     for i, width in enumerate(m.tower_hidden):
         gates = gate(w, f"towers.gates.{i}", pc, len(TASKS) * width, m.gate_scale)[t * width : (t + 1) * width]
@@ -98,7 +98,7 @@ def tower(w: dict[str, Tensor], m: RankerConfig, t: int, x: Tensor, pc: Tensor) 
     return (x @ w["towers.logit.weight"][t] + w["towers.logit.bias"][t, 0])[0]
 
 
-def naive(model: Ranker, m: RankerConfig, embedded: Embedded, dense: Tensor, lengths: Tensor) -> Tensor:
+def naive(model: RankerModule, m: Ranker, embedded: Embedded, dense: Tensor, lengths: Tensor) -> Tensor:
     w = {name: p.detach() for name, p in model.named_parameters()}
     logits = []
     for b in range(B):
@@ -200,5 +200,5 @@ def test_personalized_without_a_code_is_refused():
     plain = FeatureSet([f for f in CONFIG.features if f.role != "pc"], CONFIG.tables)
     stage = EmbeddingStage(plain, device=torch.device("meta"))
     with pytest.raises(ValueError, match="model.pc='feature', but no feature has role 'pc'"):
-        Ranker(replace(CONFIG.model, poso_mlp=True), stage, DENSE, len(TASKS))
-    Ranker(replace(CONFIG.model, poso_mlp=True, pc="constant"), stage, DENSE, len(TASKS))
+        RankerModule(replace(CONFIG.model, poso_mlp=True), stage, DENSE, len(TASKS))
+    RankerModule(replace(CONFIG.model, poso_mlp=True, pc="constant"), stage, DENSE, len(TASKS))

@@ -30,7 +30,7 @@ def batch_and_task(tmp_path_factory):
     make = BatchMaker(encoder, list(config.tasks))
     reader = SampleReader(data.files(("train",)), make.columns(), 32)
     torch.manual_seed(0)
-    task = RankingTask(features, config.model, config.tasks, two_tower=config.two_tower)
+    task = RankingTask(features, config.model, config.tasks)
     return make(next(reader.epoch(0))), task
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tiny import growing, sample_base, tiny
+from tiny import changed, growing, sample_base, tiny
 from torch import Tensor, nn
 
 from coldrank.configs import base as parts
@@ -14,11 +14,12 @@ from coldrank.configs.base import history
 from coldrank.data.batches import DataFolder, as_tensors
 from coldrank.data.fit import fit_encoder
 from coldrank.data.read import Raw
+from coldrank.models.component import find
 from coldrank.models.encode import FeatureEncoder
 from coldrank.models.features import Feature, Table
 from coldrank.models.maps import GrowingMap, ManagedMap
-from coldrank.models.ranker import RankerConfig
-from coldrank.models.two_tower import TwoTowerConfig
+from coldrank.models.model import Model
+from coldrank.models.two_tower import TwoTower
 from coldrank.serving.export import parity
 from coldrank.serving.export.digests import write_digests
 from coldrank.serving.export.signature import signature
@@ -27,12 +28,11 @@ from coldrank.serving.export.write import save_script
 from coldrank.serving.tables import Precision
 from coldrank.serving.twin import Twin
 from coldrank.train.checks import validate
-from coldrank.train.config import RunConfig
-from coldrank.train.hooks.config import MetaCFConfig
-from coldrank.train.hooks.mwuf_config import MwufConfig
-from coldrank.train.hooks.pam_config import PamConfig
+from coldrank.train.config import RunConfig, to_dict
+from coldrank.train.hooks.metacf import MetaCF
+from coldrank.train.hooks.mwuf import Mwuf
+from coldrank.train.hooks.pam import Pam
 from coldrank.train.ids.managed import admit
-from coldrank.train.load import to_dict
 
 
 def multi_hash() -> RunConfig:
@@ -53,7 +53,9 @@ def backbone(kind: str) -> RunConfig:
     config = sample_base()
     tables = tuple(replace(t, dim=4) for t in config.tables)
     features = tuple(replace(f, dim=min(f.dim, 4)) for f in config.features)
-    return replace(config, features=features, tables=tables, model=replace(config.model, kind=kind))
+    return replace(
+        config, features=features, tables=tables, model=find(Model, kind)(tower_hidden=config.model.tower_hidden)
+    )
 
 
 def two_tower() -> RunConfig:
@@ -65,8 +67,7 @@ def two_tower() -> RunConfig:
         config,
         features=(*features, past),
         tasks={"like": 1.0},
-        model=RankerConfig(),
-        two_tower=TwoTowerConfig(widths=(12, 10, 8)),
+        model=TwoTower(widths=(12, 10, 8)),
     )
 
 
@@ -74,11 +75,11 @@ def hooked(base: RunConfig, *hooks: str) -> RunConfig:
     """An arm with hooks; users are as wide as items, and half of the samples' counts are below the limits."""
     tables = tuple(replace(t, dim=8) if t.name in ("user", "item") else t for t in base.tables)
     settings = {
-        "mwuf": MwufConfig(max_views=99, users=4),
-        "metacf": MetaCFConfig(max_views=99, steps=2, rate=0.5, signal="hist_like"),
-        "pam": PamConfig(cuts=(20, 60, 120)),
+        "mwuf": Mwuf(max_views=99, users=4),
+        "metacf": MetaCF(max_views=99, steps=2, rate=0.5, signal="hist_like"),
+        "pam": Pam(cuts=(20, 60, 120)),
     }
-    return replace(base, tables=tables, hooks=hooks, **{hook: settings[hook] for hook in hooks})
+    return replace(base, tables=tables, hooks=tuple(settings[hook] for hook in hooks))
 
 
 def two_tower_metacf() -> RunConfig:
@@ -87,7 +88,7 @@ def two_tower_metacf() -> RunConfig:
     past, *signals = history(6, {"hist_item_id": "item"}, ("like",), dim=4)
     past = replace(past, name="past_item_id", column="hist_item_id")
     config = hooked(replace(config, features=(*config.features, past, *signals)), "metacf")
-    return replace(config, metacf=replace(config.metacf, items=past.name))
+    return changed(config, "metacf", items=past.name)
 
 
 CONFIGS = {

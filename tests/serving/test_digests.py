@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from served import CONFIGS, exported, random_model, rows_of
+from tiny import changed
 
 from coldrank.cli.main import main
 from coldrank.data.batches import DataFolder
@@ -152,7 +152,7 @@ def other(**fields: object) -> Callable[[DataFolder], Trained]:
     config = CONFIGS[ARM]()
     for name, value in fields.items():
         part, _, field = name.partition("__")
-        config = replace(config, **{part: replace(getattr(config, part), **{field: value})})
+        config = changed(config, part, **{field: value})
     return lambda data: random_model(config, data)
 
 
@@ -218,9 +218,9 @@ def test_a_delta_between_other_models_is_refused(data: DataFolder, tmp_path: Pat
     plain, pam = (random_model(CONFIGS[n](), data) for n in ("base", "base_pam"))
     exported(plain, tmp_path / "base")
     config = json.loads((tmp_path / "base/config.json").read_text())
-    assert config["hooks"] == []
+    assert config["hooks"] == {}
     exported(pam, tmp_path / "pam")
-    with pytest.raises(UserError, match="signature.json has other inputs|its config differs .hooks"):
+    with pytest.raises(UserError, match="signature.json has other inputs|its config differs .(hooks|tables)"):
         lead.write_delta(tmp_path / "base", tmp_path / "pam", [])
     mwuf, both = (random_model(CONFIGS[n](), data) for n in ("poso_metacf_mwuf", ARM))
     exported(mwuf, tmp_path / "mwuf")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from golden.test_arms import rated, simulated, write_movielens
-from tiny import only, tiny
+from tiny import tiny
 
 from coldrank.cli.main import main
 from coldrank.configs import kuairand, pam
@@ -18,7 +18,9 @@ from coldrank.serving.export.trained import load_trained
 from coldrank.serving.export.write import load_script, save_script
 from coldrank.train.config import RunConfig
 from coldrank.train.distributed.ranks import process_group
-from coldrank.train.hooks.mwuf_config import MwufConfig
+from coldrank.train.hooks.metacf import MetaCF
+from coldrank.train.hooks.mwuf import Mwuf
+from coldrank.train.hooks.pam import Pam
 from coldrank.train.load import arms
 from coldrank.train.trainer import train
 
@@ -32,8 +34,11 @@ def of(module: str) -> dict[str, Callable[[], RunConfig]]:
 def with_hooks(arm: Callable[[], RunConfig], *hooks: str) -> Callable[[], RunConfig]:
     """An arm with hooks, whose limits part the few events."""
     base = arm()
-    mwuf = MwufConfig(max_views=7, users=4, item=base.mwuf.item, user=base.mwuf.user)
-    return lambda: only(replace(base, mwuf=mwuf, pam=replace(base.pam, cuts=(1, 4, 12))), *hooks)
+    known = {hook.short_name(): hook for hook in base.hooks}
+    settings = {"mwuf": {"max_views": 7, "users": 4}, "pam": {"cuts": (1, 4, 12)}}
+    defaults = {"mwuf": Mwuf(), "pam": Pam(), "metacf": MetaCF()} | known
+    made = tuple(replace(defaults[name], **settings.get(name, {})) for name in hooks)
+    return lambda: replace(base, hooks=made)
 
 
 HOOKS = {
@@ -62,11 +67,14 @@ def structure(config: RunConfig) -> tuple[object, ...]:
     sizes of tables, or in how they are trained, alone."""
     features = [replace(f, init=0.0) for f in config.features]
     tables = [(t.name, t.dim, t.mapping, t.hashes) for t in config.tables]
-    p = config.pam
-    pam = (p.tasks, p.adapt, p.own, p.support_of, [g > 0 for g in p.gamma])
-    of_hook = {"pam": pam, "mwuf": (config.mwuf.item, config.mwuf.user), "metacf": config.metacf}
-    hooks = [(name, of_hook[name]) for name in config.hooks]
-    return features, tables, replace(config.model, dropout=0.0), config.two_tower, list(config.tasks), hooks
+    of_hook = {
+        Pam: lambda p: (p.tasks, p.adapt, p.own, p.support_of, [g > 0 for g in p.gamma]),
+        Mwuf: lambda m: (m.item, m.user),
+        MetaCF: lambda m: m,
+    }
+    hooks = [(type(hook), of_hook[type(hook)](hook)) for hook in config.hooks]
+    model = replace(config.model, dropout=0.0) if hasattr(config.model, "dropout") else config.model
+    return features, tables, model, list(config.tasks), hooks
 
 
 def first_of_each() -> list[str]:
@@ -126,7 +134,7 @@ def test_is_served_as_it_was_trained(name: str, folders: Callable[[str], DataFol
     with process_group() as ranks:
         train(replace(config, train=steps), data, tmp_path / "run", ranks, fresh=True, diff="")
     trained = load_trained(tmp_path / "run")
-    assert list(trained.task.hooks) == list(config.hooks)
+    assert list(trained.task.hooks) == config.hook_names
     save_script(trained.twin(trained.columns()), tmp_path / "model.pt")
     split = data.manifest["partitions"][-1]["split"]
     raw = parity.sample(trained, data, split, 500)

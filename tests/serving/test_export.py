@@ -19,7 +19,7 @@ from coldrank.serving.export import parity
 from coldrank.serving.export.digests import verify
 from coldrank.serving.export.trained import load_trained
 from coldrank.serving.export.write import load_script
-from coldrank.train.load import to_dict
+from coldrank.train.config import to_dict
 
 # Loads the model and scores a request, in a process that can import torch and nothing of this project or of TorchRec.
 ALONE = """

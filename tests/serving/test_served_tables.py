@@ -15,7 +15,7 @@ from coldrank.data.errors import UserError
 from coldrank.serving.export import parity, write
 from coldrank.serving.export.structure import load_script
 from coldrank.serving.tables import quantized
-from coldrank.train.load import to_dict
+from coldrank.train.config import to_dict
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,12 @@
 """At how many views something counts as new: training, evaluation, cohorts and the served model agree below, at and above it."""
 
-from dataclasses import replace
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from served import CONFIGS, random_model, rows_of
+from tiny import changed
 
 from coldrank.configs import base as parts
 from coldrank.data.batches import BatchMaker
@@ -17,9 +16,9 @@ from coldrank.metrics.retrieval import RetrievalConfig
 from coldrank.models.encode import bucket_of
 from coldrank.modules.pam import route
 from coldrank.serving.export import parity
-from coldrank.train.hooks.config import MetaCFConfig
-from coldrank.train.hooks.mwuf_config import MwufConfig
-from coldrank.train.hooks.pam_config import PamConfig
+from coldrank.train.hooks.metacf import MetaCF
+from coldrank.train.hooks.mwuf import Mwuf
+from coldrank.train.hooks.pam import Pam
 
 # Below, at and above the defaults, in turn.
 ITEM, USER = np.array([49, 50, 51]), np.array([9, 10, 11])
@@ -30,10 +29,10 @@ NEW = [True, True, False]
 def test_defaults_part_the_new_from_the_others_at_the_same_views():
     masks = cohort_masks(USER, ITEM, CohortConfig())
     assert masks["new_item"].tolist() == masks["new_user"].tolist() == NEW
-    assert (torch.from_numpy(ITEM) <= MwufConfig().max_views).tolist() == NEW
-    assert (torch.from_numpy(USER) <= MetaCFConfig().max_views).tolist() == NEW
-    cuts = torch.tensor(PamConfig().cuts)
-    assert (route(torch.from_numpy(ITEM), cuts) <= PamConfig().cold).tolist() == NEW
+    assert (torch.from_numpy(ITEM) <= Mwuf().max_views).tolist() == NEW
+    assert (torch.from_numpy(USER) <= MetaCF().max_views).tolist() == NEW
+    cuts = torch.tensor(Pam().cuts)
+    assert (route(torch.from_numpy(ITEM), cuts) <= Pam().cold).tolist() == NEW
     assert RetrievalConfig().cohorts(ITEM)["cold_item"].tolist() == NEW
     code = next(f for f in parts.is_new_user(parts.poso(CONFIGS["base"]())).features if f.role == "pc")
     assert bucket_of(torch.from_numpy(USER), torch.tensor(code.edges).double()).tolist() == [1, 1, 2]
@@ -65,8 +64,8 @@ def batch_of(trained, data, column, values):
 )
 def test_the_served_model_parts_them_where_training_does(arm, column, views, data):
     config = CONFIGS[arm]()
-    (hook,) = config.hooks
-    config = replace(config, **{hook: replace(getattr(config, hook), max_views={"mwuf": 50, "metacf": 10}[hook])})
+    (hook,) = config.hook_names
+    config = changed(config, hook, max_views={"mwuf": 50, "metacf": 10}[hook])
     trained = random_model(config, data)
     raw = {**rows_of(trained, data, 60), column: np.tile(views, 20)}
     twin = trained.twin(trained.columns())

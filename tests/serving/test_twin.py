@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from served import CONFIGS, random_model, request_of, rows_of
+from tiny import changed
 
 from coldrank.data.batches import DataFolder
 from coldrank.data.errors import UserError
@@ -110,7 +111,7 @@ def test_an_item_given_once_is_warmed_up_once(data: DataFolder):
 
 def test_adapting_on_labels_is_not_served(data: DataFolder):
     config = CONFIGS["two_tower_pam"]()
-    trained = random_model(replace(config, pam=replace(config.pam, adapt_on_test_labels=True)), data)
+    trained = random_model(changed(config, "pam", adapt_on_test_labels=True), data)
     with pytest.raises(UserError, match="adapts on labels that serving does not have"):
         trained.twin(trained.columns())
 

@@ -8,9 +8,9 @@ from tiny import sample_base
 from coldrank.configs import base as parts
 from coldrank.data.errors import UserError
 from coldrank.train.checks import validate
-from coldrank.train.config import RunConfig
+from coldrank.train.config import RunConfig, to_dict
 from coldrank.train.difference import difference
-from coldrank.train.load import arms, from_dict, load, to_dict
+from coldrank.train.load import arms, from_dict, load
 
 POSO = "coldrank.configs.kuairand:poso"
 
@@ -42,14 +42,14 @@ def test_set_takes_lists_numbers_names_and_tasks():
         ("model.heads", "write field=value"),
         ("model.heads=two", "model.heads='two': input should be a valid integer"),
         ("model.heads=0", "model.heads=0: must be above 0"),
-        ("model.dropout=1.5", "model.dropout=1.5: must be in"),
+        ("model.dropout=1.5", "model.dropout=1.5: must be below 1"),
         ("model.pc=age", "model.pc='age': input should be 'feature', 'static' or 'constant'"),
-        ("model.expert_hidden=[]", r"model.expert_hidden=\[\]: give at least one width"),
+        ("model.expert_hidden=[]", r"model.expert_hidden=\[\]: give at least 1"),
         ("data.evaluate=train", "data.evaluate='train' is also in data.fit"),
         ("train.steps=-1", "train.steps=-1: must not be below 0"),
         ("data.shuffle_rows=0", "data.order='random' needs data.shuffle_rows above 0"),
-        ("tasks.like=-1", "weights not below 0"),
-        ("cold_weight=-1", "cold_weight=-1.0: must not be below 0"),
+        ("tasks.like=-1", "tasks.like=-1: must not be below 0"),
+        ("cold_weight=-1", "cold_weight=-1: must not be below 0"),
     ],
 )
 def test_mistakes_are_named(override, message):

@@ -9,8 +9,16 @@ from tiny import sample_base
 
 from coldrank.cli.main import main
 from coldrank.data.errors import UserError
-from coldrank.train.config import RunConfig
-from coldrank.train.load import arms, load, to_dict
+from coldrank.models.dcn import DCN
+from coldrank.models.deepfm import DeepFM
+from coldrank.models.model import Model
+from coldrank.models.two_tower import TwoTower
+from coldrank.train.config import RunConfig, component, to_dict
+from coldrank.train.hooks.metacf import MetaCF
+from coldrank.train.hooks.mwuf import Mwuf
+from coldrank.train.hooks.pam import Pam
+from coldrank.train.load import arms, load
+from coldrank.train.overrides import with_new_names
 
 HEAD = """from dataclasses import replace
 from functools import cache, partial
@@ -226,30 +234,33 @@ def test_a_number_is_not_a_switch(write):
 @tried("a config.json with mwuf.below_views=50", "read as mwuf.max_views=49: the same items")
 @pytest.mark.parametrize("hooks", [(), ("mwuf",), ("metacf", "mwuf")])
 def test_a_config_of_before_counts_as_it_did(tmp_path, hooks):
-    values = to_dict(sample_base()) | {"hooks": hooks}
-    for section, below in (("mwuf", 50), ("metacf", 11)):
-        del values[section]["max_views"]
-        values[section]["below_views"] = below
+    values = to_dict(sample_base()) | {"hooks": hooks, "two_tower": None}
+    for hook, below in ((Mwuf(), 50), (MetaCF(), 11), (Pam(), None)):
+        section = values[hook.short_name()] = hook.to_json()
+        del section["kind"]
+        if below:
+            del section["max_views"]
+            section["below_views"] = below
+    values["model"]["crosses"] = 3
     (tmp_path / "config.json").write_text(json.dumps(values))
     config = load(str(tmp_path / "config.json"))
-    # MWUF's default was one view less; where the hook is off, nothing counts.
-    assert (config.mwuf.max_views, config.metacf.max_views) == (49 if "mwuf" in hooks else 50, 10)
+    assert config.hook_names == list(hooks) and config.model == sample_base().model
+    assert [hook.max_views for hook in config.hooks] == [{"mwuf": 49, "metacf": 10}[name] for name in hooks]
     if "mwuf" in hooks:
-        assert load(str(tmp_path / "config.json"), ["mwuf.max_views=30"]).mwuf.max_views == 30
+        changed = load(str(tmp_path / "config.json"), ["mwuf.max_views=30"])
+        assert changed.hook(Mwuf).max_views == 30
 
 
 @tried("--set mwuf.below_views=50", "refused: write mwuf.max_views=49")
 def test_a_field_s_former_name_is_told():
-    with pytest.raises(
-        UserError, match="no field 'mwuf.below_views'; .* is mwuf.max_views=49 now, views of at most so"
-    ):
+    with pytest.raises(UserError, match="no field 'mwuf'; .* is mwuf.max_views=49 now, views of at most so"):
         load("coldrank.configs.kuairand:base", ["mwuf.below_views=50"])
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[]", "the config=\\[\\]: input should be a dictionary"),
+        ("[]", "is no config: a list"),
         ("{}", ": name: field required"),
         ("{", "Expecting property name"),
         ("\udcff", "invalid start byte"),
@@ -278,3 +289,24 @@ def test_every_arm_of_this_package_declares_what_it_returns():
     for path in folder.glob("*.py"):
         module = __import__(f"coldrank.configs.{path.stem}", fromlist=["x"])
         assert all(f.__annotations__["return"] is RunConfig for f in arms(module).values()), path
+
+
+@pytest.mark.parametrize(
+    ("model", "two_tower", "expected"),
+    [
+        (
+            {"kind": "deepfm", "tower_hidden": [8], "dropout": 0.2, "heads": 4, "crosses": 3},
+            None,
+            DeepFM(tower_hidden=(8,), dropout=0.2),
+        ),
+        (
+            {"kind": "dcn", "tower_hidden": [8], "dropout": 0.2, "heads": 4, "crosses": 2},
+            None,
+            DCN(tower_hidden=(8,), dropout=0.2, crosses=2),
+        ),
+        ({"kind": "ranker", "heads": 4}, {"widths": [6], "temperature": 0.1}, TwoTower(widths=(6,), temperature=0.1)),
+    ],
+)
+def test_a_model_of_before_is_read(model, two_tower, expected):
+    values = with_new_names({"model": model, "two_tower": two_tower, "hooks": []})
+    assert component(Model, values["model"], "config: model") == expected

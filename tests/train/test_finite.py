@@ -119,7 +119,7 @@ def test_large_numbers_are_finite_though_their_sum_is_not():
 
 ON_TWO = """
 import torch
-from coldrank.train.distributed.shard import process_group
+from coldrank.train.distributed.ranks import process_group
 from coldrank.train.finite import not_finite
 from coldrank.train.recent import Recent
 

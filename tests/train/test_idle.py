@@ -4,16 +4,19 @@ from dataclasses import fields, is_dataclass, replace
 
 import pytest
 from retrieving import two_tower
-from tiny import sample_base
+from tiny import changed, hook_of, sample_base
 
 from coldrank.configs import base as parts
 from coldrank.data.errors import UserError
-from coldrank.models.ranker import RankerConfig
+from coldrank.models.ranker import Ranker
 from coldrank.train.checks import validate
 from coldrank.train.config import RunConfig
+from coldrank.train.hooks.metacf import MetaCF
+from coldrank.train.hooks.mwuf import Mwuf
+from coldrank.train.idle import idle_problem
 from coldrank.train.load import load
 
-SECTIONS = ("data", "optim", "train", "model", "metacf", "mwuf", "pam", "retrieval", "cohorts", "sharding")
+SECTIONS = ("data", "optim", "train", "model", "retrieval", "cohorts", "sharding")
 # What is read in every combination that there is, or refused by a check of its own where it is not (epochs in a stream).
 NEVER = {
     "data": {"evaluate", "batch_size", "global_batch_size", "eval_batch_size", "order", "prefetch"},
@@ -30,10 +33,11 @@ NEVER = {
     | {"sparse_warmup_steps", "sparse_decay", "sparse_weight_decay", "clip_norm", "sparse_clip"},
     "train": {"mode", "first_period", "follow_s", "epochs", "cold_passes", "steps", "log_every", "checkpoint_every"}
     | {"threads", "accumulate", "precision", "pipeline", "warm_start"},
+    "model": {"experts", "expert_hidden", "tower_hidden", "dropout", "poso_mmoe", "poso_mlp"},
     "cohorts": {"new_user_max_views", "new_item_max_views"},
     "sharding": {"tables", "memory_margin"},
 }
-PLAIN = RankerConfig()
+PLAIN = Ranker()
 OTHER = {  # another value than the default, that is right in itself
     "data.fit": ("train",),
     "optim.sparse_eps": 1e-6,
@@ -43,9 +47,7 @@ OTHER = {  # another value than the default, that is right in itself
     "train.cold_trains": "gates",
     "train.keep_checkpoints": 5,
     "train.warm_rename": {"a": "b"},
-    "model.kind": "dcn",
     "model.tower_hidden": (8,),
-    "model.crosses": 2,
     "model.dropout": 0.1,
     "model.poso_mha": True,
     "model.poso_mmoe": True,
@@ -68,6 +70,8 @@ OTHER = {  # another value than the default, that is right in itself
 
 def put(config: RunConfig, path: str, value: object) -> RunConfig:
     section, _, name = path.rpartition(".")
+    if section in config.hook_names:
+        return changed(config, section, **{name: value})
     return replace(config, **{section: replace(getattr(config, section), **{name: value})})
 
 
@@ -82,7 +86,7 @@ def stream() -> RunConfig:
 def metacf(**fields: object) -> RunConfig:
     config = bare()
     tables = tuple(replace(t, dim=8) if t.name == "user" else t for t in config.tables)
-    return replace(config, tables=tables, hooks=("metacf",), metacf=replace(config.metacf, **fields))
+    return replace(config, tables=tables, hooks=(MetaCF(**fields),))
 
 
 def own_inits() -> RunConfig:
@@ -108,12 +112,10 @@ CASES = {
     "train.cold_trains": [lambda: replace(parts.poso(bare()))],
     "train.keep_checkpoints": [lambda: put(bare(), "train.checkpoint_every", 0)],
     "train.warm_rename": [bare],
-    "model.crosses": [bare, two_tower],
-    "model.pc": [bare, two_tower],
-    "model.gate_scale": [bare, two_tower],
+    "model.pc": [bare],
+    "model.gate_scale": [bare],
     "model.mha_folds": [bare, lambda: parts.poso_mmoe(bare()), lambda: parts.mha_fold(parts.poso(bare()), "none")],
     "model.mha_fold": [bare, lambda: parts.poso_mlp(bare())],
-    **{f"model.{n}": [two_tower] for n in ("tower_hidden", "dropout", "poso_mmoe", "poso_mlp", "poso_mha", "kind")},
     "sharding.default": [every_table],
     "sharding.replicate_up_to": [
         lambda: put(bare(), "sharding.default", "row_wise"),
@@ -121,20 +123,20 @@ CASES = {
         lambda: put(bare(), "optim.sparse_clip", 0.1),
     ],
     "sharding.column_width": [bare],
-    "metacf.hidden": [bare, lambda: metacf(learner="linear")],
-    "metacf.rate": [bare, lambda: metacf(steps=0)],
-    "metacf.learn_rates": [bare, lambda: metacf(steps=0)],
-    "metacf.first_order": [bare, lambda: metacf(steps=0)],
+    "metacf.hidden": [lambda: metacf(learner="linear")],
+    "metacf.rate": [lambda: metacf(steps=0)],
+    "metacf.learn_rates": [lambda: metacf(steps=0)],
+    "metacf.first_order": [lambda: metacf(steps=0)],
     "metacf.negatives": [metacf, lambda: metacf(signal="hist_like"), lambda: metacf(signal="none", steps=0)],
-    "mwuf.refresh": [bare, lambda: put(replace(bare(), hooks=("mwuf",)), "mwuf.common_init", False)],
+    "mwuf.refresh": [lambda: replace(bare(), hooks=(Mwuf(common_init=False),))],
 }
 # What arms hold for their variants: refused where `--set` names it.
 KEPT = {
     "data.shuffle_rows": "train.mode=periods",
     "model.gate_hidden": "seed=1",
-    **dict.fromkeys(("model.heads", "model.head_dim", "model.experts", "model.expert_hidden"), "model.kind=dcn"),
-    "model.positions": "model.kind=dcn",
 }
+# The same, where there is no sequence.
+OF_SEQUENCES = ("model.heads", "model.head_dim", "model.positions", "model.poso_mha")
 
 
 def tried(given: str, answer: str = "refused: it would change nothing") -> pytest.MarkDecorator:
@@ -144,20 +146,23 @@ def tried(given: str, answer: str = "refused: it would change nothing") -> pytes
 def other(config: RunConfig, path: str) -> object:
     if path in OTHER:
         return OTHER[path]
+    if path == "retrieval.ks":
+        return (3,)
     section, _, name = path.partition(".")
-    value = getattr(getattr(config, section), name)
+    holder = hook_of(config, section) if section in config.hook_names else getattr(config, section)
+    value = getattr(holder, name)
     if isinstance(value, bool):
         return not value
     if isinstance(value, (int, float)):
         return value + 1
-    return ("other",) if isinstance(value, tuple) else "other"
+    return tuple(v + 1 for v in value) if isinstance(value, tuple) else "other"
 
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_field_is_listed(section):
     names = {f.name for f in fields(getattr(sample_base(), section))}
-    idle = {path.partition(".")[2] for path in (*CASES, *KEPT) if path.startswith(f"{section}.")}
-    if section in ("metacf", "mwuf", "pam", "retrieval"):  # as a whole, without the hook or the model
+    idle = {path.partition(".")[2] for path in (*CASES, *KEPT, *OF_SEQUENCES) if path.startswith(f"{section}.")}
+    if section == "retrieval":  # as a whole, without such a model
         idle = names
     never = NEVER.get(section, set())
     assert idle | never == names and not idle & never
@@ -178,24 +183,20 @@ def test_a_field_that_changes_nothing_is_refused(path, number):
         validate(put(config, path, other(config, path)))
 
 
-@tried("settings of a hook that is off, of retrieval without a retrieval model")
-@pytest.mark.parametrize("section", ["metacf", "mwuf", "pam", "retrieval"])
+@tried("settings of retrieval without a retrieval model")
+@pytest.mark.parametrize("section", ["retrieval"])
 def test_sections_of_what_is_off(section):
     config = bare()
     for field in fields(getattr(config, section)):
         path = f"{section}.{field.name}"
-        with pytest.raises(
-            UserError, match=rf"{path}=.*: has no effect (with hooks=\[\], which lacks|without two_tower)"
-        ):
+        with pytest.raises(UserError, match=rf"{path}=.*: has no effect with model='ranker'"):
             validate(put(config, path, other(config, path)))
 
 
 @tried("--set of what an arm may hold for its variants, where nothing reads it")
 @pytest.mark.parametrize("path", KEPT)
 def test_what_arms_hold_for_variants_is_refused_when_it_is_named(path):
-    more = [f"{path}=[48,24]" if path.endswith("hidden") and "expert" in path else f"{path}=3"]
-    if path == "model.positions":
-        more = ["model.positions=true"]
+    more = [f"{path}=3"]
     beside = [KEPT[path]]
     if KEPT[path] == "train.mode=periods":
         beside += ["optim.decay=constant"]
@@ -203,7 +204,15 @@ def test_what_arms_hold_for_variants_is_refused_when_it_is_named(path):
     load(arm, beside)
     with pytest.raises(UserError, match=rf"{path}=.*: has no effect"):
         load(arm, [*more, *beside])
-    load(arm.replace("base", "poso"), [*beside] if "kind" not in KEPT[path] else [])
+    load(arm.replace("base", "poso"), beside)
+
+
+@tried("--set of what attention has, for an arm without a sequence")
+@pytest.mark.parametrize(("path", "value"), list(zip(OF_SEQUENCES, (3, 5, True, True), strict=True)))
+def test_what_only_sequences_have_is_refused_without_them(path, value):
+    config = bare()
+    config = put(replace(config, features=tuple(f for f in config.features if f.role != "sequence")), path, value)
+    assert idle_problem(config, [path]) == f"{path}={value}: has no effect without a sequence among the features"
 
 
 def test_what_has_an_effect_is_taken():

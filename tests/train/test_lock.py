@@ -17,7 +17,7 @@ from tiny import sample_base
 from coldrank.cli.main import main
 from coldrank.data.errors import UserError
 from coldrank.train import lock as locks
-from coldrank.train.load import to_dict
+from coldrank.train.config import to_dict
 from coldrank.train.lock import Holder, Lock
 
 HOLD = "import sys, time; from pathlib import Path; from coldrank.train.lock import Lock\n"

@@ -9,8 +9,8 @@ from coldrank.data.batches import BatchMaker, DataFolder
 from coldrank.data.read import SampleReader
 from coldrank.models.batch import Batch
 from coldrank.models.encode import FeatureEncoder
+from coldrank.models.model import Outputs
 from coldrank.train.checks import validate
-from coldrank.train.outputs import Outputs
 from coldrank.train.task import RankingTask
 
 CONFIG = sample_base()

@@ -13,8 +13,7 @@ from coldrank.configs import base as arms
 from coldrank.data.batches import DataFolder
 from coldrank.data.errors import UserError
 from coldrank.train import checkpoint
-from coldrank.train.config import RunConfig
-from coldrank.train.load import to_dict
+from coldrank.train.config import RunConfig, to_dict
 from coldrank.train.run import build
 from coldrank.train.trainer import train
 

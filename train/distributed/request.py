@@ -7,8 +7,8 @@ import torch
 
 from coldrank.models.features import FeatureSet, Table
 from coldrank.models.maps import map_of
-from coldrank.train.config import OptimConfig
 from coldrank.train.distributed.config import ShardingConfig
+from coldrank.train.sections import OptimConfig
 
 FLOAT_BYTES = 4
 

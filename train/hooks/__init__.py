@@ -1,1 +1,2 @@
-"""Pluggable training methods: `RunConfig.hooks` says which are on, and in which order."""
+"""Pluggable training methods: `RunConfig.hooks` holds the config of each that is on, in order. docs/hooks.md; docs/extending.md shows
+one of a user's own."""

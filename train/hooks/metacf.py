@@ -4,23 +4,71 @@ A sample's history is the support, as of the time of its event; the sample itsel
 the learner of the initial embedding together with the rest. B batch, L sequence length.
 """
 
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
 import torch
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 from torchrec import KeyedJaggedTensor
 
-from coldrank.data.errors import UserError
 from coldrank.models.adapted_users import POOL, AdaptedUsers, signals_of, width
 from coldrank.models.batch import Batch
 from coldrank.models.embeddings import Embedded
 from coldrank.models.features import FeatureSet
-from coldrank.modules import MetaCF
+from coldrank.modules import MetaCF as Adaptation
 from coldrank.modules.gate import separate_draws
-from coldrank.train.config import RunConfig
-from coldrank.train.hooks.hook import Hook, Run, Task
+from coldrank.train.hooks.hook import Hook, HookModule, Run, Settings
 from coldrank.train.hooks.rows import of_all_ranks
 
 
-class MetaCFHook(Hook):
+@dataclass(kw_only=True, slots=True)
+class MetaCF(Hook):
+    """The embedding of a user with at most `max_views` events is one adapted to them (docs/metacf.md)."""
+
+    reads: ClassVar[tuple[str, ...]] = ("user_views",)
+    reads_sequences: ClassVar[bool] = True
+    user: str = "user_id"
+    """The feature of the user's id."""
+    items: str = "hist_item_id"
+    """The feature of the history's items, whose table is as wide as the user's."""
+    signal: str = ""
+    """The column of the history's signals that tells a positive event from a negative one ('': hist_<task> of the first task that
+    has one, and none for a history without signals; none: every event is positive)."""
+    negatives: NonNegativeInt = 3
+    """Where no signal tells, so many times an event's weight goes to items that are not in the history, drawn from those of the
+    last batch."""
+    max_views: NonNegativeInt = 10
+    """Events of a user who is new."""
+    learner: Literal["general", "linear", "neural"] = "neural"
+    """Of the initial embedding."""
+    hidden: PositiveInt = 32
+    """Width of the neural learner's hidden layer."""
+    steps: NonNegativeInt = 5
+    """Of the adaptation."""
+    rate: float = 0.1
+    """Of a step."""
+    learn_rates: bool = True
+    """Trains the rates too."""
+    first_order: bool = False
+    """Learns nothing through the steps, as in the paper."""
+    fraction: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Of the embedding that is adapted."""
+
+    def build(self, config: Settings, features: FeatureSet) -> "MetaCFModule":
+        return MetaCFModule(self, config, features)
+
+    def idle(self, config: Settings) -> list[tuple[bool, tuple[str, ...], str]]:
+        signals = self.signal != "none" and (self.signal or any(f.kind == "signals" for f in config.features))
+        steps = ("rate", "learn_rates", "first_order", "negatives")
+        return [
+            (self.learner != "neural", ("hidden",), f"with metacf.learner={self.learner!r}"),
+            (bool(signals), ("negatives",), "where a signal tells; set metacf.signal=none"),
+            (not self.steps, steps, "with metacf.steps=0"),
+        ]
+
+
+class MetaCFModule(HookModule):
     """Adapts the embeddings of new users, in training and evaluation. users: what serving takes over.
 
     Where no signal tells positive events from others, the pool of negatives is drawn after each step from the items of the
@@ -31,37 +79,41 @@ class MetaCFHook(Hook):
     born: Tensor
     steps: Tensor
 
-    def __init__(self, config: RunConfig, features: FeatureSet) -> None:
+    def __init__(self, c: MetaCF, config: Settings, features: FeatureSet) -> None:
         super().__init__()
-        c = config.metacf
-        try:
-            dim = width(features, c.user, c.items)
-            signal = signal_of(config, features)
-            with separate_draws():  # so that the model begins as it does without the hook
-                metacf = MetaCF(
-                    dim, c.learner, c.hidden, c.steps, c.rate, learn_rates=c.learn_rates, first_order=c.first_order
-                )
-            self.users = AdaptedUsers(
-                features,
-                metacf,
-                user=c.user,
-                items=c.items,
-                signal=signal,
-                max_views=c.max_views,
-                fraction=c.fraction,
-                negatives=0 if signal else c.negatives,
+        self.config = c
+        dim = width(features, c.user, c.items)
+        signal = signal_of(c, config, features)
+        with separate_draws():  # so that the model begins as it does without the hook
+            metacf = Adaptation(
+                dim, c.learner, c.hidden, c.steps, c.rate, learn_rates=c.learn_rates, first_order=c.first_order
             )
-        except ValueError as error:
-            raise UserError(f"{config.name}: metacf: {error}") from None
+        self.users = AdaptedUsers(
+            features,
+            metacf,
+            user=c.user,
+            items=c.items,
+            signal=signal,
+            max_views=c.max_views,
+            fraction=c.fraction,
+            negatives=0 if signal else c.negatives,
+        )
+        keys = [(f.name, key) for f in features.sparse for key in f.keys]
+        of_codes = [i for i, (name, _) in enumerate(keys) if name == self.users.codes]
+        # The first of the codes' keys in a batch, and how many there are.
+        self.codes = of_codes[0], len(of_codes)
+        keys = [(f.name, key) for f in features.sparse for key in f.keys]
+        of_codes = [i for i, (name, _) in enumerate(keys) if name == self.users.codes]
+        # The first of the codes' keys in a batch, and how many there are.
+        self.codes = of_codes[0], len(of_codes)
         draws = bool(self.users.negatives)
         self.register_buffer("born", torch.zeros(len(self.users.pool), dtype=torch.int64), persistent=draws)
         self.register_buffer("steps", torch.zeros(1, dtype=torch.int64), persistent=draws)
         self._met: tuple[Tensor, Tensor, Tensor] | None = None
 
-    def embed(self, task: Task, batch: Batch, embedded: Embedded) -> Embedded:
+    def embed(self, batch: Batch, embedded: Embedded) -> Embedded:
         users = self.users
-        keys = task.embeddings.sequence_keys[users.codes]
-        codes = sequence_values(batch.sparse, task.embeddings.key_index[keys[0]], len(keys))
+        codes = sequence_values(batch.sparse, *self.codes)
         views = batch.keys["user_views"].to(codes.device, non_blocking=True)
         sequence, born = embedded.sequences[users.sequence], None
         if users.negatives and self.training and torch.is_grad_enabled():
@@ -84,9 +136,8 @@ class MetaCFHook(Hook):
         self.users.pool_rows[: len(rows)], self.users.pool[: len(rows)], self.born[: len(rows)] = rows, vectors, born
 
 
-def signal_of(config: RunConfig, features: FeatureSet) -> str:
+def signal_of(c: MetaCF, config: Settings, features: FeatureSet) -> str:
     """The signal that tells positive events, '' if there is none. ValueError for a history with signals of no task."""
-    c = config.metacf
     own = [f.sequence for f in features.sparse if f.name == c.items and f.role == "sequence"]
     there = signals_of(features.sequences[own[0]]) if own else []
     if c.signal == "none" or not (c.signal or there):

@@ -7,23 +7,24 @@ is taken with respect to the warm embeddings, and handed on to the networks.
 B batch, D width of the ID embedding, R rows of the item's table, K users that are remembered, U width of a user's embedding.
 """
 
-from typing import ClassVar, NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torchrec import KeyedJaggedTensor
 
-from coldrank.data.errors import UserError
 from coldrank.models.batch import Batch
 from coldrank.models.embeddings import Embedded, EmbeddingStage
-from coldrank.models.features import FeatureSet
+from coldrank.models.features import Feature, FeatureSet
 from coldrank.models.maps import GrowingMap, VocabularyMap
-from coldrank.modules.mwuf import Mwuf, mean_users
-from coldrank.train.config import RunConfig
-from coldrank.train.hooks.hook import Hook, Rest, Run, Task
+from coldrank.models.model import Outputs
+from coldrank.modules.mwuf import Mwuf as Networks
+from coldrank.modules.mwuf import mean_users
+from coldrank.train.hooks.hook import Hook, HookModule, Rest, Run, Settings
 from coldrank.train.hooks.rows import TableRows, of_all_ranks
 from coldrank.train.optim.slices import rows_of
-from coldrank.train.outputs import Outputs
 from coldrank.train.stepping import Taken
 
 
@@ -36,7 +37,70 @@ class Views(NamedTuple):
     users: Tensor
 
 
-class MwufHook(Hook):
+@dataclass(kw_only=True, slots=True)
+class Mwuf(Hook):
+    """While an item has at most `max_views` views, as `cohorts.new_item_max_views` counts them, its warm ID embedding is scored
+    with (docs/mwuf.md)."""
+
+    reads: ClassVar[tuple[str, ...]] = ("item_views",)
+    mode: Literal["joint", "warm_up"] = "joint"
+    """joint: the model trains as it would without, the networks beside it. warm_up: the model, from `train.warm_start`, is
+    frozen; the ID embeddings of cold items and the networks train."""
+    item: str = "item_id"
+    """The feature of the item's id."""
+    user: tuple[str, ...] = ("user_id",)
+    """The features that a user's embedding is made of."""
+    max_views: NonNegativeInt = 50
+    """Views of an item that is cold."""
+    users: PositiveInt = 20
+    """Of an item's first views, so many users are remembered, each with an embedding: rows of the item's table x users x width
+    floats on every rank."""
+    hidden: PositiveInt = 16
+    """Width of the two networks."""
+    lr_scale: PositiveFloat = 1.0
+    """Their learning rate over that of the other dense parameters."""
+    warm_every: PositiveInt = 3
+    """Of the cold rows, one in so many trains the two networks, its gradient so many times as large."""
+    common_init: bool = True
+    """An item that is read for the first time begins with the mean of the old items' ID embeddings, those with more than
+    `max_views` views."""
+    refresh: PositiveInt = 100
+    """Steps between two updates of that mean."""
+
+    @property
+    def own_lr_scale(self) -> float | None:
+        return self.lr_scale
+
+    def build(self, config: Settings, features: FeatureSet) -> "MwufModule":
+        return MwufModule(self, config, features)
+
+    def problem(self, config: Settings) -> str:
+        if self.mode == "warm_up" and not config.train.warm_start:
+            return "mwuf.mode=warm_up needs train.warm_start: the model is to be a trained one, and to stay"
+        if self.mode == "warm_up" and config.optim.sparse_weight_decay:
+            return "mwuf.mode=warm_up needs optim.sparse_weight_decay=0: the model is to be a trained one, and to stay"
+        return ""
+
+    def idle(self, config: Settings) -> list[tuple[bool, tuple[str, ...], str]]:
+        return [(not self.common_init, ("refresh",), "with mwuf.common_init=False")]
+
+    def side(self, features: FeatureSet) -> list[Feature]:
+        """Embedded features of the item beside its id. Raises ValueError that names a field for settings that cannot work."""
+        fixed = {f.name: f for f in features.sparse if f.role not in ("sequence", "pc")}
+        for name in (self.item, *self.user):
+            if name not in fixed:
+                raise ValueError(f"{name!r} is no embedded feature outside sequences; there are {', '.join(fixed)}")
+        item = fixed[self.item]
+        if item.kind != "id" or item.many or features.table(item.table).reads != 1:
+            raise ValueError(f"item={self.item!r}: must be one id with one row")
+        of_item = [f for f in fixed.values() if f.role == "item" and f.name != self.item]
+        if not of_item or not self.user:
+            what = "user=[]: name a feature" if of_item else "scales by embedded features of role 'item'; none"
+            raise ValueError(what)
+        return of_item
+
+
+class MwufModule(HookModule):
     """Remembers the users of every item's first K views, each at the place of its view, so that an event sees those before it
     alone, in whatever order events are trained on.
 
@@ -51,16 +115,10 @@ class MwufHook(Hook):
     common: Tensor
     steps: Tensor
 
-    def __init__(self, config: RunConfig, features: FeatureSet) -> None:
+    def __init__(self, c: Mwuf, config: Settings, features: FeatureSet) -> None:
         super().__init__()
-        self.config = c = config.mwuf
-        try:
-            side = c.side(features)
-        except ValueError as error:
-            raise UserError(f"{config.name}: {error}") from None
-        if c.mode == "warm_up" and (not config.train.warm_start or config.optim.sparse_weight_decay):
-            wrong = "needs optim.sparse_weight_decay=0" if config.train.warm_start else "needs train.warm_start"
-            raise UserError(f"{config.name}: mwuf.mode=warm_up {wrong}: the model is to be a trained one, and to stay")
+        self.config = c
+        side = c.side(features)
         places = EmbeddingStage(features, torch.device("meta")).places
         columns = lambda names: torch.cat([torch.arange(places[n].start, places[n].stop) for n in names])
         self.slot = places[c.item]
@@ -71,7 +129,7 @@ class MwufHook(Hook):
         self.table, self.key = table.name, item.keys[0]
         self.shared_row = table.mapping in ("vocabulary", "growing", "managed")  # row 0: all unknown items together
         user_dim = len(self.get_buffer("user_columns"))
-        self.nets = Mwuf(table.dim, len(self.get_buffer("side_columns")), user_dim, c.hidden)
+        self.nets = Networks(table.dim, len(self.get_buffer("side_columns")), user_dim, c.hidden)
         self.register_buffer("users", torch.zeros(table.rows, c.users, user_dim))
         self.register_buffer("present", torch.zeros(table.rows, c.users, dtype=torch.bool))
         self.register_buffer("views", torch.zeros(table.rows, dtype=torch.int64))
@@ -81,7 +139,7 @@ class MwufHook(Hook):
         self._warm: tuple[Tensor, Tensor] | None = None
         self._rows: TableRows | None = None
 
-    def embed(self, task: Task, batch: Batch, embedded: Embedded) -> Embedded:
+    def embed(self, batch: Batch, embedded: Embedded) -> Embedded:
         """Evaluation: warm ID embeddings in the place of cold items' own. Training: the ID embeddings as they are."""
         static = embedded.static
         rows = candidates(batch.sparse, self.key)
@@ -112,7 +170,7 @@ class MwufHook(Hook):
         warm: Tensor = self.nets(static[:, self.slot], static[:, self.get_buffer("side_columns")], users)
         return warm
 
-    def dense(self, task: Task, rest: Rest, batch: Batch, embedded: Embedded) -> Outputs:
+    def dense(self, rest: Rest, batch: Batch, embedded: Embedded) -> Outputs:
         """Training: L_cold with its value, and L_warm with its gradient alone. L_warm is of the batch's own pass."""
         out = rest(batch, embedded)
         if rest.side or self._warm is None or not self.training or not torch.is_grad_enabled():

@@ -1,7 +1,9 @@
 """The optimizers of a run and their learning rates: a fused one for the tables, AdamW for the rest."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -10,13 +12,13 @@ from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizer, KeyedOptimiz
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 
 from coldrank.modules import PersonalizedGate
-from coldrank.train.config import Decay, OptimConfig
 from coldrank.train.optim.table_optimizer import RowDecay, replicated
+from coldrank.train.sections import Decay, OptimConfig
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """An optimizer and the rates of its groups at full rate. what: of the tables, the gates, MWUF's networks or the
+    """An optimizer and the rates of its groups at full rate. what: of the tables, the gates, a hook or the
     other dense parameters."""
 
     what: str
@@ -36,7 +38,13 @@ class Optimizers:
     among the parameters, and get the tables' optimizer, rates and schedule.
     """
 
-    def __init__(self, model: DistributedModelParallel, config: OptimConfig, mwuf_lr_scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        model: DistributedModelParallel,
+        config: OptimConfig,
+        hooks: Mapping[str, float | None] = MappingProxyType({}),
+    ) -> None:
+        """hooks: name -> learning rate of its parameters over the dense one, where they have an optimizer of their own."""
         self.config = config
         self.gates_only = False
         loose = dict(in_backward_optimizer_filter(model.named_parameters()))
@@ -45,14 +53,16 @@ class Optimizers:
         self.dense = list(dense.values())
         in_gates = {id(p) for m in model.modules() if isinstance(m, PersonalizedGate) for p in m.parameters()}
         gates = {name: p for name, p in dense.items() if id(p) in in_gates}
-        nets = {name: p for name, p in dense.items() if name.startswith("hooks.mwuf.")}
-        rest = {name: p for name, p in dense.items() if name not in gates and name not in nets}
+        scales = {name: scale for name, scale in hooks.items() if scale is not None}
+        of_hooks = {h: {n: p for n, p in dense.items() if n.startswith(f"hooks.{h}.")} for h in scales}
+        apart = gates.keys() | {name for params in of_hooks.values() for name in params}
+        rest = {name: p for name, p in dense.items() if name not in apart}
         self.fused = model.fused_optimizer
         self.parts = [_part("tables", self.fused)]
         for what, params, rate in (
             ("dense", rest, config.dense_lr),
             ("gates", gates, config.dense_lr * config.gate_lr_scale),
-            ("hook mwuf", nets, config.dense_lr * mwuf_lr_scale),
+            *((f"hook {h}", of_hooks[h], config.dense_lr * scale) for h, scale in scales.items()),
         ):
             if params:
                 make = lambda p, rate=rate: torch.optim.AdamW(p, lr=rate, weight_decay=config.weight_decay, fused=True)

@@ -11,7 +11,7 @@ from coldrank.models.batch import Batch
 from coldrank.models.embeddings import Embedded
 
 if TYPE_CHECKING:
-    from coldrank.train.outputs import Outputs
+    from coldrank.models.model import Outputs
 
 
 def in_slices(

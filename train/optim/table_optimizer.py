@@ -13,7 +13,7 @@ from torchrec.distributed.embeddingbag import ShardedEmbeddingBagCollection
 from torchrec.optim import RowWiseAdagrad
 
 from coldrank.data.errors import UserError
-from coldrank.train.config import OptimConfig
+from coldrank.train.sections import OptimConfig
 
 _FUSED = {
     "rowwise_adagrad": EmbOptimType.EXACT_ROWWISE_ADAGRAD,

@@ -15,7 +15,7 @@ from coldrank.cli.plan import bytes_of
 from coldrank.data.errors import UserError
 from coldrank.models.features import Table
 from coldrank.train.checks import validate
-from coldrank.train.config import OptimConfig, RunConfig
+from coldrank.train.config import RunConfig, to_dict
 from coldrank.train.distributed.config import ShardingConfig
 from coldrank.train.distributed.dense import dense_bytes
 from coldrank.train.distributed.fit import largest_rows, shortage
@@ -24,7 +24,7 @@ from coldrank.train.distributed.request import Cluster, Request
 from coldrank.train.distributed.search import fits, make_plan, with_rows
 from coldrank.train.distributed.table import memory as memory_text
 from coldrank.train.distributed.table import tables
-from coldrank.train.load import to_dict
+from coldrank.train.sections import OptimConfig
 from coldrank.train.task import RankingTask
 
 USERS = 40_000_000

@@ -13,11 +13,11 @@ from coldrank.cli.main import main
 from coldrank.configs import kuairand
 from coldrank.models.embeddings import EmbeddingStage
 from coldrank.train.checks import validate
+from coldrank.train.config import to_dict
 from coldrank.train.distributed import search
 from coldrank.train.distributed.config import ShardingConfig
 from coldrank.train.distributed.fit import _most
 from coldrank.train.distributed.spread import spread
-from coldrank.train.load import to_dict
 
 # Seconds of processor time that an answer may take; it takes a quarter of that.
 LIMIT = 30.0

@@ -10,11 +10,12 @@ import torch
 from retrieving import two_tower
 from test_metacf_hook import towers, with_metacf
 from test_mwuf_hook import some_batches, step, weights
-from tiny import growing, only
+from tiny import growing, hook_of
 
 from coldrank.configs import base as arms
 from coldrank.train.config import RunConfig
-from coldrank.train.hooks.pam_config import PamConfig
+from coldrank.train.hooks.mwuf import Mwuf
+from coldrank.train.hooks.pam import Pam
 from coldrank.train.stepping import Taken
 from coldrank.train.trainer import train
 
@@ -26,22 +27,20 @@ MODELS: dict[str, Callable[[], RunConfig]] = {
 }
 
 
-def composed(model: str, hooks: tuple[str, ...], *, steps=0, fraction=1.0, common_init=True, **pam) -> RunConfig:
+def composed(
+    model: str, hooks: tuple[str, ...], *, steps=0, fraction=1.0, common_init=True, others=None, **pam
+) -> RunConfig:
     """A model with hooks, whose limits part the samples. pam: settings of PAM's."""
     base = MODELS[model]()
-    if base.two_tower and "metacf" not in hooks:  # which reads a sequence that the towers do not
+    if base.model.retrieves and "metacf" not in hooks:  # which reads a sequence that the towers do not
         base = replace(base, features=two_tower().features)
-    gamma = (1.0, 3.0, 2.0) if base.two_tower else (1.0, 0.0, 0.0)
+    gamma = (1.0, 3.0, 2.0) if base.model.retrieves else (1.0, 0.0, 0.0)
     settings = {"cuts": (20, 60, 120, 500), "behaviour": ("item_id",), "rate": 0.1, "gamma": gamma, **pam}
-    mwuf = replace(base.mwuf, max_views=59, users=8, common_init=common_init, **({"refresh": 2} if common_init else {}))
-    config = replace(
-        base,
-        pam=PamConfig(**settings),
-        metacf=replace(base.metacf, fraction=fraction),
-        mwuf=mwuf,
-        train=replace(base.train, steps=steps, log_every=1, checkpoint_every=2),
-    )
-    return only(config, *hooks)
+    mwuf = Mwuf(max_views=59, users=8, common_init=common_init, **({"refresh": 2} if common_init else {}))
+    metacf = replace(hook_of(base, "metacf"), fraction=fraction)
+    by_name = {"pam": Pam(**settings), "metacf": metacf, "mwuf": mwuf, **(others or {})}
+    training = replace(base.train, steps=steps, log_every=1, checkpoint_every=2)
+    return replace(base, hooks=tuple(by_name[name] for name in hooks), train=training)
 
 
 def cases(quick: tuple[tuple[str, ...], ...]):

@@ -1,11 +1,11 @@
 """Hooks in company: every subset in every order is served as it was trained, and resumes."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from test_composed_hooks import MODELS, NAMES, PAIRS, cases, composed, losses
+from tiny import changed
 
 from coldrank.serving.export import parity
 from coldrank.serving.export.trained import load_trained
@@ -65,7 +65,7 @@ def test_no_order_serves_what_one_of_them_alone_does(model, run_of):
 @pytest.mark.tried("hooks", "metacf without signals, beside mwuf and pam", "served as evaluated, resumed bit for bit")
 @pytest.mark.parametrize("model", MODELS)
 def test_negatives_are_served_and_resumed(model, data, tmp_path):
-    steps = lambda n: (c := composed(model, NAMES, steps=n)) and replace(c, metacf=replace(c.metacf, signal="none"))
+    steps = lambda n: changed(composed(model, NAMES, steps=n), "metacf", signal="none")
     whole = trained(steps(4), data, tmp_path / "whole")
     for n in (2, 4):
         parts = trained(steps(n), data, tmp_path / "parts")

@@ -1,6 +1,6 @@
 """Hooks join a run where they say, in the order of the config, and their state is in its checkpoints."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,11 +12,10 @@ from torch import nn
 from coldrank.data.batches import DataFolder
 from coldrank.data.errors import UserError
 from coldrank.models.embeddings import Embedded
-from coldrank.models.two_tower import TwoTower
 from coldrank.train import checkpoint, checks
-from coldrank.train.hooks import make
-from coldrank.train.hooks.hook import Hook, Rest
-from coldrank.train.load import to_dict
+from coldrank.train.config import to_dict
+from coldrank.train.hooks.hook import Hook, HookModule, Rest
+from coldrank.train.hooks.mwuf import Mwuf
 from coldrank.train.overrides import override
 from coldrank.train.run import build
 from coldrank.train.trainer import train
@@ -24,7 +23,7 @@ from coldrank.train.trainer import train
 CALLS: list[str] = []
 
 
-class Scale(Hook):
+class ScaleModule(HookModule):
     """Multiplies the static embedding by a weight that begins at 1, and counts steps."""
 
     slices = False
@@ -35,11 +34,11 @@ class Scale(Hook):
         self.weight = nn.Parameter(torch.ones(()))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
-    def embed(self, task, batch, embedded):
+    def embed(self, batch, embedded):
         CALLS.append(f"{self.name} embed")
         return Embedded(embedded.static * self.weight, embedded.sequences, embedded.pc)
 
-    def dense(self, task, rest, batch, embedded):
+    def dense(self, rest, batch, embedded):
         CALLS.append(f"{self.name} dense")
         return rest(batch, embedded)
 
@@ -56,16 +55,27 @@ class Scale(Hook):
         CALLS.append(f"{self.name} ends {stage.name} {progress.step}")
 
 
+@dataclass(kw_only=True, slots=True)
+class One(Hook):
+    def build(self, config, features):
+        return ScaleModule("one")
+
+
+@dataclass(kw_only=True, slots=True)
+class Two(Hook):
+    def build(self, config, features):
+        return ScaleModule("two")
+
+
 @pytest.fixture(autouse=True)
-def two(monkeypatch):
-    monkeypatch.setattr(checks, "NAMES", ("one", "two"))
-    monkeypatch.setattr(make, "HOOKS", {name: lambda *_, name=name: Scale(name) for name in ("one", "two")})
+def no_calls():
     CALLS.clear()
 
 
 def with_hooks(*names: str, **train_fields: object):
-    plain = sample_base()
-    return replace(plain, hooks=names, train=replace(plain.train, **train_fields))
+    plain, by_name = sample_base(), {"one": One(), "two": Two()}
+    hooks = tuple(by_name[name] for name in names)
+    return replace(plain, hooks=hooks, train=replace(plain.train, **train_fields))
 
 
 def test_hooks_are_called_in_their_order(data, ranks, tmp_path):
@@ -103,7 +113,7 @@ def test_a_checkpoint_holds_parameters_and_buffers(data, ranks, tmp_path):
     run = build(wanted, data, ranks)
     checkpoint.load(tmp_path / "run" / "checkpoints", run.state, {}, ranks)
     (hook,) = run.hooks
-    assert isinstance(hook, Scale)
+    assert isinstance(hook, ScaleModule)
     assert hook.steps == 3
     assert hook.weight != 1
 
@@ -118,10 +128,9 @@ def test_hooks_know_of_periods(ranks, tmp_path):
     ]
 
 
-@pytest.mark.parametrize(("names", "text"), [(("none",), "'none' is not one of one, two"), (("one", "one"), "twice")])
-def test_names_are_checked(names, text):
-    with pytest.raises(UserError, match=text):
-        checks.validate(with_hooks(*names))
+def test_a_hook_is_there_once():
+    with pytest.raises(UserError, match="'one' is there twice"):
+        checks.validate(with_hooks("one", "one"))
 
 
 def test_a_hook_that_compares_rows_refuses_slices(data, ranks):
@@ -129,17 +138,16 @@ def test_a_hook_that_compares_rows_refuses_slices(data, ranks):
         build(with_hooks("one", accumulate=2), data, ranks)
 
 
-@pytest.mark.parametrize("text", ["one,two", "[one, two]", '["one", "two"]'])
+@pytest.mark.parametrize("text", ["mwuf,test_hook:One", "[mwuf, test_hook:One]", '["mwuf", "test_hook:One"]'])
 def test_hooks_are_set_on_the_command_line(text):
-    values = to_dict(with_hooks())
+    values = to_dict(with_hooks("one"))
     override(values, f"hooks={text}")
-    assert values["hooks"] == ["one", "two"]
+    assert values["hooks"] == {"mwuf": Mwuf().to_json(), "one": {"kind": "test_hook:One"}}
 
 
 def test_rows_stand_alone_unless_a_hook_or_the_model_compares_them():
-    ranker, towers = SimpleNamespace(ranker=object()), SimpleNamespace(ranker=TwoTower.__new__(TwoTower))
     alone, compares = SimpleNamespace(slices=True), SimpleNamespace(slices=False)
-    rest = lambda task, *hooks: Rest(task, hooks, None)
-    assert rest(ranker).by_rows and rest(ranker, alone, alone).by_rows
-    assert not rest(ranker, alone, compares).by_rows and not rest(towers, alone).by_rows
-    assert not rest(ranker, alone).around(None).by_rows, "what stands in for the model may compare rows"
+    rest = lambda by_rows, *hooks: Rest(None, hooks, None, by_rows=by_rows)
+    assert rest(True).by_rows and rest(True, alone, alone).by_rows
+    assert not rest(True, alone, compares).by_rows and not rest(False, alone).by_rows
+    assert not rest(True, alone).around(None).by_rows, "what stands in for the model may compare rows"

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 import torch
 from retrieving import two_tower
-from tiny import only, sample_base
+from tiny import changed, sample_base
 from torch.nn import functional as F
 
 from coldrank.configs import base as arms
@@ -16,7 +16,8 @@ from coldrank.data.read import SampleReader
 from coldrank.models.features import Feature, Table
 from coldrank.train.checks import validate
 from coldrank.train.config import RunConfig
-from coldrank.train.hooks.metacf import MetaCFHook, sequence_values
+from coldrank.train.hooks.make import make_hooks
+from coldrank.train.hooks.metacf import MetaCF, sequence_values
 from coldrank.train.run import build
 from coldrank.train.trainer import train
 
@@ -29,8 +30,8 @@ def with_metacf(base: RunConfig | None = None, **fields: object) -> RunConfig:
     tables = tuple(
         Table(name="user", rows=64, dim=8, mapping="vocabulary") if t.name == "user" else t for t in base.tables
     )
-    metacf = replace(base.metacf, max_views=BELOW - 1, steps=2, **fields)  # type: ignore[arg-type]
-    return replace(base, tables=tables, hooks=("metacf",), metacf=metacf)
+    kept = next((hook for hook in base.hooks if isinstance(hook, MetaCF)), MetaCF())
+    return replace(base, tables=tables, hooks=(replace(kept, max_views=BELOW - 1, steps=2, **fields),))
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def batch(data, fitted):
         made,
         pl.read_parquet(data.files(("train",))[0]).head(64),
         embedded,
-        run.hooks[0].embed(task, made, embedded),
+        run.hooks[0].embed(made, embedded),
     )
 
 
@@ -93,15 +94,14 @@ def towers() -> RunConfig:
         ),
         Feature(name="signals", columns=signals, kind="signals", dim=4, role="sequence", sequence="events", length=6),
     )
-    metacf = replace(config.metacf, items="events")
-    return replace(config, features=(*config.features, *events), hooks=("metacf",), metacf=metacf)
+    return replace(config, features=(*config.features, *events), hooks=(MetaCF(items="events"),))
 
 
 @pytest.mark.parametrize("arm", [sample_base, lambda: arms.poso(sample_base()), towers])
 def test_at_fraction_0_the_first_loss_is_that_of_the_base(data, ranks, tmp_path, arm):
     first = {}
-    off = only(with_metacf(arm()))
-    if off.two_tower:
+    off = replace(with_metacf(arm()), hooks=())
+    if off.model.retrieves:
         off = replace(off, features=two_tower().features)
     for name, config in {"off": off, "on": with_metacf(arm(), fraction=0.0)}.items():
         config = replace(config, train=replace(config.train, steps=1, log_every=1))
@@ -148,19 +148,19 @@ def test_scripted_equals_eager(batch):
         ({"items": "item_id"}, r"items='item_id': no id feature of a sequence"),
         ({"signal": "hist_follow"}, r"signal='hist_follow'.*\['hist_like', 'hist_long_view'\]"),
         ({"fraction": 1.5}, "fraction=1.5"),
-        ({"steps": -1}, "steps is -1"),
+        ({"steps": -1}, "metacf.steps=-1: must not be below 0"),
     ],
 )
 def test_what_leaves_no_room_for_it_is_named(fields, text):
     config = with_metacf()
     tables = tuple(replace(t, dim=8) for t in config.tables)
-    config = replace(config, tables=tables, metacf=replace(config.metacf, **fields))
+    config = changed(replace(config, tables=tables), "metacf", **fields)
     with pytest.raises(UserError, match=text):
-        MetaCFHook(config, validate(config))
+        make_hooks(config, validate(config))
 
 
 def test_tables_must_be_equally_wide(data, ranks):
-    config = replace(sample_base(), hooks=("metacf",))
+    config = replace(sample_base(), hooks=(MetaCF(),))
     with pytest.raises(UserError, match=r"tables of one width, not \{'user_id': 4, 'hist_item_id': 8\}"):
         build(config, data, ranks)
 

@@ -12,7 +12,8 @@ from coldrank.data.errors import UserError
 from coldrank.models.adapted_users import POOL
 from coldrank.models.embeddings import Embedded
 from coldrank.train.checks import validate
-from coldrank.train.hooks.metacf import MetaCFHook, _drawn, sequence_values
+from coldrank.train.hooks.make import make_hooks
+from coldrank.train.hooks.metacf import _drawn, sequence_values
 
 
 def without_signals(base=None, **fields):
@@ -31,7 +32,7 @@ def test_the_signal_is_that_of_the_first_task(fitted, tasks, signal):
         run = fitted(replace(c, tasks=dict.fromkeys(tasks, 1.0)))
         (batch,) = some_batches(run, 1)
         task = run.model.module
-        found.append(run.hooks[0].embed(task, batch, Embedded(*task.embeddings(batch))).static)
+        found.append(run.hooks[0].embed(batch, Embedded(*task.embeddings(batch))).static)
     assert torch.equal(*found)
     assert run.hooks[0].users.negatives == 0
 
@@ -42,14 +43,14 @@ def test_signals_of_no_task_are_named():
     with pytest.raises(
         UserError, match=r"metacf: signal='': the history has \['hist_like', 'hist_long_view'\], and no task"
     ):
-        MetaCFHook(config, validate(config))
+        make_hooks(config, validate(config))
 
 
 @pytest.mark.parametrize(("fields", "text"), [({"negatives": -1}, "negatives=-1"), ({"items": "past"}, "'past'")])
 def test_settings_without_signals_are_checked(fields, text):
     config = without_signals(**fields)
     with pytest.raises(UserError, match=text):
-        MetaCFHook(config, validate(config))
+        make_hooks(config, validate(config))
 
 
 @pytest.mark.tried(
@@ -67,7 +68,7 @@ def test_without_a_signal_events_are_positive_and_other_items_negative(fitted, c
     embedded = Embedded(*task.embeddings(batch))
     run.model.eval()
     with torch.no_grad():
-        after = hook.embed(task, batch, embedded).static
+        after = hook.embed(batch, embedded).static
     history = sequence_values(batch.sparse, task.embeddings.key_index["hist_item_id.0"], 6)
     assert any(set(h) & set(rows) for h in history.tolist())
     new = 0
@@ -137,11 +138,11 @@ def test_in_training_an_event_takes_no_item_of_its_future(fitted):
     embedded = Embedded(*task.embeddings(batch))
     now = batch.keys["time"]
     middle = now.sort().values[len(now) // 2]
-    plain = hook.embed(task, batch, embedded).static
+    plain = hook.embed(batch, embedded).static
     hook.users.pool_rows[:2] = torch.tensor([1, 2])
     hook.users.pool[:2] = 3.0
     hook.born[:2] = middle
-    with_pool = hook.embed(task, batch, embedded).static
+    with_pool = hook.embed(batch, embedded).static
     history = sequence_values(batch.sparse, task.embeddings.key_index["hist_item_id.0"], 6)
     both = ((history == 1).any(1) & (history == 2).any(1)) | (history < 0).all(1)
     takes = (now >= middle) & (batch.keys["user_views"] < BELOW) & ~both

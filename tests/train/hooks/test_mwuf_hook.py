@@ -12,7 +12,7 @@ from coldrank.data.errors import UserError
 from coldrank.models.embeddings import Embedded
 from coldrank.models.maps import GrowingMap, HashMap, VocabularyMap
 from coldrank.train import checkpoint
-from coldrank.train.hooks.mwuf import rows_with_an_id
+from coldrank.train.hooks.mwuf import Mwuf, rows_with_an_id
 from coldrank.train.hooks.rows import TableRows
 from coldrank.train.optim.slices import rows_of
 from coldrank.train.passes import Passes
@@ -25,7 +25,7 @@ BELOW = 60
 
 def with_mwuf(base=None, *, train_fields=None, **fields):
     base = base or sample_base()
-    config = replace(base, hooks=("mwuf",), mwuf=replace(base.mwuf, **{"max_views": BELOW - 1, "users": 8} | fields))
+    config = replace(base, hooks=(Mwuf(**{"max_views": BELOW - 1, "users": 8} | fields),))
     return replace(config, train=replace(config.train, **(train_fields or {})))
 
 
@@ -240,7 +240,7 @@ def test_a_run_goes_on_where_it_stopped(data, ranks, tmp_path):
     ("fields", "text"),
     [
         ({"item": "nothing"}, "'nothing' is no embedded feature"),
-        ({"item": "item_tags"}, "mwuf.item='item_tags': must be one id"),
+        ({"item": "item_tags"}, "mwuf: item='item_tags': must be one id"),
         ({"user": ("user_id", "nobody")}, "'nobody' is no embedded feature"),
         ({"user": ()}, "name a feature"),
         ({"users": 0}, "mwuf.users=0: must be above 0"),

@@ -85,7 +85,7 @@ def test_on_a_frozen_model_the_ids_of_cold_items_alone_have_a_gradient(fitted):
     embedded = Embedded(*task.embeddings(batch))
     given = [x.detach().requires_grad_() for x in (embedded.static, embedded.pc, *embedded.sequences.values())]
     sequences = dict(zip(embedded.sequences, given[2:], strict=True))
-    seen = hook.embed(task, batch, Embedded(given[0], sequences, given[1]))
+    seen = hook.embed(batch, Embedded(given[0], sequences, given[1]))
     assert torch.equal(seen.static, embedded.static)
     (gradient,) = torch.autograd.grad(seen.static.sum(), given[0])
     slot = task.embeddings.places["item_id"]

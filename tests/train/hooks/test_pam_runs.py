@@ -9,6 +9,7 @@ from periods import write_periods
 from retrieving import DAYS
 from retrieving import with_pam as config
 from samples import write_samples
+from tiny import changed
 
 from coldrank.analysis.explain.measure import load_run
 from coldrank.data.batches import DataFolder
@@ -125,7 +126,7 @@ def test_a_warm_start_brings_no_cuts(data, tmp_path, ranks):
     plain = replace(plain, train=replace(plain.train, mode="passes", first_period="", look_back=(1, 7), steps=1))
     train(plain, data, tmp_path / "first", ranks, fresh=True, diff="")
     warm = replace(plain.train, warm_start=str(tmp_path / "first"))
-    wanted = replace(plain, train=warm, pam=replace(plain.pam, cuts=(10, 30, 90, 150)))
+    wanted = changed(replace(plain, train=warm), "pam", cuts=(10, 30, 90, 150))
     train(wanted, data, tmp_path / "second", ranks, fresh=True, diff="")
     run = build(wanted, data, ranks)
     checkpoint.load(tmp_path / "second" / "checkpoints", run.state, {}, ranks)

@@ -1,6 +1,6 @@
 """Side passes: nothing is kept from them, and MWUF's second pass has the gradient that it has on paper, with PAM around or inside."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import permutations
 
 import pytest
@@ -8,21 +8,21 @@ import torch
 from test_composed_hooks import MODELS, composed
 from test_mwuf_hook import some_batches, step, weights
 from test_pam import batch_and_task, naive
+from tiny import changed
 
 from coldrank.data.errors import UserError
 from coldrank.models.embeddings import Embedded
-from coldrank.train import checks as config_module
+from coldrank.models.model import Outputs
 from coldrank.train.checks import validate
-from coldrank.train.hooks import make
-from coldrank.train.hooks.hook import Hook, Rest
+from coldrank.train.hooks.hook import Hook, HookModule, Rest
 
 
-class Twice(Hook):
+class TwiceModule(HookModule):
     """Looks at other embeddings in a side pass, and throws away what it finds."""
 
     slices = False
 
-    def dense(self, task, rest, batch, embedded):
+    def dense(self, rest, batch, embedded):
         out = rest(batch, embedded)
         if self.training and torch.is_grad_enabled():
             other = embedded._replace(static=embedded.static.detach() + 1.0)
@@ -30,24 +30,37 @@ class Twice(Hook):
         return out
 
 
-class Never(Hook):
-    def dense(self, task, rest, batch, embedded):
-        return task.rank(batch, embedded)
+class NeverModule(HookModule):
+    def dense(self, rest, batch, embedded):
+        sums = batch.labels.sum(0)
+        return Outputs(embedded.static.sum(), batch.labels, (sums, sums))
 
 
-class Again(Hook):
-    def dense(self, task, rest, batch, embedded):
+class AgainModule(HookModule):
+    def dense(self, rest, batch, embedded):
         rest(batch, embedded)
         return rest(batch, embedded)
 
 
-@pytest.fixture
-def others(monkeypatch):
-    """Hooks of these names."""
-    found = {"twice": Twice, "never": Never, "again": Again}
-    monkeypatch.setattr(config_module, "NAMES", (*config_module.NAMES, *found))
-    made = {name: lambda *_, kind=kind: kind() for name, kind in found.items()}
-    monkeypatch.setattr(make, "HOOKS", make.HOOKS | made)
+@dataclass(kw_only=True, slots=True)
+class Twice(Hook):
+    def build(self, config, features):
+        return TwiceModule()
+
+
+@dataclass(kw_only=True, slots=True)
+class Never(Hook):
+    def build(self, config, features):
+        return NeverModule()
+
+
+@dataclass(kw_only=True, slots=True)
+class Again(Hook):
+    def build(self, config, features):
+        return AgainModule()
+
+
+OTHERS = {"twice": Twice(), "never": Never(), "again": Again()}
 
 
 ORDERS = [o for o in permutations(("twice", "mwuf", "pam")) if o[-1] != "twice"]
@@ -56,11 +69,11 @@ ORDERS = [o for o in permutations(("twice", "mwuf", "pam")) if o[-1] != "twice"]
 @pytest.mark.tried("hooks", "a hook of one's own that makes a side pass around MWUF and PAM", "they keep nothing of it")
 @pytest.mark.parametrize("order", ORDERS, ids="-".join)
 @pytest.mark.parametrize("model", MODELS)
-def test_a_side_pass_leaves_no_trace(model, order, fitted, others):
+def test_a_side_pass_leaves_no_trace(model, order, fitted):
     found = []
     for hooks in (order, tuple(name for name in order if name != "twice")):
         previous = {"support_of": "previous"} if model == "towers" else {}
-        run = fitted(composed(model, hooks, **previous))
+        run = fitted(composed(model, hooks, others=OTHERS, **previous))
         for number, batch in enumerate(some_batches(run, 3)):
             step(run, batch, number)
         found.append(weights(run))
@@ -68,9 +81,11 @@ def test_a_side_pass_leaves_no_trace(model, order, fitted, others):
 
 
 @pytest.mark.tried("hooks", "a hook of one's own that leaves out the hooks inside it", "an error that names it, no run")
-@pytest.mark.parametrize(("name", "text"), [("never", "Never.dense calls its rest 0"), ("again", "Again.*2 times")])
-def test_a_hook_calls_its_rest_once(name, text, fitted, others):
-    run = fitted(composed("poso", (name, "mwuf")))
+@pytest.mark.parametrize(
+    ("name", "text"), [("never", "NeverModule.dense calls its rest 0"), ("again", "AgainModule.*2 times")]
+)
+def test_a_hook_calls_its_rest_once(name, text, fitted):
+    run = fitted(composed("poso", (name, "mwuf"), others=OTHERS))
     with pytest.raises(RuntimeError, match=text):
         run.model(some_batches(run, 1)[0])
 
@@ -83,7 +98,7 @@ def test_the_networks_get_the_gradient_of_pam_s_loss(order, folder):
     """In float64, against the loop over PAM's tasks. PAM inside: warm support rows adapt the weights. PAM outside: the weights
     are those that the batch's own pass has adapted."""
     wanted = composed("towers", order, gamma=(1.0, 0.0, 0.0))
-    batch, task, pam = batch_and_task(folder, replace(wanted, mwuf=replace(wanted.mwuf, warm_every=1)))
+    batch, task, pam = batch_and_task(folder, changed(wanted, "mwuf", warm_every=1))
     mwuf = task.hooks["mwuf"]
     for p in mwuf.nets.parameters():
         torch.nn.init.normal_(p, std=0.3)
@@ -116,9 +131,7 @@ def test_the_networks_get_the_gradient_of_pam_s_loss(order, folder):
 @pytest.mark.tried("hooks", "pam with mwuf.mode=warm_up", "refused: PAM adapts the towers that warm_up holds still")
 def test_pam_is_refused_beside_a_model_that_is_held_still():
     wanted = composed("poso", ("pam", "mwuf"))
-    wanted = replace(
-        wanted, mwuf=replace(wanted.mwuf, mode="warm_up"), train=replace(wanted.train, warm_start="somewhere")
-    )
+    wanted = replace(changed(wanted, "mwuf", mode="warm_up"), train=replace(wanted.train, warm_start="somewhere"))
     with pytest.raises(UserError, match=r"mwuf.mode='warm_up'.*'pam'"):
         validate(wanted)
 
@@ -140,7 +153,7 @@ def test_what_pam_s_loss_does_not_know_is_refused(field, text):
 @pytest.mark.tried("configs and runs", "two_tower with train.precision=bf16", "refused: its towers train in float32")
 def test_bf16_is_refused_where_the_towers_do_not_know_it():
     wanted = composed("towers", ())
-    with pytest.raises(UserError, match=r"train.precision='bf16': two_tower trains in float32"):
+    with pytest.raises(UserError, match=r"train.precision='bf16': model='two_tower' compares rows, in float32"):
         validate(replace(wanted, train=replace(wanted.train, precision="bf16")))
 
 
@@ -150,10 +163,11 @@ def test_what_is_inside_goes_by_rows_where_no_row_meets_another(fitted):
     ranker, towers = (fitted(composed(model, ("metacf", "mwuf"))).model.module for model in ("poso", "towers"))
     metacf, mwuf = ranker.in_order
     rank = lambda batch, embedded, side: ranker.rank(batch, embedded)
-    assert Rest(ranker, [metacf], rank).by_rows and Rest(ranker, [], rank).by_rows
-    assert not Rest(ranker, [metacf, mwuf], rank).by_rows
-    assert not Rest(ranker, [metacf], rank).around(rank).by_rows
-    assert not Rest(towers, [], rank).by_rows
+    rest = lambda task, *hooks: Rest(task.ranker, hooks, rank, by_rows=task.by_rows)
+    assert rest(ranker, metacf).by_rows and rest(ranker).by_rows
+    assert not rest(ranker, metacf, mwuf).by_rows
+    assert not rest(ranker, metacf).around(rank).by_rows
+    assert not rest(towers).by_rows
 
 
 def test_pam_s_loss_sees_the_whole_batch_in_mwuf_s_pass(fitted):

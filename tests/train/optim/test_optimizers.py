@@ -16,10 +16,10 @@ from coldrank.data.batches import batches
 from coldrank.data.errors import UserError
 from coldrank.data.read import SampleReader
 from coldrank.train.checks import validate
-from coldrank.train.config import OptimConfig
 from coldrank.train.optim.optimizers import Optimizers, factor
 from coldrank.train.optim.table_optimizer import fused_params, replicated
 from coldrank.train.run import Run
+from coldrank.train.sections import OptimConfig
 from coldrank.train.task import RankingTask
 
 BASE = sample_base()
@@ -68,7 +68,7 @@ def test_a_scale_for_no_table_is_refused():
     wrong = replace(CONFIG, optim=OptimConfig(table_lr_scale={"usr": 0.5}))
     with pytest.raises(UserError, match="table_lr_scale has 'usr', which is no table; there are .*user"):
         validate(wrong)
-    with pytest.raises(UserError, match=r"table_lr_scale\['user'\]=-1: must not be below 0"):
+    with pytest.raises(UserError, match=r"table_lr_scale.user=-1: must not be below 0"):
         validate(replace(CONFIG, optim=OptimConfig(table_lr_scale={"user": -1})))
 
 

@@ -11,7 +11,7 @@ from coldrank.configs import base as arms
 from coldrank.data.batches import batches
 from coldrank.data.read import SampleReader
 from coldrank.models.batch import Batch
-from coldrank.train.outputs import Outputs
+from coldrank.models.model import Outputs
 from coldrank.train.run import Run
 
 CONFIG = arms.poso(sample_base())

@@ -15,22 +15,28 @@ from coldrank.data.errors import UserError
 from coldrank.models.batch import Batch
 from coldrank.models.embeddings import Embedded, EmbeddingStage
 from coldrank.models.features import FeatureSet
-from coldrank.models.ranker import Ranker
-from coldrank.models.two_tower import TwoTower
+from coldrank.models.model import Outputs
+from coldrank.models.two_tower import TwoTowerModule
 from coldrank.modules.inner_loop import InnerLoop, Weights
 from coldrank.modules.pam import Rows, route, support
-from coldrank.train.config import RunConfig
-from coldrank.train.hooks.hook import Hook, Rest, Run, Task
-from coldrank.train.hooks.pam_before import Before
-from coldrank.train.hooks.pam_enhancer import Enhancer
-from coldrank.train.hooks.pam_rows import RankerRows, Split, TaskRows, TowerRows
+from coldrank.train.hooks.hook import HookModule, Rest, Run, Settings
+from coldrank.train.hooks.pam.before import Before
+from coldrank.train.hooks.pam.config import PamConfig
+from coldrank.train.hooks.pam.enhancer import Enhancer
+from coldrank.train.hooks.pam.rows import Split, TaskRows, TowerRows, task_rows
 from coldrank.train.hooks.rows import per_rank
-from coldrank.train.outputs import Outputs
 from coldrank.train.progress import Progress, Stage
 from coldrank.train.stepping import Taken
 
 
-class Pam(Hook):
+class Pam(PamConfig):
+    """The settings, and what they build."""
+
+    def build(self, config: Settings, features: FeatureSet) -> "PamModule":
+        return PamModule(self, config, features)
+
+
+class PamModule(HookModule):
     """Trains the query losses of weights adapted to support sets, and scores with the weights that were adapted before.
 
     What is adapted lies in the model; `shift.<name>`, [N, ...], is what to add to it for each task, Omega_n - Theta, as the
@@ -40,13 +46,15 @@ class Pam(Hook):
     slices: ClassVar[bool] = False
     cuts: Tensor
     weights: Tensor
+    loss_weights: Tensor
 
-    def __init__(self, config: RunConfig, features: FeatureSet) -> None:
+    def __init__(self, c: PamConfig, config: Settings, features: FeatureSet) -> None:
         super().__init__()
-        self.config = config.pam
-        shapes = adapted(config, features)
+        self.config = c
+        shapes = adapted(c, config, features)
         self.names = tuple(shapes)
-        c = self.config
+        # Of the model's tasks.
+        self.register_buffer("loss_weights", torch.tensor(list(config.tasks.values())), persistent=False)
         self.loop = InnerLoop(self.names, c.steps, c.rate, c.second_order)
         self.register_buffer("cuts", torch.tensor(c.cuts if not c.quantiles else [0] * (c.quantiles - 1)))
         self.register_buffer("weights", torch.tensor(c.lambdas), persistent=False)
@@ -54,57 +62,57 @@ class Pam(Hook):
             self.register_buffer(_key("shift", name), torch.zeros(c.tasks, *shape))
         own = {_key("own", name): torch.zeros(c.tasks, *shape) for name, shape in shapes.items() if c.own}
         self.own = nn.ParameterDict(own)
-        self.enhancer = Enhancer(config, features) if any(c.gamma[1:]) else None
-        self.before = Before(config, features) if c.support_of == "previous" else None
+        self.enhancer = Enhancer(c, config, features) if any(c.gamma[1:]) else None
+        self.before = Before(c, config, features) if c.support_of == "previous" else None
         self._adapted: tuple[Weights, Tensor] | None = None
 
-    def dense(self, task: Task, rest: Rest, batch: Batch, embedded: Embedded) -> Outputs:
+    def dense(self, rest: Rest, batch: Batch, embedded: Embedded) -> Outputs:
         """The hooks inside have PAM's loss in the place of the model's; a side pass of theirs is judged by the weights that the
         batch's own pass has adapted, as it will be served."""
         if not (self.training and torch.is_grad_enabled()):
-            return rest.around(lambda batch, embedded, side: self._scored(task, batch, embedded))(batch, embedded)
+            return rest.around(lambda batch, embedded, side: self._scored(rest.model, batch, embedded))(batch, embedded)
         paths: list[list[Weights]] = []
 
         def learn(batch: Batch, embedded: Embedded, side: bool) -> Outputs:
-            out, path = self._learnt(task, batch, embedded, paths[0] if paths else None, keep=not side)
+            out, path = self._learnt(rest.model, batch, embedded, paths[0] if paths else None, keep=not side)
             paths.append([{name: w.detach() for name, w in weights.items()} for weights in path])
             return out
 
         return rest.around(learn)(batch, embedded)
 
     def _learnt(
-        self, task: Task, batch: Batch, embedded: Embedded, path: list[Weights] | None, *, keep: bool
+        self, model: nn.Module, batch: Batch, embedded: Embedded, path: list[Weights] | None, *, keep: bool
     ) -> tuple[Outputs, list[Weights]]:
         """Query losses after the inner loop, and no logits; the weights after each of its steps. path: these, if they are known.
         keep: notes what is left of the batch after the step."""
-        rows, split, start = self.rows(task, batch, embedded), self.split(batch), self.start(task.ranker)
+        rows, split, start = task_rows(model, batch, embedded), self.split(batch), self.start(model)
         if path is None:
             given, adapt_to = (
-                (rows, split.support) if self.before is None else self.before.rows(cast(TwoTower, task.ranker))
+                (rows, split.support) if self.before is None else self.before.rows(cast(TwoTowerModule, model))
             )
-            path = self.adapt(task, given, adapt_to, start, self.among(adapt_to))
+            path = self.adapt(given, adapt_to, start, self.among(adapt_to))
             if keep:
                 added = {k: (w - start[k]).detach() for k, w in path[-1].items()}
                 self._adapted = added, adapt_to.count_tensor > 0
-        loss, losses = self._query(task, rows, split.query, path, batch.mean_size)
+        loss, losses = self._query(rows, split.query, path, batch.mean_size)
         if keep and self.before is not None:
             self.before.note(cast(TowerRows, rows), batch, split.task)
         loss = self.config.gamma[0] * loss
         if self.enhancer is not None:
             assert isinstance(rows, TowerRows)
-            loss = loss + self.enhancer(self, task, rows, batch, split, start, path[-1])
+            loss = loss + self.enhancer(self, rows, batch, split, start, path[-1])
             if keep:
                 self.enhancer.note(batch, split.task, rows.sides.item, self.cuts)
         return Outputs(loss, torch.zeros_like(batch.labels), self._sums(losses, batch, split.query)), path
 
-    def _scored(self, task: Task, batch: Batch, embedded: Embedded) -> Outputs:
+    def _scored(self, model: nn.Module, batch: Batch, embedded: Embedded) -> Outputs:
         """By the weights that each task was left with."""
-        rows, split, start = self.rows(task, batch, embedded), self.split(batch), self.start(task.ranker)
+        rows, split, start = task_rows(model, batch, embedded), self.split(batch), self.start(model)
         seen = Rows.of(split.task, self.config.tasks, torch.ones_like(split.task, dtype=torch.bool))
         leaks = self.config.adapt_on_test_labels
-        weights = self._leaking(task, rows, seen, start) if leaks else self.served(start)
+        weights = self._leaking(rows, seen, start) if leaks else self.served(start)
         losses = rows.losses(seen)(weights)
-        loss = self.of_tasks(task, losses, seen).sum() / batch.mean_size
+        loss = self.of_tasks(losses, seen).sum() / batch.mean_size
         logits, vectors = rows.outputs(weights, split.task)
         return Outputs(loss, logits, self._sums(losses, batch, seen), vectors)
 
@@ -113,16 +121,9 @@ class Pam(Hook):
         known = (~torch.isnan(batch.labels[seen.index])).sum(0).to(losses.dtype)
         return losses.detach().sum(0), known
 
-    def rows(self, task: Task, batch: Batch, embedded: Embedded) -> TaskRows:
-        """The batch before the part of the model that is adapted."""
-        model = task.ranker
-        if isinstance(model, TwoTower):
-            return TowerRows.of(model, batch, model.sides(embedded, batch.dense))
-        return RankerRows.of(cast(Ranker, model), batch, embedded)
-
-    def of_tasks(self, task: Task, losses: Tensor, rows: Rows) -> Tensor:
+    def of_tasks(self, losses: Tensor, rows: Rows) -> Tensor:
         """Losses of rows, [R, T] -> their sums over each of PAM's tasks, [N], with the weights of the model's tasks."""
-        return rows.sums(losses @ task.loss.weights.to(losses.dtype))
+        return rows.sums(losses @ self.loss_weights.to(losses.dtype))
 
     def split(self, batch: Batch) -> Split:
         """Tasks, support and query of a batch, in its order."""
@@ -144,7 +145,7 @@ class Pam(Hook):
         """Whose users are the candidates of a support or query set: the set's own rows, or (None) all of the batch."""
         return rows.index if self.config.candidates == "set" else None
 
-    def adapt(self, task: Task, rows: TaskRows, support: Rows, start: Weights, among: Tensor | None) -> list[Weights]:
+    def adapt(self, rows: TaskRows, support: Rows, start: Weights, among: Tensor | None) -> list[Weights]:
         """The weights after 0, 1, ... inner steps on the support rows (Eq. 9)."""
         together = self.config.across == "ranks" and dist.is_initialized() and dist.get_world_size() > 1
         scale = self.scale(support, len(rows.labels), self.config.support_average, over_ranks=together)
@@ -152,7 +153,7 @@ class Pam(Hook):
         losses = rows.losses(support, among)
 
         def loss(weights: Weights) -> Tensor:
-            return self.of_tasks(task, losses(weights), support) * scale
+            return self.of_tasks(losses(weights), support) * scale
 
         return self.loop(start, loss, _SumOverRanks.apply if together else None)
 
@@ -173,26 +174,26 @@ class Pam(Hook):
         return 1 / per_rank(query.count_tensor, self.loop.rates.dtype)
 
     def _query(
-        self, task: Task, rows: TaskRows, query: Rows, path: list[Weights], size: float | None = None
+        self, rows: TaskRows, query: Rows, path: list[Weights], size: float | None = None
     ) -> tuple[Tensor, Tensor]:
         """Eq. 11: sum over the tasks of lambda * query loss; and the losses of the rows after the last step. size: as of
         `query_scale`; None: those of this rank."""
-        shares = self.config.step_weights or (0.0,) * self.config.steps + (1.0,)
+        shares = self.config.step_weights or (1.0,)
         scale = self.weights * self.query_scale(query, len(rows.labels) if size is None else size)
         losses = rows.losses(query, self.among(query))
         last = losses(path[-1])
-        terms = [shares[-1] * (self.of_tasks(task, last, query) * scale).sum()]
+        terms = [shares[-1] * (self.of_tasks(last, query) * scale).sum()]
         for share, weights in zip(shares[:-1], path, strict=False):
             if share:
-                terms.append(share * (self.of_tasks(task, losses(weights), query) * scale).sum())
+                terms.append(share * (self.of_tasks(losses(weights), query) * scale).sum())
         return torch.stack(terms).sum(), last
 
     def served(self, start: Weights) -> Weights:
         """What scores: Theta and what the inner loops have left of each task."""
         return {name: w + self.get_buffer(_key("shift", name)) for name, w in start.items()}
 
-    def _leaking(self, task: Task, rows: TaskRows, whole: Rows, start: Weights) -> Weights:
-        return self.adapt(task, rows, whole, {name: w.detach() for name, w in start.items()}, None)[-1]
+    def _leaking(self, rows: TaskRows, whole: Rows, start: Weights) -> Weights:
+        return self.adapt(rows, whole, {name: w.detach() for name, w in start.items()}, None)[-1]
 
     def before_step(self, run: Run, taken: Taken) -> None:
         """What is stored of an item goes with its row, where the row passes to another."""
@@ -240,35 +241,22 @@ class Pam(Hook):
         self.cuts.copy_(torch.from_numpy(cuts))
 
 
-def adapted(config: RunConfig, features: FeatureSet) -> dict[str, torch.Size]:
-    """Parameters of the model that are adapted: name -> shape. Raises UserError for settings that cannot work."""
-    if wrong := config.pam.problem:
-        raise UserError(f"{config.name}: pam.{wrong}")
-    c = config.pam
-    if config.two_tower is None and (any(c.gamma[1:]) or c.support_of != "batch" or config.model.kind != "ranker"):
-        raise UserError(
-            f"{config.name}: hooks={list(config.hooks)}: 'pam' with gamma={list(c.gamma)} and "
-            f"support_of={c.support_of!r} needs two_tower"
-        )
-    if config.two_tower is None and c.candidates == "set":
-        raise UserError(f"{config.name}: pam.candidates='set' needs two_tower: the ranker's rows have no candidates")
+def adapted(c: PamConfig, config: Settings, features: FeatureSet) -> dict[str, torch.Size]:
+    """Parameters of the model that are adapted: name -> shape. Raises UserError for a model without any."""
     with torch.device("meta"):
-        model = _model(config, features)
+        model = config.model.build(EmbeddingStage(features, torch.device("meta")), features, len(config.tasks))
+    if task_rows.dispatch(type(model)) is task_rows.dispatch(object):
+        raise UserError(
+            f"{config.name}: 'pam' does not know which part of model={config.model.kind()!r} it is to adapt"
+        )
     of_towers = {n: p.shape for n, p in model.named_parameters() if n.startswith("towers.")}
-    found = {n: shape for n, shape in of_towers.items() if n.startswith(config.pam.adapt)}
+    found = {n: shape for n, shape in of_towers.items() if n.startswith(c.adapt)}
     if not found:
         raise UserError(
-            f"{config.name}: pam.adapt={list(config.pam.adapt)}: no parameter of the towers begins so; "
+            f"{config.name}: pam.adapt={list(c.adapt)}: no parameter of the towers begins so; "
             f"there is {next(iter(of_towers))}"
         )
     return found
-
-
-def _model(config: RunConfig, features: FeatureSet) -> nn.Module:
-    stage = EmbeddingStage(features, torch.device("meta"))
-    if config.two_tower is not None:
-        return TwoTower(config.two_tower, stage, features)
-    return Ranker(config.model, stage, len(features.numbers), len(config.tasks))
 
 
 def _key(kind: str, name: str) -> str:

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from coldrank.models.batch import Batch
 from coldrank.models.embeddings import EmbeddingStage
 from coldrank.models.features import FeatureSet
-from coldrank.models.two_tower import Sides, TwoTower
+from coldrank.models.two_tower import Sides, TwoTowerModule
 from coldrank.modules.pam import Rows, support
-from coldrank.train.config import RunConfig
 from coldrank.train.distributed.ranks import Ranks
-from coldrank.train.hooks.pam_rows import TowerRows
+from coldrank.train.hooks.hook import Settings
+from coldrank.train.hooks.pam.config import PamConfig
+from coldrank.train.hooks.pam.rows import TowerRows
 
 
 class Before(nn.Module):
@@ -27,13 +28,13 @@ class Before(nn.Module):
     ids: Tensor
     task: Tensor
 
-    def __init__(self, config: RunConfig, features: FeatureSet) -> None:
+    def __init__(self, c: PamConfig, config: Settings, features: FeatureSet) -> None:
         super().__init__()
-        assert config.two_tower is not None
-        self.tasks, self.share, data = config.pam.tasks, config.pam.support, config.data
+        self.tasks, self.share, data = c.tasks, c.support, config.data
         self.shared = data.global_batch_size > 0
         with torch.device("meta"):
-            model = TwoTower(config.two_tower, EmbeddingStage(features, torch.device("meta")), features)
+            model = config.model.build(EmbeddingStage(features, torch.device("meta")), features, 1)
+        assert isinstance(model, TwoTowerModule)
         rows = max(1, int(self.share * data.rank_batch(1)))
         widths = {side: model.towers[side].layers[0].in_features for side in Sides._fields}  # type: ignore[union-attr, index]
         for side, width in widths.items():
@@ -43,7 +44,7 @@ class Before(nn.Module):
         self.register_buffer("task", torch.full((rows,), -1))
         self._now: list[Tensor] | None = None
 
-    def rows(self, model: TwoTower) -> tuple[TowerRows, Rows]:
+    def rows(self, model: TwoTowerModule) -> tuple[TowerRows, Rows]:
         """The rows, and those of them that there are."""
         sides = Sides(self.user, self.item)
         return TowerRows(model, sides, self.labels, model.ids(self.ids)), Rows.of(self.task, self.tasks, self.task >= 0)

@@ -14,29 +14,27 @@ from coldrank.data.errors import UserError
 from coldrank.models.batch import Batch
 from coldrank.models.embeddings import EmbeddingStage
 from coldrank.models.features import FeatureSet
-from coldrank.models.two_tower import Sides, Tower, TwoTower
+from coldrank.models.two_tower import Sides, Tower, TwoTowerModule
 from coldrank.modules.gate import separate_draws
 from coldrank.modules.inner_loop import Weights
 from coldrank.modules.pam import Rows
-from coldrank.train.config import RunConfig
 from coldrank.train.distributed.ranks import Ranks
-from coldrank.train.hooks.hook import Task
-from coldrank.train.hooks.pam_rows import Split, TaskRows, TowerRows
+from coldrank.train.hooks.hook import Settings
+from coldrank.train.hooks.pam.config import PamConfig
+from coldrank.train.hooks.pam.rows import Split, TaskRows, TowerRows
 from coldrank.train.hooks.rows import per_rank
 
 
 class Adapting(Protocol):
     """What the enhancer asks of PAM; `Pam` says what each does."""
 
-    def adapt(
-        self, task: Task, rows: TaskRows, support: Rows, start: Weights, among: Tensor | None
-    ) -> list[Weights]: ...
+    def adapt(self, rows: TaskRows, support: Rows, start: Weights, among: Tensor | None) -> list[Weights]: ...
 
     def among(self, rows: Rows) -> Tensor | None: ...
 
     def query_scale(self, query: Rows, size: float) -> Tensor: ...
 
-    def of_tasks(self, task: Task, losses: Tensor, rows: Rows) -> Tensor: ...
+    def of_tasks(self, losses: Tensor, rows: Rows) -> Tensor: ...
 
 
 class Enhancer(nn.Module):
@@ -50,12 +48,12 @@ class Enhancer(nn.Module):
     kept: Tensor
     columns: Tensor
 
-    def __init__(self, config: RunConfig, features: FeatureSet) -> None:
+    def __init__(self, c: PamConfig, config: Settings, features: FeatureSet) -> None:
         super().__init__()
-        c = self.config = config.pam
-        assert config.two_tower is not None
+        self.config = c
         with torch.device("meta"):
-            model = TwoTower(config.two_tower, EmbeddingStage(features, torch.device("meta")), features)
+            model = config.model.build(EmbeddingStage(features, torch.device("meta")), features, 1)
+        assert isinstance(model, TwoTowerModule)
         for name in c.behaviour:
             if name not in model.item_columns:
                 raise UserError(
@@ -77,7 +75,7 @@ class Enhancer(nn.Module):
         self.register_buffer("columns", torch.tensor(columns), persistent=False)
         self.register_buffer("store", torch.zeros(table.rows, len(columns)))
         self.register_buffer("kept", torch.zeros(table.rows, dtype=torch.bool))
-        widths = (self.columns.numel() if not config.two_tower.widths[:-1] else config.two_tower.widths[-2], table.dim)
+        widths = (self.columns.numel() if not model.config.widths[:-1] else model.config.widths[-2], table.dim)
         with separate_draws():
             self.to_id = nn.Linear(*widths)
         self._cold: tuple[Tensor, Tensor] | None = None
@@ -85,7 +83,6 @@ class Enhancer(nn.Module):
     def forward(
         self,
         pam: Adapting,
-        task: Task,
         rows: TowerRows,
         batch: Batch,
         split: Split,
@@ -105,7 +102,7 @@ class Enhancer(nn.Module):
         if c.gamma[2]:
             donors = split.task == c.cold + 1 if c.dress == "next" else split.task > c.cold
             as_cold = TowerRows(rows.model, Sides(user, dressed), rows.labels, rows.ids)
-            augmented = self._augment(pam, task, as_cold, split, known & donors, start, batch.mean_size)
+            augmented = self._augment(pam, as_cold, split, known & donors, start, batch.mean_size)
             loss = loss + c.gamma[2] * augmented
         return loss
 
@@ -123,7 +120,6 @@ class Enhancer(nn.Module):
     def _augment(
         self,
         pam: Adapting,
-        task: Task,
         rows: TowerRows,
         split: Split,
         use: Tensor,
@@ -135,11 +131,11 @@ class Enhancer(nn.Module):
         first = torch.zeros_like(use).index_fill(0, split.support.index, True)
         one = torch.zeros_like(split.task)
         cold = {name: w[self.config.cold].unsqueeze(0) for name, w in start.items()}
-        weights = pam.adapt(task, rows, Rows.of(one, 1, use & first), cold, pam.among(split.support))[-1]
+        weights = pam.adapt(rows, Rows.of(one, 1, use & first), cold, pam.among(split.support))[-1]
         query = Rows.of(one, 1, use & ~first if self.config.query == "rest" else use)
         scale = pam.query_scale(query, size)
         losses = rows.losses(query, pam.among(split.query))(weights)
-        return (pam.of_tasks(task, losses, query) * scale).sum()
+        return (pam.of_tasks(losses, query) * scale).sum()
 
     def note(self, batch: Batch, task: Tensor, inputs: Tensor, cuts: Tensor) -> None:
         """Notes what cold items look like in this batch. task: of its rows [B]; inputs: what the item's tower reads [B, D]; cuts:

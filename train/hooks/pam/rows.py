@@ -5,17 +5,19 @@ B rows of a batch, R of them, N tasks of PAM, T tasks of the model, D width.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import singledispatch
 from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional as F
 
 from coldrank.models.batch import Batch
 from coldrank.models.embeddings import Embedded
-from coldrank.models.ranker import Ranker
-from coldrank.models.two_tower import Sides, Tower, TwoTower, Vectors
+from coldrank.models.model import Vectors
+from coldrank.models.ranker import RankerModule
+from coldrank.models.two_tower import Sides, Tower, TwoTowerModule
 from coldrank.modules.contrast import log_share, share_loss
 from coldrank.modules.inner_loop import Weights
 from coldrank.modules.pam import Rows
@@ -50,15 +52,15 @@ class TaskRows(Protocol):
 @dataclass(slots=True)
 class TowerRows:
     """A `TaskRows` of the two-tower model; users and items pass through the towers of the item's task. ids: as
-    `TwoTower.ids` says."""
+    `TwoTowerModule.ids` says."""
 
-    model: TwoTower
+    model: TwoTowerModule
     sides: Sides
     labels: Tensor
     ids: Tensor | None
 
     @classmethod
-    def of(cls, model: TwoTower, batch: Batch, sides: Sides) -> "TowerRows":
+    def of(cls, model: TwoTowerModule, batch: Batch, sides: Sides) -> "TowerRows":
         """sides: of the whole batch."""
         return cls(model, sides, batch.labels, model.ids(batch.keys["user_id"].to(sides.item.device)))
 
@@ -101,13 +103,13 @@ class TowerRows:
 class RankerRows:
     """A `TaskRows` of the ranker, whose towers are adapted. x: what they read, [B, T, D]. pc: personalization code."""
 
-    model: Ranker
+    model: RankerModule
     x: Tensor
     pc: Tensor
     labels: Tensor
 
     @classmethod
-    def of(cls, model: Ranker, batch: Batch, embedded: Embedded) -> "RankerRows":
+    def of(cls, model: RankerModule, batch: Batch, embedded: Embedded) -> "RankerRows":
         """The batch up to the towers."""
         return cls(model, *model.represent(embedded, batch.dense, batch.sequence_lengths), batch.labels)
 
@@ -151,3 +153,19 @@ def _count(rows: Tensor) -> Tensor:
 def _of(weights: Mapping[str, Tensor], side: str) -> dict[str, Tensor]:
     prefix = f"towers.{side}."
     return {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
+
+
+@singledispatch
+def task_rows(model: nn.Module, batch: Batch, embedded: Embedded) -> TaskRows:
+    """A batch before the part of its model that is adapted. Another model's is registered with `task_rows.register`."""
+    raise NotImplementedError
+
+
+@task_rows.register
+def _(model: TwoTowerModule, batch: Batch, embedded: Embedded) -> TaskRows:
+    return TowerRows.of(model, batch, model.sides(embedded, batch.dense))
+
+
+@task_rows.register
+def _(model: RankerModule, batch: Batch, embedded: Embedded) -> TaskRows:
+    return RankerRows.of(model, batch, embedded)

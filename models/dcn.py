@@ -1,0 +1,51 @@
+"""DCN-v2 (Wang et al., 2021), parallel, on our embedding stage.
+
+B batch, D width, F fields, T tasks.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from coldrank.models.component import Dropout, Widths
+from coldrank.models.embeddings import Embedded, EmbeddingStage
+from coldrank.models.features import FeatureSet
+from coldrank.models.model import Model, ModelModule
+from coldrank.models.wide_deep import flat
+from coldrank.modules import MLP
+
+
+@dataclass(kw_only=True, slots=True)
+class DCN(Model):
+    """DCN-v2's sizes. A sequence enters as the mean of its positions."""
+
+    tower_hidden: Widths = (64,)
+    """Widths of the MLP's layers."""
+    crosses: PositiveInt = 3
+    """Cross layers."""
+    dropout: Dropout = 0.0
+    """Share of the MLP's units that a training step leaves out."""
+
+    def build(self, stage: EmbeddingStage, features: FeatureSet, tasks: int) -> "DCNModule":
+        return DCNModule(self, stage, len(features.numbers), tasks)
+
+
+class DCNModule(ModelModule):
+    """Cross layers x_{l+1} = x_0 * (W x_l + b) + x_l beside an MLP, a linear map over both: DCN-v2, parallel."""
+
+    def __init__(self, config: DCN, stage: EmbeddingStage, dense_dim: int, tasks: int) -> None:
+        super().__init__()
+        width = stage.static_dim + dense_dim + sum(stage.sequence_dims.values())
+        self.crosses = nn.ModuleList(nn.Linear(width, width) for _ in range(config.crosses))
+        self.deep = MLP(width, config.tower_hidden, config.dropout)
+        self.out = nn.Linear(width + config.tower_hidden[-1], tasks)
+
+    def forward(self, embedded: Embedded, dense: Tensor, sequence_lengths: Tensor) -> Tensor:
+        """Logits [B, T]."""
+        x = first = flat(embedded, dense, sequence_lengths)
+        for cross in self.crosses:
+            x = first * cross(x) + x
+        logits: Tensor = self.out(torch.cat([x, self.deep(first)], 1))
+        return logits

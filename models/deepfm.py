@@ -1,0 +1,38 @@
+"""DeepFM (Guo et al., 2017) on our embedding stage.
+
+B batch, D width, F fields, T tasks.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from coldrank.models.embeddings import Embedded, EmbeddingStage
+from coldrank.models.features import FeatureSet
+from coldrank.models.wide_deep import WideDeep, WideDeepModule
+
+
+@dataclass(kw_only=True, slots=True)
+class DeepFM(WideDeep):
+    """DeepFM's sizes. Its fields, the features outside sequences, are of one width."""
+
+    def build(self, stage: EmbeddingStage, features: FeatureSet, tasks: int) -> "DeepFMModule":
+        return DeepFMModule(self, stage, len(features.numbers), tasks)
+
+    def problem(self, features: FeatureSet, tasks: int, *, sequences: bool = False) -> str:
+        widths = {f.name: features.dim(f) for f in features.sparse if f.role not in ("sequence", "pc")}
+        return f"model='deepfm' needs fields of one width; dim is {widths}" if len(set(widths.values())) > 1 else ""
+
+
+class DeepFMModule(WideDeepModule):
+    """Wide & Deep, and the products of all pairs of fields: sum over i < j of <e_i, e_j>, the same for every task."""
+
+    def __init__(self, config: DeepFM, stage: EmbeddingStage, dense_dim: int, tasks: int) -> None:
+        super().__init__(config, stage, dense_dim, tasks)
+        self.dim = next(part.stop - part.start for part in stage.places.values())
+
+    def forward(self, embedded: Embedded, dense: Tensor, sequence_lengths: Tensor) -> Tensor:
+        """Logits [B, T]."""
+        fields = embedded.static.unflatten(1, (-1, self.dim))
+        pairs = 0.5 * (fields.sum(1).square() - fields.square().sum(1)).sum(1, keepdim=True)
+        return super().forward(embedded, dense, sequence_lengths) + pairs
