@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from coldrank.data.errors import UserError
-from coldrank.data.output import check_new
 
 
 def add_check(commands: Any) -> None:
@@ -31,6 +30,7 @@ def add_check(commands: Any) -> None:
 
 def _check(args: argparse.Namespace) -> None:
     from coldrank.data.audit.report import audit, summary, table, write
+    from coldrank.data.output import check_new
     from coldrank.train.checks import as_arm
     from coldrank.train.load import load
 

@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from coldrank.analysis.compare.aspects import Aspect
 from coldrank.data.errors import UserError
-from coldrank.data.output import check_new, new_folder
 
 if TYPE_CHECKING:
     from coldrank.analysis.compare.rows import Comparison
     from coldrank.analysis.compare.runs import Run
-
-# compare_checks.ASPECTS; that module is not loaded before the command runs.
-ASPECTS = ("data", "splits", "features", "tasks", "passes")
 
 
 def add_compare(commands: Any) -> None:
@@ -40,7 +37,7 @@ def add_compare(commands: Any) -> None:
         "--allow",
         action="append",
         default=[],
-        choices=ASPECTS,
+        choices=[aspect.value for aspect in Aspect],
         help="compare although the runs differ in this, and print how; can be given again",
     )
     p.add_argument(
@@ -53,6 +50,7 @@ def _compare(args: argparse.Namespace) -> None:
     from coldrank.analysis.compare.compare import compare
     from coldrank.analysis.compare.runs import without_run
     from coldrank.analysis.compare.table import LEGEND, format_overview, format_verdicts
+    from coldrank.data.output import check_new
 
     check_new("--out", args.out)
     if args.resamples < 20:
@@ -97,6 +95,7 @@ def write_comparison(out: Path, found: "Comparison", data: Path | None = None) -
     all. `data`: the prepared data, for the report."""
     from coldrank.analysis.compare.table import LEGEND, format_cohorts, format_details, format_overview, format_verdicts
     from coldrank.analysis.report.page import report_html
+    from coldrank.data.output import new_folder
 
     source = "of the data" if found.day_source == "data" else found.day_source
     about = (

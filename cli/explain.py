@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coldrank.data.errors import UserError
-from coldrank.data.output import check_new, new_folder
 
-if TYPE_CHECKING:  # which loads the drawing library
+if TYPE_CHECKING:
     from coldrank.analysis.explain.pictures import Drawn
 
 
@@ -53,6 +52,7 @@ def _explain(args: argparse.Namespace) -> None:
     from coldrank.analysis.explain.towers import explain_towers
     from coldrank.analysis.explain.towers_page import draw_towers, said
     from coldrank.data.batches import DataFolder
+    from coldrank.data.output import check_new
     from coldrank.train.distributed.ranks import process_group
 
     check_new("--out", args.out)
@@ -83,6 +83,7 @@ def _explain(args: argparse.Namespace) -> None:
 def write(out: Path, content: dict[str, Any], page: str, drawn: "list[Drawn]") -> None:
     """Writes explain.json, explain.html and pictures/ into the new folder `out`, complete or not at all."""
     from coldrank.analysis.explain.page import read_css, standalone
+    from coldrank.data.output import new_folder
 
     with new_folder(out) as partial:
         (partial / "explain.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")

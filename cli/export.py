@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from coldrank.data.errors import UserError
+
 
 def add_export(commands: Any) -> None:
     """Adds the command to the parser."""
@@ -59,7 +61,6 @@ def add_export(commands: Any) -> None:
 
 
 def _export(args: argparse.Namespace, p: argparse.ArgumentParser) -> None:
-    from coldrank.data.errors import UserError
     from coldrank.serving.export.digests import verify
     from coldrank.serving.export.write import Request, export
 

@@ -5,7 +5,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from coldrank.cli.train import add_set
+from coldrank.cli.options import add_set
 from coldrank.data.errors import UserError
 
 if TYPE_CHECKING:

@@ -4,34 +4,17 @@ import argparse
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from coldrank.data.audit.audit import share
 from coldrank.data.errors import UserError
-from coldrank.data.events import Events
-from coldrank.data.folder import LeftOut
-from coldrank.data.kuairand import DEFAULT_TASKS, OUTCOMES, open_kuairand
-from coldrank.data.log import EventLog
-from coldrank.data.movielens import open_movielens
-from coldrank.data.own_log import load_spec, open_log
-from coldrank.data.place import check_out
-from coldrank.data.prepare import PrepareOptions, prepare
-from coldrank.data.split import (
-    SPLITS,
-    TEST,
-    TEST_SHARE,
-    VALID_DAYS,
-    VALID_SHARE,
-    serves_by_days,
-    split_by_share,
-    split_by_time,
-    split_by_users,
-)
-from coldrank.data.times import as_date
-from coldrank.data.warn import joined_words
+from coldrank.data.kuairand_names import DEFAULT_TASKS, OUTCOME_COLUMNS
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from coldrank.data.events import Events
+    from coldrank.data.log import EventLog
 
 _ABOUT = """Turn an event log into training samples.
 
@@ -74,7 +57,7 @@ def _kuairand(sources: Any) -> None:
     parser = sources.add_parser("kuairand", help=about, description=about)
     _common(parser)
     _split(parser, "time")
-    outcomes = ", ".join(OUTCOMES)
+    outcomes = ", ".join(OUTCOME_COLUMNS)
     names = ",".join(DEFAULT_TASKS)
     parser.add_argument("--tasks", type=_names, default=names, help=f"labels, among {outcomes} (default: %(default)s)")
     parser.add_argument(
@@ -164,15 +147,21 @@ def _split(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument("--seed", type=_count, help="which users are held out (default: 1)")
 
 
-def _open_kuairand(args: argparse.Namespace) -> EventLog:
+def _open_kuairand(args: argparse.Namespace) -> "EventLog":
+    from coldrank.data.kuairand import open_kuairand
+
     return open_kuairand(args.data, tasks=args.tasks, signals=args.signals, include_random=args.include_random)
 
 
-def _open_movielens(args: argparse.Namespace) -> EventLog:
+def _open_movielens(args: argparse.Namespace) -> "EventLog":
+    from coldrank.data.movielens import open_movielens
+
     return open_movielens(args.data)
 
 
-def _open_log(args: argparse.Namespace) -> EventLog:
+def _open_log(args: argparse.Namespace) -> "EventLog":
+    from coldrank.data.own_log import load_spec, open_log
+
     if args.out.resolve().is_relative_to(args.data.resolve()):
         raise UserError(
             f"--out {args.out}: lies in --data {args.data}, where it would be read as events; choose another"
@@ -195,8 +184,19 @@ def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _split_events(args: argparse.Namespace, arguments: dict[str, Any], events: Events) -> NDArray[np.int8]:
+def _split_events(args: argparse.Namespace, arguments: dict[str, Any], events: "Events") -> "NDArray[np.int8]":
     """The split that is asked for, or fits the log. What was left open is written into `arguments`, as it was chosen."""
+    from coldrank.data.split import (
+        TEST,
+        TEST_SHARE,
+        VALID_DAYS,
+        VALID_SHARE,
+        serves_by_days,
+        split_by_share,
+        split_by_time,
+        split_by_users,
+    )
+    from coldrank.data.times import as_date
 
     def chosen(name: str, default: Any) -> Any:
         value = getattr(args, name)
@@ -218,6 +218,12 @@ def _split_events(args: argparse.Namespace, arguments: dict[str, Any], events: E
 
 def run(args: argparse.Namespace) -> None:
     """Prepares, then prints what was written. Raises UserError."""
+    from coldrank.data.audit.audit import share
+    from coldrank.data.place import check_out
+    from coldrank.data.prepare import PrepareOptions, prepare
+    from coldrank.data.split import SPLITS
+    from coldrank.data.warn import joined_words
+
     _check_split(args)
     check_out(args.out)
     log = args.open(args)
@@ -257,6 +263,8 @@ def _how_it_is_split(content: dict[str, Any]) -> str:
 
 def _what_was_read(content: dict[str, Any]) -> str:
     """How much was read, and what of the folder was not."""
+    from coldrank.data.folder import LeftOut
+
     read = {"file": "files_read", "row": "events_read", "day": "days_read"}
     amounts = ", ".join(
         f"{content['counts'][key]:,} {one}{'s' * (content['counts'][key] != 1)}" for one, key in read.items()

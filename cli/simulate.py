@@ -4,8 +4,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 
 def add_simulate(commands: Any) -> None:
     """Adds the command to the parser."""
@@ -38,6 +36,8 @@ def add_simulate(commands: Any) -> None:
 
 
 def _simulate(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
     from coldrank.data.simulate.simulate import Simulation, simulate
 
     config = Simulation(

@@ -1,4 +1,4 @@
-"""`coldrank train` and `coldrank evaluate`."""
+"""`coldrank train`."""
 
 import argparse
 import importlib
@@ -6,12 +6,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
+from coldrank.cli.options import add_data, add_jobs, add_set
 from coldrank.data.errors import UserError
-from coldrank.data.output import check_file, check_folder
 
-# Importing torch and TorchRec takes seconds: only the commands that need them do.
 if TYPE_CHECKING:
     from coldrank.train.config import RunConfig
 
@@ -49,46 +46,6 @@ def add_train(commands: Any) -> None:
     p.set_defaults(run=_train)
 
 
-def add_evaluate(commands: Any) -> None:
-    """Adds the command to the parser."""
-    p = commands.add_parser(
-        "evaluate",
-        help="score a split with a trained run and print its metrics",
-        description="Loads the last checkpoint of a run, scores a split and prints AUC per task and cohort; "
-        "all metrics go into RUN/summary.json and metrics.jsonl.",
-    )
-    p.add_argument("--run", required=True, type=Path, dest="run_folder", help="run folder written by `coldrank train`")
-    add_data(p)
-    p.add_argument("--split", default="test", help="split to score (default: test)")
-    p.add_argument("--predictions", type=Path, help="write the scored samples to this Parquet file")
-    add_set(p)
-    p.set_defaults(run=_evaluate)
-
-
-def add_data(p: argparse.ArgumentParser) -> None:
-    """Adds --data."""
-    p.add_argument("--data", required=True, type=Path, help="folder written by `coldrank prepare`")
-
-
-def add_set(p: argparse.ArgumentParser) -> None:
-    """Adds --set."""
-    p.add_argument(
-        "--set",
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="change config fields, e.g. --set train.steps=200 seed=2",
-    )
-
-
-def add_jobs(p: Any) -> None:
-    """Adds --jobs to a parser or group."""
-    p.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="runs side by side, the cores shared out (default: 1)"
-    )
-
-
 def _train(args: argparse.Namespace) -> None:
     if args.arms:
         _train_arms(args)
@@ -97,7 +54,10 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _train_arms(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
     from coldrank.data.batches import DataFolder
+    from coldrank.data.output import check_folder
     from coldrank.experiments.sweep import (
         Job,
         overrides_of_jobs,
@@ -138,6 +98,8 @@ def _train_arms(args: argparse.Namespace) -> None:
 
 
 def _train_one(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
     from coldrank.data.batches import DataFolder
     from coldrank.train.distributed.ranks import process_group
     from coldrank.train.evaluate import summary_table
@@ -176,36 +138,3 @@ def _diff(source: str, config: "RunConfig") -> str:
         return difference(config, find_arm(f"{module}:base", RunConfig))
     except UserError as error:  # the arm has no need of it
         return f"no base to compare with: {error}\n"
-
-
-def _evaluate(args: argparse.Namespace) -> None:
-    from coldrank.data.batches import DataFolder
-    from coldrank.train import checkpoint
-    from coldrank.train.distributed.ranks import process_group
-    from coldrank.train.evaluate import summary_table
-    from coldrank.train.load import load
-    from coldrank.train.lock import held
-    from coldrank.train.run import build
-    from coldrank.train.run_folder import RunFolder
-    from coldrank.train.trainer import evaluate
-
-    check_folder("--run", args.run_folder)  # its summary.json is written
-    if args.predictions is not None:
-        check_file("--predictions", args.predictions)
-    config = load(str(args.run_folder / "config.json"), args.set)
-    checkpoints = args.run_folder / "checkpoints"
-    if not checkpoint.steps(checkpoints):
-        raise UserError(f"{args.run_folder}: no checkpoint in it")
-    data = DataFolder.open(args.data)
-    if args.split in config.data.fit or config.train.mode == "periods":
-        tqdm.write(
-            f"{args.run_folder}: was trained on split {args.split!r}; its metrics there are not those of new data"
-        )
-    with process_group() as ranks, held(args.run_folder, ranks) as lock:
-        run, folder = build(config, data, ranks), RunFolder(args.run_folder, lock.lock)
-        progress = checkpoint.load(checkpoints, run.state, {}, ranks)
-        rows = evaluate(run, args.split, progress.step, args.predictions, folder.require_lock)
-        if ranks.is_first:
-            folder.log_evaluation(rows)
-            folder.close()
-            tqdm.write(f"\n{summary_table(rows)}")

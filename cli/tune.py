@@ -5,10 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tabulate import tabulate
-from tqdm import tqdm
-
-from coldrank.cli.train import add_data, add_jobs, add_set
+from coldrank.cli.options import add_data, add_jobs, add_set
 from coldrank.data.errors import UserError
 
 if TYPE_CHECKING:
@@ -87,6 +84,8 @@ def _tune(args: argparse.Namespace) -> None:
 
 def _tune_held(args: argparse.Namespace, search: "Search", arms: list[str], data: "DataFolder", lock: "Lock") -> None:
     """The search of every arm, and its result."""
+    from tqdm import tqdm
+
     from coldrank.data.output import write_atomic
     from coldrank.experiments.tune import tune
 
@@ -107,6 +106,8 @@ def _tune_held(args: argparse.Namespace, search: "Search", arms: list[str], data
 
 def _table(found: dict[str, Any]) -> str:
     """A line per arm and trial; the best of each arm marked."""
+    from tabulate import tabulate
+
     body = []
     for arm, result in found.items():
         for number, trial in enumerate(result["trials"]):

@@ -17,9 +17,9 @@ from coldrank.data.events import check_table
 from coldrank.data.files import CsvFile, Schema, first_line, parquet_file, read_csv, whole_numbers
 from coldrank.data.folder import PARQUET, Folder
 from coldrank.data.ids import check_finite
+from coldrank.data.kuairand_names import DEFAULT_TASKS, OUTCOME_COLUMNS
 from coldrank.data.log import Column, EventLog, Group, LogFile, LogSpec
 
-DEFAULT_TASKS = ("long_view", "finish_view", "like", "follow", "click")
 UTC_OFFSET_H = 8.0
 # How the names of the feature files begin.
 _USERS, _ITEMS = "user_features_", "video_features_basic_"
@@ -48,16 +48,9 @@ _REQUIRED = (*_IDS, "date", "is_click", "is_like", "is_follow", "long_view", "pl
 _DURATION_MS = pl.coalesce(pl.col("duration_ms").replace(0, None), pl.col("video_duration"))
 
 OUTCOMES: dict[str, Column] = {
-    "long_view": "long_view",
+    **OUTCOME_COLUMNS,
     # Unknown where the play time or the length of the video is (a length of 0 is unknown, too).
     "finish_view": pl.col("play_time_ms") >= _DURATION_MS,
-    "like": "is_like",
-    "follow": "is_follow",
-    "click": "is_click",
-    "comment": "is_comment",
-    "forward": "is_forward",
-    "hate": "is_hate",
-    "profile_enter": "is_profile_enter",
 }
 
 _GROUPS = (

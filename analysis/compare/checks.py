@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from coldrank.analysis.compare.aspects import Aspect
 from coldrank.analysis.compare.runs import Run, SharedRows
 from coldrank.data.errors import UserError
 from coldrank.metrics import by_cohort as metrics
@@ -53,7 +54,7 @@ def _task_failure(run: Run, task: str, labels: IntArray) -> str | None:
 
 
 def require_same_conditions(runs: Sequence[Run], baseline: str, allowed: Iterable[str]) -> list[str]:
-    """Lines on the differences that `allowed` (keys of `ASPECTS`) lets pass; any other raises UserError that names it.
+    """Lines on the differences that `allowed` (values of `Aspect`) lets pass; any other raises UserError that names it.
 
     Each run is held against the first run of the baseline that tells, or where none does, the first of any arm. A run that
     run.json calls unfinished raises UserError too.
@@ -191,10 +192,10 @@ def _shortened(texts: Sequence[str], most: int = 4) -> str:
     return ", ".join([*texts[:most], *more])
 
 
-ASPECTS: dict[str, Difference] = {
-    "data": _differ(lambda run: run.facts.get("data_digest"), lambda a, b: f"manifest digest {a:.8}, not {b:.8}"),
-    "splits": _differ(_splits, lambda a, b: f"{_worded(a)}, not {_worded(b)}"),
-    "features": _feature_difference,
-    "tasks": _differ(_tasks, lambda a, b: f"{', '.join(a)}, not {', '.join(b)}"),
-    "passes": _pass_difference,
+ASPECTS: dict[Aspect, Difference] = {
+    Aspect.DATA: _differ(lambda run: run.facts.get("data_digest"), lambda a, b: f"manifest digest {a:.8}, not {b:.8}"),
+    Aspect.SPLITS: _differ(_splits, lambda a, b: f"{_worded(a)}, not {_worded(b)}"),
+    Aspect.FEATURES: _feature_difference,
+    Aspect.TASKS: _differ(_tasks, lambda a, b: f"{', '.join(a)}, not {', '.join(b)}"),
+    Aspect.PASSES: _pass_difference,
 }

@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 from compared import compared, write_run
 
+from coldrank.analysis.compare.aspects import Aspect
 from coldrank.analysis.compare.checks import ASPECTS
 from coldrank.analysis.compare.table import format_overview
-from coldrank.cli.compare import ASPECTS as CHOICES
 from coldrank.data.errors import UserError
 
 CONFIG: dict[str, Any] = {
@@ -64,7 +64,7 @@ def test_unlike_runs_are_refused_with_the_difference(aspect: str, tmp_path: Path
 
 
 def test_every_aspect_is_a_choice_and_tested() -> None:
-    assert list(ASPECTS) == list(CHOICES) == list(REFUSED)
+    assert list(ASPECTS) == list(Aspect) == list(REFUSED)
 
 
 def test_what_differs_in_a_feature_and_in_length_is_named(tmp_path: Path) -> None:

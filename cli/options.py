@@ -1,0 +1,29 @@
+"""Options that several commands have."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_data(p: argparse.ArgumentParser) -> None:
+    """Adds --data."""
+    p.add_argument("--data", required=True, type=Path, help="folder written by `coldrank prepare`")
+
+
+def add_set(p: argparse.ArgumentParser) -> None:
+    """Adds --set."""
+    p.add_argument(
+        "--set",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change config fields, e.g. --set train.steps=200 seed=2",
+    )
+
+
+def add_jobs(p: Any) -> None:
+    """Adds --jobs to a parser or group."""
+    p.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="runs side by side, the cores shared out (default: 1)"
+    )
