@@ -19,12 +19,15 @@ _APART = (
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """The planned columns of a file. natures: column -> what its values are, see `nature`."""
+class FileColumns:
+    """The columns that are read from one file."""
 
     path: Path
+    """The file, as errors name it."""
     frame: pl.DataFrame
+    """Its columns, one row per row of the file."""
     natures: dict[str, set[str]]
+    """Column -> what its values are, see `nature`."""
 
 
 def nature(values: pl.Series) -> set[str]:
@@ -37,8 +40,8 @@ def nature(values: pl.Series) -> set[str]:
     if not values.dtype.is_numeric():
         return {"text"} if is_text(values.dtype) else {"numbers"}
     low, high = float(values.min()), values.max()  # type: ignore[arg-type]
-    found = {"integers below 0": low < 0, "integers from 2^63 on": isinstance(high, int) and high >= 2**63}
-    return {"numbers", *(word for word, holds in found.items() if holds)}
+    holds = {"integers below 0": low < 0, "integers from 2^63 on": isinstance(high, int) and high >= 2**63}
+    return {"numbers", *(word for word, is_so in holds.items() if is_so)}
 
 
 def fill_types(files: Sequence[LogFile]) -> list[LogFile]:
@@ -57,18 +60,21 @@ def fill_types(files: Sequence[LogFile]) -> list[LogFile]:
 
 
 def check_natures(plan: ColumnPlan, seen: Iterable[tuple[str, set[str]]]) -> None:
-    """seen: where, nature of the column there. Raises UserError for two places that do not go together."""
+    """Raises UserError for two places whose values of a column do not go together.
+
+    seen: for each place, its name and the nature of the column in it.
+    """
     first: dict[str, str] = {}
     for where, words in seen:
         for one, other, why in _APART:
-            for here, there in ((one, other), (other, one)):
-                if here in words and there in first:
-                    raise UserError(f"{where}: {plan.role()}: {here}, but {there} in {first[there]}; {why}")
+            for word, opposite in ((one, other), (other, one)):
+                if word in words and opposite in first:
+                    raise UserError(f"{where}: {plan.role()}: {word}, but {opposite} in {first[opposite]}; {why}")
         for word in words:
             first.setdefault(word, where)
 
 
-def concat(parts: Sequence[Part], plan: Sequence[ColumnPlan]) -> pl.DataFrame:
+def concat(parts: Sequence[FileColumns], plan: Sequence[ColumnPlan]) -> pl.DataFrame:
     """The parts end to end. A column of nulls fits any type; integers and floats become floats.
 
     Raises UserError for types that do not go together, and for an integer that a float32 would change.
@@ -81,7 +87,7 @@ def concat(parts: Sequence[Part], plan: Sequence[ColumnPlan]) -> pl.DataFrame:
     return pl.concat(frames)
 
 
-def joined(parts: Sequence[Part]) -> pl.DataFrame:
+def joined(parts: Sequence[FileColumns]) -> pl.DataFrame:
     """The parts of a table end to end: a column of nulls fits any type, and numbers widen.
 
     Raises UserError, with the file, for types that do not go together, and for an integer that a float32 would change.
@@ -99,7 +105,7 @@ def _widened(values: pl.Series, kind: pl.DataType, where: str) -> pl.Series:
     return _as_type(values, kind, where) if _is_empty(values) else values.cast(kind)
 
 
-def _table_type(name: str, parts: Sequence[Part]) -> pl.DataType:
+def _table_type(name: str, parts: Sequence[FileColumns]) -> pl.DataType:
     check_natures(ColumnPlan(name, "feature", name), ((str(p.path), p.natures[name]) for p in parts))
     filled = [p for p in parts if not _is_empty(p.frame[name])]
     kinds = {p.frame[name].dtype: p.path for p in reversed(filled)}
@@ -116,7 +122,7 @@ def _table_type(name: str, parts: Sequence[Part]) -> pl.DataType:
     raise UserError(f"{kinds[other]}: column {name}: {other}, but {first} in {kinds[first]}")
 
 
-def _joint_type(column: ColumnPlan, parts: Sequence[Part]) -> pl.DataType:
+def _joint_type(column: ColumnPlan, parts: Sequence[FileColumns]) -> pl.DataType:
     kinds: dict[pl.DataType, Path] = {}
     for part in parts:
         values = part.frame[column.name]
@@ -149,7 +155,7 @@ def _as_type(values: pl.Series, kind: pl.DataType, where: str) -> pl.Series:
     if changed.any():
         row = int(changed.arg_true()[0])
         raise UserError(
-            f"{where}, row {row + 1}: {values[row]} would become {wide[row]:.0f}: other files hold floats here, which are"
-            " kept in 32 bits; write integers in all of them"
+            f"{where}, row {row + 1}: {values[row]} would become {wide[row]:.0f}: other files hold floats here,"
+            " which are kept in 32 bits; write integers in all of them"
         )
     return wide

@@ -22,7 +22,7 @@ LOG_PRIOR, LOG_SMOOTHING = 0.5, 1.0
 
 
 def stable_order(codes: Ints) -> Int64s:
-    """Stable argsort of non-negative integers [N], by 16-bit digits (NumPy sorts those by radix)."""
+    """Stable argsort, int64 [N], of non-negative integers [N]; by 16-bit digits, which NumPy sorts by radix."""
     order = np.argsort((codes & 0xFFFF).astype(np.uint16), kind="stable")
     top = int(codes.max(initial=0))
     for shift in range(16, top.bit_length(), 16):
@@ -32,7 +32,7 @@ def stable_order(codes: Ints) -> Int64s:
 
 
 def combine(codes: list[Ints]) -> Int64s:
-    """One code per event [N] from several; -1 (unknown) in any makes -1."""
+    """One code per event, int64 [N], from several of integers [N]; -1 (unknown) in any makes -1."""
     total = codes[0].astype(np.int64)
     for other in codes[1:]:
         size = int(other.max(initial=0)) + 1
@@ -44,20 +44,26 @@ def combine(codes: list[Ints]) -> Int64s:
 
 
 @dataclass(frozen=True, slots=True)
-class Timeline:
-    """The events of a grouping, group after group, each by time. M events: those whose group is known.
+class Grouping:
+    """The events of all groups of a kind: one group after the other, each in the order of time.
 
-    order: int64 [M], event at each position. start, before: int32 [M], by position. start: where the event's group
-    begins. before: the first event of its group at its own time, so that the events before it are order[start:before].
+    N events in all, M of them in a known group. A position is a place in this order, 0 to M - 1.
     """
 
     size: int
+    """N."""
     order: Int64s
+    """Event at each position, int64 [M]."""
     start: Int32s
+    """Position at which the event's group begins, int32 [M]."""
     before: Int32s
+    """Position of the first event of the same group and time, int32 [M].
+
+    So the events before the one at a position are order[start:before].
+    """
 
     @classmethod
-    def of(cls, codes: Ints, time: Int64s) -> "Timeline":
+    def from_codes(cls, codes: Ints, time: Int64s) -> "Grouping":
         """codes: [N], equal for events of a group, -1 for events of none. time: int64 [N], ascending."""
         known = np.flatnonzero(codes >= 0)
         order = stable_order(codes) if len(known) == len(codes) else known[stable_order(codes[known])]
@@ -75,8 +81,9 @@ class Timeline:
     def rate(self, signal: Int8s, prior: Floats | float, smoothing: float) -> Floats:
         """Smoothed rate of a signal before the event: (positives + a * prior) / (known + a), float32 [N].
 
-        signal: int8 [N], 1, 0 or -1 (unknown: counts nowhere). prior: float32 [N] or a number; the rate of events of no
-        group.
+        signal: int8 [N], 1, 0 or -1 (unknown: counts nowhere).
+        prior: float32 [N] or a number. It is also the rate of events of no group.
+        smoothing: the weight a of the prior, in events.
         """
         values = signal[self.order]
         positives, known = (self._sum_before(part) for part in (values == 1, values >= 0))
@@ -94,7 +101,7 @@ class Timeline:
         return self._hours_since(self.start, time)
 
     def spread(self, by_position: NDArray[Any], default: float) -> NDArray[Any]:
-        """Values by position [M] as values by event [N]."""
+        """Values by position [M] as values by event [N], of the same dtype. Events of no group get the default."""
         if self.size == len(self.order):
             result = np.empty(self.size, by_position.dtype)
         else:
@@ -120,20 +127,26 @@ def _last_true(flags: NDArray[np.bool_]) -> Int32s:
 
 @dataclass(frozen=True, slots=True)
 class Histories:
-    """Past events of each event's user. order: int64 [N], users' events; first, end: int32 [N] by event: history is
-    order[first:end], of at most `length` events."""
+    """The past events of each event's group, a user or an item. An event's history is order[first:end]."""
 
     order: Int64s
+    """Event at each position of the grouping, int64 [M]."""
     first: Int32s
+    """By event, where its history begins, int32 [N]."""
     end: Int32s
+    """By event, where its history ends, int32 [N]."""
 
     @classmethod
-    def of(cls, users: Timeline, length: int) -> "Histories":
-        first = np.maximum(users.start, users.before - np.int32(length))
-        return cls(users.order, users.spread(first, 0), users.spread(users.before, 0))
+    def from_grouping(cls, groups: Grouping, length: int) -> "Histories":
+        """The last `length` events of each event's group, at most."""
+        first = np.maximum(groups.start, groups.before - np.int32(length))
+        return cls(groups.order, groups.spread(first, 0), groups.spread(groups.before, 0))
 
     def gather(self, rows: Int64s) -> tuple[Int32s, Int64s]:
-        """Offsets int32 [R + 1] and events int64 [V] of the histories of some events [R], most recent first."""
+        """The histories of some events, most recent event first: offsets int32 [R + 1] and events int64 [V].
+
+        rows: the events, int64 [R].
+        """
         end = self.end[rows]
         lengths = end - self.first[rows]
         offsets = np.zeros(len(rows) + 1, np.int32)

@@ -30,8 +30,11 @@ class DataFolder:
     """A folder written by `coldrank prepare`."""
 
     path: Path
+    """Where it lies."""
     manifest: dict[str, Any]
+    """What its manifest.json says."""
     _checked: set[Path] = field(default_factory=set)
+    """Files whose rows have been compared with the manifest's."""
 
     @classmethod
     def open(cls, path: Path) -> "DataFolder":
@@ -53,17 +56,19 @@ class DataFolder:
         return self.paths(sorted(parts, key=lambda p: (p["time_min"], p["path"])))
 
     def paths(self, partitions: Iterable[dict[str, Any]]) -> list[Path]:
-        """Parquet files of some of the manifest's partitions. Raises UserError for one that is missing, cannot be read, or has
-        other rows than the manifest says."""
-        found = []
+        """Parquet files of some of the manifest's partitions.
+
+        Raises UserError for a file that is missing, cannot be read, or has other rows than the manifest says.
+        """
+        files = []
         for partition in partitions:
             path = self.path / partition["path"]
             if path not in self._checked:
                 if (rows := parquet.rows(path)) != partition["rows"]:
                     raise UserError(f"{path}: has {rows:,} rows; manifest.json says {partition['rows']:,}")
                 self._checked.add(path)
-            found.append(path)
-        return found
+            files.append(path)
+        return files
 
     def columns(self) -> set[str]:
         """Names of the sample columns."""
@@ -75,7 +80,7 @@ class DataFolder:
 
 
 class BatchMaker:
-    """Raw columns of B samples -> Batch, by the encoder of the model."""
+    """Raw columns of B samples -> Batch, by the encoder of the model. Labels are float32 [B, T], keys int64 [B]."""
 
     def __init__(self, encoder: FeatureEncoder, tasks: list[str], truths: list[str] | None = None) -> None:
         self.encoder = encoder
@@ -104,7 +109,10 @@ class BatchMaker:
 
 
 def as_tensors(raw: Raw) -> dict[str, Tensor]:
-    """NumPy columns as tensors without a copy; a list column gives `c` and `c.lengths`."""
+    """NumPy columns as tensors of the same dtype, without a copy.
+
+    A scalar column `c` is a tensor [N]. A list column gives its values `c` [V] and their counts `c.lengths`, int64 [N].
+    """
     tensors = {}
     for name, column in raw.items():
         if isinstance(column, tuple):
@@ -125,10 +133,12 @@ def batches(
 ) -> Prefetcher:
     """Batches of an epoch from batch `start` on, read, checked and encoded `depth` ahead in a thread.
 
-    pin: into page-locked memory, for a GPU to copy from while it computes."""
+    pin: into page-locked memory, for a GPU to copy from while it computes.
+    """
 
     def produce() -> Iterator[Batch]:
-        made = (replace(make(raw), sizes=reader.sizes(n)) for n, raw in enumerate(reader.epoch(epoch, start), start))
-        return (batch.pin_memory() for batch in made) if pin else made
+        columns = enumerate(reader.epoch(epoch, start), start)
+        encoded = (replace(make(raw), sizes=reader.sizes(number)) for number, raw in columns)
+        return (batch.pin_memory() for batch in encoded) if pin else encoded
 
     return Prefetcher(produce, depth)

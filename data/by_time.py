@@ -1,8 +1,8 @@
 """Prepared Parquet -> raw columns in one line by time, whatever files they lie in.
 
-Files of one period may overlap in time (splits by users do). Each file is sorted, so what a stretch of the merged line takes
-from it is a stretch as well: only the times are held in memory. Ranks take turns within each step, so that step n of all ranks
-together reads what follows step n - 1.
+Files of one period may overlap in time (splits by users do). Each file is sorted, so what a stretch of the merged line
+takes from it is a stretch as well: only the times are held in memory. Ranks take turns within each step, so that step n
+of all ranks together reads what follows step n - 1.
 """
 
 from collections.abc import Iterator
@@ -23,32 +23,36 @@ from coldrank.models.features import Input
 
 @dataclass(frozen=True, slots=True)
 class After:
-    """Keeps the rows later than a time (ms)."""
+    """Keeps the rows later than a time."""
 
     time: int
+    """Milliseconds since the epoch."""
 
     def rows(self, file: pq.ParquetFile, index: int) -> np.ndarray:
-        """Which rows of a row group are kept, ascending."""
+        """Which rows of a row group are kept, int64 [K], ascending."""
         column = file.read_row_group(index, columns=["time"])["time"]
         return np.flatnonzero(pc.greater(column, self.time).to_numpy())
 
 
 @dataclass(frozen=True, slots=True)
 class Every:
-    """Keeps one row in so many, evenly spaced in each row group."""
+    """Keeps one row in `step`, evenly spaced in each row group."""
 
     step: int
+    """Distance from one kept row to the next."""
 
     def rows(self, file: pq.ParquetFile, index: int) -> np.ndarray:
-        """Which rows of a row group are kept, ascending."""
+        """Which rows of a row group are kept, int64 [K], ascending."""
         return np.arange(0, file.metadata.row_group(index).num_rows, self.step)
 
 
 class TimeReader:
-    """A `Reader` of the rows of some files, or of those that `only` keeps, strictly in order of time (ties: files as given).
+    """A `Reader` of the rows of some files in the order of time. Rows of one time come in the order of the files.
 
-    batch_size: rows of a batch of a rank; global_batch_size: of all ranks together (0: batch_size each).
-    Raises UserError for a missing column, a wrong type, a value out of range, and a file whose rows are not sorted by time.
+    batch_size: rows of a rank's batch.
+    global_batch_size: rows of the batches of all ranks together; 0: batch_size on each rank.
+    only: which rows are read; None: all.
+    Raises UserError for a missing column, a wrong type, a value out of range, and a file that is not sorted by time.
     """
 
     def __init__(
@@ -64,8 +68,7 @@ class TimeReader:
     ) -> None:
         for path in paths:
             check_schema(path, parquet.schema(path), columns)
-        groups = [list_row_groups([path], only) for path in paths]
-        self.lines = [Line(own, columns) for own in groups]
+        self.lines = [Line(list_row_groups([path], only), columns) for path in paths]
         times = [_times(path, only) for path in paths]
         order = np.argsort(np.concatenate([np.empty(0, np.int64), *times]), kind="stable")
         file = np.repeat(np.arange(len(paths), dtype=np.int16), [len(t) for t in times])[order]
@@ -98,11 +101,11 @@ class TimeReader:
 
     def _read(self, first: int, end: int) -> Raw:
         parts, places = [], []
-        for line, own in zip(self.lines, self.places, strict=True):
-            low, high = np.searchsorted(own, (first, end))
+        for line, positions in zip(self.lines, self.places, strict=True):
+            low, high = np.searchsorted(positions, (first, end))
             if high > low:
                 parts.append(line.read(int(low), int(high - low)))
-                places.append(own[low:high])
+                places.append(positions[low:high])
         if not parts:
             return next(line for line in self.lines if line.groups).read(0, 0)
         if len(parts) == 1:
@@ -132,7 +135,7 @@ def _times(path: Path, only: Only | None) -> np.ndarray:
     if len(falls):
         row = int(falls[0]) + 1
         raise UserError(
-            f"{path}: column time, row {row + 1} of those read: {merged[row]} is earlier than the row before; a stream needs"
-            " rows in order of time, as `coldrank prepare` writes them"
+            f"{path}: column time, row {row + 1} of those read: {merged[row]} is earlier than the row before;"
+            " a stream needs rows in order of time, as `coldrank prepare` writes them"
         )
     return merged

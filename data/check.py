@@ -11,6 +11,8 @@ import pyarrow.compute as pc
 from coldrank.data.errors import UserError
 from coldrank.models.features import Input
 
+# Row of an array -> the file's row, counted from 1.
+RowOf = Callable[[int], int]
 _TYPES = {"int": ("an integer", "a list of integers"), "float": ("a number", "a list of numbers")}
 
 
@@ -32,11 +34,11 @@ def check_schema(path: Path, schema: pa.Schema, columns: list[Input]) -> None:
 
 
 def to_numpy(
-    spec: Input, array: pa.Array | pa.ChunkedArray, path: Path, row_of: Callable[[int], int]
+    spec: Input, array: pa.Array | pa.ChunkedArray, path: Path, row_of: RowOf
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
     """An Arrow column as int64 or float32: values [N], or (values [V], offsets int64 [N + 1]) of a list column.
 
-    row_of: the file's row, counted from 1, of a row of the array; errors name it.
+    row_of: how errors name a row of the array.
     """
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
@@ -52,7 +54,7 @@ def to_numpy(
     return values, offsets
 
 
-def _values(spec: Input, array: pa.Array, path: Path, row_of) -> np.ndarray:  # type: ignore[no-untyped-def]
+def _values(spec: Input, array: pa.Array, path: Path, row_of: RowOf) -> np.ndarray:
     if spec.dtype == "float":
         valid = np.ones(len(array), bool) if not array.null_count else ~_mask(array)
         values = np.asarray(pc.cast(array, pa.float32(), safe=False).to_numpy(zero_copy_only=False))
@@ -74,8 +76,8 @@ def _mask(array: pa.Array) -> np.ndarray:
     return np.asarray(array.is_null().to_numpy(zero_copy_only=False))
 
 
-def _refuse(spec: Input, values: np.ndarray, bad: np.ndarray, path: Path, row_of, what: str) -> np.ndarray:  # type: ignore[no-untyped-def]
+def _refuse(spec: Input, values: np.ndarray, bad: np.ndarray, path: Path, row_of: RowOf, what: str) -> np.ndarray:
     if bad.any():
-        at = int(np.flatnonzero(bad)[0])
-        raise UserError(f"{path}: column {spec.name!r}, row {row_of(at)}: {values[at]} {what} ({int(bad.sum())} such)")
+        i = int(np.flatnonzero(bad)[0])
+        raise UserError(f"{path}: column {spec.name!r}, row {row_of(i)}: {values[i]} {what} ({int(bad.sum())} such)")
     return values

@@ -18,12 +18,16 @@ _YEAR_2100_MS = 4_102_444_800_000
 
 @dataclass(frozen=True, slots=True)
 class ColumnPlan:
-    """name: column of the samples (with a colon: for the computation only). source: column or expression of the log."""
+    """A column to be computed from the rows of a log."""
 
     name: str
+    """Name of the column. One with a colon serves the computation only and is not written to the samples."""
     kind: Kind
+    """What its values mean, see `convert`."""
     source: Column
+    """Column or expression of the log."""
     unit: Unit = "ms"
+    """Of a time that is a number: its unit."""
 
     def inputs(self) -> list[str]:
         """The columns that the source reads."""
@@ -40,8 +44,10 @@ class ColumnPlan:
 
 
 def check_rows_alone(rows: pl.DataFrame, plan: list[ColumnPlan], path: Path) -> None:
-    """Raises UserError for an expression whose value in a row depends on other rows: a mean over the file knows the future, and
-    changes with the files that a log is cut into. rows: some of a log's, each of which has the same values in any company.
+    """Raises UserError for an expression whose value in a row depends on other rows.
+
+    A mean over the file would know the future, and change with the files that a log is cut into.
+    rows: some rows of a log. Each must keep its values in another order and beside other rows.
     """
     alone = [c for c in plan if not isinstance(c.source, str)]
     names = [c.name for c in alone]
@@ -62,9 +68,13 @@ def check_rows_alone(rows: pl.DataFrame, plan: list[ColumnPlan], path: Path) -> 
 def convert(plan: ColumnPlan, values: pl.Series, path: Path) -> pl.Series:
     """The column in its final type. Raises UserError with file, column, row (the first is 1) and value.
 
-    id and code: int64 (strings by `ids.string_id`, whole numbers by `ids.whole_ids`); ids are never empty. time and birth: int64 ms since the epoch
-    (fractions are rounded to the nearest ms; a birth of NaN is null; of a float of 32 bits only what it holds exactly).
-    flag: int8, 0, 1 or null (NaN too). probability: float32 in 0..1. day: int32 days since the epoch. feature: `ids.as_column`.
+    id, code: int64; strings by `ids.string_id`, whole numbers by `ids.whole_ids`. An id is never empty.
+    time, birth: int64, ms since the epoch. Fractions are rounded to the nearest ms. Of a float of 32 bits only what it
+        holds exactly is taken. A birth of NaN is null.
+    flag: int8, 0, 1 or null (NaN too).
+    probability: float32, 0 to 1.
+    day: int32, days since the epoch.
+    feature: as `ids.as_column` has it.
     """
     where = plan.where(path)
     if plan.kind == "flag":

@@ -11,9 +11,10 @@ _HEAD_START_S = 5.0
 
 
 class UserError(Exception):
-    """A mistake of the caller: printed in one line. exit_code: of the command."""
+    """A mistake of the caller: printed in one line."""
 
     exit_code = 2
+    """Of the command that it ends."""
 
 
 class Preempted(Exception):
@@ -24,18 +25,18 @@ def report(line: str) -> None:
     """Prints an error to standard error, in one line; of the ranks of a host that make the same mistake, once."""
     line = line.replace("\n", "\\n")  # the name of a file may hold one
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    if file and _told_by_first_rank(Path(file), line):
+    if file and _first_rank_reports(Path(file), line):
         return
     print(line, file=sys.stderr)
 
 
-def _told_by_first_rank(file: Path, line: str) -> bool:
+def _first_rank_reports(file: Path, line: str) -> bool:
     """Writes the error for torchrun's own report; whether the host's first rank wrote the same, or does within seconds.
 
     file: `.../LOCAL_RANK/error.json`, a place that torchrun gives every rank.
     """
-    told = {"message": line, "extraInfo": {"timestamp": str(int(time.time()))}}
-    file.write_text(json.dumps({"message": told}))
+    message = {"message": line, "extraInfo": {"timestamp": str(int(time.time()))}}
+    file.write_text(json.dumps({"message": message}))
     first = file.parent.parent / "0" / file.name
     until = time.monotonic() + _HEAD_START_S
     while file != first and time.monotonic() < until:

@@ -8,7 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from coldrank.data.agree import Part, check_natures, concat, fill_types, nature
+from coldrank.data.agree import FileColumns, check_natures, concat, fill_types, nature
 from coldrank.data.columns import ColumnPlan, check_rows_alone, convert
 from coldrank.data.errors import UserError
 from coldrank.data.files import check_columns
@@ -23,31 +23,33 @@ _ROWS_ALONE, _ROWS_ALONE_FILES = 256, 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Events:
-    """N events in order.
-
-    frame: user_id, item_id, time, label_<task>, context columns and true_<task>, as they are written.
-    day: int32, days since the epoch in the log's own calendar. birth: int64 ms; null where unknown.
-    codes: key -> int32, -1 unknown. signals: name -> int8, -1 unknown. attributes: name -> int64, -1 unknown.
-    events_read: rows of the log. duplicates: of these, the rows that equal an earlier one, dropped or not.
-    """
+    """The N events of a log, in order."""
 
     frame: pl.DataFrame
+    """user_id, item_id, time, label_<task>, the context and true_<task>, as they are written."""
     time: NDArray[np.int64]
+    """Milliseconds since the epoch, int64 [N]."""
     day: NDArray[np.int32]
+    """Days since the epoch in the log's own calendar, int32 [N]."""
     birth: pl.Series
+    """When the event's item appeared, int64 [N], ms since the epoch; null where unknown."""
     codes: dict[str, NDArray[np.int32]]
+    """Key of a group -> its value, int32 [N], 0, 1, ...; -1 where unknown."""
     signals: dict[str, NDArray[np.int8]]
+    """Signal -> its outcome, int8 [N]; -1 where unknown."""
     attributes: dict[str, NDArray[np.int64]]
+    """Attribute of the history -> its value, int64 [N]; -1 where unknown."""
     events_read: int
+    """Rows of the log."""
     duplicates: int
+    """Rows of the log that equal an earlier one, dropped or not."""
 
 
 def load_events(log: EventLog, keep_duplicates: bool = False) -> Events:
     """Reads, checks, sorts and deduplicates all files of a log. Raises UserError with file, column and row.
 
-    Rows that hold the same values in all columns of the log (`row_identity`) are one event, written more than once, unless
-    `keep_duplicates`. Events of the same time, user and item that differ elsewhere all stay, in the order of the files and
-    their rows.
+    Rows with the same values in all columns of the log (`row_identity`) are one event, unless `keep_duplicates`. Events
+    of the same time, user and item that differ elsewhere all stay, in the order of the files and of their rows.
     """
     spec, plan = log.spec, plan_columns(log)
     files = tqdm(fill_types(log.files), desc="reading", unit="file", disable=None)
@@ -82,7 +84,8 @@ def load_events(log: EventLog, keep_duplicates: bool = False) -> Events:
 def plan_columns(log: EventLog) -> list[ColumnPlan]:
     """What is computed from the rows of the log. Names with a colon are not written to the samples.
 
-    Raises UserError if two have the same name."""
+    Raises UserError if two have the same name.
+    """
     spec = log.spec
     plan = [ColumnPlan("user_id", "id", spec.user), ColumnPlan("item_id", "id", spec.item)]
     plan += [ColumnPlan("time", "time", spec.time, spec.time_unit)]
@@ -105,7 +108,7 @@ def plan_columns(log: EventLog) -> list[ColumnPlan]:
     return plan
 
 
-def _load_file(file: LogFile, log: EventLog, plan: list[ColumnPlan]) -> Part:
+def _load_file(file: LogFile, log: EventLog, plan: list[ColumnPlan]) -> FileColumns:
     """The planned columns of a file, one row per row of the file, with a hash of the whole row (`row:`)."""
     schema = file.frame.collect_schema()
     times = {log.spec.time: log.spec.time_unit} if isinstance(log.spec.time, str) else {}
@@ -122,7 +125,7 @@ def _load_file(file: LogFile, log: EventLog, plan: list[ColumnPlan]) -> Part:
     except pl.exceptions.PolarsError as error:
         raise file.explain(error) from None
     converted = values.with_columns(convert(c, values[c.name], file.path) for c in plan)
-    return Part(file.path, converted, {c.name: nature(values[c.name]) for c in plan})
+    return FileColumns(file.path, converted, {c.name: nature(values[c.name]) for c in plan})
 
 
 def _join(file: LogFile, frame: pl.LazyFrame, table: pl.DataFrame | None, plan: ColumnPlan) -> pl.LazyFrame:
@@ -132,11 +135,12 @@ def _join(file: LogFile, frame: pl.LazyFrame, table: pl.DataFrame | None, plan: 
     if clash := set(frame.collect_schema().names()) & (set(table.columns) - {plan.name}):
         raise UserError(f"{file.path}: column {min(clash)} is also a column of the features by {plan.name}; rename one")
     source, key = expression(plan.source), f"{plan.name}:"
-    kind, own = frame.select(source).collect_schema().dtypes()[0], table[plan.name].dtype
-    if is_text(kind) != is_text(own) and kind != pl.Null:
-        raise UserError(f"{plan.where(file.path)}: {kind}, but {own} in its table; should be the same")
-    right = table.lazy().rename({plan.name: key}).with_columns(_key(pl.col(key), own))
-    left_on = pl.lit(None, pl.String if is_text(own) else pl.Int64) if kind == pl.Null else _key(source, kind)
+    kind, table_kind = frame.select(source).collect_schema().dtypes()[0], table[plan.name].dtype
+    if is_text(kind) != is_text(table_kind) and kind != pl.Null:
+        raise UserError(f"{plan.where(file.path)}: {kind}, but {table_kind} in its table; should be the same")
+    right = table.lazy().rename({plan.name: key}).with_columns(_key(pl.col(key), table_kind))
+    no_ids = pl.lit(None, pl.String if is_text(table_kind) else pl.Int64)
+    left_on = no_ids if kind == pl.Null else _key(source, kind)
     return frame.join(right, left_on=left_on, right_on=key, how="left", maintain_order="left")
 
 
@@ -148,7 +152,10 @@ def _key(ids: pl.Expr, kind: pl.DataType) -> pl.Expr:
 
 
 def _first_of_equals(frame: pl.DataFrame) -> NDArray[np.bool_]:
-    """All but the later ones of exactly equal rows: bool [N] (in a frame sorted by time, user_id, item_id they lie in one run)."""
+    """All rows but the later ones of exactly equal rows: bool [N].
+
+    The frame is sorted by time, user_id and item_id, so equal rows lie in one run.
+    """
     same = pl.all_horizontal(pl.col(n) == pl.col(n).shift(1) for n in ("time", "user_id", "item_id")).fill_null(False)
     in_run = frame.select(same | same.shift(-1, fill_value=False)).to_series()
     rows = in_run.arg_true()
@@ -178,8 +185,8 @@ def static_table(table: pl.DataFrame, key: str, where: str) -> pl.DataFrame:
 def check_table(table: pl.DataFrame, key: str, where: str, names: Mapping[str, str] | None = None) -> pl.DataFrame:
     """The table, its ids as text or integers of 64 bits. names: column -> what errors call it.
 
-    Raises UserError for an id that is empty, stands twice, or is neither integer nor text, and for features that samples cannot
-    hold.
+    Raises UserError for an id that is empty, stands twice, or is neither integer nor text, and for features that
+    samples cannot hold.
     """
     table = table.with_columns(whole_ids(table[key], f"{where}: {key}"))
     if not (is_text(table[key].dtype) or table[key].dtype.is_integer()):

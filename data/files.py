@@ -23,16 +23,18 @@ def first_line(error: BaseException) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CsvFile:
-    """A CSV file. schema: types of the columns that matter; the others are read as strings.
-
-    names: of all columns, where the file has no header.
-    """
+    """A CSV file, and how it is read."""
 
     path: Path
+    """The file."""
     schema: Schema
+    """Types of the columns that matter; the others are read as strings."""
     required: Collection[str] = ()
+    """Columns that it must have."""
     separator: str = ","
+    """What stands between two fields, one character."""
     names: tuple[str, ...] = ()
+    """All columns, where the file has no header; else empty."""
 
     def log_file(self) -> LogFile:
         frame = self._scan(self.schema)
@@ -64,12 +66,13 @@ class CsvFile:
     def _scan(self, schema: Schema) -> pl.LazyFrame:
         header = not self.names
         try:
-            found = self._open(infer_schema=False).collect_schema().names()
+            columns = self._open(infer_schema=False).collect_schema().names()
         except (pl.exceptions.PolarsError, OSError) as error:
             raise UserError(f"{self.path}: {first_line(error)}") from None
-        if not header and len(found) != len(self.names):
-            raise UserError(f"{self.path}: {len(found)} columns; should be {len(self.names)}: {', '.join(self.names)}")
-        names = list(self.names) or found
+        if not header and len(columns) != len(self.names):
+            expected = f"{len(self.names)}: {', '.join(self.names)}"
+            raise UserError(f"{self.path}: {len(columns)} columns; should be {expected}")
+        names = list(self.names) or columns
         check_columns(self.path, names, self.required)
         types = {name: schema.get(name, pl.String) for name in names}
         return self._open(schema=types)
@@ -81,10 +84,11 @@ class CsvFile:
         )
 
 
-def check_columns(path: Path, found: Collection[str], required: Collection[str]) -> None:
+def check_columns(path: Path, columns: Collection[str], required: Collection[str]) -> None:
+    """Raises UserError for a required column that is not among those of the file."""
     for name in required:
-        if name not in found:
-            raise UserError(f"{path}: no column {name!r}; it has {', '.join(found)}")
+        if name not in columns:
+            raise UserError(f"{path}: no column {name!r}; it has {', '.join(columns)}")
 
 
 def parquet_file(path: Path, required: Collection[str] = ()) -> LogFile:
@@ -146,8 +150,10 @@ def _says(text: str | None, value: Any) -> bool:
 
 
 def read_csv(path: Path) -> pl.DataFrame:
-    """A CSV table, each column in the type that fits all its values; a column without a value has the null type. Raises polars'
-    errors."""
+    """A CSV table, each column in the type that fits all its values. A column without a value has the null type.
+
+    Raises polars' errors.
+    """
     frame = pl.read_csv(path, infer_schema_length=None, glob=False)
     empty = [n for n in frame.columns if frame[n].null_count() == len(frame)]
     return frame.with_columns(pl.lit(None).alias(n) for n in empty)

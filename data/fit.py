@@ -1,6 +1,7 @@
-"""What the encoder learns from the training data before the first step: vocabularies, bucket edges, means and deviations.
+"""What the encoder learns from the training data before the first step.
 
-Only the splits that the run trains on are read. Growing tables begin empty.
+That is vocabularies, bucket edges, means and deviations. Only the splits that the run trains on are read. Growing
+tables begin empty.
 """
 
 from dataclasses import dataclass
@@ -36,29 +37,34 @@ def _fit(encoder: FeatureEncoder, frame: pl.LazyFrame, paths: list[Path]) -> Non
             module = encoder.maps[table.name]
             assert isinstance(module, VocabularyMap)
             module.set(torch.from_numpy(_vocabulary(frame, encoder.features, table)))
-    sample = Sample(frame, max(1, rows // SAMPLE_ROWS))
+    sample = RowSample(frame, max(1, rows // SAMPLE_ROWS))
     for f in encoder.features.sparse:
         if f.kind == "bucket" and not f.edges:
-            _fit_edges(encoder.buckets[f.name], sample.of(f).drop_nulls().to_numpy(), f.buckets)
+            _fit_edges(encoder.buckets[f.name], sample.column(f).drop_nulls().to_numpy(), f.buckets)
     for i, f in enumerate(encoder.features.numbers):
-        _fit_moments(encoder.numbers.moments[i], f, sample.of(f))
+        _fit_moments(encoder.numbers.moments[i], f, sample.column(f))
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """Every so manyth row. A column is read when it is asked for: all of them at once would be gigabytes."""
+class RowSample:
+    """Evenly spaced rows. A column is read when it is asked for: all of them at once would be gigabytes."""
 
     frame: pl.LazyFrame
+    """All rows."""
     every: int
+    """One row in so many is taken."""
 
-    def of(self, f: Feature) -> pl.Series:
-        """The column of a feature as Float64, nulls where it is missing."""
+    def column(self, f: Feature) -> pl.Series:
+        """The column of a feature as Float64, null where it is missing."""
         column = pl.col(f.raw_columns[0]).cast(pl.Float64)
         return self.frame.select(column).gather_every(self.every).collect().to_series()
 
 
 def _vocabulary(frame: pl.LazyFrame, features: FeatureSet, table: Table) -> np.ndarray:
-    """Ids of the table's features outside sequences (a past item was a candidate once), most frequent first."""
+    """Ids of the table's features, int64 [N], most frequent first.
+
+    Sequences are not counted: a past item was a candidate once.
+    """
     # A column that two features read (an input that is the personalization code as well) counts once.
     used = {f.raw_columns[0]: f for f in features.by_table[table.name] if f.role != "sequence"}
     parts = []

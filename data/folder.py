@@ -1,7 +1,7 @@
 """Which files of a folder are read, and the columns that the names of its folders hold.
 
-Links are followed. A name that begins with _ or . is another program's (`_SUCCESS`, `_temporary/`, `.ipynb_checkpoints/`) and
-is left out. A path is never a pattern. What is left out is told.
+Links are followed. A name that begins with _ or . is another program's (`_SUCCESS`, `_temporary/`,
+`.ipynb_checkpoints/`) and is left out. A path is never a pattern. What is left out is listed.
 """
 
 import os
@@ -19,19 +19,24 @@ import polars as pl
 from coldrank.data.errors import UserError
 
 PARQUET = (".parquet", ".parq", ".pq")
+# Why the log of a Delta table is left out.
+_DELTA = "a Delta table's own; the files beside it are read as they lie, also those that it has replaced"
 # How Hive and Spark write null into the name of a folder.
 _NULL = "__HIVE_DEFAULT_PARTITION__"
-# Names that are told of those left out for one reason.
-_TOLD = 5
+# How many names of those left out for one reason are listed.
+_LISTED = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LeftOut:
-    """Files or folders (with a slash at their end) that were not read, for one reason. names: the first of `count`."""
+    """Files or folders that were not read, for one reason."""
 
     why: str
+    """The reason."""
     count: int
+    """How many."""
     names: list[str]
+    """The first of them, relative to the folder; a folder's name ends with a slash."""
 
     def __str__(self) -> str:
         more = f" and {self.count - len(self.names):,} more" if self.count > len(self.names) else ""
@@ -42,17 +47,23 @@ class LeftOut:
 class Folder:
     """The files under a folder that are wanted, in the order of their names, each once.
 
-    wanted: name of a file -> why it is left out, or "" to read it. apart: files and folders that are read as something else.
-    deep: whether folders within are searched. Raises UserError for links that lead nowhere and for names that are not UTF-8.
+    Raises UserError for links that lead nowhere and for names that are not UTF-8.
     """
 
     root: Path
+    """The folder."""
     wanted: Callable[[str], str]
+    """Name of a file -> why it is left out, or "" to read it."""
     apart: Collection[Path] = ()
+    """Files and folders that are read as something else."""
     deep: bool = True
+    """Whether folders within are searched."""
     files: list[Path] = field(default_factory=list)
+    """The files to read, filled in by the search."""
     refused: dict[str, list[str]] = field(default_factory=dict)
+    """Why files or folders are left out -> their names, filled in by the search."""
     _seen: dict[tuple[int, int], Path] = field(default_factory=dict)
+    """Device and inode -> the first path to it."""
 
     def __post_init__(self) -> None:
         self._seen = {_identity(p): p for p in self.apart if p.exists()} | {_identity(self.root): self.root}
@@ -72,9 +83,9 @@ class Folder:
 
     def left_out(self) -> tuple[LeftOut, ...]:
         """What is not read, by reason."""
-        return tuple(LeftOut(why=w, count=len(n), names=n[:_TOLD]) for w, n in self.refused.items())
+        return tuple(LeftOut(why=w, count=len(n), names=n[:_LISTED]) for w, n in self.refused.items())
 
-    def told(self) -> str:
+    def left_out_note(self) -> str:
         """What is not read, as an end of an error."""
         return f"; left out: {'; '.join(map(str, self.left_out()))}" if self.refused else ""
 
@@ -85,11 +96,7 @@ class Folder:
             raise UserError(f"{folder}: {error.strerror}") from None
         for path in (folder / n for n in names):
             if path.name[0] in "_.":
-                delta = path.name == "_delta_log"
-                delta_s = (
-                    "a Delta table's own; the files beside it are read as they lie, also those that it has replaced"
-                )
-                self.leave_out(path, delta_s if delta else "name begins with _ or .")
+                self.leave_out(path, _DELTA if path.name == "_delta_log" else "name begins with _ or .")
                 continue
             if not _is_utf8(path.name):
                 raise UserError(f"{folder}: {path.name!a}: a name that is not UTF-8; rename it")
@@ -125,8 +132,8 @@ class Folder:
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_dev, found.st_ino
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _is_utf8(name: str) -> bool:
@@ -163,8 +170,11 @@ def folder_values(path: Path, root: Path) -> dict[str, str | None]:
 
 
 def typed(texts: Collection[str | None]) -> tuple[pl.DataType | type[pl.DataType], Callable[[str], Any]]:
-    """The one type that fits all values of a column of folders, and what turns the text of one into it: integers, numbers,
-    dates as 2022-05-04, or text (also integers with leading zeros, which say more than their number); null where all are."""
+    """The one type that fits all values of a column of folders, and what turns the text of one into it.
+
+    Integers, numbers, dates as 2022-05-04, or text. Integers with leading zeros are text, as they say more than their
+    number. Null where all values are.
+    """
     known = [t for t in texts if t is not None]
     if not known:
         return pl.Null, str

@@ -15,10 +15,11 @@ _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 def row_identity(schema: Mapping[str, pl.DataType], times: Mapping[str, str]) -> pl.Expr:
     """A 64-bit hash of a row, uint64: equal for rows that hold the same values.
 
-    Neither the order nor the width of columns counts: 3 is the same as 3.0, true as 1, a string as its category, an instant as
-    itself in other units or another zone. Null, NaN and a column that is not there are the same, and so are 0.0 and -0.0.
+    Neither the order nor the width of columns counts: 3 is the same as 3.0, true as 1, a string as its category, an
+    instant as itself in other units or another zone. Null, NaN and a column that is not there are the same, and so are
+    0.0 and -0.0.
 
-    times: columns that hold numbers since the epoch -> their unit: these are the same as the datetime that they stand for.
+    times: columns that hold numbers since the epoch -> their unit. Such a number is the same as its datetime.
     """
     values = [_value(expression(n), kind, _seed(n), times.get(n)) for n, kind in schema.items() if kind != pl.Null]
     return reduce(xor, values, pl.lit(0, pl.UInt64))
@@ -31,7 +32,8 @@ def _seed(name: str) -> int:
 def _value(column: pl.Expr, kind: pl.DataType, seed: int, unit: str | None = None) -> pl.Expr:
     """The hash of a column's value; 0 where it is null."""
     if isinstance(kind, pl.Struct):
-        return reduce(xor, (_value(column.struct.field(f.name), f.dtype, seed ^ _seed(f.name)) for f in kind.fields))  # type: ignore[arg-type]
+        fields = ((column.struct.field(f.name), f) for f in kind.fields)
+        return reduce(xor, (_value(value, f.dtype, seed ^ _seed(f.name)) for value, f in fields))  # type: ignore[arg-type]
     missing = column.is_null()
     if isinstance(kind, pl.Array | pl.List):
         lists = column.arr.to_list() if isinstance(kind, pl.Array) else column

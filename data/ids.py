@@ -24,7 +24,7 @@ def string_id(text: str) -> int:
 
 
 def hash_strings(strings: pl.Series) -> pl.Series:
-    """`string_id` of every value; null stays null. Only distinct values are hashed."""
+    """`string_id` of every value, int64 [N]; null stays null. Only distinct values are hashed."""
     strings = strings.cast(pl.String)
     distinct = strings.unique().drop_nulls()
     ids = pl.Series(np.fromiter((string_id(s) for s in distinct), np.int64, len(distinct)))
@@ -32,10 +32,11 @@ def hash_strings(strings: pl.Series) -> pl.Series:
 
 
 def as_column(values: pl.Series, where: str) -> pl.Series:
-    """A column as samples hold it. Integers, booleans and strings become int64 (unsigned ones of 64 bits by their bits), other
-    numbers float32 (NaN: null), lists of integers or strings list<int64> (null becomes the empty list, null elements are
-    dropped).
+    """A column [N] as samples hold it.
 
+    Integers, booleans and strings become int64; unsigned integers of 64 bits by their bits.
+    Other numbers become float32; NaN becomes null.
+    Lists of integers or strings become list<int64>; null becomes the empty list, and null elements are dropped.
     Raises UserError, which begins with `where`, for any other type, and with the row for a number that is not finite.
     """
     kind = values.dtype
@@ -68,9 +69,9 @@ EXACT: dict[type[pl.DataType], int] = {pl.Float16: 2**11, pl.Float32: 2**24, pl.
 
 
 def whole_ids(values: pl.Series, where: str) -> pl.Series:
-    """Ids that are stored as floats (pandas writes integers beside empty cells so) or decimals as int64, NaN as null; others as
-    they are.
+    """Ids [N] that are stored as floats or decimals, as int64, NaN as null; others as they are.
 
+    pandas writes integers beside empty cells as floats.
     Raises UserError, with the row, for a number that is not whole, or too large for its type to tell from the next.
     """
     kind = values.dtype
@@ -97,7 +98,10 @@ def whole_ids(values: pl.Series, where: str) -> pl.Series:
 
 
 def narrow(values: pl.Series, where: str) -> pl.Series:
-    """Integers of 128 bits (a CSV reader makes them of large ones) in 64, others as they are. Raises UserError with the row."""
+    """Integers of 128 bits, as a CSV reader makes of large ones, in 64; others as they are.
+
+    Raises UserError, with the row, for one that does not fit.
+    """
     if values.dtype not in (pl.Int128, pl.UInt128):
         return values
     wide = values.max()

@@ -28,8 +28,10 @@ def read_rows(path: Path, *fields: str) -> list[Json]:
 
 
 def read_lines(path: Path, *fields: str) -> list[Json]:
-    """A file of an object a line, all with these fields. A last line without an end was being written when its writer was
-    killed, and is left out."""
+    """A file of an object a line, all with these fields.
+
+    A last line without an end is left out: its writer was killed while writing it.
+    """
     lines = _text(path).split("\n")[:-1]
     return [_row(path, f"line {n}", _parsed(path, line, f", line {n}"), fields) for n, line in enumerate(lines, 1)]
 

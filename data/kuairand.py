@@ -1,8 +1,8 @@
 """KuaiRand (Pure and 1K) as an event log: the official file layout and columns.
 
-Read are `log_*.csv` (or .parquet), `user_features_*.csv` and `video_features_basic_*.csv`, in any case, in the folder or in
-its `data/`. `video_features_statistic_*.csv` is never read: it sums up the whole log, so it knows the future of every
-event. The user features are the publisher's snapshot, taken once; when it was taken is not known.
+Read are `log_*.csv` (or .parquet), `user_features_*.csv` and `video_features_basic_*.csv`, in any case, in the folder
+or in its `data/`. `video_features_statistic_*.csv` is never read: it sums up the whole log, so it knows the future of
+every event. The user features are the publisher's snapshot, taken once; when it was taken is not known.
 """
 
 from collections.abc import Sequence
@@ -82,23 +82,24 @@ def open_kuairand(
     root = folder / "data"
     if not root.is_dir() or any(p.name.lower().startswith("log_") for p in folder.iterdir()):
         root = folder
-    found = Folder(root, partial(_left_out, include_random), deep=False)
-    files = [_log_file(p) for p in found.files if p.name.lower().startswith("log_")]
+    searched = Folder(root, partial(_left_out, include_random), deep=False)
+    files = [_log_file(p) for p in searched.files if p.name.lower().startswith("log_")]
     for file in (f for f in files if f.empty):
-        found.leave_out(file.path, "no rows")
+        searched.leave_out(file.path, "no rows")
     files = [f for f in files if not f.empty]
     if not files:
         raise UserError(
-            f"--data {folder}: no log_*.csv or log_*.parquet with events there or in its folder data{found.told()}"
+            f"--data {folder}: no log_*.csv or log_*.parquet with events there or in its folder data"
+            f"{searched.left_out_note()}"
         )
     columns = set.intersection(*(set(f.frame.collect_schema().names()) for f in files))
     return EventLog(
         source="kuairand",
         spec=_spec(tasks, signals, columns),
         files=tuple(files),
-        users=_users(_features(found, _USERS)),
-        items=_items(_features(found, _ITEMS)),
-        left_out=found.left_out(),
+        users=_users(_features(searched, _USERS)),
+        items=_items(_features(searched, _ITEMS)),
+        left_out=searched.left_out(),
     )
 
 
@@ -159,7 +160,7 @@ def _log_file(path: Path) -> LogFile:
 
 
 def _features(folder: Folder, begin: str) -> tuple[pl.DataFrame, str]:
-    """The feature files whose names begin so as one table, with types that hold for all its values; and their names."""
+    """The feature files whose names begin so, as one table whose types hold for all values; and their names."""
     paths = [p for p in folder.files if p.name.lower().startswith(begin)]
     if not paths:
         raise UserError(f"--data {folder.root}: no {begin}*.csv")

@@ -1,6 +1,7 @@
-"""Which rows make batch n of each rank: a function of n alone, so that a reader can begin anywhere and knows what the others do.
+"""Which rows make batch n of each rank: a function of n alone.
 
-The rows are a line of `total`, cut into stretches of whole steps; a rank's rows of a stretch lie side by side.
+So a reader can begin anywhere and knows what the other ranks do. The rows are a line of `total`, cut into stretches of
+whole steps. A rank's rows of a stretch lie side by side.
 """
 
 from dataclasses import dataclass
@@ -10,18 +11,23 @@ import numpy as np
 
 
 class Picks(NamedTuple):
-    """A rank's rows of a stretch: `rows` from row `first` of the line on, and for each step which of these, int64 [B]."""
+    """A rank's rows of a stretch."""
 
     first: int
+    """The first of them in the line."""
     rows: int
+    """How many they are."""
     steps: list[np.ndarray]
+    """For each step, which of these rows it takes, int64 [B], counted from `first`."""
 
 
-class Layout(Protocol):
-    """steps: of a pass, the same on every rank; a rank may have no row in some."""
+class BatchLayout(Protocol):
+    """Which rows each step of a pass takes, on every rank."""
 
     @property
-    def steps(self) -> int: ...
+    def steps(self) -> int:
+        """Steps of a pass, the same on every rank; a rank may have no row in some."""
+        ...
 
     def place(self, step: int) -> tuple[int, int]:
         """The stretch of a step, and its number there."""
@@ -36,19 +42,25 @@ class Layout(Protocol):
         ...
 
     def picks(self, stretch: int, rank: int, seed: list[int] | None) -> Picks:
-        """What a rank takes of a stretch. seed: of the shuffling (None: in order)."""
+        """What a rank takes of a stretch. seed: seeds the shuffling; None: in order."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class RankBatches:
-    """Batches of `batch` rows on every rank: a stretch is a buffer of `buffer` rows for each, a multiple of `batch`, shuffled by
-    itself. The last stretch is shared out evenly."""
+    """Batches of as many rows on every rank. A stretch is a buffer for each rank, shuffled by itself.
+
+    The last stretch is shared out evenly.
+    """
 
     total: int
+    """All rows."""
     batch: int
+    """Rows of a rank's batch."""
     buffer: int
+    """Rows of a rank's buffer, a multiple of `batch`."""
     ranks: int
+    """Number of ranks."""
 
     @property
     def steps(self) -> int:
@@ -85,14 +97,21 @@ class RankBatches:
 
 @dataclass(frozen=True, slots=True)
 class SharedBatches:
-    """Batches of `batch` rows of all ranks together, the same rows whatever the number of ranks: a stretch of `buffer` rows, a
-    multiple of `batch`, is cut into as many lanes as a batch has rows, each shuffled by itself, and step k takes the k-th row of every lane. A
-    rank has lanes that lie side by side, so it decodes no rows but its own. In the last step not every lane has a row left."""
+    """Batches of all ranks together that have the same rows whatever the number of ranks.
+
+    A stretch is one buffer, cut into as many lanes as a batch has rows, each shuffled by itself. Step k takes the k-th
+    row of every lane. A rank has lanes that lie side by side, so it decodes no rows but its own. In the last step not
+    every lane has a row left.
+    """
 
     total: int
+    """All rows."""
     batch: int
+    """Rows of the batches of all ranks together."""
     buffer: int
+    """Rows of a stretch, a multiple of `batch`."""
     ranks: int
+    """Number of ranks."""
 
     @property
     def steps(self) -> int:
@@ -127,5 +146,5 @@ class SharedBatches:
         return Picks(first + int(starts[0]), int(starts[-1] - starts[0]), taken)
 
     def _lanes(self) -> np.ndarray:
-        """Which lanes the ranks have, int64 [ranks + 1]."""
+        """Where the ranks' lanes begin and end, int64 [ranks + 1]."""
         return self.batch * np.arange(self.ranks + 1) // self.ranks

@@ -18,19 +18,18 @@ Column = str | pl.Expr
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Group:
-    """Events that are counted together: those with equal values of all keys.
-
-    keys: names from `LogSpec.keys`, or "user" and "item". The group is named by its keys: user_x_author.
-    parent: the group whose smoothed rate is the prior of this one's; None: the rate of the whole log.
-    smoothing: weight of the prior, in events.
-    """
+    """Events that are counted together: those with equal values of all keys."""
 
     keys: tuple[str, ...]
+    """Names from `LogSpec.keys`, or "user" and "item"."""
     parent: str | None = None
+    """The group whose smoothed rate is the prior of this one's; None: the rate of the whole log."""
     smoothing: float = 10.0
+    """Weight of the prior, in events."""
 
     @property
     def name(self) -> str:
+        """By its keys: user_x_author."""
         return "_x_".join(self.keys)
 
 
@@ -38,51 +37,57 @@ class Group:
 class LogSpec:
     """An event log. Every column is given by its name or by a polars expression.
 
-    Expressions over events see the log's columns and those of the user and item tables (`user_<x>`, `item_<x>`). They read their
-    own row alone: a mean or a shift would know the future, and is refused.
-
-    user, item: integers or strings (strings become ids, see `ids.string_id`).
-    time: integer in `time_unit` since the epoch, or a datetime.
-    tasks: name -> 0, 1 or null (unknown); becomes `label_<task>`.
-    signals: name -> 0, 1 or null: outcomes that are counted into rates and shown in histories; default: the tasks.
-    keys: name -> value of an event, for the groups; null: the event belongs to no such group.
-    groups: beyond user and item, which every log has unless declared here with other settings.
-    history: name -> integer or string of a past event; becomes `hist_<name>` (-1: unknown).
-    context: name -> what is known of an event before its outcome, written under its own name.
-    user_features, item_features: name -> column or expression of the user or item table, or of the log where there is
-        no table; becomes `user_<name>`, `item_<name>`.
-    user_table, item_table: Parquet or CSV files in the data folder; user_table_id, item_table_id: their id columns.
-    item_birth: datetime, or milliseconds since the epoch, at which the item appeared.
-    day: date of the event in the log's own days; default: the day of `time` at `utc_offset_h`.
-    period: length of a partition.
-    truth: task -> true probability, in a simulated log; becomes `true_<task>`, which is never a feature.
-    meanings: column of the samples -> one line for the manifest.
+    Expressions over events see the log's columns and those of the user and item tables (`user_<x>`, `item_<x>`). They
+    read their own row alone: a mean or a shift would know the future, and is refused.
     """
 
     user: Column
+    """Integers or strings; strings become ids, see `ids.string_id`."""
     item: Column
+    """Like `user`."""
     time: Column
+    """Numbers in `time_unit` since the epoch, or datetimes."""
     time_unit: Literal["s", "ms", "us", "ns"] = "ms"
+    """The unit of a time that is a number."""
     tasks: Mapping[str, Column]
+    """Name -> 0, 1 or null (unknown); becomes `label_<task>`."""
     signals: Mapping[str, Column] | None = None
+    """Name -> 0, 1 or null: outcomes that are counted into rates and shown in histories; None: the tasks."""
     keys: Mapping[str, Column] = field(default_factory=dict)
+    """Name -> value of an event, for the groups; null: the event belongs to no such group."""
     groups: tuple[Group, ...] = ()
+    """Groups beyond user and item. Every log has those two; declare one here to change its settings."""
     history: Mapping[str, Column] = field(default_factory=dict)
+    """Name -> integer or string of a past event; becomes `hist_<name>` (-1: unknown)."""
     context: Mapping[str, Column] = field(default_factory=dict)
+    """Name -> what is known of an event before its outcome; written under its own name."""
     user_features: Mapping[str, Column] = field(default_factory=dict)
+    """Name -> column or expression of the user table, or of the log where there is none; becomes `user_<name>`."""
     item_features: Mapping[str, Column] = field(default_factory=dict)
+    """The same of the item table; becomes `item_<name>`."""
     user_table: str | None = None
+    """A Parquet or CSV file in the data folder, or a folder of Parquet files."""
     item_table: str | None = None
+    """Like `user_table`."""
     user_table_id: str = "user_id"
+    """The id column of `user_table`."""
     item_table_id: str = "item_id"
+    """The id column of `item_table`."""
     item_birth: Column | None = None
+    """Datetime, or milliseconds since the epoch, at which the item appeared."""
     day: Column | None = None
+    """Date of the event in the log's own days; None: the day of `time` at `utc_offset_h`."""
     utc_offset_h: float = 0.0
+    """Hours from UTC to the log's own days."""
     period: Literal["day", "month"] = "day"
+    """Length of a partition."""
     truth: Mapping[str, Column] = field(default_factory=dict)
+    """Task -> true probability, in a simulated log; becomes `true_<task>`, which is never a feature."""
     meanings: Mapping[str, str] = field(default_factory=dict)
+    """Column of the samples -> one line for the manifest."""
 
     def all_signals(self) -> Mapping[str, Column]:
+        """The declared signals, or the tasks."""
         return self.tasks if self.signals is None else self.signals
 
     def all_groups(self) -> tuple[Group, ...]:
@@ -103,35 +108,38 @@ class LogSpec:
 
 @dataclass(frozen=True, slots=True)
 class LogFile:
-    """A file of events. frame: its rows, lazily. explain: turns a failed read into a UserError with column and row.
-
-    empty: whether it has no row.
-    """
+    """A file of events."""
 
     path: Path
+    """The file, as errors name it."""
     frame: pl.LazyFrame
+    """Its rows."""
     explain: Callable[[Exception], UserError]
+    """Turns a failed read into a UserError with column and row."""
     empty: bool = False
+    """Whether it has no row."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EventLog:
-    """A log, ready to be prepared.
-
-    users, items: one row per id, with columns `user_id` and `user_<x>` (`item_id` and `item_<x>`), which go into the
-    samples; other columns serve the spec's expressions only. left_out: what of the log's folder was not read.
-    """
+    """A log, ready to be prepared."""
 
     source: str
+    """The kind of log: kuairand, movielens or log."""
     spec: LogSpec
+    """What its columns mean."""
     files: tuple[LogFile, ...]
+    """Its files, none of them empty."""
     users: pl.DataFrame | None = None
+    """The user table: one row per id. `user_id` and `user_<x>` go into the samples; others serve expressions only."""
     items: pl.DataFrame | None = None
+    """The same of the items: `item_id`, `item_<x>`."""
     left_out: tuple[LeftOut, ...] = ()
+    """What of the log's folder was not read."""
 
 
 def expression(column: Column) -> pl.Expr:
-    """pl.col would take `*` and `^a.*$` for patterns."""
+    """A column as an expression; pl.col would take `*` and `^a.*$` for patterns."""
     return cs.by_name(column).as_expr() if isinstance(column, str) else column
 
 

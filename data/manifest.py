@@ -29,14 +29,20 @@ _MEANINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """A Parquet file of samples. path: relative to the data folder. time_min, time_max: ms."""
+    """A Parquet file of samples."""
 
     path: str
+    """Relative to the data folder."""
     split: str
+    """One of SPLITS."""
     period: str
+    """Name of the day, month or other period."""
     rows: int
+    """How many rows the file has."""
     time_min: int
+    """Time of its first row, ms since the epoch."""
     time_max: int
+    """Time of its last row, ms since the epoch."""
 
 
 def manifest(
@@ -110,7 +116,7 @@ def _counts(samples: Samples) -> dict[str, int]:
 
 def _span(events: Events) -> dict[str, Any]:
     """The log's days; those that lie apart are named, and are not in the first and last."""
-    span = Span.of(events.day)
+    span = Span.from_days(events.day)
     apart = {as_date(d).isoformat(): int(n) for d, n in zip(span.days[span.apart], span.rows[span.apart], strict=True)}
     return {"first_day": span.first.isoformat(), "last_day": span.last.isoformat(), "days_apart": apart}
 
@@ -121,9 +127,12 @@ def _joined(samples: Samples) -> dict[str, dict[str, float]]:
     for table, key, name in ((samples.users, "user_id", "users"), (samples.items, "item_id", "items")):
         if table is not None:
             # Codes are in the order of the ids.
-            found = np.isin(np.unique(events.frame[key]), table[key])
+            in_table = np.isin(np.unique(events.frame[key]), table[key])
             rows = np.bincount(events.codes[key.removesuffix("_id")])
-            joined[name] = {"ids_share": float(found.mean()), "events_share": float(rows[found].sum() / rows.sum())}
+            joined[name] = {
+                "ids_share": float(in_table.mean()),
+                "events_share": float(rows[in_table].sum() / rows.sum()),
+            }
     return joined
 
 

@@ -35,22 +35,22 @@ def open_movielens(folder: Path) -> EventLog:
     if not folder.is_dir():
         raise UserError(f"--data {folder}: no such folder")
     names = {p.name.lower() for p in folder.iterdir()}
-    layout = next((files for files in _LAYOUTS if files[0] in names), None)
+    layout = next((layout for layout in _LAYOUTS if layout[0] in names), None)
     if layout is None:
         raise UserError(f"--data {folder}: no ratings.csv, ratings.dat or u.data there")
-    found = Folder(folder, lambda name: "" if name.lower() in layout else "not of the layout", deep=False)
-    ratings = found.named(layout[0])
+    files = Folder(folder, lambda name: "" if name.lower() in layout else "not of the layout", deep=False)
+    ratings = files.named(layout[0])
     if layout[0] == "ratings.csv":
-        return _log(_ratings_csv(ratings), _movies_csv(found.named("movies.csv")), None, found)
+        return _log(_ratings_csv(ratings), _movies_csv(files.named("movies.csv")), None, files)
     if layout[0] == "ratings.dat":
         file = CsvFile(path=ratings, schema=_RATING_TYPES, separator=":", names=_NAMES_1M)
         users = None
-        if (path := found.named("users.dat")).exists():
+        if (path := files.named("users.dat")).exists():
             users = _users(path, "::", {"gender": 1, "age": 2, "occupation": 3})
-        return _log(file.log_file(), _movies_dat(found.named("movies.dat")), users, found)
+        return _log(file.log_file(), _movies_dat(files.named("movies.dat")), users, files)
     file = CsvFile(path=ratings, schema=_RATING_TYPES, separator="\t", names=_NAMES_100K)
-    users = _users(found.named("u.user"), "|", {"age": 1, "gender": 2, "occupation": 3})
-    return _log(file.log_file(), _movies_100k(found.named("u.item")), users, found)
+    users = _users(files.named("u.user"), "|", {"age": 1, "gender": 2, "occupation": 3})
+    return _log(file.log_file(), _movies_100k(files.named("u.item")), users, files)
 
 
 def _log(ratings: LogFile, movies: pl.DataFrame, users: pl.DataFrame | None, folder: Folder) -> EventLog:
@@ -123,9 +123,9 @@ def _movies(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
 def _users(path: Path, separator: str, columns: Mapping[str, int]) -> pl.DataFrame:
     rows = _split_lines(path, separator, 5)
     data: dict[str, list[int] | list[str]] = {"user_id": [_integer(path, i, r[0]) for i, r in enumerate(rows)]}
-    for name, at in columns.items():
-        numbers = all(r[at].isdecimal() for r in rows)
-        data[f"user_{name}"] = [int(r[at]) for r in rows] if numbers else [r[at] for r in rows]
+    for name, field in columns.items():
+        numbers = all(r[field].isdecimal() for r in rows)
+        data[f"user_{name}"] = [int(r[field]) for r in rows] if numbers else [r[field] for r in rows]
     return check_table(pl.DataFrame(data), "user_id", str(path))
 
 

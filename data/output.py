@@ -1,5 +1,8 @@
-"""Where commands write. Links are followed: a folder or file is written where they lead, and they stay. What cannot be written
-is refused before any work is done; what is written appears whole or not at all."""
+"""Where commands write.
+
+Links are followed: a folder or file is written where they lead, and they stay. What cannot be written is refused before
+any work is done. What is written appears whole or not at all.
+"""
 
 import errno
 import os
@@ -54,8 +57,7 @@ def _check_place(option: str, path: Path, folder: Path | None = None) -> None:
 
 
 def is_kept(folder: Path) -> bool:
-    """Whether a folder is a place given by others, which stays when what is in it goes: a link, a mounted disk, and the
-    `lost+found` at a disk's root."""
+    """Whether a folder stays when what is in it goes: a link, a mounted disk, and the `lost+found` at a disk's root."""
     return folder.is_dir() and (folder.is_symlink() or os.path.ismount(folder) or folder.name == "lost+found")
 
 

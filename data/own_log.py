@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from coldrank.data.agree import Part, fill_types, joined, nature
+from coldrank.data.agree import FileColumns, fill_types, joined, nature
 from coldrank.data.columns import ColumnPlan
 from coldrank.data.errors import UserError
 from coldrank.data.events import check_table
@@ -35,32 +35,34 @@ def load_spec(path: Path) -> LogSpec:
 
 
 def open_log(data: Path, spec: LogSpec) -> EventLog:
-    """data: a Parquet file, or a folder of them (searched through its sub-folders and links, in the order of their names),
-    which may also hold the user and item tables. Columns that only the names of folders hold (`day=2022-05-04/`) are read.
+    """The log in `data`: a Parquet file, or a folder of them, which may also hold the user and item tables.
 
+    A folder is searched through its sub-folders and links, in the order of their names. Columns that only the names of
+    folders hold (`day=2022-05-04/`) are read.
     Raises UserError for missing files and columns, and for a folder's value that a file contradicts.
     """
     root = data if data.is_dir() else data.parent
     tables = [root / name for name in (spec.user_table, spec.item_table) if name]
     if data.is_file():
-        files, left_out = [parquet_file(data)], None
+        files, folder = [parquet_file(data)], None
     elif data.is_dir():
-        left_out = Folder(data, wanted_endings(PARQUET, "Parquet"), tables)
-        files = [parquet_file(path) for path in left_out.files]
+        folder = Folder(data, wanted_endings(PARQUET, "Parquet"), tables)
+        files = [parquet_file(path) for path in folder.files]
         for file in (f for f in files if f.empty):
-            left_out.leave_out(file.path, "no rows")
+            folder.leave_out(file.path, "no rows")
     else:
         raise UserError(f"--data {data}: no such file or folder")
     files = [f for f in files if not f.empty]
     if not files:
-        raise UserError(f"--data {data}: no Parquet file with events there{left_out.told() if left_out else ''}")
+        note = folder.left_out_note() if folder else ""
+        raise UserError(f"--data {data}: no Parquet file with events there{note}")
     return EventLog(
         source="log",
         spec=spec,
         files=tuple(with_folder_columns(files, root)),
         users=_table(root, spec.user_table, spec.user_table_id, "user", spec.user_features),
         items=_table(root, spec.item_table, spec.item_table_id, "item", spec.item_features),
-        left_out=left_out.left_out() if left_out else (),
+        left_out=folder.left_out() if folder else (),
     )
 
 
@@ -85,7 +87,7 @@ def _table_files(path: Path) -> list[LogFile]:
         return [parquet_file(path) if path.name.lower().endswith(PARQUET) else _csv_file(path)]
     parts = Folder(path, wanted_endings(PARQUET, "Parquet"))
     if not parts.files:
-        raise UserError(f"{path}: no Parquet file there{parts.told()}")
+        raise UserError(f"{path}: no Parquet file there{parts.left_out_note()}")
     return fill_types([parquet_file(p) for p in parts.files])
 
 
@@ -96,7 +98,7 @@ def _csv_file(path: Path) -> LogFile:
         raise UserError(f"{path}: {first_line(error)}") from None
 
 
-def _part(file: LogFile, columns: list[str]) -> Part:
+def _part(file: LogFile, columns: list[str]) -> FileColumns:
     """Some columns of a file of a table, the first its ids."""
     check_columns(file.path, file.frame.collect_schema().names(), columns)
     try:
@@ -104,4 +106,4 @@ def _part(file: LogFile, columns: list[str]) -> Part:
     except pl.exceptions.PolarsError as error:
         raise file.explain(error) from None
     values = values.with_columns(whole_ids(values[columns[0]], f"{file.path}: column {columns[0]}"))
-    return Part(file.path, values, {n: nature(values[n]) for n in columns})
+    return FileColumns(file.path, values, {n: nature(values[n]) for n in columns})

@@ -1,7 +1,7 @@
 """Parquet files: a path is one file, whatever characters it holds, and names of folders give no columns.
 
-A file may be cut off, overwritten or missing: whoever reads one through `opened` and what rests on it, or within `scanned`, gets
-a UserError that names it.
+A file may be cut off, overwritten or missing. Whoever reads one through `opened` and what rests on it, or within
+`scanned`, gets a UserError that names it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,7 +35,7 @@ def _absolute(paths: Path | Sequence[Path]) -> Path | list[Path]:
 
 @contextmanager
 def opened(path: Path) -> Iterator[pq.ParquetFile]:
-    """A file, for reading; the sums of its pages are checked, where it has any (what `coldrank prepare` writes has).
+    """A file, for reading. The checksums of its pages are checked, if it has any, as all of `coldrank prepare` have.
 
     Raises UserError, also for what goes wrong within `with`, that names the file.
     """
@@ -66,7 +66,7 @@ def read(path: Path, columns: Sequence[str] | None = None) -> pl.DataFrame:
 
 @contextmanager
 def scanned(paths: Sequence[Path]) -> Iterator[pl.LazyFrame]:
-    """Files end to end, for polars, which does not say in which of them something is amiss. Raises UserError that names it."""
+    """The rows of some files end to end, for polars. Raises UserError that names the file at fault."""
     for path in paths:
         schema(path)
     try:

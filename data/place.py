@@ -1,8 +1,8 @@
-"""Puts prepared data into its folder, new or not, so that whoever reads it has the old data or the new, whenever it is cut off.
+"""Puts prepared data into its folder, new or not. Whenever it is cut off, a reader has the old data or the new.
 
-Only the files that manifest.json names count. New ones get names that the old manifest does not have, then the manifest is
-replaced in one stroke, then the old ones go. A file that is equal to an old one keeps its name: a training that follows the
-folder reads on. All of it happens inside the folder, which may be a link or the root of a disk.
+Only the files that manifest.json names count. New ones get names that the old manifest does not have, then the manifest
+is replaced in one stroke, then the old ones go. A file that is equal to an old one keeps its name: a training that
+follows the folder reads on. All of it happens inside the folder, which may be a link or the root of a disk.
 """
 
 import errno
@@ -24,8 +24,7 @@ _STAGED = ".prepare-"
 
 
 def check_out(out: Path) -> None:
-    """Raises UserError unless `out` can be written and is absent, an empty folder, or an older prepared data folder, which is
-    replaced."""
+    """Raises UserError unless `out` can be written and is absent, empty, or older prepared data, which is replaced."""
     check_folder("--out", out)
     held = [p for p in out.iterdir() if not is_kept(p)] if out.is_dir() else []
     # What was cut off before its first manifest may have left samples beside what it had staged.
@@ -36,8 +35,10 @@ def check_out(out: Path) -> None:
 
 @contextmanager
 def staging(out: Path) -> Iterator[Path]:
-    """A folder inside `out` to write samples in before `put_in_place`; goes at the end, and `out` with it if that is new and
-    nothing was put in place."""
+    """A folder inside `out` to write samples in before `put_in_place`.
+
+    It goes at the end, and `out` with it if that is new and nothing was put in place.
+    """
     out = real_path(out)
     new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)

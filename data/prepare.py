@@ -28,25 +28,28 @@ from coldrank.data.warn import about_splits, about_tables, about_times
 ROW_GROUP = 65_536
 
 # Index into SPLITS for each event, int8 [N].
-Split = Callable[[Events], NDArray[np.int8]]
+SplitRule = Callable[[Events], NDArray[np.int8]]
 # Split, period and events of a partition.
 _Job = tuple[str, str, NDArray[np.int64]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrepareOptions:
-    """history: longest history, in events. item_history: of an item (0: none). periods: so many of equally many events, in the
-    place of days or months (0: those). keep_duplicates: of equal rows.
-    arguments: what the caller asked for, noted in the manifest once the split is made, which may add to it."""
+    """What the samples hold and how they are cut."""
 
     history: int
+    """Longest history of a user, in events."""
     arguments: dict[str, Any]
+    """What the caller asked for. Noted in the manifest once the split is made, which may add to it."""
     item_history: int = 0
+    """Longest history of an item, in events; 0: none."""
     periods: int = 0
+    """Number of periods of equally many events; 0: days or months, as the spec says."""
     keep_duplicates: bool = False
+    """Whether equal rows are events of their own."""
 
 
-def prepare(log: EventLog, out: Path, split: Split, options: PrepareOptions) -> dict[str, Any]:
+def prepare(log: EventLog, out: Path, split: SplitRule, options: PrepareOptions) -> dict[str, Any]:
     """Writes the samples of a log to `out`, in full or not at all; returns the manifest.
 
     Raises UserError for a wrong spec or wrong data, and if `out` holds something else than prepared data.
@@ -59,7 +62,7 @@ def prepare(log: EventLog, out: Path, split: Split, options: PrepareOptions) -> 
     statistics = compute_statistics(events, log.spec, options.history, options.item_history)
     users = None if log.users is None else static_table(log.users, "user_id", "user features")
     items = None if log.items is None else static_table(log.items, "item_id", "item features")
-    samples = Samples.of(log.spec, events, statistics, users, items)
+    samples = Samples.from_events(log.spec, events, statistics, users, items)
     _warn(about_splits(samples, splits))
     with staging(out) as staged:
         partitions = _write(samples, splits, options.periods, staged)
@@ -89,8 +92,8 @@ def _partition_rows(samples: Samples, splits: NDArray[np.int8], periods: int) ->
     bounds = np.flatnonzero(np.diff(code[order], prepend=-1, append=-1))
     parts = []
     for first, end in itertools.pairwise(bounds):
-        split, at = divmod(int(code[order[first]]), len(labels))
-        parts.append((SPLITS[split], str(labels[at]), order[first:end]))
+        split, label = divmod(int(code[order[first]]), len(labels))
+        parts.append((SPLITS[split], str(labels[label]), order[first:end]))
     return parts
 
 

@@ -1,8 +1,8 @@
 """Prepared Parquet -> raw columns -> batches: an equal share per rank, shuffled within a buffer, resumable.
 
-The rows are one long line: the row groups end to end, in order of time or as drawn from (seed, epoch). Which of them make a
-rank's batch n follows from n alone (layout.py), so a reader that stopped after batch n goes on with batch n + 1 without
-decoding what lies before its buffer; and all ranks walk through the line, so through time, together.
+The rows are one long line: the row groups end to end, in order of time or as drawn from (seed, epoch). Which of them
+make a rank's batch n follows from n alone (layout.py). So a reader that stopped after batch n goes on with batch n + 1
+without decoding what lies before its buffer. All ranks walk through the line, so through time, together.
 """
 
 import queue
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from coldrank.data import parquet
 from coldrank.data.check import check_schema, to_numpy
 from coldrank.data.errors import UserError
-from coldrank.data.layout import Layout, RankBatches, SharedBatches
+from coldrank.data.layout import BatchLayout, RankBatches, SharedBatches
 from coldrank.models.features import Input
 
 # A scalar column: values [N]. A list column: (values [V], offsets [N + 1]).
@@ -31,15 +31,20 @@ Raw = dict[str, Column]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowGroup:
-    """A Parquet row group: file, index in the file, rows, the file's row at which it starts, the file's size and time of change,
-    and which rows of it are read, ascending (None: all). `rows` counts those that are read."""
+    """A Parquet row group."""
 
     path: Path
+    """Its file."""
     index: int
+    """Its number in the file."""
     rows: int
+    """How many of its rows are read."""
     start: int
+    """The file's row at which it starts, counted from 0."""
     stamp: tuple[int, int]
+    """The file's size and time of change."""
     kept: np.ndarray | None = None
+    """Which of its rows are read, int64 [rows], ascending; None: all."""
 
     def row(self, low: int, i: int) -> int:
         """The file's row, counted from 1, of row `low + i` of those that are read."""
@@ -50,15 +55,17 @@ class Only(Protocol):
     """Which rows are read."""
 
     def rows(self, file: pq.ParquetFile, index: int) -> np.ndarray:
-        """Those of a row group that are kept, ascending."""
+        """Those of a row group that are kept, int64 [K], ascending."""
         ...
 
 
 class Reader(Protocol):
-    """A rank's share of some rows, in batches. total_rows: of all ranks. batches: as many on every rank; some may be empty."""
+    """A rank's share of some rows, in batches."""
 
     total_rows: int
+    """Rows of all ranks."""
     batches: int
+    """Batches of a pass, as many on every rank; some may be empty."""
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Raw]:
         """The rank's batches of a pass from batch `start` on."""
@@ -75,13 +82,15 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AtMost:
-    """Keeps the rows whose integer column is at most so large."""
+    """Keeps the rows whose value of a column is at most so large."""
 
     column: str
+    """A column of integers. A row without a value is not kept."""
     most: int
+    """The largest value that is kept."""
 
     def rows(self, file: pq.ParquetFile, index: int) -> np.ndarray:
-        """Which rows of a row group are kept, ascending."""
+        """Which rows of a row group are kept, int64 [K], ascending."""
         column = file.read_row_group(index, columns=[self.column])[self.column]
         return np.flatnonzero(pc.fill_null(pc.less_equal(column, self.most), False).to_numpy())
 
@@ -106,11 +115,15 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 class SampleReader:
-    """Iterates the raw columns of batches.
+    """Iterates the raw columns of a rank's batches.
 
-    columns: what to read and how to check it. batch_size: rows of a batch of a rank; global_batch_size: of all ranks together,
-    which are then the same rows on any number of ranks (0: batch_size each). only: which rows (None: all). shuffle_rows: rows per buffer, of
-    a rank or of all (0: file order). in_time: buffers follow the files' order; else row groups are drawn from the whole.
+    columns: what to read and how to check it.
+    batch_size: rows of a rank's batch.
+    global_batch_size: rows of the batches of all ranks together, the same rows on any number of ranks; 0: batch_size on
+        each rank.
+    shuffle_rows: rows per buffer that is shuffled, of a rank or, with global_batch_size, of all; 0: file order.
+    in_time: the buffers follow the files' order; else row groups are drawn from the whole.
+    only: which rows are read; None: all.
     Raises UserError for a missing column, a wrong type, NaN or an id out of range, with file, column and row.
     """
 
@@ -136,12 +149,12 @@ class SampleReader:
         self.seed, self.rank = seed, rank
         self.groups = list_row_groups(paths, only)
         self.total_rows = sum(g.rows for g in self.groups)
-        # Without shuffling, a buffer only bounds the memory; of shared batches, whose rows are to be in order, it is one batch.
+        # Without shuffling, a buffer bounds the memory. Of shared batches it is one batch: their rows are in order.
         size = global_batch_size or batch_size
         rows = shuffle_rows or (size if global_batch_size else 65_536)
         self.buffer_rows = max(1, rows // size) * size
         kind = SharedBatches if global_batch_size else RankBatches
-        self.layout: Layout = kind(self.total_rows, size, self.buffer_rows, world_size)
+        self.layout: BatchLayout = kind(self.total_rows, size, self.buffer_rows, world_size)
         self.batches = self.layout.steps
         self.sizes, self.rows_before = self.layout.sizes, self.layout.rows_before
 
@@ -163,7 +176,7 @@ class SampleReader:
 
 
 class Line:
-    """Row groups end to end, read by position; keeps the last row group decoded, for the buffer that ends inside it."""
+    """Row groups end to end, read by position. Keeps the last row group decoded, for the buffer that ends inside it."""
 
     def __init__(self, groups: list[RowGroup], columns: list[Input]) -> None:
         self.groups = groups
@@ -172,6 +185,7 @@ class Line:
         self.last: tuple[RowGroup, pa.Table] | None = None
 
     def read(self, first: int, count: int) -> Raw:
+        """`count` rows from row `first` on."""
         pieces: list[tuple[RowGroup, int, pa.Table]] = []
         if count == 0:
             pieces = [(group, 0, _no_rows(group, self.columns)) for group in self.groups[:1]]
@@ -222,7 +236,10 @@ def _share_offsets(raw: Raw) -> Raw:
 
 
 def take_rows(raw: Raw, index: np.ndarray) -> Raw:
-    """Rows of all columns, in the order of the index. Where lists have their offsets in one array, so have the new ones."""
+    """Rows of all columns in the order of the index, integers [R].
+
+    Where lists have their offsets in one array, so have the new ones.
+    """
     places: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     taken: Raw = {}
     for name, column in raw.items():
@@ -230,20 +247,20 @@ def take_rows(raw: Raw, index: np.ndarray) -> Raw:
             values, offsets = column
             if id(offsets) not in places:
                 places[id(offsets)] = _places(offsets, index)
-            at, new = places[id(offsets)]
-            taken[name] = values.take(at), new
+            elements, new_offsets = places[id(offsets)]
+            taken[name] = values.take(elements), new_offsets
         else:
             taken[name] = column.take(index)
     return taken
 
 
 def take(column: Column, index: np.ndarray) -> Column:
-    """Rows of a column, in the order of the index."""
+    """Rows of a column in the order of the index, integers [R]."""
     return take_rows({"": column}, index)[""]
 
 
 def _places(offsets: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the values of the lists of some rows stand, and their new offsets."""
+    """Where the values of the lists of some rows stand, int64 [V], and their new offsets, int64 [R + 1]."""
     starts = offsets[index]
     lengths = offsets[index + 1] - starts
     new = np.concatenate([[0], np.cumsum(lengths)])
@@ -251,7 +268,7 @@ def _places(offsets: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 class Prefetcher:
-    """Runs an iterator in a background thread, up to `depth` results ahead; errors surface where the results are taken."""
+    """Runs an iterator in a background thread, up to `depth` results ahead. Errors surface where results are taken."""
 
     _END = object()
 

@@ -11,7 +11,7 @@ _PARTITION = {"path": str, "split": str, "period": str, "rows": int, "time_min":
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a prepared data folder. Raises UserError if there is none, or if it is no manifest of this format."""
+    """The manifest of a prepared data folder. Raises UserError if there is none, or if it is of another format."""
     path = folder / "manifest.json"
     if not path.is_file():
         raise UserError(f"{folder}: not a prepared data folder (no manifest.json); make one with `coldrank prepare`")

@@ -18,34 +18,34 @@ ROWS_PER_BATCH = 2048
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """raw: columns of N rows, in order of time. partner: int64 [N], a permutation, the same for every run on the
-    rows."""
+    """Rows of a split, the same for every run, each with a partner among them."""
 
     raw: Raw
+    """The columns of N rows, in order of time."""
     partner: np.ndarray
+    """The row of each row's partner, int64 [N], a permutation."""
 
     def __len__(self) -> int:
         return len(self.partner)
 
     def batches(self, make: BatchMaker) -> Iterator[tuple[Raw, Batch, Batch]]:
         """Raw columns, batch, and the batch of the partners, `ROWS_PER_BATCH` rows at a time."""
-        for at in range(0, len(self), ROWS_PER_BATCH):
-            index = np.arange(at, min(at + ROWS_PER_BATCH, len(self)))
+        for first in range(0, len(self), ROWS_PER_BATCH):
+            index = np.arange(first, min(first + ROWS_PER_BATCH, len(self)))
             raw, other = (_rows(self.raw, rows) for rows in (index, self.partner[index]))
             yield raw, make(raw), make(other)
 
 
 def draw(reader: SampleReader, rows: int, seed: int) -> Sample:
-    """`rows` rows of a split drawn without replacement (all if it has fewer); the same rows for the same split and
-    seed."""
+    """`rows` rows of a split drawn without replacement; all if it has fewer. The same for the same split and seed."""
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.choice(reader.total_rows, min(rows, reader.total_rows), replace=False))
-    parts, at = [], 0
+    parts, first = [], 0
     for raw in tqdm(reader.epoch(0), total=reader.batches, desc="read", unit="batch"):
-        end = at + _count(raw)
-        low, high = np.searchsorted(chosen, (at, end))
-        parts.append(_rows(raw, chosen[low:high] - at))
-        at = end
+        end = first + _count(raw)
+        low, high = np.searchsorted(chosen, (first, end))
+        parts.append(_rows(raw, chosen[low:high] - first))
+        first = end
     whole = {name: _concatenate([part[name] for part in parts]) for name in parts[0]}
     return Sample(whole, rng.permutation(len(chosen)))
 

@@ -25,17 +25,23 @@ _TYPES: dict[pl.DataType | type[pl.DataType], pa.DataType] = {
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Builds samples. users, items: static columns by ascending id, or None. schema: what every table has."""
+    """Builds the samples of a log's events."""
 
     spec: LogSpec
+    """What the log's columns mean."""
     events: Events
+    """All events."""
     statistics: Statistics
+    """What was known of each event before it."""
     users: pl.DataFrame | None
+    """The users' features by ascending id; None: no table."""
     items: pl.DataFrame | None
+    """The items' features by ascending id; None: no table."""
     schema: pa.Schema
+    """The columns of every table of samples."""
 
     @classmethod
-    def of(
+    def from_events(
         cls,
         spec: LogSpec,
         events: Events,
@@ -54,7 +60,7 @@ class Samples:
         return cls(spec, events, statistics, users, items, pa.schema(fields))
 
     def table(self, rows: NDArray[np.int64]) -> pa.Table:
-        """The samples of some events: int64 [R] -> R rows."""
+        """The samples of some events, R rows. rows: the events, int64 [R]."""
         index = pl.Series(rows)
         frame = self.events.frame.select(pl.all().gather(index))
         columns = _arrays(frame)
@@ -108,9 +114,9 @@ def _arrays(frame: pl.DataFrame) -> dict[str, pa.Array]:
 def _gather_static(table: pl.DataFrame, key: str, ids: NDArray[np.int64]) -> pl.DataFrame:
     """Rows of a table sorted by id, without the id; nulls (empty lists) for ids that it lacks."""
     known = table[key].to_numpy()
-    at = np.minimum(np.searchsorted(known, ids), max(len(known) - 1, 0))
-    found = known[at] == ids if len(known) else np.zeros(len(ids), bool)
-    index = pl.Series(at).set(pl.Series(~found), None)
+    nearest = np.minimum(np.searchsorted(known, ids), max(len(known) - 1, 0))
+    in_table = known[nearest] == ids if len(known) else np.zeros(len(ids), bool)
+    index = pl.Series(nearest).set(pl.Series(~in_table), None)
     result = table.drop(key).select(pl.all().gather(index))
     lists = [n for n, kind in result.schema.items() if isinstance(kind, pl.List)]
     return result.with_columns(pl.col(n).fill_null(pl.lit([], dtype=pl.List(pl.Int64))) for n in lists)

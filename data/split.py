@@ -24,14 +24,16 @@ def split_by_time(
 ) -> NDArray[np.int8]:
     """Index into SPLITS for each event, int8 [N].
 
-    day: int32 [N], days since the epoch in the log's own calendar. Test: days from `test_from` on (None: the last two
-    days of the log, but for days that lie apart, `times.Span`). Valid: the `valid_days` days of the log before. As a
-    log's days may overlap in time, an event of an earlier day that is not earlier than the first of test is embargoed
-    (it counts in later counters, but is neither trained on nor tested), and a training event that is not earlier than
-    the first of validation goes to validation. So no training event is later than any of validation, and none of either
-    later than any of test.
+    time: int64 [N], ms since the epoch. day: int32 [N], days since the epoch in the log's own calendar.
+    Test: the days from `test_from` on; None: the last two days of the log that don't lie apart (`times.Span`).
+    Valid: the `valid_days` days of the log before.
+
+    A log's days may overlap in time. An event of an earlier day that is not earlier than the first of test is
+    embargoed: it counts in later counters, but is neither trained on nor tested. A training event that is not earlier
+    than the first of validation goes to validation. So no training event is later than any of validation, and none of
+    either is later than any of test.
     """
-    days = Span.of(day).core
+    days = Span.from_days(day).core
     first_test = _first_test_day(days, test_from)
     earlier = days[days < first_test]
     if len(earlier) <= valid_days:
@@ -49,16 +51,18 @@ def split_by_time(
     if not (split == TRAIN).any():
         first = as_date(time[split == TEST].min() // DAY_MS)
         raise UserError(
-            f"--test-from {as_date(first_test)}: no event is left for training, as test begins with an event of {first};"
-            " choose a later day, or mend its time"
+            f"--test-from {as_date(first_test)}: no event is left for training, as test begins with an event of"
+            f" {first}; choose a later day, or mend its time"
         )
     return split
 
 
 def serves_by_days(day: NDArray[np.int32], valid_days: int) -> bool:
-    """Whether the last two days are enough for a test, those before them for validation, and any are left: not where days
-    are few, or thin (under 1% of the events, and under 10,000)."""
-    span = Span.of(day)
+    """Whether the last two days are enough for a test, those before them for validation, and any are left.
+
+    Not where days are few, or thin: under 1% of the events, and under 10,000. day: int32 [N], of each event.
+    """
+    span = Span.from_days(day)
     rows = span.rows[~span.apart]
     if len(rows) < 3 + valid_days:
         return False
@@ -69,19 +73,20 @@ def serves_by_days(day: NDArray[np.int32], valid_days: int) -> bool:
 def split_by_share(
     time: NDArray[np.int64], test_share: float = TEST_SHARE, valid_share: float = VALID_SHARE
 ) -> NDArray[np.int8]:
-    """Index into SPLITS for each event, int8 [N], by shares of the events in the order of time. time: int64 [N], ascending.
+    """Index into SPLITS for each event, int8 [N], by shares of the events in the order of time.
 
     Events of one time are never in two splits: each split begins at the time that is nearest to its share.
+    time: int64 [N], ascending.
     """
-    told = f"--test-share {test_share} --valid-share {valid_share}"
+    options = f"--test-share {test_share} --valid-share {valid_share}"
     if not (test_share > 0 and valid_share >= 0 and test_share + valid_share < 1):
-        raise UserError(f"{told}: should be shares that leave some events for training")
+        raise UserError(f"{options}: should be shares that leave some events for training")
     # Where another time begins.
     starts = np.flatnonzero(np.diff(time)) + 1
     parts = 2 if valid_share else 1
     if len(starts) < parts:
         raise UserError(
-            f"{told}: the events have {len(starts) + 1} different times; a split by time needs {parts + 1}"
+            f"{options}: the events have {len(starts) + 1} different times; a split by time needs {parts + 1}"
             " (--split users holds out users)"
         )
     split = np.full(len(time), TRAIN, np.int8)
@@ -99,14 +104,15 @@ def _nearest(starts: NDArray[np.int64], wanted: float) -> int:
 def split_by_users(user: NDArray[np.int32], test_share: float, valid_share: float, seed: int) -> NDArray[np.int8]:
     """Index into SPLITS for each event, int8 [N]: whole users are held out. user: int32 [N], codes 0..U-1."""
     count = int(user.max()) + 1
-    told = f"--test-share {test_share} --valid-share {valid_share}"
+    options = f"--test-share {test_share} --valid-share {valid_share}"
     if not (0 < test_share < 1 and 0 <= valid_share < 1):
-        raise UserError(f"{told}: should be shares, 0 to 1")
+        raise UserError(f"{options}: should be shares, 0 to 1")
     shuffled = np.random.default_rng(seed).permutation(count)
     tested, validated = round(count * test_share), round(count * valid_share)
     if not (0 < tested and tested + validated < count):
         raise UserError(
-            f"{told}: {tested} and {validated} of {count} users; should leave at least one user for test and one for training"
+            f"{options}: {tested} and {validated} of {count} users;"
+            " should leave at least one user for test and one for training"
         )
     by_user = np.full(count, TRAIN, np.int8)
     by_user[shuffled[:tested]] = TEST

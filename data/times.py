@@ -21,16 +21,18 @@ _FEW_SHARE, _FEW_ROWS = 0.01, 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Span:
-    """The days of a log, [D] ascending with their events, in days since 1970. apart: which lie far from the others and hold
-    next to nothing."""
+    """The D days of a log that have events."""
 
     days: NDArray[np.int64]
+    """Days since 1970, int64 [D], ascending."""
     rows: NDArray[np.int64]
+    """Events of each day, int64 [D]."""
     apart: NDArray[np.bool_]
+    """Which days lie far from the others and hold next to nothing, bool [D]."""
 
     @classmethod
-    def of(cls, day: NDArray[np.integer]) -> "Span":
-        """day: of every event."""
+    def from_days(cls, day: NDArray[np.integer]) -> "Span":
+        """day: the day of every event, integers [N]."""
         days, rows = np.unique(day.astype(np.int64), return_counts=True)
         gaps = np.diff(days)
         apart = np.zeros(len(days), bool)
@@ -48,40 +50,40 @@ class Span:
 
     @property
     def core(self) -> NDArray[np.int64]:
-        """The days that don't lie apart."""
+        """The days that don't lie apart, int64."""
         return self.days[~self.apart]
 
     @property
     def first(self) -> date:
-        """Of the days that don't lie apart."""
+        """The first day that doesn't lie apart."""
         return as_date(self.core[0])
 
     @property
     def last(self) -> date:
-        """Of the days that don't lie apart."""
+        """The last day that doesn't lie apart."""
         return as_date(self.core[-1])
 
     def __str__(self) -> str:
         days = len(self.core)
         return f"{self.first} to {self.last}, {days:,} day{'s' * (days != 1)} with events"
 
-    def told_apart(self) -> str:
+    def days_apart(self) -> str:
         """The days that lie apart, with their events; empty if there are none."""
-        told = [f"{as_date(d)} ({n:,})" for d, n in zip(self.days[self.apart], self.rows[self.apart], strict=True)]
-        return ", ".join(told[:5]) + (f" and {len(told) - 5} more days" if len(told) > 5 else "")
+        days = [f"{as_date(d)} ({n:,})" for d, n in zip(self.days[self.apart], self.rows[self.apart], strict=True)]
+        return ", ".join(days[:5]) + (f" and {len(days) - 5} more days" if len(days) > 5 else "")
 
 
 def time_doubts(time: NDArray[np.int64], unit: Unit | None, today: date) -> list[str]:
-    """Why times [N], in ms, cannot be what they are taken for, and what would make sense.
+    """Why times, int64 [N] in ms, cannot be what they are taken for, and what would make sense.
 
-    unit: that they were read in; None where it is not known, as of datetimes.
+    unit: the unit that they were read in; None where it is not known, as of datetimes.
     """
-    span = Span.of(time // DAY_MS)
+    span = Span.from_days(time // DAY_MS)
     doubts = []
-    if told := span.told_apart():
+    if days := span.days_apart():
         many = int(span.rows[span.apart].sum())
         doubts.append(
-            f"{_events(many, len(time))} far from all others, which are of {span.first} to {span.last}: {told}"
+            f"{_events(many, len(time))} far from all others, which are of {span.first} to {span.last}: {days}"
         )
     near = time[np.isin(time // DAY_MS, span.core)]
     old = near[near < _ms(date(_FIRST_YEAR, 1, 1))]
@@ -95,8 +97,11 @@ def time_doubts(time: NDArray[np.int64], unit: Unit | None, today: date) -> list
 
 
 def birth_doubts(birth: NDArray[np.int64], today: date) -> list[str]:
-    """The same of the known births of the events' items: of the first weeks of 1970, where seconds and unknowns (0) end up, or of
-    the future. Older ones may be right."""
+    """The same of the known births of the events' items, int64 [N] in ms.
+
+    In doubt are the first weeks of 1970, where seconds and unknowns (0) end up, and the future. Births before 1970 may
+    be right.
+    """
     old = birth[(birth >= 0) & (birth < _ms(date(1970, 3, 1)))]
     doubts = []
     if len(old):
@@ -115,8 +120,8 @@ def wanted_unit(value: float, unit: Unit) -> str:
     return ""
 
 
-def _events(count: int, of: int) -> str:
-    return f"{count:,} of {of:,} events {'is' if count == 1 else 'are'}"
+def _events(count: int, events: int) -> str:
+    return f"{count:,} of {events:,} events {'is' if count == 1 else 'are'}"
 
 
 def _days(time: NDArray[np.int64], factor: int) -> str:

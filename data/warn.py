@@ -26,9 +26,9 @@ def about_times(log: EventLog, events: Events) -> Iterator[str]:
         yield f"{where}: {doubt}"
     for doubt in birth_doubts(events.birth.drop_nulls().to_numpy(), today()):
         yield f"item_birth (a datetime, or milliseconds): {doubt}"
-    own = (events.time + round(log.spec.utc_offset_h * 3_600_000)) // DAY_MS
-    if other := int((abs(events.day - own) > 1).sum()):
-        yield f"day: {share(other, len(own))} of the events ({other:,}) are dated more than a day from their time"
+    local_day = (events.time + round(log.spec.utc_offset_h * 3_600_000)) // DAY_MS
+    if other := int((abs(events.day - local_day) > 1).sum()):
+        yield f"day: {share(other, len(local_day))} of the events ({other:,}) are dated more than a day from their time"
 
 
 def about_tables(joined: dict[str, dict[str, float]]) -> Iterator[str]:
@@ -59,7 +59,8 @@ def about_splits(samples: Samples, split: NDArray[np.int8]) -> Iterator[str]:
             continue
         few = [text for task in samples.spec.tasks for text in _few(samples, task, rows, cohorts)]
         if few:
-            yield f"{SPLITS[part]}: fewer than {LIMITS.expected} positives or negatives, too few to judge: {listed(few)}"
+            counts = f"fewer than {LIMITS.expected} positives or negatives, too few to judge"
+            yield f"{SPLITS[part]}: {counts}: {listed(few)}"
 
 
 def _few(samples: Samples, task: str, rows: NDArray[np.bool_], cohorts: dict[str, Any]) -> Iterator[str]:

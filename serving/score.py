@@ -120,9 +120,9 @@ def _sources(source: Path, out: Path) -> list[Path]:
         raise UserError(f"--out {out}: lies in --input {source}, of which every file is read; give another place")
     folder = Folder(source, wanted_endings(PARQUET, "Parquet"))
     if not folder.files:
-        raise UserError(f"--input {source}: holds no Parquet files{folder.told()}")
+        raise UserError(f"--input {source}: holds no Parquet files{folder.left_out_note()}")
     if folder.refused:
-        tqdm.write(f"--input {source}: {len(folder.files)} files{folder.told()}")
+        tqdm.write(f"--input {source}: {len(folder.files)} files{folder.left_out_note()}")
     return folder.files
 
 

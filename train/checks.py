@@ -1,6 +1,6 @@
 """What no single field of a config can check: `validate`, after the arm and the command line have had their say."""
 
-from coldrank.data.arm import Arm
+from coldrank.data.arm import ArmSettings
 from coldrank.data.errors import UserError
 from coldrank.models.features import FeatureSet
 from coldrank.train.config import RunConfig, parse, to_dict
@@ -8,9 +8,9 @@ from coldrank.train.idle import idle_problem
 from coldrank.train.sections import DataConfig
 
 
-def as_arm(config: RunConfig) -> Arm:
+def as_arm(config: RunConfig) -> ArmSettings:
     """What the checks of data are told of a config. Raises UserError for one that cannot be."""
-    return Arm(
+    return ArmSettings(
         name=config.name,
         features=validate(config),
         tasks=tuple(config.tasks),

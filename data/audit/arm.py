@@ -4,13 +4,13 @@ import numpy as np
 import polars as pl
 
 from coldrank.data import parquet
-from coldrank.data.arm import Arm
+from coldrank.data.arm import ArmSettings
 from coldrank.data.audit.audit import LIMITS, Finding, Severity, share
 from coldrank.data.audit.scan import Scan
 from coldrank.models.features import Feature, FeatureSet, Table
 
 
-def check_arm(scan: Scan, arm: Arm) -> list[Finding]:
+def check_arm(scan: Scan, arm: ArmSettings) -> list[Finding]:
     """The findings on the arm's tables and features, on the splits that it trains on."""
     features = arm.features
     findings = [f for t in features.tables if t.mapping != "identity" for f in _table(scan, features, t)]
@@ -30,7 +30,7 @@ def _arm(severity: Severity, where: str, what: str, advice: str, **figures: floa
 
 
 def _counts(scan: Scan, table: Table, used: list[Feature], splits: tuple[str, ...]) -> pl.DataFrame:
-    """How often every id of a table's features occurs in the splits: columns id, rows. Salted ids are apart by feature."""
+    """How often every id of a table's features occurs in the splits: columns id, rows. Salted ids count by feature."""
     paths = [scan.folder.path / p["path"] for p in scan.parts if p["split"] in splits]
     parts = []
     with parquet.scanned(paths) as frame:
@@ -54,21 +54,22 @@ def _table(scan: Scan, features: FeatureSet, table: Table) -> list[Finding]:
         advice = f"rows={_enough(len(counts), table.reads):,} for under {share(LIMITS.collide, 1)}"
         return [_arm("warning", where, what, advice, ids=len(counts), rows=table.rows)] if met > LIMITS.collide else []
     seen = counts.filter(pl.col("rows") >= table.min_count).sort("rows", "id", descending=[True, False])
-    own = seen.head(table.rows - 1)
-    found = []
-    if len(seen) > len(own):
+    with_rows = seen.head(table.rows - 1)
+    findings = []
+    if len(seen) > len(with_rows):
         many = f"{len(seen):,} ids" + (f" occur {table.min_count} times or more" if table.min_count > 1 else "")
         advice = f"rows={len(seen) + 1:,}" + (" or a higher min_count" if table.mapping == "vocabulary" else "")
         then = "they take turns" if table.mapping == "managed" else "the others share row 0"
-        what = f"{many}, rows for {len(own):,}; {then}"
-        found.append(_arm("warning", where, what, advice, ids=len(seen)))
+        what = f"{many}, rows for {len(with_rows):,}; {then}"
+        findings.append(_arm("warning", where, what, advice, ids=len(seen)))
     tested = _counts(scan, table, used, (scan.evaluate,))
-    missed, total = int(tested.join(own, on="id", how="anti")["rows"].sum()), int(tested["rows"].sum())
+    missed, total = int(tested.join(with_rows, on="id", how="anti")["rows"].sum()), int(tested["rows"].sum())
     if total and missed > LIMITS.unseen * total:
-        what = f"{share(missed, total)} of the values in {scan.evaluate} have no row of their own: training did not see them"
+        what = f"{share(missed, total)} of the values in {scan.evaluate} have no row of their own"
+        what += ": training did not see them"
         advice = "such ids teach nothing here; use features that carry over to new ids"
-        found.append(_arm("warning", where, what, advice, missed=missed, values=total))
-    return found
+        findings.append(_arm("warning", where, what, advice, missed=missed, values=total))
+    return findings
 
 
 def _enough(ids: int, reads: int) -> int:
@@ -83,14 +84,15 @@ def _edges(feature: Feature, sample: pl.DataFrame) -> list[Finding]:
     most = int(np.bincount(np.searchsorted(np.array(feature.edges), values, side="right")).max())
     if most <= LIMITS.single_bucket * len(values):
         return []
-    what = f"{share(most, len(values))} of the values are in one bucket; edges {feature.edges[0]:g} to {feature.edges[-1]:g}"
+    what = f"{share(most, len(values))} of the values are in one bucket"
+    what += f"; edges {feature.edges[0]:g} to {feature.edges[-1]:g}"
     what += f", values {values.min():g} to {values.max():g}"
     advice = "edges within the values, or buckets=N for quantiles"
     return [_arm("warning", f"feature {feature.name}", what, advice, most=most, values=len(values))]
 
 
 def _transform(feature: Feature, scan: Scan) -> list[Finding]:
-    stats = scan.of(feature.raw_columns[0], *scan.fit)
+    stats = scan.figures(feature.raw_columns[0], *scan.fit)
     low, high = (0, 1) if feature.transform == "logit" else (0, float("inf"))
     if stats.low is None or (stats.low >= low and stats.high <= high):
         return []
@@ -100,25 +102,28 @@ def _transform(feature: Feature, scan: Scan) -> list[Finding]:
 
 
 def _default(feature: Feature, scan: Scan) -> list[Finding]:
-    stats = scan.of(feature.raw_columns[0], *scan.fit)
+    stats = scan.figures(feature.raw_columns[0], *scan.fit)
     if not stats.nulls or not stats.defaults:
         return []
-    what = f"default={feature.default} stands for {stats.nulls:,} missing values and is itself the value of {stats.defaults:,}"
+    what = f"default={feature.default} stands for {stats.nulls:,} missing values"
+    what += f" and is itself the value of {stats.defaults:,}"
     advice = "a default that is no id"
     return [_arm("warning", f"feature {feature.name}", what, advice, missing=stats.nulls, defaults=stats.defaults)]
 
 
 def _lengths(scan: Scan, features: FeatureSet) -> list[Finding]:
     """Positions of a sequence that no sample fills."""
-    found = []
+    findings = []
     for name, group in features.sequences.items():
         column, length = f"{group[0].raw_columns[0]}.len", max(f.length for f in group)
         longest = int(scan.sample[column].max() or 0)  # type: ignore[arg-type]
         if longest < length:
             what = f"length={length}, but no sample has more than {longest} entries"
             advice = f"length={longest}, or prepare with a longer --history"
-            found.append(_arm("warning", f"sequence {name}", what, advice, length=length, longest=longest))
+            findings.append(_arm("warning", f"sequence {name}", what, advice, length=length, longest=longest))
         elif longest > length:
             what = f"length={length}; the data holds up to {longest} entries, of which the oldest are not read"
-            found.append(_arm("note", f"sequence {name}", what, "nothing, if meant so", length=length, longest=longest))
-    return found
+            findings.append(
+                _arm("note", f"sequence {name}", what, "nothing, if meant so", length=length, longest=longest)
+            )
+    return findings

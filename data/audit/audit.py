@@ -1,8 +1,8 @@
 """What the audit of prepared data finds, in words and figures, and the limits that it judges by.
 
-The checks are in audit_values (files, ranges, duplicates, splits), audit_drift (labels and ids over time), audit_features
-(constant, missing, suspiciously predictive), audit_history (counters, histories and rates as of the time) and audit_arm (the
-settings of an arm); audit_scan reads the data for all of them, once.
+The checks lie beside this file: values.py (files, ranges, duplicates, splits), drift.py (labels and ids over time),
+features.py (constant, missing, suspiciously predictive), history.py (counters, histories and rates as of the time),
+times.py (times and small splits) and arm.py (the settings of an arm). scan.py reads the data for all of them, once.
 """
 
 from dataclasses import dataclass, field
@@ -14,61 +14,71 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """One thing found.
-
-    error: the figures of a run on this data would be wrong, or it would fail. warning: true of some sound data, worth a look
-    before training. note: to know, nothing to do.
-    check: short name of the check. where: split, file, column or period. what: the finding, with its figures. advice: what to do.
-    figures: the same numbers for programs.
-    """
+    """One thing that a check says of the data."""
 
     severity: Severity
+    """How grave it is.
+
+    error: the figures of a run on this data would be wrong, or it would fail.
+    warning: true of some sound data, worth a look before training.
+    note: to know, nothing to do.
+    """
     check: str
+    """Short name of the check."""
     where: str
+    """Split, file, column or period."""
     what: str
+    """The finding, with its figures."""
     advice: str
+    """What to do."""
     figures: dict[str, Any] = field(default_factory=dict)
+    """The same figures for programs."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """From where on something is worth a finding.
-
-    z: deviations from chance; 4.5 is 7 in a million, as a report tests hundreds of cells.
-    expected: positives (and negatives) that a cell needs before its rate is judged: below, counts are not near normal.
-    users: fewer users in a cell give no standard error by users.
-    shift, big_shift: of a label's log-odds; 0.3 is 50% -> 57% or 2% -> 2.7%, 0.7 a doubling of the odds.
-    missing: change of a share of unknown or missing values. mostly: share from which a column is mostly one value.
-    ids: fewer distinct ids in a cell say nothing about drift. new_ids, jump: a share of new ids this high, after a rise of this
-        much, looks like other ids rather than new users. unseen: share of ids of the evaluated split that training never saw.
-    leak_auc: of a single feature; rankers of all features together seldom reach it. odd_auc, odd_gap: a feature this good that is
-        this far ahead of the next.
-    rows: rows below which a fault of single rows is taken for chance; part: the same as a share of the rows.
-    coincidence: share of rows up to which a history may seem to hold the event itself because the folder lacks earlier events.
-    duplicates: share of repeated samples that is worth a warning.
-    collide: share of ids that share a row with another. single_bucket: share of values in one bucket.
-    """
+    """From where on something is worth a finding."""
 
     z: float = 4.5
+    """Standard deviations from chance; 4.5 is 7 in a million, as a report tests hundreds of cells."""
     expected: int = 20
+    """Positives, and negatives, that a cell needs before its rate is judged: below, counts are not near normal."""
     users: int = 30
+    """Users that a cell needs for a standard error by users."""
     shift: float = 0.3
+    """Shift of a label's log-odds; 0.3 is 50% -> 57% or 2% -> 2.7%."""
     big_shift: float = 0.7
+    """Shift of the log-odds in a period that is worth a warning; 0.7 is a doubling of the odds."""
     missing: float = 0.3
+    """Change of a share of unknown or missing values."""
     mostly: float = 0.99
+    """Share from which a column is mostly one value."""
     ids: int = 200
+    """Distinct ids, or rows, that a cell needs before drift is judged."""
     new_ids: float = 0.9
+    """A share of new ids this high, after a rise by `jump`, looks like other ids rather than new users."""
     jump: float = 0.3
+    """See `new_ids`."""
     unseen: float = 0.5
+    """Share of the ids of the evaluated split that training never saw."""
     leak_auc: float = 0.95
+    """AUC of a single feature; rankers of all features together seldom reach it."""
     odd_auc: float = 0.8
+    """AUC of a single feature that is ahead of the next by `odd_gap`."""
     odd_gap: float = 0.1
+    """See `odd_auc`."""
     rows: int = 10
+    """Rows below which a fault of single rows is taken for chance."""
     part: float = 0.001
+    """The same as a share of the rows."""
     coincidence: float = 0.2
+    """Share of rows in which a history may seem to hold the event itself because the folder lacks earlier events."""
     duplicates: float = 0.001
+    """Share of repeated samples that is worth a warning."""
     collide: float = 0.25
+    """Share of ids that share a row with another."""
     single_bucket: float = 0.99
+    """Share of values in one bucket."""
 
 
 LIMITS = Limits()

@@ -15,14 +15,18 @@ _NORMAL_95 = 1.96
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A label's rate in a cell. rows: all; known: with the label; users: with a known label; error: standard error of the
-    rate, with the users as the independent units."""
+    """A label's rate in a cell: a split or a period."""
 
     rows: int
+    """All rows."""
     known: int
+    """Rows with the label."""
     positives: int
+    """Rows whose label is 1."""
     users: int
+    """Users with a known label."""
     error: float
+    """Standard error of the rate, with the users as the independent units."""
 
     @property
     def value(self) -> float:
@@ -45,13 +49,14 @@ def label_rates(scan: Scan, task: str, cell: str) -> dict[str, Rate]:
     by_part = scan.keys.group_by("part", "user_id").agg(rows=pl.len(), n=label.count(), pos=(label == 1).sum())
     sums = by_part.group_by(scan.cell(cell).alias("cell"), "user_id").agg(pl.col("rows", "n", "pos").sum())
     rates = {}
-    for name, own in sums.group_by("cell", maintain_order=True):
-        known, positives, users = int(own["n"].sum()), int(own["pos"].sum()), int((own["n"] > 0).sum())
+    for name, by_user in sums.group_by("cell", maintain_order=True):
+        known, positives = int(by_user["n"].sum()), int(by_user["pos"].sum())
+        users = int((by_user["n"] > 0).sum())
         error = float("nan")
         if users > 1:
-            rest = (own["pos"] - own["n"] * (positives / known)) ** 2
+            rest = (by_user["pos"] - by_user["n"] * (positives / known)) ** 2
             error = sqrt(float(rest.sum()) * users / (users - 1)) / known
-        rates[str(name[0])] = Rate(int(own["rows"].sum()), known, positives, users, error)
+        rates[str(name[0])] = Rate(int(by_user["rows"].sum()), known, positives, users, error)
     return dict(sorted(rates.items()))
 
 
@@ -124,10 +129,12 @@ def _drift(severity: Severity, where: str, what: str, figures: dict[str, Any]) -
 
 def _unknown(task: str, scan: Scan, fit: Rate, evaluated: Rate | None, periods: dict[str, Rate]) -> list[Finding]:
     """Labels that are missing, in all or in some periods, and labels of one value only."""
-    found: list[Finding] = []
+    findings: list[Finding] = []
 
     def add(severity: Severity, where: str, what: str, advice: str, **figures: Any) -> None:
-        found.append(Finding(severity=severity, check="labels", where=where, what=what, advice=advice, figures=figures))
+        findings.append(
+            Finding(severity=severity, check="labels", where=where, what=what, advice=advice, figures=figures)
+        )
 
     column, trained = f"label_{task}", "+".join(scan.fit)
     expected = min(fit.value, 1 - fit.value) * evaluated.known if evaluated and fit.known else 0
@@ -140,28 +147,29 @@ def _unknown(task: str, scan: Scan, fit: Rate, evaluated: Rate | None, periods: 
         add("warning", f"{scan.evaluate}: {column}", "no sample has this label", "no metric of it can be computed")
     elif evaluated and evaluated.positives in (0, evaluated.known):
         severity: Severity = "warning" if expected > LIMITS.expected else "note"
-        what = f"all {evaluated.known:,} known labels are {int(evaluated.positives > 0)}; {expected:.0f} of the others expected"
+        what = f"all {evaluated.known:,} known labels are {int(evaluated.positives > 0)}"
+        what += f"; {expected:.0f} of the others expected"
         add(severity, f"{scan.evaluate}: {column}", what, "its AUC will be missing", known=evaluated.known)
     gaps = {n: 1 - r.known / r.rows for n, r in periods.items() if r.rows >= LIMITS.ids}
     if fit.known and gaps and max(gaps.values()) - min(gaps.values()) > LIMITS.missing:
         whole = [n for n, gap in gaps.items() if gap > min(gaps.values()) + LIMITS.missing]
-        what = f"unknown in {share(fit.rows - fit.known, fit.rows)} of {trained}; far more than elsewhere in {len(whole)} of"
-        what += f" {len(periods)} periods: {listed(whole)}"
+        what = f"unknown in {share(fit.rows - fit.known, fit.rows)} of {trained};"
+        what += f" far more than elsewhere in {len(whole)} of {len(periods)} periods: {listed(whole)}"
         advice = "train on the periods that have it, or know that the others do not teach this task"
         add("warning", f"{trained}: {column}", what, advice, unknown=gaps)
-    return found
-
-
-def check_ids(scan: Scan) -> list[Finding]:
-    """Users and items of the evaluated split that training never saw, and periods in which nearly all ids are suddenly new."""
-    findings: list[Finding] = []
-    for column, what in (("user_id", "users"), ("item_id", "items")):
-        findings += _unseen(scan, column, what)
-        findings += _sudden(scan, column, what)
     return findings
 
 
-def _unseen(scan: Scan, column: str, what: str) -> list[Finding]:
+def check_ids(scan: Scan) -> list[Finding]:
+    """Users and items of test that training never saw, and periods in which nearly all ids are suddenly new."""
+    findings: list[Finding] = []
+    for column, kind in (("user_id", "users"), ("item_id", "items")):
+        findings += _unseen(scan, column, kind)
+        findings += _sudden(scan, column, kind)
+    return findings
+
+
+def _unseen(scan: Scan, column: str, kind: str) -> list[Finding]:
     ids = scan.keys.group_by("part", column).len("rows").with_columns(split=scan.cell("split"))
     trained = ids.filter(pl.col("split").is_in(list(scan.fit)))
     tested = ids.filter(pl.col("split") == scan.evaluate).group_by(column).agg(pl.col("rows").sum())
@@ -171,16 +179,17 @@ def _unseen(scan: Scan, column: str, what: str) -> list[Finding]:
         return []
     by_design = split_kind(scan) == "users" and column == "user_id"
     many = new > LIMITS.unseen * distinct and distinct >= LIMITS.ids and not by_design
-    none_left = many and new == distinct and what == "items"
+    none_left = many and new == distinct and kind == "items"
     severity: Severity = "error" if none_left else "warning" if many else "note"
-    told = f"{new:,} of {distinct:,} {what} ({share(new, distinct)}), {share(new_rows, rows)} of the samples, are not in training"
+    what = f"{new:,} of {distinct:,} {kind} ({share(new, distinct)}),"
+    what += f" {share(new_rows, rows)} of the samples, are not in training"
     advice = "are the ids of both splits made in the same way?" if many else "their ids carry nothing learned"
     figures = {"new": new, "distinct": distinct, "new_rows": new_rows, "rows": rows}
     where = f"{scan.evaluate}: {column}"
-    return [Finding(severity=severity, check="id drift", where=where, what=told, advice=advice, figures=figures)]
+    return [Finding(severity=severity, check="id drift", where=where, what=what, advice=advice, figures=figures)]
 
 
-def _sudden(scan: Scan, column: str, what: str) -> list[Finding]:
+def _sudden(scan: Scan, column: str, kind: str) -> list[Finding]:
     pairs = scan.keys.group_by("part", column).len().select(scan.cell("period").alias("period"), column).unique()
     pairs = pairs.with_columns(new=pl.col("period") == pl.col("period").min().over(column))
     shares = pairs.group_by("period").agg(distinct=pl.len(), new=pl.col("new").mean()).sort("period")
@@ -189,11 +198,12 @@ def _sudden(scan: Scan, column: str, what: str) -> list[Finding]:
     jumps = shares.with_columns(before=before).filter(
         enough & (pl.col("new") - pl.col("before") > LIMITS.jump) & (pl.col("new") > LIMITS.new_ids)
     )
-    found = []
+    findings = []
     for row in jumps.iter_rows(named=True):
-        told = f"{share(row['new'], 1)} of {row['distinct']:,} {what} are new, {share(row['before'], 1)} in the period before"
+        what = f"{share(row['new'], 1)} of {row['distinct']:,} {kind} are new,"
+        what += f" {share(row['before'], 1)} in the period before"
         where, advice = f"period {row['period']}: {column}", "were the ids coded anew?"
-        found.append(
-            Finding(severity="warning", check="id drift", where=where, what=told, advice=advice, figures=dict(row))
+        findings.append(
+            Finding(severity="warning", check="id drift", where=where, what=what, advice=advice, figures=dict(row))
         )
-    return found
+    return findings

@@ -1,4 +1,4 @@
-"""Audit: features that are constant or mostly one value, that are missing here and not there, or that tell the label."""
+"""Audit: features that are constant, that are missing in one split and not in another, or that tell the label."""
 
 from itertools import pairwise
 from typing import Any
@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from coldrank.data.audit.audit import LIMITS, Finding, Severity, listed, share
 from coldrank.data.audit.scan import Scan
 
-# Rows on which single features are judged, and quantile bins for numbers: an AUC's standard error is near 0.5 / sqrt(positives).
-AUC_ROWS, BINS = 50_000, 64
+# Rows on which single features are judged: an AUC's standard error is near 0.5 / sqrt(positives).
+AUC_ROWS = 50_000
+# Quantile bins for numbers.
+BINS = 64
 # Weight of the mean rate in a category's rate, in rows.
 _SMOOTHING = 10.0
 
@@ -20,7 +22,10 @@ Floats = NDArray[np.float64]
 
 
 def check_constant(scan: Scan, used: bool) -> list[Finding]:
-    """Features without any or with one value, in all or in the trained splits, or mostly one value. used: an arm reads them."""
+    """Features with one value or none, in all splits or in the trained ones, and those that are mostly one value.
+
+    used: whether an arm reads them.
+    """
     splits = tuple(dict.fromkeys(p["split"] for p in scan.parts))
     trained = "+".join(scan.fit)
     one, trained_one, mostly = [], [], []
@@ -34,7 +39,7 @@ def check_constant(scan: Scan, used: bool) -> list[Finding]:
             top = int(sample[name].value_counts()["count"].to_numpy().max())
             mostly += [f"{name} ({share(top, len(sample))})"] if top > LIMITS.mostly * len(sample) else []
     severity: Severity = "warning" if used else "note"
-    told: list[tuple[Severity, str, list[str], str, str]] = [
+    cases: list[tuple[Severity, str, list[str], str, str]] = [
         (severity, "all splits", one, "one value, or none, throughout", "it carries nothing: leave it out of the arm"),
         (
             "warning",
@@ -54,21 +59,21 @@ def check_constant(scan: Scan, used: bool) -> list[Finding]:
             advice=a,
             figures={"columns": names},
         )
-        for s, w, names, what, a in told
+        for s, w, names, what, a in cases
         if names
     ]
 
 
 def _is_constant(scan: Scan, name: str, *splits: str) -> bool:
-    stats = scan.of(name, *splits)
+    stats = scan.figures(name, *splits)
     return stats.low == stats.high and (stats.nulls in (0, stats.values))
 
 
 def check_missing(scan: Scan) -> list[Finding]:
-    """Features of which far more is missing, or at the default, in the evaluated split than in training, or the reverse."""
-    found = []
+    """Features of which far more is missing, or at the default, in test than in training, or the reverse."""
+    findings = []
     for name in scan.features:
-        fit, evaluated = scan.of(name, *scan.fit), scan.of(name, scan.evaluate)
+        fit, evaluated = scan.figures(name, *scan.fit), scan.figures(name, scan.evaluate)
         if min(fit.rows, evaluated.rows) < LIMITS.ids or not fit.values or not evaluated.values:
             continue
         ours, theirs = ((s.nulls + s.defaults) / s.values for s in (fit, evaluated))
@@ -76,14 +81,14 @@ def check_missing(scan: Scan) -> list[Finding]:
             what = f"missing in {share(ours, 1)} of the values in training, in {share(theirs, 1)} in {scan.evaluate}"
             advice = "the model meets values that it hardly saw: fill them alike in both, or leave the feature out"
             figures = {"fit": ours, scan.evaluate: theirs}
-            found.append(
+            findings.append(
                 Finding(severity="warning", check="missing", where=name, what=what, advice=advice, figures=figures)
             )
-    return found
+    return findings
 
 
 def check_leaks(scan: Scan) -> list[Finding]:
-    """Single features, and the history's first position and length, that predict a task better than a feature should."""
+    """Single features, and a history's first position and length, that predict a task better than they should."""
     sample = scan.sampled(*scan.fit)
     sample = sample.gather_every(max(1, -(-len(sample) // AUC_ROWS)))
     wanted = [n for f in scan.features for n in (f, f"{f}[0]", f"{f}.len") if n in sample.columns]
@@ -101,9 +106,9 @@ def _judge(task: str, aucs: dict[str, float], rows: int, scan: Scan) -> list[Fin
     ranked = sorted(aucs, key=lambda n: -aucs[n])
     drops = [aucs[a] - aucs[b] for a, b in pairwise(ranked[:6])]
     ahead = int(np.argmax(drops)) + 1 if drops and max(drops) > LIMITS.odd_gap else 0
-    # Users' own past outcomes may tell a lot; whether they hold the sample's own is judged exactly by audit_history.
+    # Users' own past outcomes may tell a lot; whether they hold the sample's own is judged exactly by history.py.
     past = {f"rate_{g['name']}_{t}" for g in scan.folder.manifest.get("groups", []) for t in scan.tasks}
-    found = []
+    findings = []
     for place, name in enumerate(ranked):
         sure = aucs[name] >= LIMITS.leak_auc
         if not sure and not (place < ahead and aucs[name] >= LIMITS.odd_auc and name not in past):
@@ -115,13 +120,17 @@ def _judge(task: str, aucs: dict[str, float], rows: int, scan: Scan) -> list[Fin
         figures: dict[str, Any] = {"task": task, "auc": aucs[name], "next": aucs[rest[0]] if rest else None}
         where = f"{'+'.join(scan.fit)}: {name}"
         severity: Severity = "error" if sure else "warning"
-        found.append(Finding(severity=severity, check="leak", where=where, what=what, advice=advice, figures=figures))
-    return found
+        findings.append(
+            Finding(severity=severity, check="leak", where=where, what=what, advice=advice, figures=figures)
+        )
+    return findings
 
 
 def encodings(values: pl.Series) -> list[Codes]:
-    """A column as categories, int64 [N] from 0, missing values being one: its values, if they are integers or few; its quantile
-    bins, if they are many."""
+    """A column [N] as categories, each int64 [N] from 0; missing values are a category.
+
+    Integers, and few values, are categories as they are. Many values are also cut into quantile bins; many floats only.
+    """
     if values.dtype.is_float():
         values = values.to_frame().select(pl.when(pl.first().is_finite()).then(pl.first())).to_series()
     exact = values.rank("dense").fill_null(0).cast(pl.Int64).to_numpy()
@@ -137,8 +146,9 @@ def encodings(values: pl.Series) -> list[Codes]:
 def crossed_auc(codes: Codes, labels: NDArray[np.int8]) -> float:
     """AUC of the categories' smoothed rates, each half of the rows scored by the rates of the other; the mean of both.
 
-    codes: int64 [N]. labels: 1, 0 or -1 (unknown), with both classes. Not below chance but by chance: a feature that says the
-    opposite of the label counts as much as one that says the label.
+    codes: int64 [N]. labels: int8 [N], 1, 0 or -1 (unknown), with both classes.
+    A feature that says the opposite of the label counts as much as one that says the label: the AUC is below one half
+    only by chance.
     """
     known = labels >= 0
     codes, y = codes[known], labels[known] == 1
@@ -154,7 +164,7 @@ def crossed_auc(codes: Codes, labels: NDArray[np.int8]) -> float:
 
 
 def rank_auc(scores: Floats, y: NDArray[np.bool_]) -> float:
-    """AUC, ties counted half; one half where a class is missing."""
+    """AUC of scores, float64 [N], for y, bool [N]; ties count half. One half where a class is missing."""
     rank = np.unique(scores, return_inverse=True)[1]
     positives, negatives = np.bincount(rank[y], minlength=1), np.bincount(rank[~y], minlength=1)
     size = max(len(positives), len(negatives))

@@ -1,7 +1,7 @@
 """Audit: counters, histories and rates against the log that the samples themselves make up.
 
-The samples of all splits are the events, so what a sample may know of its past can be counted anew. A folder that holds a part
-of its log only gives other counts for an honest reason; a finding then needs a pattern that no missing event explains.
+The samples of all splits are the events, so what a sample may know of its past can be counted anew. A folder that holds
+a part of its log gives other counts for an honest reason: a finding needs a pattern that no missing event explains.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from coldrank.data.asof import Timeline, combine
+from coldrank.data.asof import Grouping, combine
 from coldrank.data.audit.audit import LIMITS, Finding, Severity, share
 from coldrank.data.audit.features import rank_auc
 from coldrank.data.audit.scan import ROW, SELF, Scan
@@ -22,27 +22,31 @@ NONE, TIED = -1, -2
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What lies around each of R rows in its group, int64 [R]. before: events strictly earlier; upto: not later, with its own;
-    total: all. previous, following: row of `keys` of the event next to it in time; NONE, or TIED where several have that time."""
+    """What lies around each of R rows in its group."""
 
     before: Ints
+    """Events strictly earlier, int64 [R]."""
     upto: Ints
+    """Events not later, the row's own among them, int64 [R]."""
     total: Ints
+    """All events of the group, int64 [R]."""
     previous: Ints
+    """Row in `keys` of the event before, int64 [R]; NONE, or TIED where several have that time."""
     following: Ints
+    """The same of the event after."""
 
     @classmethod
-    def of(cls, codes: Ints, time: Ints, rows: Ints) -> "Around":
-        """codes [N]: the group of each event. time [N]: ms, in any order. rows [R]: of 0..N-1."""
+    def from_codes(cls, codes: Ints, time: Ints, rows: Ints) -> "Around":
+        """codes: the group of each event, int64 [N]. time: int64 [N], ms, in any order. rows: int64 [R], of 0..N-1."""
         by_time = np.argsort(time, kind="stable")
-        line = Timeline.of(codes[by_time], time[by_time])
-        row_at = by_time[line.order]
+        grouping = Grouping.from_codes(codes[by_time], time[by_time])
+        row_at = by_time[grouping.order]
         position = np.empty(len(time), np.int64)
         position[row_at] = np.arange(len(time))
-        at = position[rows]
-        first, start = line.start[at].astype(np.int64), line.before[at].astype(np.int64)
-        end, last = _next(line.before)[at], _next(line.start)[at]
-        size = _next(line.before) - line.before
+        places = position[rows]
+        first, start = grouping.start[places].astype(np.int64), grouping.before[places].astype(np.int64)
+        end, last = _next(grouping.before)[places], _next(grouping.start)[places]
+        size = _next(grouping.before) - grouping.before
 
         def row(where: Ints, exists: NDArray[np.bool_]) -> Ints:
             where = np.where(exists, where, 0)
@@ -62,10 +66,10 @@ def check_past(scan: Scan) -> list[Finding]:
     rows = scan.sample[ROW].to_numpy()
     time = scan.keys["time"].to_numpy()
     codes = {k: _codes(scan.keys[k]) for k in ("user_id", "item_id")}
-    around = {k: Around.of(c, time, rows) for k, c in codes.items()}
+    around = {k: Around.from_codes(c, time, rows) for k, c in codes.items()}
     findings = [f for k in codes if (f := _counter(scan, k.removesuffix("_id"), around[k]))]
     if SELF in scan.sample.columns:
-        pair = Around.of(combine(list(codes.values())), time, rows)
+        pair = Around.from_codes(combine(list(codes.values())), time, rows)
         whole = bool(np.mean(scan.sample["user_views"].to_numpy() == around["user_id"].before) > 1 - LIMITS.part)
         findings += _history_holds_itself(scan, pair, whole)
         findings += _last_event(scan, around["user_id"])
@@ -79,18 +83,17 @@ def _codes(ids: pl.Series) -> Ints:
 def _counter(scan: Scan, kind: str, around: Around) -> Finding | None:
     """user_views or item_views against the number of earlier samples."""
     views = scan.sample[f"{kind}_views"].to_numpy()
-    right, own, all_of_log = (float(np.mean(views == n)) for n in (around.before, around.upto, around.total))
+    right, with_itself, all_of_log = (float(np.mean(views == n)) for n in (around.before, around.upto, around.total))
     if right > 1 - LIMITS.part:
         return None
     what = f"equals the number of earlier samples of the {kind} in {share(right, 1)} of the rows"
     severity: Severity = "note"
     advice = "nothing to do if the folder holds a part of a longer log"
-    if max(own, all_of_log) > max(right, LIMITS.new_ids):
+    if max(with_itself, all_of_log) > max(right, LIMITS.new_ids):
         severity, advice = "error", "count only what is strictly earlier than the sample"
-        what += (
-            f"; with the sample itself in {share(own, 1)}, with all samples, later ones too, in {share(all_of_log, 1)}"
-        )
-    figures = {"before": right, "with_itself": own, "whole_log": all_of_log, "rows": len(views)}
+        what += f"; with the sample itself in {share(with_itself, 1)}"
+        what += f", with all samples, later ones too, in {share(all_of_log, 1)}"
+    figures = {"before": right, "with_itself": with_itself, "whole_log": all_of_log, "rows": len(views)}
     where = f"all splits: {kind}_views"
     return Finding(severity=severity, check="as of time", where=where, what=what, advice=advice, figures=figures)
 
@@ -103,8 +106,9 @@ def _history_holds_itself(scan: Scan, pair: Around, whole: bool) -> list[Finding
         return []
     sure = whole or rows > LIMITS.coincidence * len(extra)
     what = (
-        f"in {rows:,} of {len(extra):,} rows ({share(rows, len(extra))}) the history holds the sample's item more often than"
-        f" the user met it before; in {share(repeats, 1)} it holds it at all"
+        f"in {rows:,} of {len(extra):,} rows ({share(rows, len(extra))})"
+        " the history holds the sample's item more often than the user met it before;"
+        f" in {share(repeats, 1)} it holds it at all"
     )
     advice = "end the history before the sample: it must not hold the event itself or later ones"
     figures = {"rows": rows, "of": len(extra), "item_in_history": repeats}
@@ -117,15 +121,15 @@ def _last_event(scan: Scan, around: Around) -> list[Finding]:
     """The most recent entry of the history against the user's previous sample: its item and its outcomes."""
     judged = around.previous != TIED
     items = scan.keys["item_id"].to_numpy()
-    previous, following, own = around.previous, around.following, scan.sample[ROW].to_numpy()
+    previous, following, rows = around.previous, around.following, scan.sample[ROW].to_numpy()
     newest = scan.sample["hist_item_id[0]"]
     empty, first = newest.is_null().to_numpy(), newest.fill_null(0).to_numpy()
     same = np.where(empty, previous == NONE, (previous >= 0) & (items[previous] == first))
     other = judged & ~same
-    found: list[Finding] = []
+    findings: list[Finding] = []
     count = int(other.sum())
     if count >= LIMITS.rows and count >= LIMITS.part * int(judged.sum()):
-        later = other & ~empty & (following >= 0) & (items[following] == first) & (items[own] != first)
+        later = other & ~empty & (following >= 0) & (items[following] == first) & (items[rows] != first)
         what = f"the newest entry is not the user's previous sample in {count:,} of {int(judged.sum()):,} rows"
         what += f" ({share(count, int(judged.sum()))}); in {int(later.sum()):,} of these it is the next one"
         sure = later.sum() > count / 2
@@ -133,26 +137,31 @@ def _last_event(scan: Scan, around: Around) -> list[Finding]:
         level: Severity = "error" if sure else "note" if count < LIMITS.missing * judged.sum() else "warning"
         figures: dict[str, Any] = {"rows": count, "of": int(judged.sum()), "following": int(later.sum())}
         where = "all splits: hist_item_id"
-        found.append(Finding(severity=level, check="history", where=where, what=what, advice=advice, figures=figures))
+        findings.append(
+            Finding(severity=level, check="history", where=where, what=what, advice=advice, figures=figures)
+        )
     matched = judged & same & ~empty
-    return found + [f for t in scan.tasks if (f := _last_outcome(scan, t, matched, previous, own))]
+    return findings + [f for t in scan.tasks if (f := _last_outcome(scan, t, matched, previous, rows))]
 
 
-def _last_outcome(scan: Scan, task: str, matched: NDArray[np.bool_], previous: Ints, own: Ints) -> Finding | None:
-    """The history's newest outcome against the label of the event that it is the outcome of."""
+def _last_outcome(scan: Scan, task: str, matched: NDArray[np.bool_], previous: Ints, rows: Ints) -> Finding | None:
+    """The history's newest outcome against the label of the event that it is the outcome of.
+
+    matched: bool [R]. previous, rows: rows of `keys` of the event before and of the sample itself, int64 [R].
+    """
     if f"hist_{task}[0]" not in scan.sample.columns:
         return None
     label = scan.keys[f"label_{task}"].fill_null(-1).to_numpy()
     shown = scan.sample[f"hist_{task}[0]"].fill_null(-1).to_numpy()
     differ = matched & (shown != label[previous])
-    rows = int(differ.sum())
-    if rows < LIMITS.rows or rows < LIMITS.part * int(matched.sum()):
+    count = int(differ.sum())
+    if count < LIMITS.rows or count < LIMITS.part * int(matched.sum()):
         return None
-    # The rarer outcome tells most: where the history shows it against the label, chance would seldom have it be the sample's own.
+    # The rarer outcome tells most: where the history shows it against the label, it is seldom the sample's by chance.
     rare = int((label == 1).sum() < (label == 0).sum())
     telling = differ & (shown == rare)
-    own_share = float(np.mean(label[own[telling]] == rare)) if telling.any() else 0.0
-    what = f"in {rows:,} of {int(matched.sum()):,} rows the newest outcome is not the label of that event"
+    own_share = float(np.mean(label[rows[telling]] == rare)) if telling.any() else 0.0
+    what = f"in {count:,} of {int(matched.sum()):,} rows the newest outcome is not the label of that event"
     what += f"; where it shows {rare}, the sample's own label is {rare} in {share(own_share, 1)}"
     sure = telling.sum() >= LIMITS.rows and own_share > LIMITS.new_ids
     return Finding(
@@ -163,14 +172,14 @@ def _last_outcome(scan: Scan, task: str, matched: NDArray[np.bool_], previous: I
         advice="the history must show past outcomes, not the sample's own"
         if sure
         else "are signal and label one thing?",
-        figures={"rows": rows, "of": int(matched.sum()), "own": own_share},
+        figures={"rows": count, "of": int(matched.sum()), "own": own_share},
     )
 
 
 def _rates(scan: Scan) -> list[Finding]:
     """Without an event before, a rate is its prior: it cannot know the sample's own outcome."""
     sample = scan.sampled(*dict.fromkeys(p["split"] for p in scan.parts))
-    found = []
+    findings = []
     for group in scan.folder.manifest.get("groups", []):
         name = group["name"]
         views = f"{name}_views" if name in ("user", "item") else f"views_{name}"
@@ -189,9 +198,9 @@ def _rates(scan: Scan) -> list[Finding]:
                 advice = "leave the sample's own outcome out of the rate"
                 figures = {"auc": auc, "rows": len(y)}
                 where = f"all splits: {column}"
-                found.append(
+                findings.append(
                     Finding(
                         severity="error", check="as of time", where=where, what=what, advice=advice, figures=figures
                     )
                 )
-    return found
+    return findings

@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 
 from coldrank.data import parquet
-from coldrank.data.arm import Arm
+from coldrank.data.arm import ArmSettings
 from coldrank.data.audit.audit import Finding
 from coldrank.data.audit.scan import Rule, Scan
 from coldrank.data.batches import KEYS, DataFolder
@@ -16,7 +16,7 @@ from coldrank.models.features import Input
 _YEAR_2100_MS = 4_102_444_800_000
 
 
-def plan(folder: DataFolder, arm: Arm | None) -> tuple[Scan, list[Finding]]:
+def plan(folder: DataFolder, arm: ArmSettings | None) -> tuple[Scan, list[Finding]]:
     """What to read, and the faults of the files that keep it from being read: with any, the scan cannot be made.
 
     With an arm its features are examined, without one all columns but labels, true probabilities and the time.
@@ -34,7 +34,7 @@ def plan(folder: DataFolder, arm: Arm | None) -> tuple[Scan, list[Finding]]:
         tasks = list(arm.tasks)
         inputs = list(arm.features.inputs)
         fit, evaluate = arm.fit, arm.evaluate
-        findings += _arm_s_words(splits, inputs, arm)
+        findings += _check_arm_columns(splits, inputs, arm)
     needed = {i.name: i for i in inputs}
     for extra in [*(Input(k, "int") for k in KEYS), *(Input(f"label_{t}", "float") for t in tasks)]:
         needed.setdefault(extra.name, extra)
@@ -52,8 +52,8 @@ def plan(folder: DataFolder, arm: Arm | None) -> tuple[Scan, list[Finding]]:
             break
     features = [i.name for i in inputs if i.name != "time" and not i.name.startswith(("label_", "true_"))]
     rules = {c.name: _rule(c, folder.manifest) for c in columns}
-    made = Scan(folder=folder, parts=parts, rules=rules, features=features, tasks=tasks, fit=fit, evaluate=evaluate)
-    return made, findings
+    scan = Scan(folder=folder, parts=parts, rules=rules, features=features, tasks=tasks, fit=fit, evaluate=evaluate)
+    return scan, findings
 
 
 def _parts(folder: DataFolder) -> tuple[list[dict[str, Any]], list[Finding]]:
@@ -81,7 +81,7 @@ def _parts(folder: DataFolder) -> tuple[list[dict[str, Any]], list[Finding]]:
     return parts, findings
 
 
-def _arm_s_words(splits: list[str], inputs: list[Input], arm: Arm) -> list[Finding]:
+def _check_arm_columns(splits: list[str], inputs: list[Input], arm: ArmSettings) -> list[Finding]:
     """Splits that the data lacks, and features that read an outcome."""
     findings = []
     for name, wanted in (("data.fit", arm.fit), ("data.evaluate", (arm.evaluate,))):

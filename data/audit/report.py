@@ -8,7 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from coldrank.data.arm import Arm
+from coldrank.data.arm import ArmSettings
 from coldrank.data.audit.arm import check_arm
 from coldrank.data.audit.audit import LIMITS, SEVERITIES, Finding
 from coldrank.data.audit.drift import check_ids, check_labels
@@ -25,27 +25,33 @@ from coldrank.data.output import new_folder
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Audit:
-    """What was looked at and what was found, the gravest first.
-
-    rows, sampled: samples read, and those of them kept whole for what looks at rows; columns: number of columns read.
-    complete: False where files could not be read, so that only these are reported.
-    """
+    """What was looked at and what was found."""
 
     data: str
+    """The data folder."""
     arm: str | None
+    """Name of the arm that it was checked for; None: of no arm."""
     rows: int
+    """Samples read."""
     sampled: int
+    """Samples kept whole, for the checks that look at rows."""
     columns: int
+    """Number of columns read."""
     complete: bool
+    """Whether all checks were made. False where files could not be read; then only these are reported."""
     findings: tuple[Finding, ...]
+    """What was found, the gravest first."""
 
     def count(self, severity: str) -> int:
         """Number of findings of a severity."""
         return sum(f.severity == severity for f in self.findings)
 
 
-def audit(path: Path, arm: Arm | None = None) -> Audit:
-    """Checks a prepared data folder; with an arm, its features only and its settings too. Raises UserError if it is none."""
+def audit(path: Path, arm: ArmSettings | None = None) -> Audit:
+    """Checks a prepared data folder. With an arm, only its features are checked, and its settings as well.
+
+    Raises UserError if it is no such folder.
+    """
     folder = DataFolder.open(path)
     if not isinstance(folder.manifest.get("partitions"), list):
         raise UserError(f"{path}/manifest.json: no list 'partitions'; make the data with `coldrank prepare`")

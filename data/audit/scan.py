@@ -16,38 +16,54 @@ from coldrank.data import parquet
 from coldrank.data.batches import DataFolder
 from coldrank.data.errors import UserError
 
-# Rows decoded at a time; rows of each split that are kept whole, evenly spaced.
-BATCH_ROWS, SAMPLE_ROWS = 65_536, 200_000
+# Rows decoded at a time.
+BATCH_ROWS = 65_536
+# Rows of each split that are kept whole, evenly spaced.
+SAMPLE_ROWS = 200_000
+# Columns of the sampled rows: the row in `keys`, and how often the history holds the row's item.
 ROW, SELF = "row:", "self:"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rule:
-    """What a column may hold. low, high: range. nullable: whether a missing value may be read. default: the value that stands
-    for a missing one. binary: nothing but 0 and 1."""
+    """What a column may hold."""
 
     low: float | None = None
+    """The least value; None: any."""
     high: float | None = None
+    """The greatest value; None: any."""
     nullable: bool = True
+    """Whether a value may be missing."""
     default: int | None = None
+    """The value that stands for a missing one."""
     binary: bool = False
+    """Whether it holds nothing but 0 and 1."""
 
 
 @dataclass(slots=True)
 class ColumnStats:
-    """Figures of a column: rows; values (of a list column: its elements); nulls, NaN, infinite values, values outside the
-    rule, values equal to the default; the least and greatest; the file's first row (from 1) that breaks the rule."""
+    """Figures of a column."""
 
     rows: int = 0
+    """Rows."""
     values: int = 0
+    """Values; of a list column its elements."""
     nulls: int = 0
+    """Missing values."""
     nans: int = 0
+    """NaN."""
     infinite: int = 0
+    """Infinite values."""
     outside: int = 0
+    """Values outside the rule."""
     defaults: int = 0
+    """Values equal to the default."""
     low: Any = None
+    """The least value."""
     high: Any = None
+    """The greatest value."""
     first_bad: int | None = None
+    """The file's first row that breaks the rule, counted from 1."""
 
     def add(self, other: "ColumnStats") -> None:
         """Takes in the figures of more rows of the column."""
@@ -61,32 +77,39 @@ class ColumnStats:
 
 @dataclass(slots=True)
 class Scan:
-    """What the checks look at.
-
-    parts: the manifest's partitions. rules: column -> rule. features: the columns examined as inputs of a model.
-    fit, evaluate: splits trained on, split reported. stats: (part, column) -> figures.
-    keys: user_id, item_id, time int64, label_<task> int8, part uint32, of all rows in the order of the files.
-    sample: the rows of every split that are kept; scalars as they are, of a list column `c` its first element `c[0]` and its
-        length `c.len`; `row:` is the row in `keys`; `self:` how often the history holds the item of the sample.
-    unordered: part -> first row whose time is before the row above. misaligned: part -> first row, and number of rows, whose
-        history columns differ in length.
-    """
+    """What the checks look at: first the plan, then, after `scan`, the figures as well."""
 
     folder: DataFolder
+    """The data."""
     parts: list[dict[str, Any]]
+    """The manifest's partitions."""
     rules: dict[str, Rule]
+    """Column -> what it may hold."""
     features: list[str]
+    """The columns examined as inputs of a model."""
     tasks: list[str]
+    """The tasks whose labels are examined."""
     fit: tuple[str, ...]
+    """The splits trained on."""
     evaluate: str
+    """The split reported."""
     stats: dict[tuple[int, str], ColumnStats] = field(default_factory=dict)
+    """Number of a partition and column -> figures."""
     keys: pl.DataFrame = field(default_factory=pl.DataFrame)
+    """user_id, item_id, time int64, label_<task> int8, part uint32, of all rows in the order of the files."""
     sample: pl.DataFrame = field(default_factory=pl.DataFrame)
-    unordered: dict[int, int] = field(default_factory=dict)
-    misaligned: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """The rows of every split that are kept.
 
-    def of(self, column: str, *splits: str) -> ColumnStats:
-        """Figures of a column in the splits (none given: in all)."""
+    Scalar columns are as they are. Of a list column `c` there are its first element `c[0]` and its length `c.len`.
+    `row:` is the row in `keys`. `self:` is how often the history holds the item of the sample.
+    """
+    unordered: dict[int, int] = field(default_factory=dict)
+    """Number of a partition -> its first row whose time is before that of the row above."""
+    misaligned: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Number of a partition -> its first row, and its number of rows, whose history columns differ in length."""
+
+    def figures(self, column: str, *splits: str) -> ColumnStats:
+        """Figures of a column in the splits; without any, in all."""
         total = ColumnStats()
         for i, part in enumerate(self.parts):
             if (i, column) in self.stats and (not splits or part["split"] in splits):
@@ -142,15 +165,15 @@ def _keys(batch: pa.RecordBatch, plan: Scan, index: int) -> pl.DataFrame:
 
 
 def _sample(batch: pa.RecordBatch, plan: Scan, row: int, step: int) -> pl.DataFrame:
-    at = pa.array(range(-row % step, len(batch), step), pa.int64())
-    taken = batch.take(at)
+    index = pa.array(range(-row % step, len(batch), step), pa.int64())
+    taken = batch.take(index)
     frame = pl.DataFrame(pl.from_arrow(taken))
     lists = [n for n, kind in frame.schema.items() if isinstance(kind, pl.List)]
     columns: list[pl.Expr | pl.Series] = [pl.col(n).list.first().alias(f"{n}[0]") for n in lists]
     columns += [pl.col(n).list.len().alias(f"{n}.len") for n in lists]
     if "hist_item_id" in lists:
         columns.append(_times_in_history(taken.column("hist_item_id"), frame["item_id"]))
-    rows = pl.Series(ROW, row + at.to_numpy(), pl.Int64)
+    rows = pl.Series(ROW, row + index.to_numpy(), pl.Int64)
     return frame.select(pl.exclude(lists), *columns).with_columns(rows)
 
 
@@ -171,9 +194,9 @@ def _measure_batch(batch: pa.RecordBatch, plan: Scan, index: int, start: int) ->
             ends = np.asarray(array.offsets)[1:] - array.offsets[0].as_py()
             lengths[name] = np.diff(ends, prepend=0)
             array = array.flatten()
-        found = measure(pl.Series(pl.from_arrow(array)), rule, start, ends)
-        found.rows = len(batch)
-        plan.stats.setdefault((index, name), ColumnStats()).add(found)
+        figures = measure(pl.Series(pl.from_arrow(array)), rule, start, ends)
+        figures.rows = len(batch)
+        plan.stats.setdefault((index, name), ColumnStats()).add(figures)
     history = [v for n, v in lengths.items() if n.startswith("hist_")]
     if history and (differ := np.any([v != history[0] for v in history], axis=0)).any():
         row, rows = plan.misaligned.get(index, (start + int(differ.argmax()) + 1, 0))
@@ -181,35 +204,39 @@ def _measure_batch(batch: pa.RecordBatch, plan: Scan, index: int, start: int) ->
 
 
 def measure(values: pl.Series, rule: Rule, start: int, ends: np.ndarray | None) -> ColumnStats:
-    """Figures of some values. start: rows of the file before. ends [N]: for a list column, where each row's values end."""
-    found = ColumnStats(values=len(values), nulls=values.null_count(), low=values.min(), high=values.max())
+    """Figures of some values [V].
+
+    start: rows of the file before. ends: of a list column, where each row's values end, int64 [N]; else None.
+    """
+    figures = ColumnStats(values=len(values), nulls=values.null_count(), low=values.min(), high=values.max())
     if values.dtype.is_float():
-        found.nans, found.infinite = int(values.is_nan().sum()), int(values.is_infinite().sum())
+        figures.nans, figures.infinite = int(values.is_nan().sum()), int(values.is_infinite().sum())
         known = values.filter(values.is_finite())
-        found.low, found.high = known.min(), known.max()
+        figures.low, figures.high = known.min(), known.max()
     if rule.default is not None:
-        found.defaults = int((values == rule.default).sum())
-    if _all_good(found, rule):
-        return found
+        figures.defaults = int((values == rule.default).sum())
+    if _all_good(figures, rule):
+        return figures
     bad = _bad(values, rule)
     if bad.any():
-        found.outside = int(bad.sum()) - found.nans - found.infinite - (0 if rule.nullable else found.nulls)
-        at = int(bad.arg_true()[0])
-        found.first_bad = start + 1 + (at if ends is None else int(np.searchsorted(ends, at, side="right")))
-    return found
+        figures.outside = int(bad.sum()) - figures.nans - figures.infinite - (0 if rule.nullable else figures.nulls)
+        first = int(bad.arg_true()[0])
+        row = first if ends is None else int(np.searchsorted(ends, first, side="right"))
+        figures.first_bad = start + 1 + row
+    return figures
 
 
-def _all_good(found: ColumnStats, rule: Rule) -> bool:
+def _all_good(figures: ColumnStats, rule: Rule) -> bool:
     """Whether the figures alone show that no value breaks the rule, without a look at each."""
-    if found.nans or found.infinite or (found.nulls and not rule.nullable):
+    if figures.nans or figures.infinite or (figures.nulls and not rule.nullable):
         return False
-    if found.low is None:
+    if figures.low is None:
         return True
     low, high = (0, 1) if rule.binary else (rule.low, rule.high)
     return (
-        (low is None or found.low >= low)
-        and (high is None or found.high <= high)
-        and not (rule.binary and isinstance(found.low, float))
+        (low is None or figures.low >= low)
+        and (high is None or figures.high <= high)
+        and not (rule.binary and isinstance(figures.low, float))
     )
 
 

@@ -29,16 +29,16 @@ def _bad_values(scan: Scan, column: str) -> Finding | None:
     first = next((i for i, name in scan.stats if name == column and scan.stats[i, name].first_bad), None)
     if first is None:
         return None
-    stats, rule = scan.of(column), scan.rules[column]
+    stats, rule = scan.figures(column), scan.rules[column]
     counts = {"nan": stats.nans, "infinite": stats.infinite, "outside": stats.outside}
     counts |= {} if rule.nullable else {"missing": stats.nulls}
     words = {"nan": "NaN", "outside": "neither 0 nor 1" if rule.binary else _range(rule.low, rule.high)}
-    told = ", ".join(f"{n:,} {words.get(k, k)}" for k, n in counts.items() if n)
+    faults = ", ".join(f"{n:,} {words.get(k, k)}" for k, n in counts.items() if n)
     return Finding(
         severity="error",
         check="values",
         where=f"{scan.parts[first]['path']}: {column}",
-        what=f"{told} among {stats.values:,} values, {_number(stats.low)} to {_number(stats.high)};"
+        what=f"{faults} among {stats.values:,} values, {_number(stats.low)} to {_number(stats.high)};"
         f" the first is in row {scan.stats[first, column].first_bad}",
         advice="mend the log and prepare again (a missing value is null, not NaN)",
         figures={**counts, "values": stats.values, "low": stats.low, "high": stats.high},
@@ -68,26 +68,29 @@ def check_duplicates(scan: Scan) -> list[Finding]:
         return []
     extra, across = int(groups["len"].sum()) - len(groups), groups.filter("across")
     example = (across if len(across) else groups).row(0, named=True)
-    told = f"for example user {example['user_id']}, item {example['item_id']}, time {example['time']}"
+    named = f"for example user {example['user_id']}, item {example['item_id']}, time {example['time']}"
     kept = scan.folder.manifest.get("arguments", {}).get("duplicates") == "keep"
     advice = "`prepare` drops rows that are equal in every column: see in which columns these differ"
-    found = [
+    findings = [
         Finding(
             severity="warning" if extra > LIMITS.duplicates * len(keys) and not kept else "note",
             check="duplicates",
             where="user_id, item_id, time",
-            what=f"{extra:,} of {len(keys):,} samples ({share(extra, len(keys))}) repeat another's user, item and time; {told}",
+            what=f"{extra:,} of {len(keys):,} samples ({share(extra, len(keys))})"
+            f" repeat another's user, item and time; {named}",
             advice="nothing: `prepare` was asked to keep them" if kept else advice,
             figures={"repeated": extra, "samples": len(keys)},
         )
     ]
     if len(across):
-        what = f"{len(across):,} samples are trained on and are in {scan.evaluate} as well; {told}"
+        what = f"{len(across):,} samples are trained on and are in {scan.evaluate} as well; {named}"
         advice = "prepare again: a sample must not be trained on and tested"
         figures = {"samples": len(across)}
         where = "user_id, item_id, time"
-        found.append(Finding(severity="error", check="splits", where=where, what=what, advice=advice, figures=figures))
-    return found
+        findings.append(
+            Finding(severity="error", check="splits", where=where, what=what, advice=advice, figures=figures)
+        )
+    return findings
 
 
 def split_kind(scan: Scan) -> str:
@@ -106,7 +109,8 @@ def check_splits(scan: Scan) -> list[Finding]:
     where = f"{'+'.join(scan.fit)} against {scan.evaluate}"
     if split_kind(scan) == "users":
         shared = _shared_users(scan)
-        what = f"{len(shared):,} users of the split {scan.evaluate} are trained on as well: {listed([str(u) for u in shared])}"
+        names = listed([str(u) for u in shared])
+        what = f"{len(shared):,} users of the split {scan.evaluate} are trained on as well: {names}"
         figures = {"users": len(shared)}
         bad = bool(shared)
     else:

@@ -30,8 +30,10 @@ IDLE_CATEGORIES = {0: 2, 3: 1471, 4: 16, 5: 34, 6: 3, 8: 454, 11: 3, 12: 2, 13: 
 
 
 def user_table(users: Users, days: int) -> pl.DataFrame:
-    """The users [U] in the columns of user_features: taste shows in onehot_feat 1, 2, 7, 9, 10 and the follow count,
-    activity in the degree."""
+    """The users in the columns of user_features, U rows.
+
+    Taste shows in onehot_feat 1, 2, 7, 9, 10 and in the follow count, activity in the degree.
+    """
     z = normals(users.keys, 3, first_slot=64)
     u = uniforms(users.keys, 2 + len(IDLE_CATEGORIES), first_slot=80)
     registered = np.where(users.first_day < 0, days + 1188 * np.exp(0.8 * z[:, 2]), days - users.first_day)
@@ -58,7 +60,7 @@ def user_table(users: Users, days: int) -> pl.DataFrame:
 
 
 def video_table(videos: Videos, first_day: date) -> pl.DataFrame:
-    """The videos [V] in the columns of video_features_basic; the tags joined by commas, upload_dt as YYYY-MM-DD."""
+    """The videos in the columns of video_features_basic, V rows; tags joined by commas, upload_dt as YYYY-MM-DD."""
     u = uniforms(videos.keys, 3, first_slot=64)
     days = {int(day): (first_day + timedelta(days=int(day))).isoformat() for day in np.unique(videos.upload_day)}
     two = np.where(videos.second_tag > 0, np.char.add(",", videos.second_tag.astype(str)), "")

@@ -9,7 +9,7 @@ from coldrank.data.simulate.random import F32, I64
 from coldrank.data.simulate.scores import (
     TABS,
     TASKS,
-    Scored,
+    ScoredEvents,
     follow_given,
     like_given,
     true_probabilities,
@@ -23,9 +23,11 @@ PROFILE_RATE_AFTER_CLICK = 0.04
 SKIP_AT_ONCE = 0.17  # share of play time 0 among the views without a click, same log
 
 
-def log_table(scored: Scored, users: Users, intercepts: F32, first_day: date) -> pl.DataFrame:
-    """The block's events [n], sorted by time, in KuaiRand's log columns followed by true_<task> float32 for every
-    task."""
+def log_table(scored: ScoredEvents, users: Users, intercepts: F32, first_day: date) -> pl.DataFrame:
+    """The block's events, n rows sorted by time, in KuaiRand's log columns; then true_<task>, float32, for every task.
+
+    intercepts: float32 [S].
+    """
     true = true_probabilities(scored, intercepts)
     draws = scored.draws
     outcome = (draws[0][:, None] < true[:, :3]).sum(axis=1)
@@ -67,9 +69,11 @@ def _date_number(day: int) -> int:
     return int(date.fromordinal(date(1970, 1, 1).toordinal() + day).strftime("%Y%m%d"))
 
 
-def _play_time(scored: Scored, outcome: I64) -> I64:
-    """Play time in ms int64 [n] between the thresholds of the outcome; shapes after the log's play times per
-    outcome."""
+def _play_time(scored: ScoredEvents, outcome: I64) -> I64:
+    """Play time in ms, int64 [n], between the thresholds of the outcome, int64 [n].
+
+    Its distribution per outcome is shaped after the log's.
+    """
     u, edges = scored.draws[3], scored.thresholds.astype(np.float32)
     skip = edges[:, 0] * np.maximum(0, (u - SKIP_AT_ONCE) / (1 - SKIP_AT_ONCE)) ** 1.5
     click = edges[:, 0] * (edges[:, 1] / edges[:, 0]) ** u

@@ -1,5 +1,6 @@
-"""Counter-based random numbers: every draw is a function of (seed, stream, id, slot), so nothing is stored and order is
-free.
+"""Counter-based random numbers: every draw is a function of (seed, stream, id, slot).
+
+So nothing is stored, and the order of draws is free.
 
 The mixer is SplitMix64 (Steele, Lea and Flood, 2014, "Fast splittable pseudorandom number generators", section 5).
 """
@@ -30,20 +31,22 @@ def _slot(keys: U64, slot: int) -> U64:
 
 
 def stream_keys(seed: int, stream: int, ids: I64) -> U64:
-    """One key per id [n], different for every (seed, stream)."""
+    """One key per id, uint64 [n], different for every (seed, stream). ids: int64 [n]."""
     root = np.array([seed & _MASK], dtype=np.uint64)
     root = _mix(_mix(root) + np.uint64(stream * _GOLDEN & _MASK))
     return _mix(ids.astype(np.uint64) * np.uint64(_GOLDEN) + root)
 
 
 def child_keys(keys: U64, index: I64) -> U64:
-    """The key of each key's index-th child (a user's n-th event) [n]."""
+    """The key of each key's index-th child (a user's n-th event), uint64 [n]. index: int64 [n]."""
     return _mix(keys ^ _mix(index.astype(np.uint64) + np.uint64(_GOLDEN)))
 
 
 def uniforms(keys: U64, count: int, first_slot: int = 0) -> list[F32]:
-    """`count` float32 arrays [n] in the open interval (0, 1), two per hash of 64 bits; 23 bits each, so that 1 is never
-    reached."""
+    """`count` arrays, float32 [n], in the open interval (0, 1).
+
+    Two per hash of 64 bits, of 23 bits each, so that 1 is never reached.
+    """
     draws: list[F32] = []
     for slot in range(first_slot, first_slot + (count + 1) // 2):
         bits = _slot(keys, slot)

@@ -49,22 +49,28 @@ NEW_USER_LENGTH_SLOPE = (-0.35, -0.15, -0.15, 0.0, 0.0)  # per unit of ln(durati
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """The events of a block with their scores. video: row in `videos` [n]; tab: index into TABS [n]; scores float32 [n,
-    S] without intercepts; thresholds int64 [n, 3]: play time in ms that makes a click, a long_view, a finish; new_user
-    float32 [n]: exp(-AVC / 10); draws: 8 uniforms float32 [n] for what the user does."""
+class ScoredEvents:
+    """The n events of a block with their scores."""
 
     timeline: Timeline
+    """Who came when."""
     videos: Videos
+    """The videos that the block shows."""
     video: I64
+    """The event's row in `videos`, int64 [n]."""
     tab: I64
+    """Index into TABS, int64 [n]."""
     scores: F32
+    """Scores without intercepts, float32 [n, S]."""
     thresholds: I64
+    """Play time in ms that makes a click, a long_view and a finish, int64 [n, 3]."""
     new_user: F32
+    """How new the user is, exp(-AVC / 10), float32 [n]."""
     draws: list[F32]
+    """Eight uniform draws, float32 [n] each, for what the user does."""
 
 
-def score_events(world: World, users: Users, timeline: Timeline) -> Scored:
+def score_events(world: World, users: Users, timeline: Timeline) -> ScoredEvents:
     """Shows a video for every event and scores it."""
     draws = uniforms(event_keys(users, timeline.user, timeline.avc), 11)
     shown = shown_videos(world, timeline.time_ms // DAY_MS, draws[0], draws[1])
@@ -85,12 +91,14 @@ def score_events(world: World, users: Users, timeline: Timeline) -> Scored:
     slope = np.asarray(NEW_USER_LENGTH_SLOPE, dtype=np.float32)
     scores += (new * (length - np.float32(np.log(40))))[:, None] * slope
     thresholds = np.stack([np.minimum(duration, CLICK_MS), np.minimum(duration, LONG_VIEW_MS), duration], axis=1)
-    return Scored(timeline, videos, video, tab, scores, thresholds, new, draws[3:])
+    return ScoredEvents(timeline, videos, video, tab, scores, thresholds, new, draws[3:])
 
 
 def _scores(world: World, users: Users, videos: Videos, timeline: Timeline, video: I64) -> F32:
-    """bias_u + bias_v + sum_h out_h gate_h(AVC) unit_h, Eq. 11's form: units are products of taste and rectified sums.
-    [n, S]"""
+    """bias_u + bias_v + sum_h out_h gate_h(AVC) unit_h, float32 [n, S], in the form of Eq. 11.
+
+    The units are products of taste and rectified sums. video: row in `videos`, int64 [n].
+    """
     user = timeline.user
     units = np.empty((len(user), HIDDEN), dtype=np.float32)
     np.multiply(users.taste[user], videos.factors[video], out=units[:, :TASTE])
@@ -108,9 +116,11 @@ def _sigmoid(logit: F32) -> F32:
     return np.asarray(1 / (1 + np.exp(-logit)), dtype=np.float32)
 
 
-def true_probabilities(scored: Scored, intercepts: F32) -> F32:
-    """P(task = 1 | all latents, AVC) float32 [n, S], tasks as in TASKS; like and follow summed over what happened
-    before them."""
+def true_probabilities(scored: ScoredEvents, intercepts: F32) -> F32:
+    """P(task = 1 | all latents, AVC), float32 [n, S], tasks as in TASKS. intercepts: float32 [S].
+
+    Like and follow are summed over what may have happened before them.
+    """
     steps = _sigmoid(scored.scores[:, :3] + intercepts[:3])
     same = scored.thresholds[:, 1:] == scored.thresholds[:, :-1]
     steps[:, 1:][same] = 1
@@ -130,13 +140,13 @@ def true_probabilities(scored: Scored, intercepts: F32) -> F32:
     return np.concatenate([reached, like[:, None], follow[:, None]], axis=1)
 
 
-def like_given(scored: Scored, intercepts: F32, outcome: I64) -> F32:
-    """P(like) [n] given the outcome [n]: 0 no click, 1 click, 2 long_view, 3 finish."""
+def like_given(scored: ScoredEvents, intercepts: F32, outcome: I64) -> F32:
+    """P(like), float32 [n], given the outcome, int64 [n]: 0 no click, 1 click, 2 long_view, 3 finish."""
     return _sigmoid(scored.scores[:, 3] + intercepts[3] + np.asarray(LIKE_STEP, dtype=np.float32)[outcome])
 
 
-def follow_given(scored: Scored, intercepts: F32, outcome: I64, liked: F32) -> F32:
-    """P(follow) [n] given the outcome [n] and the like, 0 or 1 [n]."""
+def follow_given(scored: ScoredEvents, intercepts: F32, outcome: I64, liked: F32) -> F32:
+    """P(follow), float32 [n], given the outcome, int64 [n], and the like, float32 [n], 0 or 1."""
     step = np.asarray(FOLLOW_STEP, dtype=np.float32)[outcome] + np.float32(FOLLOW_AFTER_LIKE) * liked
     return _sigmoid(scored.scores[:, 4] + intercepts[4] + step)
 

@@ -31,18 +31,20 @@ VIDEO_BLOCK = 100_000
 
 @dataclasses.dataclass(kw_only=True, frozen=True, slots=True)
 class Simulation:
-    """events: rows of the log. days: length of the log. gate_strength: 0 (new users react like all others) to 1.
-
-    block_users: users drawn at once, about 150 events each; the log's rows don't depend on it, only how they are cut
-    into files. format: of the log; the feature files are always CSV. Raises UserError for a value out of range.
-    """
+    """What is simulated. Raises UserError for a value out of range."""
 
     events: int
+    """Rows of the log."""
     seed: int = 0
+    """Seeds every draw."""
     days: int = 30
+    """Length of the log."""
     gate_strength: float = 1.0
+    """How far new users react to other things than regular ones: 0, not at all, to 1."""
     format: Literal["csv", "parquet"] = "csv"
+    """Format of the log; the feature files are always CSV."""
     block_users: int = 1024
+    """Users drawn at once, about 150 events each; they make one file of the log. Its rows don't depend on it."""
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -62,11 +64,10 @@ class Simulation:
 
 
 def simulate(config: Simulation, out: Path, progress: Callable[[int], object] = lambda events: None) -> None:
-    """Writes log_standard_sim-*, user_features_sim, video_features_basic_sim and simulation.json into the new folder
-    `out`.
+    """Writes log_standard_sim-*, user_features_sim, video_features_basic_sim and simulation.json into a new folder.
 
-    progress is called with the number of events of each block. Raises UserError if `out` is there already
-    or cannot be written.
+    progress: called with the number of events of each block.
+    Raises UserError if `out` is there already or cannot be written.
     """
     check_new("--out", out)
     with new_folder(out) as folder:
@@ -74,8 +75,10 @@ def simulate(config: Simulation, out: Path, progress: Callable[[int], object] = 
 
 
 def blocks(config: Simulation, world: World) -> Iterator[tuple[Users, pl.DataFrame]]:
-    """The users of each block and their events as a log table, until `config.events` events are drawn; the last user's
-    end is cut off."""
+    """The users of each block and their events as a log table, until `config.events` events are drawn.
+
+    The last user's events are cut off there.
+    """
     intercepts = fit_intercepts(world)
     left = config.events
     first_id = 0
@@ -90,21 +93,21 @@ def blocks(config: Simulation, world: World) -> Iterator[tuple[Users, pl.DataFra
 
 def _write(config: Simulation, folder: Path, progress: Callable[[int], object]) -> None:
     world = build_world(config.seed, config.events, config.days, config.gate_strength)
-    with _Parts(folder / "user_features_sim.csv") as user_file:
+    with _TableFile(folder / "user_features_sim.csv") as user_file:
         for number, (users, log) in enumerate(blocks(config, world)):
-            with _Parts(folder / f"log_standard_sim-{number:05}.{config.format}") as log_file:
+            with _TableFile(folder / f"log_standard_sim-{number:05}.{config.format}") as log_file:
                 log_file.write(log)
             table = user_table(users, config.days)
             user_file.write(table.join(log.select("user_id"), on="user_id", how="semi", maintain_order="left"))
             progress(len(log))
-    with _Parts(folder / "video_features_basic_sim.csv") as video_file:
+    with _TableFile(folder / "video_features_basic_sim.csv") as video_file:
         for start in range(0, world.videos, VIDEO_BLOCK):
             ids = np.arange(start, min(start + VIDEO_BLOCK, world.videos))
             video_file.write(video_table(draw_videos(world, ids), config.first_day))
     (folder / "simulation.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
 
 
-class _Parts:
+class _TableFile:
     """A CSV or Parquet file (by its suffix) that is written table by table."""
 
     def __init__(self, path: Path) -> None:

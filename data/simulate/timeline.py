@@ -28,12 +28,14 @@ NEW_USER_VIEWS = -0.45
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """Events sorted by (user, time): user int64 [n] (row in Users), avc int64 [n], time_ms int64 [n] since the log's
-    first midnight."""
+    """The n events of a block of users, sorted by user and time."""
 
     user: I64
+    """The user's row in `Users`, int64 [n]."""
     avc: I64
+    """The user's accumulated view count before the event, int64 [n]."""
     time_ms: I64
+    """Milliseconds since the log's first midnight, int64 [n]."""
 
     def head(self, count: int) -> "Timeline":
         """The first `count` events."""
@@ -41,12 +43,12 @@ class Timeline:
 
 
 def new_user_share(avc: I64) -> F32:
-    """exp(-AVC / 10), float32 [n]: 1 for a first view, near 0 for a regular user."""
+    """exp(-AVC / 10), float32 [n]: 1 for a first view, near 0 for a regular user. avc: int64 [n]."""
     return np.exp(avc.astype(np.float32) / np.float32(-AVC_SCALE))
 
 
 def _views_per_day(users: Users, days: int) -> I64:
-    """int64 [U, days]: views of each user on each day."""
+    """Views of each user on each day, int64 [U, days]."""
     stay, often = uniforms(child_keys(users.keys, np.full(len(users.ids), 1 << 40)), 2)
     last_day = users.first_day - np.log(stay) * MEAN_STAY_DAYS
     level = MEDIAN_VIEWS_PER_DAY * np.exp(VIEWS_SD * users.activity)
@@ -64,8 +66,10 @@ def _views_per_day(users: Users, days: int) -> I64:
 
 
 def draw_timeline(users: Users, days: int) -> Timeline:
-    """All events of the users. A day's views are one sitting; what would pass midnight goes on in the early hours of
-    the same day."""
+    """All events of the users.
+
+    A day's views are one sitting. What would pass midnight goes on in the early hours of the same day.
+    """
     counts = _views_per_day(users, days)
     session = np.flatnonzero(counts.ravel())
     sizes = counts.ravel()[session]

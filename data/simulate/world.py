@@ -43,20 +43,25 @@ SHARED_WEIGHT = 0.6  # share of the variance of each hidden unit's weights that 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What all users and videos share.
-
-    user_in, video_in [K, R]: first layer. out [H, S]: weights of the hidden units. gate_slope [H]: a new user's gate of
-    unit h is 1 + gate_slope[h] * exp(-AVC / 10): in [0, 2], as C * sigmoid(.) of Eq. 11 with C = 2. days,
-    videos_per_day: the catalogue.
-    """
+    """What all users and videos share."""
 
     seed: int
+    """Seeds every draw."""
     days: int
+    """Days of the log."""
     videos_per_day: int
+    """Videos uploaded on each day."""
     user_in: F32
+    """First layer over the user's taste, float32 [K, R]."""
     video_in: F32
+    """First layer over the video's factors, float32 [K, R]."""
     out: F32
+    """Weights of the hidden units, float32 [H, S]."""
     gate_slope: F32
+    """How the gates open for new users, float32 [H].
+
+    The gate of unit h is 1 + gate_slope[h] * exp(-AVC / 10): in [0, 2], as C * sigmoid(.) of Eq. 11 with C = 2.
+    """
 
     @property
     def videos(self) -> int:
@@ -65,12 +70,14 @@ class World:
 
 
 def build_world(seed: int, events: int, days: int, gate_strength: float) -> World:
-    """The world of a log of `events` events over `days` days; gate_strength 0..1 is how far new users' gates lie from
-    1."""
+    """The world of a log of `events` events over `days` days.
+
+    gate_strength: how far new users' gates lie from 1, 0 to 1.
+    """
     videos_per_day = max(20, -(-events // (EVENTS_PER_VIDEO * (days + CATALOGUE_DAYS))))
     weights = normals(stream_keys(seed, WEIGHT_STREAM, np.arange(HIDDEN)), SCORES + 2 * TASTE + 1)
-    shared, own = weights[:, SCORES : SCORES + 1], weights[:, :SCORES]
-    out = np.float32(SHARED_WEIGHT**0.5) * shared + np.float32((1 - SHARED_WEIGHT) ** 0.5) * own
+    shared, by_score = weights[:, SCORES : SCORES + 1], weights[:, :SCORES]
+    out = np.float32(SHARED_WEIGHT**0.5) * shared + np.float32((1 - SHARED_WEIGHT) ** 0.5) * by_score
     for part, sds in ((slice(0, TASTE), PRODUCT_SD), (slice(TASTE, HIDDEN), RECTIFIED_SD)):
         out[part] *= np.asarray(sds, dtype=np.float32) / np.linalg.norm(out[part], axis=0)
     first_layer = weights[TASTE:, SCORES + 1 :].T / np.float32((2 * TASTE) ** 0.5)
@@ -90,24 +97,30 @@ def build_world(seed: int, events: int, days: int, gate_strength: float) -> Worl
 
 @dataclass(frozen=True, slots=True)
 class Users:
-    """ids int64 [U], keys uint64 [U], categories int64 [U, 5] (what CATEGORY_SIZES counts), sociability float32 [U]
-    (seen in the follow count), activity float32 [U] (seen in the active degree), first_day int64 [U] (-1: there when
-    the log starts), taste float32 [U, K], hidden float32 [U, R] (taste through the first layer), bias float32 [U,
-    S]."""
+    """A block of U users."""
 
     ids: I64
+    """int64 [U]."""
     keys: U64
+    """Keys of their draws, uint64 [U]."""
     categories: I64
+    """What CATEGORY_SIZES counts, int64 [U, 5]."""
     sociability: F32
+    """Shows in the follow count, float32 [U]."""
     activity: F32
+    """Shows in the active degree, float32 [U]."""
     first_day: I64
+    """The day on which they come, int64 [U]; -1: they are there when the log starts."""
     taste: F32
+    """float32 [U, K]."""
     hidden: F32
+    """Taste through the first layer, float32 [U, R]."""
     bias: F32
+    """The user's part of each score, float32 [U, S]."""
 
 
 def draw_users(world: World, ids: I64) -> Users:
-    """The users of `ids` [U]."""
+    """The users of some ids, int64 [U]."""
     keys = stream_keys(world.seed, USER_STREAM, ids)
     *draws, arrival = uniforms(keys, len(CATEGORY_SIZES) + 1)
     first_day = np.floor((arrival - PRESENT_AT_START) / (1 - PRESENT_AT_START) * world.days).astype(np.int64)
@@ -118,10 +131,14 @@ def draw_users(world: World, ids: I64) -> Users:
     for column, size in enumerate(CATEGORY_SIZES):
         table = normals(stream_keys(world.seed, CATEGORY_STREAM, np.arange(size) + 1000 * column), TASTE)
         visible += table[categories[:, column]] / np.float32(len(CATEGORY_SIZES) ** 0.5)
-    own = normals(keys, TASTE + SCORES + 3, first_slot=8)
-    taste = np.float32(VISIBLE_TASTE**0.5) * visible + np.float32((1 - VISIBLE_TASTE) ** 0.5) * own[:, :TASTE]
-    sociability, activity, general = own[:, TASTE], own[:, TASTE + 1], own[:, TASTE + 2 : TASTE + 3]
-    mixed = 0.5 * general + 0.75 * own[:, TASTE + 3 :]
+    normal_draws = normals(keys, TASTE + SCORES + 3, first_slot=8)
+    taste = np.float32(VISIBLE_TASTE**0.5) * visible + np.float32((1 - VISIBLE_TASTE) ** 0.5) * normal_draws[:, :TASTE]
+    sociability, activity, general = (
+        normal_draws[:, TASTE],
+        normal_draws[:, TASTE + 1],
+        normal_draws[:, TASTE + 2 : TASTE + 3],
+    )
+    mixed = 0.5 * general + 0.75 * normal_draws[:, TASTE + 3 :]
     mixed += 0.43 * sociability[:, None]
     bias = (mixed * np.asarray(USER_SD, dtype=np.float32)).astype(np.float32)
     return Users(
@@ -139,24 +156,37 @@ def draw_users(world: World, ids: I64) -> Users:
 
 @dataclass(frozen=True, slots=True)
 class Videos:
-    """ids, keys (uint64), author, tag, second_tag (0: none), upload_type, upload_day (negative before the log),
-    duration_ms: int64 [V]; factors float32 [V, K], hidden float32 [V, R], bias float32 [V, S]."""
+    """A block of V videos."""
 
     ids: I64
+    """int64 [V]."""
     keys: U64
+    """Keys of their draws, uint64 [V]."""
     author: I64
+    """int64 [V]."""
     tag: I64
+    """1 to TAGS, int64 [V]."""
     second_tag: I64
+    """The same, int64 [V]; 0: none."""
     upload_type: I64
+    """Index into UPLOAD_TYPE_SHARES, int64 [V]."""
     upload_day: I64
+    """int64 [V]; negative: before the log."""
     duration_ms: I64
+    """int64 [V]."""
     factors: F32
+    """What the users' taste is for, float32 [V, K]."""
     hidden: F32
+    """Factors through the first layer, float32 [V, R]."""
     bias: F32
+    """The video's part of each score, float32 [V, S]."""
 
 
 def draw_videos(world: World, ids: I64) -> Videos:
-    """The videos of `ids` [V]. Factors and quality lie partly in tag, author and upload type, partly only in the id."""
+    """The videos of some ids, int64 [V].
+
+    Factors and quality lie partly in tag, author and upload type, partly only in the id.
+    """
     keys = stream_keys(world.seed, VIDEO_STREAM, ids)
     u = uniforms(keys, 6)
     author = (u[0] * np.sqrt(u[0]) * np.float32(max(1, int(AUTHORS_PER_VIDEO * world.videos)))).astype(np.int64)
@@ -169,13 +199,18 @@ def draw_videos(world: World, ids: I64) -> Videos:
     by_tag[0] = 0
     by_type = normals(stream_keys(world.seed, TAG_STREAM, np.arange(len(UPLOAD_TYPE_SHARES)) + 1000), 1)
     by_author = normals(stream_keys(world.seed, AUTHOR_STREAM, author), TASTE + 1)
-    own = normals(keys, TASTE + 1 + SCORES, first_slot=8)
+    normal_draws = normals(keys, TASTE + 1 + SCORES, first_slot=8)
     content = 0.9 * by_tag[tag] + 0.4 * by_tag[second_tag]
-    factors = (0.85 * content[:, :TASTE] + 0.35 * by_author[:, :TASTE] + 0.4 * own[:, :TASTE]).astype(np.float32)
-    quality = (
-        0.45 * content[:, TASTE] + 0.25 * by_type[upload_type, 0] + 0.4 * by_author[:, TASTE] + 0.7 * own[:, TASTE]
+    factors = (0.85 * content[:, :TASTE] + 0.35 * by_author[:, :TASTE] + 0.4 * normal_draws[:, :TASTE]).astype(
+        np.float32
     )
-    bias = (0.8 * quality[:, None] + 0.6 * own[:, TASTE + 1 :]) * np.asarray(VIDEO_SD, dtype=np.float32)
+    quality = (
+        0.45 * content[:, TASTE]
+        + 0.25 * by_type[upload_type, 0]
+        + 0.4 * by_author[:, TASTE]
+        + 0.7 * normal_draws[:, TASTE]
+    )
+    bias = (0.8 * quality[:, None] + 0.6 * normal_draws[:, TASTE + 1 :]) * np.asarray(VIDEO_SD, dtype=np.float32)
     upload_day = ids // world.videos_per_day - CATALOGUE_DAYS
     duration_ms = np.rint(1000 * seconds).astype(np.int64)
     return Videos(
@@ -194,8 +229,11 @@ def draw_videos(world: World, ids: I64) -> Videos:
 
 
 def shown_videos(world: World, day: I64, age_draw: F32, rank_draw: F32) -> I64:
-    """The ids [n] of the videos shown on `day` [n]: exposure falls with age and is Zipf (exponent 1) among a day's
-    uploads."""
+    """The ids of the videos shown, int64 [n].
+
+    Exposure falls with age and is Zipf's, of exponent 1, among a day's uploads.
+    day: day of each event, int64 [n]. age_draw, rank_draw: uniform draws, float32 [n].
+    """
     ages = np.arange(CATALOGUE_DAYS)
     weights = (ages + 1.0) ** -0.7 * np.exp(-ages / 15.0)
     age = np.searchsorted(np.cumsum(weights)[:-1] / weights.sum(), age_draw)
@@ -210,5 +248,5 @@ def shown_videos(world: World, day: I64, age_draw: F32, rank_draw: F32) -> I64:
 
 
 def event_keys(users: Users, user: I64, position: I64) -> U64:
-    """The key of the position-th event [n] of the user-th user [n]."""
+    """The key of the position-th event of the user-th user, uint64 [n]. user, position: int64 [n]."""
     return child_keys(users.keys[user], position)

@@ -23,21 +23,21 @@ def spec(**more: Any) -> LogSpec:
 
 def table(**columns: Any) -> pa.Table:
     """200 events, one an hour, with other or further columns."""
-    own: dict[str, Any] = {
+    hourly: dict[str, Any] = {
         "user": pa.array([i % 7 for i in range(ROWS)], pa.int64()),
         "item": pa.array([i % 11 for i in range(ROWS)], pa.int64()),
         "time": pa.array(TIMES, pa.int64()),
         "click": pa.array([i % 2 for i in range(ROWS)], pa.int64()),
     }
-    return pa.table({n: c for n, c in (own | columns).items() if c is not None})
+    return pa.table({n: c for n, c in (hourly | columns).items() if c is not None})
 
 
-def load(folder: Path, *tables: pa.Table, of: LogSpec | None = None) -> Events:
+def load(folder: Path, *tables: pa.Table, log_spec: LogSpec | None = None) -> Events:
     """The events of a log of these files, a.parquet, b.parquet, ..."""
     (folder / "log").mkdir()
     for name, content in zip("abc", tables, strict=False):
         pq.write_table(content, folder / "log" / f"{name}.parquet")
-    return load_events(open_log(folder / "log", of or spec()))
+    return load_events(open_log(folder / "log", log_spec or spec()))
 
 
 def every(value: Callable[[int], Any], kind: pa.DataType | None = None) -> pa.Array:

@@ -24,12 +24,12 @@ def _sample(event: Event, past: list[Event], groups: list[Group], signals: list[
         for s in signals:
             prior = sample[f"rate:{group.parent}:{s}"] if group.parent else _rate(past, s, 0.5, 1.0)
             sample[f"rate:{group.name}:{s}"] = _rate(seen, s, prior, group.smoothing)
-    own = [p for p in past if p["user"] == event["user"]]
+    of_user = [p for p in past if p["user"] == event["user"]]
     of_item = [p for p in past if p["item"] == event["item"]]
-    sample["gap_h"] = np.float32((event["time"] - own[-1]["time"]) / 3_600_000) if own else None
+    sample["gap_h"] = np.float32((event["time"] - of_user[-1]["time"]) / 3_600_000) if of_user else None
     born = event["birth"] if event["birth"] is not None else of_item[0]["time"] if of_item else None
     sample["age_h"] = None if born is None else np.float32(max(event["time"] - born, 0) / 3_600_000)
-    sample["history"] = own[-history:][::-1] if history else []
+    sample["history"] = of_user[-history:][::-1] if history else []
     return sample
 
 

@@ -187,7 +187,7 @@ def test_files_that_do_not_go_together(
     column: str, more: dict[str, Any], one: Any, other: Any, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=rf"b.parquet: .*{message}") as error:
-        load(tmp_path, table(**{column: one}), table(**{column: other}), of=spec(**more))
+        load(tmp_path, table(**{column: one}), table(**{column: other}), log_spec=spec(**more))
     assert "\n" not in str(error.value)
 
 
@@ -213,7 +213,7 @@ FITS: list[tuple[str, Any, Any, pl.DataType, list[Any]]] = [
 )
 def test_types_that_go_together(one: Any, other: Any, kind: pl.DataType, values: list[Any], tmp_path: Path) -> None:
     later = pa.array([t + ROWS * DAY_MS for t in TIMES])
-    events = load(tmp_path, table(x=one), table(x=other, time=later), of=spec(context={"x": "x"}))
+    events = load(tmp_path, table(x=one), table(x=other, time=later), log_spec=spec(context={"x": "x"}))
     assert events.frame["x"].dtype == kind
     assert events.frame["x"].gather([0, ROWS]).to_list() == values
 
@@ -225,7 +225,7 @@ def test_expressions_over_a_column_without_a_type(first: str, tmp_path: Path) ->
     later = pa.array([t + ROWS * DAY_MS for t in TIMES])
     tags: Column = pl.col("x").str.split(",")
     parts = [table(x=text), table(x=null, time=later)]
-    events = load(tmp_path, *(parts if first == "text" else parts[::-1]), of=spec(context={"tags": tags}))
+    events = load(tmp_path, *(parts if first == "text" else parts[::-1]), log_spec=spec(context={"tags": tags}))
     assert events.frame["tags"].gather([0, ROWS]).to_list() == [[string_id("a"), string_id("b")], []]
 
 
@@ -233,7 +233,7 @@ def test_expressions_over_a_column_without_a_type(first: str, tmp_path: Path) ->
 def test_a_key_of_nan_is_unknown(tmp_path: Path) -> None:
     later = pa.array([t + ROWS * DAY_MS for t in TIMES])
     nan = table(x=every(lambda i: float("nan")), time=later)
-    events = load(tmp_path, table(x=every(lambda i: i % 3)), nan, of=spec(keys={"tag": "x"}))
+    events = load(tmp_path, table(x=every(lambda i: i % 3)), nan, log_spec=spec(keys={"tag": "x"}))
     assert events.codes["tag"].tolist() == [i % 3 for i in range(ROWS)] + [-1] * ROWS
 
 
@@ -241,9 +241,9 @@ def test_a_key_of_nan_is_unknown(tmp_path: Path) -> None:
 def test_a_csv_column_without_a_value_is_null(tmp_path: Path) -> None:
     (tmp_path / "log").mkdir()
     (tmp_path / "log" / "users.csv").write_text("id,age\n1,\n2,\n")
-    own = spec(user_table="users.csv", user_table_id="id", user_features={"age": "age"})
+    with_table = spec(user_table="users.csv", user_table_id="id", user_features={"age": "age"})
     pq.write_table(table(), tmp_path / "log" / "a.parquet")
-    old = replace(own, context={"old": pl.col("user_age") > 25})
+    old = replace(with_table, context={"old": pl.col("user_age") > 25})
     assert load_events(open_log(tmp_path / "log", old)).frame["old"].to_list() == [None] * ROWS
 
 
@@ -280,9 +280,9 @@ def test_tables_that_do_not_fit(change: dict[str, Any], message: str, tmp_path: 
     (tmp_path / "log").mkdir()
     pq.write_table(log, tmp_path / "log" / "a.parquet")
     pl.DataFrame({"id": [1, 2], "age": [1.0, 2.0], **change}).write_parquet(tmp_path / "log" / "users.parquet")
-    own = spec(user_table="users.parquet", user_table_id="id", user_features={"age": "age"})
+    with_table = spec(user_table="users.parquet", user_table_id="id", user_features={"age": "age"})
     with pytest.raises(UserError, match=message):
-        load_events(open_log(tmp_path / "log", own))
+        load_events(open_log(tmp_path / "log", with_table))
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), 1e39])
@@ -301,7 +301,7 @@ def test_tables_that_do_not_fit(change: dict[str, Any], message: str, tmp_path: 
 def test_infinite_numbers_are_named(more: dict[str, Any], role: str, value: float, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"b.parquet: {role}"):
         x = every(lambda i: value if i == 2 else 0.5)
-        load(tmp_path, table(x=every(lambda i: 0.5)), table(x=x), of=spec(**more))
+        load(tmp_path, table(x=every(lambda i: 0.5)), table(x=x), log_spec=spec(**more))
 
 
 @pytest.mark.tried(
@@ -312,11 +312,11 @@ def test_times_of_32_bits_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"a.parquet: column time \(time\), row 1: 1\d{9}.0 may be rounded, as Float32 is coarse"
     ):
-        load(tmp_path, table(time=seconds), of=spec(time_unit="s"))
+        load(tmp_path, table(time=seconds), log_spec=spec(time_unit="s"))
 
 
 @pytest.mark.parametrize("name", ["user_id", "time", "label_click"])
 @pytest.mark.tried("logs", "a spec whose context is named as another column of the samples", "refused")
 def test_a_context_of_a_taken_name_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"^spec: two columns are named '{name}'; rename the feature or context$"):
-        load(tmp_path, table(), of=spec(context={name: "user"}))
+        load(tmp_path, table(), log_spec=spec(context={name: "user"}))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from naive_asof import naive_samples
 from polars.testing import assert_frame_equal
 
-from coldrank.data.asof import Timeline, combine, stable_order
+from coldrank.data.asof import Grouping, combine, stable_order
 from coldrank.data.ids import string_id
 from coldrank.data.statistics import views_column
 
@@ -102,7 +102,7 @@ def test_combine_keeps_groups_apart_also_where_codes_are_huge() -> None:
 
 
 def test_timeline_of_no_events_of_a_known_group() -> None:
-    line = Timeline.of(np.array([-1, -1]), np.array([1, 2]))
+    line = Grouping.from_codes(np.array([-1, -1]), np.array([1, 2]))
     assert line.views().tolist() == [0, 0]
     assert line.rate(np.array([1, 1], np.int8), 0.25, 10.0).tolist() == [0.25, 0.25]
     assert np.isnan(line.hours_since_last(np.array([1, 2]))).all()

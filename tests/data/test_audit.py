@@ -1,4 +1,4 @@
-"""Each fault is planted into a copy of sound data and found; the sound data itself, and simulated logs, have no alarm."""
+"""Each fault is planted into a copy of sound data and found. Sound data and simulated logs have no alarm."""
 
 import json
 import re
@@ -102,19 +102,33 @@ LABEL = pl.col("label_click").cast(pl.Int64)
 OWN = pl.concat_list(pl.col("item_id"), pl.col("hist_item_id").list.head(HISTORY - 1))
 FIRST = pl.int_range(pl.len()) == 2
 FAULTS = {
-    "NaN": (on(length=pl.when(FIRST).then(float("nan")).otherwise("length")), "error", "values", "length", "[0-9] NaN .*row 3"),
-    "infinite": (on(length=pl.when(FIRST).then(float("inf")).otherwise("length")), "error", "values", "length", "infinite"),
-    "rate": (on(rate_user_click=pl.col("rate_user_click") + 0.9), "error", "values", "rate_user_click", r"outside 0\.\.1"),
+    "NaN": (
+        on(length=pl.when(FIRST).then(float("nan")).otherwise("length")),
+        "error", "values", "length", "[0-9] NaN .*row 3",
+    ),
+    "infinite": (
+        on(length=pl.when(FIRST).then(float("inf")).otherwise("length")), "error", "values", "length", "infinite",
+    ),
+    "rate": (
+        on(rate_user_click=pl.col("rate_user_click") + 0.9), "error", "values", "rate_user_click", r"outside 0\.\.1",
+    ),
     "count": (on("valid", views_author=pl.lit(-3)), "error", "values", "views_author", "below 0"),
     "label": (on("test", label_like=pl.lit(2)), "error", "values", "label_like", "neither 0 nor 1"),
     "half a label": (on("test", label_like=pl.lit(0.5)), "error", "values", "label_like", "neither 0 nor 1"),
-    "missing user": (on(user_id=pl.when(FIRST).then(None).otherwise("user_id")), "error", "values", "user_id", "missing"),
-    "signal": (on(hist_click=pl.col("hist_click").list.eval(pl.element() * 2)), "error", "values", "hist_click", "outside -1"),
+    "missing user": (
+        on(user_id=pl.when(FIRST).then(None).otherwise("user_id")), "error", "values", "user_id", "missing",
+    ),
+    "signal": (
+        on(hist_click=pl.col("hist_click").list.eval(pl.element() * 2)),
+        "error", "values", "hist_click", "outside -1",
+    ),
     "null in a list": (
         on(hist_author=pl.col("hist_author").list.eval(pl.when(pl.element() != 3).then(pl.element()))),
         "error", "values", "hist_author", "missing",
     ),
-    "unequal lists": (on(hist_author=pl.col("hist_author").list.tail(4)), "error", "values", r"hist_\*", "differ in length"),
+    "unequal lists": (
+        on(hist_author=pl.col("hist_author").list.tail(4)), "error", "values", r"hist_\*", "differ in length",
+    ),
     "order": (lambda f, _: f.reverse(), "error", "order", "time", "row 2 is earlier"),
     "duplicates": (
         lambda f, s: pl.concat([f, f.head(9)]).sort("time") if s == "train" else f,
@@ -128,7 +142,9 @@ FAULTS = {
     "never known": (on(label_like=pl.lit(None, pl.Int8)), "error", "labels", "label_like", "no sample has"),
     "one class": (on("train", "valid", label_like=pl.lit(0)), "error", "labels", "label_like", "are 0"),
     "one class in test": (on("test", label_click=pl.lit(1)), "warning", "labels", "test: label_click", "are 1"),
-    "partly unknown": (on("test", label_click=pl.lit(None, pl.Int8)), "warning", "labels", "", "no sample has this label"),
+    "partly unknown": (
+        on("test", label_click=pl.lit(None, pl.Int8)), "warning", "labels", "", "no sample has this label",
+    ),
     "other items": (on("test", item_id=pl.col("item_id") + 10**6), "error", "id drift", "test: item_id", r"100\.0%"),
     "constant": (on("train", "valid", place=pl.lit(4)), "warning", "constant", "train", "place"),
     "missing in test": (on("test", place=pl.lit(None, pl.Int64)), "warning", "missing", "place", r"100\.0% in test"),
@@ -149,7 +165,9 @@ FAULTS = {
         "error", "history", "hist_click", "the sample's own label is",
     ),
     "history holds itself": (on(hist_item_id=OWN), "error", "history", "hist_item_id", "than the user met it before"),
-    "counts itself": (on(user_views=pl.col("user_views") + 1), "error", "as of time", "user_views", "with the sample itself"),
+    "counts itself": (
+        on(user_views=pl.col("user_views") + 1), "error", "as of time", "user_views", "with the sample itself",
+    ),
     "rate holds itself": (
         on(rate_user_x_author_like=(pl.col("rate_user_x_author_like") * 10 + pl.col("label_like").fill_null(0)) / 11),
         "error", "as of time", "rate_user_x_author_like", "AUC 1.000",
@@ -165,9 +183,9 @@ def test_sound_data_have_no_alarm(sound):
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_found(sound, tmp_path, fault):
     change, severity, check, where, what = FAULTS[fault]
-    found = alarms(with_fault(sound, tmp_path, change))
-    hits = [f for f in found if f.severity == severity and f.check == check and re.search(where, f.where)]
-    assert any(re.search(what, f.what) for f in hits), found
+    findings = alarms(with_fault(sound, tmp_path, change))
+    hits = [f for f in findings if f.severity == severity and f.check == check and re.search(where, f.where)]
+    assert any(re.search(what, f.what) for f in hits), findings
 
 
 def test_the_history_that_shows_the_next_event_is_found(sound, tmp_path):
@@ -180,16 +198,16 @@ def test_the_history_that_shows_the_next_event_is_found(sound, tmp_path):
             frame.columns
         )
 
-    found = alarms(with_fault(sound, tmp_path, change))
-    assert any(f.severity == "error" and "it is the next one" in f.what for f in found), found
+    findings = alarms(with_fault(sound, tmp_path, change))
+    assert any(f.severity == "error" and "it is the next one" in f.what for f in findings), findings
 
 
 def test_a_sample_that_is_trained_on_and_tested_is_found(sound, tmp_path):
     test = next((sound / "samples/split=test").rglob("*.parquet"))
     taken = pl.read_parquet(test, hive_partitioning=False).head(1)
     change: Change = lambda frame, split: pl.concat([frame, taken]) if split == "valid" else frame
-    found = alarms(with_fault(sound, tmp_path, change))
-    assert any(f.check == "splits" and "trained on and are in test" in f.what for f in found)
+    findings = alarms(with_fault(sound, tmp_path, change))
+    assert any(f.check == "splits" and "trained on and are in test" in f.what for f in findings)
 
 
 def test_periods_with_another_rate_or_other_ids_are_named(sound, tmp_path):
@@ -197,10 +215,11 @@ def test_periods_with_another_rate_or_other_ids_are_named(sound, tmp_path):
     third = pl.col("time").is_between(cut, cut + DAY_MS)
     always = pl.when(third).then(1).otherwise("label_click").cast(pl.Int8)
     new_ids = pl.when(third).then(pl.col("user_id") + 10**6).otherwise("user_id")
-    found = alarms(with_fault(sound, tmp_path, on(label_click=always, user_id=new_ids)))
-    told = {(f.check, f.where.split(":")[1].strip()): f for f in found if f.where.startswith("period 2022-04-18")}
-    assert "100.0%" in told["label drift", "label_click"].what.replace("100.00%", "100.0%")
-    assert "are new" in told["id drift", "user_id"].what
+    findings = alarms(with_fault(sound, tmp_path, on(label_click=always, user_id=new_ids)))
+    of_period = [f for f in findings if f.where.startswith("period 2022-04-18")]
+    by_column = {(f.check, f.where.split(":")[1].strip()): f for f in of_period}
+    assert "100.0%" in by_column["label drift", "label_click"].what.replace("100.00%", "100.0%")
+    assert "are new" in by_column["id drift", "user_id"].what
 
 
 def test_users_of_both_splits_are_found_where_the_split_is_by_users(tmp_path):
@@ -213,8 +232,8 @@ def test_users_of_both_splits_are_found_where_the_split_is_by_users(tmp_path):
     assert alarms(tmp_path / "out") == []
     user = int(pl.read_parquet(next((tmp_path / "out/samples/split=test").rglob("*.parquet")))["user_id"][0])
     change = on("train", user_id=pl.when(FIRST).then(user).otherwise("user_id"))
-    (found,) = (f for f in alarms(with_fault(tmp_path / "out", tmp_path, change)) if f.check == "splits")
-    assert found.severity == "error" and found.what.startswith("1 users") and str(user) in found.what
+    (finding,) = (f for f in alarms(with_fault(tmp_path / "out", tmp_path, change)) if f.check == "splits")
+    assert finding.severity == "error" and finding.what.startswith("1 users") and str(user) in finding.what
 
 
 def arm(**changes: object) -> RunConfig:
@@ -239,11 +258,13 @@ def arm(**changes: object) -> RunConfig:
 
 
 def feature(name: str, **changes: object) -> RunConfig:
-    return arm(features=tuple(replace(f, **changes) if f.name == name else f for f in arm().features))  # type: ignore[arg-type]
+    features = (replace(f, **changes) if f.name == name else f for f in arm().features)  # type: ignore[arg-type]
+    return arm(features=tuple(features))
 
 
 def table(name: str, **changes: object) -> RunConfig:
-    return arm(tables=tuple(replace(t, **changes) if t.name == name else t for t in arm().tables))  # type: ignore[arg-type]
+    tables = (replace(t, **changes) if t.name == name else t for t in arm().tables)  # type: ignore[arg-type]
+    return arm(tables=tuple(tables))
 
 
 @pytest.mark.parametrize(
@@ -251,37 +272,49 @@ def table(name: str, **changes: object) -> RunConfig:
     [
         (table("item", rows=100), "table item", r"4\d\d ids occur 2 times or more, rows for 99"),
         (table("item", rows=100, mapping="growing", min_count=1), "table item", r"^4\d\d ids, rows for 99; the others"),
-        (table("item", rows=100, mapping="managed", min_count=1), "table item", r"^4\d\d ids, rows for 99; they take turns"),
+        (
+            table("item", rows=100, mapping="managed", min_count=1),
+            "table item", r"^4\d\d ids, rows for 99; they take turns",
+        ),
         (table("place", rows=6), "table place", "5 ids on 6 rows"),
         (table("place", rows=6, mapping="multi_hash"), "table place", "share each of their 2 rows with another"),
-        (feature("user_views_bucket", edges=(1000.0, 2000.0)), "feature user_views_bucket", "100.0% of the values are in one bucket"),
+        (
+            feature("user_views_bucket", edges=(1000.0, 2000.0)),
+            "feature user_views_bucket", "100.0% of the values are in one bucket",
+        ),
         (feature("length", transform="logit"), "feature length", "the values are"),
-        (arm(features=tuple(replace(f, length=20) if f.role == "sequence" else f for f in arm().features)), "sequence", "more than 5"),
+        (
+            arm(features=tuple(replace(f, length=20) if f.role == "sequence" else f for f in arm().features)),
+            "sequence", "more than 5",
+        ),
         (arm(data=replace(arm().data, fit=("train", "past"))), "arm", "data.fit names past; the data has"),
         (
             arm(features=(*arm().features, Feature(name="label_like", role="user", kind="number"))),
             "arm",
             "reads label_like: the outcome itself",
         ),
-        (arm(features=(*arm().features, Feature(name="colour", role="user", kind="number"))), "part-0", "no column 'colour'"),
+        (
+            arm(features=(*arm().features, Feature(name="colour", role="user", kind="number"))),
+            "part-0", "no column 'colour'",
+        ),
     ],
 )  # fmt: skip
 def test_settings_that_do_not_fit_the_data_are_named(sound, config, where, what):
-    found = alarms(sound, config)
-    assert any(where in f.where and re.search(what, f.what) for f in found), found
+    findings = alarms(sound, config)
+    assert any(where in f.where and re.search(what, f.what) for f in findings), findings
 
 
 def test_an_arm_that_fits_has_no_alarm_and_only_its_features_count(sound, tmp_path):
     assert alarms(sound, arm()) == []
     broken = with_fault(sound, tmp_path, on(rate_author_click=pl.lit(7.0), place=pl.lit(3)))
-    found = alarms(broken, arm())
-    assert [(f.severity, f.check) for f in found] == [("warning", "constant")] and "place" in found[0].what
+    findings = alarms(broken, arm())
+    assert [(f.severity, f.check) for f in findings] == [("warning", "constant")] and "place" in findings[0].what
 
 
 def test_a_default_that_is_an_id_is_named(sound, tmp_path):
     data = with_fault(sound, tmp_path, on(place=pl.when(pl.col("place") != 2).then("place")))
-    (found,) = alarms(data, feature("place", default=0))
-    assert found.where == "feature place" and "default=0 stands for" in found.what
+    (finding,) = alarms(data, feature("place", default=0))
+    assert finding.where == "feature place" and "default=0 stands for" in finding.what
 
 
 def test_files_that_the_manifest_does_not_know_or_that_are_gone(sound, tmp_path):
@@ -291,9 +324,9 @@ def test_files_that_the_manifest_does_not_know_or_that_are_gone(sound, tmp_path)
     pl.read_parquet(first, hive_partitioning=False).head(3).write_parquet(first)
     second.unlink()
     done = audit(data)
-    told = sorted((f.severity, f.where.rsplit("/", 1)[1], f.what.split(";")[0]) for f in done.findings)
-    assert [t[:2] for t in told] == [("error", "part-0.parquet")] * 2 + [("warning", "more.parquet")]
-    assert told[0][2] == "3 rows" and "cannot be read" in told[1][2] and not done.complete
+    faults = sorted((f.severity, f.where.rsplit("/", 1)[1], f.what.split(";")[0]) for f in done.findings)
+    assert [t[:2] for t in faults] == [("error", "part-0.parquet")] * 2 + [("warning", "more.parquet")]
+    assert faults[0][2] == "3 rows" and "cannot be read" in faults[1][2] and not done.complete
 
 
 def test_the_command_s_exit_codes_and_files(sound, tmp_path, capsys):
@@ -327,7 +360,7 @@ def test_auc_of_a_feature_is_that_of_unseen_rows():
 
 def test_what_lies_around_a_row():
     codes, time = np.array([0, 1, 0, 0, 0, 0]), np.array([50, 10, 10, 20, 20, 30])
-    around = Around.of(codes, time, np.arange(6))
+    around = Around.from_codes(codes, time, np.arange(6))
     assert around.before.tolist() == [4, 0, 0, 1, 1, 3] and around.total.tolist() == [5, 1, 5, 5, 5, 5]
     assert around.upto.tolist() == [5, 1, 1, 3, 3, 4]
     assert around.previous.tolist() == [5, NONE, NONE, 2, 2, TIED]

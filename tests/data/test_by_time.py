@@ -56,12 +56,12 @@ def test_steps_of_all_ranks_read_the_rows_in_order_of_time(tmp_path, sizes, rank
 @pytest.mark.parametrize(("ranks", "first"), [(1, [9]), (2, [4, 5]), (3, [3, 3, 3]), (4, [2, 2, 2, 3])])
 def test_steps_of_a_global_batch_are_the_same_rows_whatever_the_ranks(tmp_path, ranks, first):
     paths = write(tmp_path, (23, 17))
-    given = [
+    by_rank = [
         list(TimeReader(paths, COLUMNS, 1, global_batch_size=9, rank=r, world_size=ranks).epoch(0))
         for r in range(ranks)
     ]
-    assert [len(raw["time"]) for raw, *_ in given] == first
-    steps = [[row for raw in parts for row in rows(raw)] for parts in zip(*given, strict=True)]
+    assert [len(raw["time"]) for raw, *_ in by_rank] == first
+    steps = [[row for raw in parts for row in rows(raw)] for parts in zip(*by_rank, strict=True)]
     (whole,) = TimeReader(paths, COLUMNS, 40).epoch(0)
     assert [len(step) for step in steps] == [9, 9, 9, 9, 4] and [r for step in steps for r in step] == rows(whole)
 
@@ -69,9 +69,9 @@ def test_steps_of_a_global_batch_are_the_same_rows_whatever_the_ranks(tmp_path, 
 @pytest.mark.tried("ranks", "a period of fewer rows than ranks", "ranks without a row take part with none")
 def test_ranks_without_rows_have_empty_batches(tmp_path):
     paths = write(tmp_path, (0, 2))
-    given = [list(TimeReader(paths, COLUMNS, 4, rank=r, world_size=3).epoch(0)) for r in range(3)]
-    assert [[len(raw["time"]) for raw in of] for of in given] == [[0], [1], [1]]
-    (empty,) = given[0]
+    by_rank = [list(TimeReader(paths, COLUMNS, 4, rank=r, world_size=3).epoch(0)) for r in range(3)]
+    assert [[len(raw["time"]) for raw in raws] for raws in by_rank] == [[0], [1], [1]]
+    (empty,) = by_rank[0]
     assert empty["tags"][0].dtype == np.int64 and empty["tags"][1].tolist() == [0]
 
 

@@ -50,9 +50,9 @@ FILE = Path("log.parquet")
     ],
 )
 def test_values(kind: Any, unit: Any, values: Any, wanted: list[Any]) -> None:
-    found = convert(ColumnPlan("x", kind, "x", unit), pl.Series("x", values), FILE)
-    types = {"flag": pl.Int8, "probability": pl.Float32, "day": pl.Int32, "feature": found.dtype}
-    assert found.dtype == types.get(kind, pl.Int64) and found.to_list() == wanted
+    converted = convert(ColumnPlan("x", kind, "x", unit), pl.Series("x", values), FILE)
+    types = {"flag": pl.Int8, "probability": pl.Float32, "day": pl.Int32, "feature": converted.dtype}
+    assert converted.dtype == types.get(kind, pl.Int64) and converted.to_list() == wanted
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,8 @@ def test_an_item_shows_the_users_of_its_last_events_before(tmp_path):
         before = np.flatnonzero((item == item[row]) & (time < time[row]))
         assert len(users) == min(3, len(before)) == min(3, samples["item_views"][row])
         times = sorted(time[before])[::-1][: len(users)]
-        for at, found in zip(times, users, strict=True):  # of equal times the order is open
-            assert found in user[before[time[before] == at]]
+        for moment, shown_user in zip(times, users, strict=True):  # of equal times the order is open
+            assert shown_user in user[before[time[before] == moment]]
 
 
 def test_what_comes_later_changes_no_history(tmp_path):

@@ -82,13 +82,15 @@ READ: list[tuple[str, Callable[[Path], object], str]] = [
 
 
 @pytest.mark.parametrize(
-    ("add", "told"), [pytest.param(a, told, marks=pytest.mark.tried("logs", given, "read")) for given, a, told in READ]
+    ("add", "listed"),
+    [pytest.param(add, listed, marks=pytest.mark.tried("logs", case, "read")) for case, add, listed in READ],
 )
-def test_what_is_read(add: Callable[[Path], object], told: str, tmp_path: Path) -> None:
+def test_what_is_read(add: Callable[[Path], object], listed: str, tmp_path: Path) -> None:
     put(tmp_path / "log" / "a.parquet", 1)
     add(tmp_path / "log")
     assert read(tmp_path / "log") == [1, 2]
-    assert any(told in line for line in left_out(tmp_path / "log")) if told else left_out(tmp_path / "log") == []
+    lines = left_out(tmp_path / "log")
+    assert any(listed in line for line in lines) if listed else lines == []
 
 
 def second_link(log: Path) -> None:
@@ -101,6 +103,7 @@ def not_parquet(log: Path) -> None:
         (log / name).touch()
 
 
+DELTA = "a Delta table's own; the files beside it are read as they lie, also those that it has replaced"
 LEFT_OUT: list[tuple[str, Callable[[Path], object], list[str]]] = [
     ("the same file under three names", second_link, ["b.parquet, c.parquet (the same as a.parquet)"]),
     ("files of other kinds", not_parquet, ["README.md, b.csv, c.parquet.crc (not Parquet)"]),
@@ -113,24 +116,22 @@ LEFT_OUT: list[tuple[str, Callable[[Path], object], list[str]]] = [
     (
         "a Delta table",
         lambda log: put(log / "_delta_log" / "00000010.checkpoint.parquet", 2),
-        [
-            "_delta_log/ (a Delta table's own; the files beside it are read as they lie, also those that it has replaced)"
-        ],
+        [f"_delta_log/ ({DELTA})"],
     ),
 ]
 
 
 @pytest.mark.parametrize(
-    ("add", "told"),
+    ("add", "listed"),
     [
-        pytest.param(a, told, marks=pytest.mark.tried("logs", given, "left out, and named"))
-        for given, a, told in LEFT_OUT
+        pytest.param(add, listed, marks=pytest.mark.tried("logs", case, "left out, and named"))
+        for case, add, listed in LEFT_OUT
     ],
 )
-def test_what_is_left_out(add: Callable[[Path], object], told: list[str], tmp_path: Path) -> None:
+def test_what_is_left_out(add: Callable[[Path], object], listed: list[str], tmp_path: Path) -> None:
     put(tmp_path / "log" / "a.parquet", 1)
     add(tmp_path / "log")
-    assert read(tmp_path / "log") == [1] and left_out(tmp_path / "log") == told
+    assert read(tmp_path / "log") == [1] and left_out(tmp_path / "log") == listed
 
 
 def link_to_nothing(log: Path) -> None:
@@ -292,8 +293,8 @@ def test_kuairand_in_any_case(tmp_path: Path) -> None:
     (log / "log_random_x.Csv").touch()
     opened = open_kuairand(log)
     assert len(load_events(opened).time) == 5
-    told = ["log_random_x.Csv (read with --include-random)"]
-    assert [str(left) for left in opened.left_out if "random" in str(left)] == told
+    listed = ["log_random_x.Csv (read with --include-random)"]
+    assert [str(left) for left in opened.left_out if "random" in str(left)] == listed
 
 
 @pytest.mark.tried("logs", "MovieLens' files in capitals", "read")

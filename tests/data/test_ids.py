@@ -29,8 +29,8 @@ TEA = int.from_bytes(hashlib.blake2b(b"tea").digest()[:8], "little", signed=True
     ],
 )
 def test_columns(values: pl.Series, kind: pl.DataType, wanted: list[object]) -> None:
-    found = as_column(values.alias("x"), "there")
-    assert found.dtype == kind and found.to_list() == wanted
+    column = as_column(values.alias("x"), "there")
+    assert column.dtype == kind and column.to_list() == wanted
 
 
 def test_lists_keep_their_order_and_rows() -> None:

@@ -157,11 +157,11 @@ def test_the_real_log(shared_data: Path) -> None:
     assert len(events.time) == len(raw) == 997_571
     users = events.frame["user_id"].to_numpy()
     for user in (0, 712, 13_414, 20_515):
-        own = raw.filter(pl.col("user_id") == user).sort("time_ms")
-        at = np.flatnonzero(users == user)
-        want = [own.filter(pl.col("time_ms") < t) for t in events.time[at].tolist()]
-        assert columns["user_views"][at].tolist() == [len(w) for w in want]
-        last = at[-1]
+        of_user = raw.filter(pl.col("user_id") == user).sort("time_ms")
+        rows = np.flatnonzero(users == user)
+        want = [of_user.filter(pl.col("time_ms") < t) for t in events.time[rows].tolist()]
+        assert columns["user_views"][rows].tolist() == [len(w) for w in want]
+        last = rows[-1]
         likes = raw.filter(
             pl.col("video_id") == events.frame["item_id"][int(last)], pl.col("time_ms") < events.time[last]
         )

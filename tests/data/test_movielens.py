@@ -104,9 +104,9 @@ def test_the_real_small_log_by_users(shared_data: Path, tmp_path: Path) -> None:
     assert len(frame) == len(raw) == 100_836
     assert frame.group_by("user_id").agg(pl.col("split").n_unique())["split"].max() == 1
     assert frame.filter(pl.col("split") == "test")["user_id"].n_unique() == round(0.278 * 610)
-    own = raw.filter(pl.col("userId") == 414).sort("timestamp", "movieId")
+    ratings = raw.filter(pl.col("userId") == 414).sort("timestamp", "movieId")
     samples = frame.filter(pl.col("user_id") == 414).sort("time", "item_id")
-    before = [own.filter(pl.col("timestamp") < t) for t in own["timestamp"]]
+    before = [ratings.filter(pl.col("timestamp") < t) for t in ratings["timestamp"]]
     assert samples["user_views"].to_list() == [len(b) for b in before]
     assert samples["hist_item_id"].to_list() == [b["movieId"].reverse().head(50).to_list() for b in before]
     assert samples["hist_rating"].to_list() == [

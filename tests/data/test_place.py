@@ -29,10 +29,10 @@ def files(out: Path) -> set[str]:
 
 
 @pytest.mark.tried("data folders", "prepare --out LINK, to a folder or to nothing yet", "written where the link leads")
-@pytest.mark.parametrize("there", [True, False])
-def test_a_link_stays_and_its_folder_is_written(tmp_path: Path, there: bool) -> None:
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_link_stays_and_its_folder_is_written(tmp_path: Path, exists: bool) -> None:
     big = tmp_path / "big" / "data"
-    if there:
+    if exists:
         big.mkdir(parents=True)
     (tmp_path / "out").symlink_to(big)
     for seed in (0, 1):

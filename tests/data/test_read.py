@@ -89,7 +89,8 @@ def test_ranks_share_the_rows_evenly_and_walk_together(tmp_path, n, group, world
 def test_batches_of_all_ranks_are_the_same_rows_whatever_their_number(tmp_path, shuffle_rows, n):
     """12 rows a step: 8 whole steps of 100 rows and one of 4; of 5 rows one step, with ranks that have none."""
     path = write(tmp_path, n=n)
-    open_reader = lambda **of: SampleReader([path], COLUMNS, 1, global_batch_size=12, shuffle_rows=shuffle_rows, **of)
+    settings = {"global_batch_size": 12, "shuffle_rows": shuffle_rows}
+    open_reader = lambda **ranks: SampleReader([path], COLUMNS, 1, **settings, **ranks)
     alone = open_reader()
     expected = ids(alone.epoch(3))
     assert [len(batch) for batch in expected] == [12] * (n // 12) + ([n % 12] if n % 12 else [])
@@ -110,7 +111,7 @@ def test_batches_of_all_ranks_are_the_same_rows_whatever_their_number(tmp_path, 
 
 
 def test_batches_of_all_ranks_are_shuffled_in_lanes_and_ranks_decode_their_own(tmp_path, monkeypatch):
-    """4 rows a step of stretches of 24: each lane of 6 rows gives one row to each of 6 steps; 2 ranks have 2 lanes each."""
+    """4 rows a step, stretches of 24: each of 4 lanes gives one row to each of 6 steps. 2 ranks have 2 lanes each."""
     path = write(tmp_path, n=48, group=1)
     reader = SampleReader([path], COLUMNS, 1, global_batch_size=4, shuffle_rows=24, seed=5)
     steps = ids(reader.epoch(0))
@@ -121,8 +122,8 @@ def test_batches_of_all_ranks_are_shuffled_in_lanes_and_ranks_decode_their_own(t
     decode, decoded = Line._decode, []
     monkeypatch.setattr(Line, "_decode", lambda line, group: decoded.append(group.index) or decode(line, group))
     for rank, rows in enumerate([[*range(12), *range(24, 36)], [*range(12, 24), *range(36, 48)]]):
-        own = SampleReader([path], COLUMNS, 1, global_batch_size=4, shuffle_rows=24, seed=5, rank=rank, world_size=2)
-        assert sorted(chained(ids(own.epoch(0)))) == decoded == rows
+        share = SampleReader([path], COLUMNS, 1, global_batch_size=4, shuffle_rows=24, seed=5, rank=rank, world_size=2)
+        assert sorted(chained(ids(share.epoch(0)))) == decoded == rows
         decoded.clear()
 
 

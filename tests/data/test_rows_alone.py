@@ -22,9 +22,9 @@ WHOLE = LogSpec(user="user", item="item", time="time", tasks={"click": "label"})
 
 
 def others() -> list[object]:
-    mark = lambda given: pytest.mark.tried("logs", f"an expression that reads other rows: {given}", "refused by name")
+    mark = lambda case: pytest.mark.tried("logs", f"an expression that reads other rows: {case}", "refused by name")
     price = pl.col("price")
-    found = {
+    expressions = {
         "a mean": price.mean(),
         "a mean within a group": price.mean().over("user"),
         "the value minus the mean": price - price.mean(),
@@ -36,7 +36,7 @@ def others() -> list[object]:
         "a position": pl.int_range(pl.len()),
         "the number of rows": pl.len(),
     }
-    return [pytest.param(e, id=name, marks=mark(name)) for name, e in found.items()]
+    return [pytest.param(e, id=name, marks=mark(name)) for name, e in expressions.items()]
 
 
 @pytest.mark.parametrize("other", others())

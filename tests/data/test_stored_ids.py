@@ -35,10 +35,10 @@ def test_whole_numbers_are_the_integers(kind: pa.DataType, tmp_path: Path) -> No
     (tmp_path / "log").mkdir()
     known = pa.table({"id": pa.array(range(5, 12), kind), "age": [10 * i for i in range(7)]})
     pq.write_table(known, tmp_path / "log" / "users.parquet")
-    of = spec(user_table="users.parquet", user_table_id="id", user_features={"age": "age"}, keys={"tag": "x"})
+    with_table = spec(user_table="users.parquet", user_table_id="id", user_features={"age": "age"}, keys={"tag": "x"})
     for name, content in zip("ab", tables, strict=True):
         pq.write_table(content, tmp_path / "log" / f"{name}.parquet")
-    events = load_events(open_log(tmp_path / "log", replace(of, context={"old": pl.col("user_age") + 1})))
+    events = load_events(open_log(tmp_path / "log", replace(with_table, context={"old": pl.col("user_age") + 1})))
     assert events.frame["user_id"].to_list() == [5 + i % 7 for i in range(ROWS)] * 2
     assert events.frame["old"].to_list() == [10 * (i % 7) + 1 for i in range(ROWS)] * 2
     assert events.codes["tag"].tolist() == [i % 3 for i in range(ROWS)] + [
@@ -63,8 +63,8 @@ def test_large_unsigned_ids(with_table: bool, ending: str, tmp_path: Path) -> No
     users.write_csv(path) if ending == "csv" else users.write_parquet(path)
     more = {"user_table": path.name, "user_table_id": "id", "user_features": {"age": "age"}}
     more |= {"context": {"old": pl.col("user_age") > 45}}
-    own = spec(**(more if with_table else {}))
-    opened = open_log(path.with_name("a.parquet") if not with_table else tmp_path / "log", own)
+    log_spec = spec(**(more if with_table else {}))
+    opened = open_log(path.with_name("a.parquet") if not with_table else tmp_path / "log", log_spec)
     content = prepare(
         opened,
         tmp_path / "out",

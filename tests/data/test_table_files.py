@@ -34,13 +34,13 @@ PARTS: list[tuple[str, dict[str, Any], pl.DataType, list[Any]]] = [
 ]
 
 
-def parts_of_a_table(folder: Path, other: dict[str, Any], of: LogSpec) -> pl.DataFrame:
+def parts_of_a_table(folder: Path, other: dict[str, Any], log_spec: LogSpec) -> pl.DataFrame:
     """The user table of two files, one and `other`."""
     (folder / "users").mkdir()
     pq.write_table(table(), folder / "log.parquet")
     pq.write_table(pa.table({"id": [1, 2], "age": [5, 6]}), folder / "users" / "one.parquet")
     pq.write_table(pa.table(other), folder / "users" / "two.parquet")
-    users = open_log(folder, of).users
+    users = open_log(folder, log_spec).users
     assert users is not None
     return users
 
@@ -55,8 +55,8 @@ def parts_of_a_table(folder: Path, other: dict[str, Any], of: LogSpec) -> pl.Dat
 def test_files_of_a_table_that_go_together(
     other: dict[str, Any], kind: pl.DataType, ages: list[Any], tmp_path: Path
 ) -> None:
-    own = spec(user_table="users", user_table_id="id", user_features={"age": "age", "mean": pl.col("age").count()})
-    users = parts_of_a_table(tmp_path, other, own)
+    log_spec = spec(user_table="users", user_table_id="id", user_features={"age": "age", "mean": pl.col("age").count()})
+    users = parts_of_a_table(tmp_path, other, log_spec)
     assert users["user_id"].to_list() == [1, 2, 3][: len(ages)] and users["user_age"].dtype == kind
     assert users["user_age"].to_list() == ages
     assert users["user_mean"].to_list() == [len(ages) - ages.count(None)] * len(ages)  # of the table, not of its files
@@ -89,13 +89,13 @@ def test_files_of_a_table_that_do_not(other: dict[str, Any], message: str, tmp_p
 
 @pytest.mark.tried("logs", "a table's integers that its other file's floats would change", "refused, with the row")
 def test_integers_of_a_table_that_floats_would_change(tmp_path: Path) -> None:
-    own = spec(user_table="users", user_table_id="id", user_features={"age": "age"})
+    log_spec = spec(user_table="users", user_table_id="id", user_features={"age": "age"})
     (tmp_path / "users").mkdir()
     pq.write_table(table(), tmp_path / "log.parquet")
     pq.write_table(pa.table({"id": [1], "age": [0.5]}), tmp_path / "users" / "one.parquet")
     pq.write_table(pa.table({"id": [2, 3], "age": [4, 2**24 + 1]}), tmp_path / "users" / "two.parquet")
     with pytest.raises(UserError, match=r"two.parquet: column age, row 2: 16777217 would become 16777216"):
-        open_log(tmp_path, own)
+        open_log(tmp_path, log_spec)
 
 
 @pytest.mark.tried("logs", "a spec that ends itself with exit code 0", "refused, with the line")

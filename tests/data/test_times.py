@@ -93,7 +93,7 @@ def test_the_future_is_told() -> None:
     ],
 )
 def test_days_lie_apart_far_from_the_others_with_next_to_nothing(days: list[int], apart: list[int]) -> None:
-    span = Span.of(np.array(days, np.int32))
+    span = Span.from_days(np.array(days, np.int32))
     assert span.days[span.apart].tolist() == apart and span.rows.sum() == len(days)
 
 
@@ -115,18 +115,18 @@ def test_outliers_are_named_and_do_not_move_the_test(tmp_path: Path, capfd: pyte
         prepare_frame(long_log(), tmp_path / "plain"),
         prepare_frame(with_outliers(long_log()), tmp_path / "odd"),
     )
-    told = capfd.readouterr().err
+    printed = capfd.readouterr().err
     assert (
         "warning: column time: 2 of 400 events are far from all others, which are of 2022-04-15 to 2022-04-24:"
-        " 1970-01-02 (1), 2099-01-01 (1)" in told
+        " 1970-01-02 (1), 2099-01-01 (1)" in printed
     )
     assert plain["splits"]["test"]["rows"] == odd["splits"]["test"]["rows"] == 80
     assert odd["splits"]["test"]["time_min"] == plain["splits"]["test"]["time_min"] == START + 8 * DAY_MS
     days = {"1970-01-02": 1, "2099-01-01": 1}
     assert odd["span"] == {"first_day": "2022-04-15", "last_day": "2022-04-24", "days_apart": days}
     assert plain["span"]["days_apart"] == {}
-    found = [f.what for f in audit(tmp_path / "odd" / "out").findings if f.check == "times"]
-    assert len(found) == 1 and found[0].startswith("2 of 400 events are far from all others")
+    doubts = [f.what for f in audit(tmp_path / "odd" / "out").findings if f.check == "times"]
+    assert len(doubts) == 1 and doubts[0].startswith("2 of 400 events are far from all others")
     assert not [f for f in audit(tmp_path / "plain" / "out").findings if f.check == "times"]
 
 
@@ -135,9 +135,9 @@ def test_check_finds_a_wrong_unit(tmp_path: Path, capfd: pytest.CaptureFixture[s
     time = pl.Series("time", np.linspace(1_036_800_000, 1_667_952_000, 400), pl.Int64)
     prepare_frame(long_log().with_columns(time), tmp_path)
     assert "warning: column time: 400 of 400 events are of 1970-01-13 to 1970-01-20" in capfd.readouterr().err
-    (found,) = (f for f in audit(tmp_path / "out").findings if f.check == "times")
-    assert found.severity == "warning" and "multiplied by 1,000" in found.what
-    assert found.what.endswith("they would be of 2002-11-09 to 2022-11-09")
+    (finding,) = (f for f in audit(tmp_path / "out").findings if f.check == "times")
+    assert finding.severity == "warning" and "multiplied by 1,000" in finding.what
+    assert finding.what.endswith("they would be of 2002-11-09 to 2022-11-09")
 
 
 @pytest.mark.tried("logs", "datetimes of January 1970", "warned, without a unit to choose")
@@ -190,8 +190,8 @@ def test_days_begin_by_the_offset(offset: float, moment: datetime, day: int, tmp
     stamp = int((moment - datetime(1970, 1, 1)).total_seconds() * 1000)
     log = random_log(0, 4).with_columns(time=pl.Series([START, stamp, START + DAY_MS * 9, START + DAY_MS * 10]))
     content = prepare_frame(log, tmp_path, dataclasses.replace(SPEC, utc_offset_h=offset))
-    of = next(p["period"] for p in content["partitions"] if p["time_min"] <= stamp <= p["time_max"])
-    assert of == f"2022-04-{day}"
+    period = next(p["period"] for p in content["partitions"] if p["time_min"] <= stamp <= p["time_max"])
+    assert period == f"2022-04-{day}"
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_a_unit_that_is_too_coarse_is_named(unit: str, factor: int, hint: str, t
 
 
 @pytest.mark.parametrize(
-    ("birth", "told"),
+    ("birth", "doubt"),
     [
         pytest.param(
             START // 1000, "400 of 400 events are of items born 1970-01-20 to 1970-01-20; multiplied by 1,000",
@@ -264,8 +264,8 @@ def test_a_unit_that_is_too_coarse_is_named(unit: str, factor: int, hint: str, t
     ],
 )  # fmt: skip
 def test_births_that_cannot_be_are_told(
-    birth: int, told: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    birth: int, doubt: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     prepare_frame(long_log().with_columns(birth=pl.lit(birth, pl.Int64)), tmp_path)
     warned = [line for line in capfd.readouterr().err.splitlines() if "item_birth" in line]
-    assert len(warned) == bool(told) and (not told or told in warned[0])
+    assert len(warned) == bool(doubt) and (not doubt or doubt in warned[0])

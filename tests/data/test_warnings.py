@@ -109,9 +109,9 @@ def test_options_of_the_other_split_are_refused(
 def test_too_few_positives_are_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     # 500 of 1000 are clicks, all of them in training; every user and item has its first views there.
     assert prepared(tmp_path, log_of(1000, 10, positives=500)) == 0
-    told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning: ")]
+    warned = [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning: ")]
     few = "fewer than 20 positives or negatives, too few to judge: "
-    assert told == [
+    assert warned == [
         f"warning: train: {few}click of new_user (44 and 0), click of new_item (357 and 0)",
         f"warning: valid: {few}click (0 and 200)",
         f"warning: test: {few}click (0 and 200)",
@@ -123,8 +123,8 @@ def test_check_notes_too_few_positives(tmp_path: Path) -> None:
     log = log_of(1000, 10).with_columns(click=pl.when(pl.int_range(1000) >= 976).then(pl.lit(0)).otherwise("click"))
     log = log.with_columns(click=pl.when(pl.int_range(1000).is_between(800, 939)).then(pl.lit(0)).otherwise("click"))
     assert prepared(tmp_path, log) == 0
-    (found,) = (f for f in audit(tmp_path / "out").findings if f.what.startswith("fewer than 20"))
-    assert (found.severity, found.where) == ("note", "test") and found.what.endswith("label_click (12 and 188)")
+    (finding,) = (f for f in audit(tmp_path / "out").findings if f.what.startswith("fewer than 20"))
+    assert (finding.severity, finding.where) == ("note", "test") and finding.what.endswith("label_click (12 and 188)")
 
 
 @pytest.mark.parametrize(
@@ -153,8 +153,8 @@ def test_duplicates_are_dropped_or_kept(
     assert (counts["events_read"], counts["duplicates"], counts["duplicates_dropped"]) == (1250, 250, 1250 - rows)
     assert content["duplicates_share"] == 0.2
     assert content["arguments"]["duplicates"] == ("keep" if option else "drop")
-    found = [f for f in audit(tmp_path / "out").findings if f.check == "duplicates"]
-    assert [f.severity for f in found] == (["note"] if option else [])
+    findings = [f for f in audit(tmp_path / "out").findings if f.check == "duplicates"]
+    assert [f.severity for f in findings] == (["note"] if option else [])
     if option:
         # They don't see each other, and later events see them both.
         first = pl.read_parquet(tmp_path / "out" / content["partitions"][0]["path"]).sort("time", "user_id")
@@ -169,17 +169,19 @@ def test_the_joined_share_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[s
     (tmp_path / "log").mkdir()
     (tmp_path / "log" / "items.csv").write_text("item_id,kind\n1,a\n99,b\n")
     (tmp_path / "log" / "users.csv").write_text("user_id,city\n0,a\n1,b\n2,c\n3,d\n")
-    tables = ', user_table="users.csv", item_table="items.csv", user_features={"city": "city"}, item_features={"kind": "kind"}'
+    tables = ', user_table="users.csv", item_table="items.csv"'
+    tables += ', user_features={"city": "city"}, item_features={"kind": "kind"}'
     assert prepared(tmp_path, log, spec=tables) == 0
-    told = capfd.readouterr()
+    printed = capfd.readouterr()
     # 11 items, of which item 1 has 10 events of 1000.
     assert manifest(tmp_path)["joined"] == {
         "users": {"ids_share": 1.0, "events_share": 1.0},
         "items": {"ids_share": 1 / 11, "events_share": 0.01},
     }
-    assert "table of users: has rows for 100.0% of the users (100.0% of the events)" in told.out
-    assert "table of items: has rows for 9.1% of the items (1.0% of the events)" in told.out
-    warned = [line for line in told.err.splitlines() if "table of" in line]
+    assert "table of users: has rows for 100.0% of the users (100.0% of the events)" in printed.out
+    assert "table of items: has rows for 9.1% of the items (1.0% of the events)" in printed.out
+    warned = [line for line in printed.err.splitlines() if "table of" in line]
     assert len(warned) == 1 and warned[0].startswith(
-        "warning: table of items: 9.1% of the items (1.0% of the events) have a row in it; the others' features are null"
+        "warning: table of items: 9.1% of the items (1.0% of the events) have a row in it;"
+        " the others' features are null"
     )

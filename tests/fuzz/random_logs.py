@@ -34,25 +34,30 @@ PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 @dataclass
 class File:
-    """A file of events. path: below the log. columns: field -> Arrow array."""
+    """A file of events."""
 
     path: Path
+    """Relative to the log's folder."""
     rows: list[Row]
+    """What its rows say."""
     columns: dict[str, pa.Array]
+    """Field -> Arrow array."""
 
 
 @dataclass
 class Log:
-    """A written log. fault: what the one line of the refusal must hold; empty where it must be read.
-
-    files: in the order in which they are read. ages: user -> age, where there is a table. names: field -> column.
-    """
+    """A written log."""
 
     data: Path
+    """Its folder."""
     spec: LogSpec
+    """What its columns mean."""
     files: list[File]
+    """Its files in the order in which they are read."""
     ages: dict[Any, Any] | None
+    """User -> age; None: no user table."""
     fault: str = ""
+    """What the one line of the refusal must hold; empty: it must be read."""
 
     @property
     def rows(self) -> list[Row]:
@@ -144,11 +149,11 @@ class Writer:
         for row in rows:
             groups[rng.randrange(count)].append(row)
         files = []
-        for name, own in zip(names, groups, strict=True):
+        for name, of_file in zip(names, groups, strict=True):
             folder, columns = rng.choice(FOLDERS), list(FIELDS)
-            if in_folders and own:
-                place = own[0]["place"]
-                for row in own:
+            if in_folders and of_file:
+                place = of_file[0]["place"]
+                for row in of_file:
                     row["place"] = place
                 text = "__HIVE_DEFAULT_PARTITION__" if place is None else quote(str(place), safe=" ü")
                 folder = (*folder, f"{quote(self.names['place'])}={text}")
@@ -156,11 +161,11 @@ class Writer:
                     columns.remove("place")
             if rng.random() < 0.2:
                 columns.remove("junk")
-                for row in own:
+                for row in of_file:
                     row["junk"] = None
             rng.shuffle(columns)
-            arrays = {n: getattr(self, f"make_{n}", self._ids)([r[n] for r in own], n) for n in columns}
-            files.append(File(Path(*folder, name), own, arrays))
+            arrays = {n: getattr(self, f"make_{n}", self._ids)([r[n] for r in of_file], n) for n in columns}
+            files.append(File(Path(*folder, name), of_file, arrays))
         return files
 
     # Columns: values of a field -> an array of some type that holds them.
@@ -292,7 +297,7 @@ class Writer:
         frame.write_csv(path) if path.suffix == ".csv" else frame.write_parquet(path)
 
     def _noise(self, files: list[File]) -> None:
-        """What is not to be read: names of others, other kinds of files, files again, a link to a folder around itself."""
+        """What is not to be read: names of others, other kinds of files, files again, a link to a folder above."""
         rng, real = self.rng, [f for f in files if f.rows]
         junk = pa.table({"nonsense": [1]})
         if rng.random() < 0.3:

@@ -1,4 +1,4 @@
-"""Random requests, right and wrong, and what they say when they are read by the words of docs/serving.md, in plain Python."""
+"""Random requests, right and wrong, and what they say when read as docs/serving.md says, in plain Python."""
 
 import math
 from collections.abc import Callable
@@ -15,16 +15,19 @@ Request = dict[str, Any]
 INTEGERS = {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64}
 WIDE = {torch.uint16, torch.uint32, torch.uint64}
 REALS = {torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.bool}
+NARROW = (INTEGERS | REALS) - WIDE - {torch.bool}
 
 
 @dataclass
 class Reading:
-    """What a request says. faults: inputs, one of which a refusal has to name. rows: a dict of plain values for each candidate,
-    as training has it."""
+    """What a request says."""
 
     faults: set[str] = field(default_factory=set)
+    """Inputs, one of which a refusal has to name; empty: the request is right."""
     users: int = 0
+    """Number of users."""
     rows: list[dict[str, Any]] = field(default_factory=list)
+    """For each candidate its plain values, as training has them."""
 
 
 def read(request: Request, inputs: tuple[Served, ...]) -> Reading:
@@ -33,11 +36,11 @@ def read(request: Request, inputs: tuple[Served, ...]) -> Reading:
     values: dict[str, list[Any]] = {}
     for i in inputs:
         for name in (i.name, f"{i.name}.lengths") if i.is_list else (i.name,):
-            found = _vector(request.get(name), real=i.dtype == "float" and name == i.name)
-            if found is None:
+            vector = _vector(request.get(name), real=i.dtype == "float" and name == i.name)
+            if vector is None:
                 result.faults.add(name)
             else:
-                values[name] = found
+                values[name] = vector
     if result.faults:
         return result
     sizes: dict[str, dict[str, int]] = {"request": {}, "candidate": {}}
@@ -74,11 +77,11 @@ def _vector(x: Any, real: bool) -> list[Any] | None:
         return None
     if x.dim() != 1 or x.dtype not in (INTEGERS | REALS if real else INTEGERS):
         return None
-    found = x.detach().tolist()
+    vector = x.detach().tolist()
     if not real:
-        return None if any(v >= 2**63 for v in found) else found
+        return None if any(v >= 2**63 for v in vector) else vector
     with np.errstate(over="ignore"):
-        return [v if math.isfinite(v) else math.nan for v in np.array(found, dtype=np.float32).tolist()]
+        return [v if math.isfinite(v) else math.nan for v in np.array(vector, dtype=np.float32).tolist()]
 
 
 def _check_list(i: Served, inputs: tuple[Served, ...], values: dict[str, list[Any]], result: Reading) -> None:
@@ -93,20 +96,23 @@ def _check_list(i: Served, inputs: tuple[Served, ...], values: dict[str, list[An
 def _row(user: int, candidate: int, inputs: tuple[Served, ...], values: dict[str, list[Any]]) -> dict[str, Any]:
     row = {}
     for i in inputs:
-        at = candidate if i.per == "candidate" else user
+        place = candidate if i.per == "candidate" else user
         if i.is_list:
             lengths = values[f"{i.name}.lengths"]
-            start = sum(lengths[:at])
-            own = values[i.name][start : start + lengths[at]]
-            row[i.name] = own[: i.length] if i.length else own
+            start = sum(lengths[:place])
+            entries = values[i.name][start : start + lengths[place]]
+            row[i.name] = entries[: i.length] if i.length else entries
         else:
-            row[i.name] = values[i.name][at]
+            row[i.name] = values[i.name][place]
     return row
 
 
-def right(rng: np.random.Generator, inputs: tuple[Served, ...], of: tuple[int, int] | None = None) -> Request:
-    """A request as the signature says: mostly of one user, sometimes with no candidates. of: users, and candidates of each."""
-    users, each = of or (int(rng.choice([1, 1, 1, 1, 2, 3])), int(rng.integers(0, 5)))
+def right(rng: np.random.Generator, inputs: tuple[Served, ...], counts: tuple[int, int] | None = None) -> Request:
+    """A request as the signature says: mostly of one user, sometimes with no candidates.
+
+    counts: users, and candidates of each; None: drawn.
+    """
+    users, each = counts or (int(rng.choice([1, 1, 1, 1, 2, 3])), int(rng.integers(0, 5)))
     sizes = {"request": users, "candidate": users * each}
     lengths: dict[str, Tensor] = {}
     request: Request = {}
@@ -114,9 +120,9 @@ def right(rng: np.random.Generator, inputs: tuple[Served, ...], of: tuple[int, i
         n = sizes[i.per]
         low, high = (i.low, i.high) if i.low is not None and i.high is not None else (0, 60)
         if i.is_list:
-            own = lengths.setdefault(i.sequence or i.name, torch.from_numpy(rng.integers(0, 10, n)))
-            request[f"{i.name}.lengths"] = own.clone()
-            n = int(own.sum())
+            lists = lengths.setdefault(i.sequence or i.name, torch.from_numpy(rng.integers(0, 10, n)))
+            request[f"{i.name}.lengths"] = lists.clone()
+            n = int(lists.sum())
         if i.dtype == "int":
             request[i.name] = torch.from_numpy(rng.integers(low, high + 1, n))
         else:
@@ -148,8 +154,8 @@ CHANGES: dict[str, Callable[[Tensor, np.random.Generator], Any]] = {
     "not contiguous": lambda t, _: torch.stack([t, t], 1)[:, 0],
     "one value": lambda t, _: t[:1].expand(t.shape) if len(t) else t,
     "with a gradient": lambda t, _: t.clone().requires_grad_() if t.is_floating_point() else t,
-    **{str(k): lambda t, _, k=k: t.clamp(0, 100).to(k) for k in sorted((INTEGERS | REALS) - WIDE - {torch.bool}, key=str)},
-}  # fmt: skip
+    **{str(k): lambda t, _, k=k: t.clamp(0, 100).to(k) for k in sorted(NARROW, key=str)},
+}
 # What torch.save writes and LibTorch does not read.
 ODD: dict[str, Callable[[Tensor, np.random.Generator], Any]] = {
     "beyond int64": lambda t, _: torch.full(t.shape, 2**64 - 1, dtype=torch.uint64),
@@ -173,18 +179,18 @@ def _is_simple(x: Any) -> bool:
 
 def changed(request: Request, rng: np.random.Generator, odd: bool) -> Request:
     """A request with none to three changes, as a broken caller would send it."""
-    made = dict(request)
+    sent = dict(request)
     for _ in range(rng.integers(0, 4)):
         name = str(rng.choice(list(request)))
         kind = rng.integers(0, 20)
         if kind == 0:
-            made.pop(name, None)
+            sent.pop(name, None)
         elif kind == 1:
-            made["session"] = torch.zeros(2, 2)
-        elif _is_simple(made.get(name)):
+            sent["session"] = torch.zeros(2, 2)
+        elif _is_simple(sent.get(name)):
             choice = CHANGES | ODD if odd else CHANGES
-            made[name] = choice[str(rng.choice(list(choice)))](made[name], rng)
-    return made
+            sent[name] = choice[str(rng.choice(list(choice)))](sent[name], rng)
+    return sent
 
 
 def padded(requests: list[Request], inputs: tuple[Served, ...]) -> dict[str, Tensor]:
@@ -197,8 +203,8 @@ def padded(requests: list[Request], inputs: tuple[Served, ...]) -> dict[str, Ten
         lengths = torch.stack([r[f"{i.name}.lengths"] for r in requests])
         whole = torch.full((*lengths.shape, 12), -9)
         for row, r in zip(whole, requests, strict=True):
-            for one, own in zip(row, r[i.name].split(r[f"{i.name}.lengths"].tolist()), strict=True):
-                one[: len(own)] = own
+            for cells, entries in zip(row, r[i.name].split(r[f"{i.name}.lengths"].tolist()), strict=True):
+                cells[: len(entries)] = entries
         sent[i.name] = whole if i.per == "candidate" else whole.squeeze(1)
         sent[f"{i.name}.lengths"] = lengths
     return sent
@@ -231,8 +237,8 @@ def read_padded(row: dict[str, Tensor], inputs: tuple[Served, ...]) -> Reading:
                 if o.is_list and (o is i or (o.sequence and o.sequence == i.sequence))
             }
             lengths = [min(max(n, 0), 12) for n in lengths]
-        own = [v for one, n in zip(values, lengths, strict=True) for v in one[:n]]
-        request |= {i.name: torch.tensor(own, dtype=torch.int64), name: torch.tensor(lengths, dtype=torch.int64)}
+        entries = [v for one, n in zip(values, lengths, strict=True) for v in one[:n]]
+        request |= {i.name: torch.tensor(entries, dtype=torch.int64), name: torch.tensor(lengths, dtype=torch.int64)}
     reading = read(request, inputs)
     reading.faults |= wrong
     if reading.faults:

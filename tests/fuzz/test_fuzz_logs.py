@@ -1,6 +1,6 @@
-"""Random logs: `prepare` writes what a plain loop over the logs' own words computes, or refuses in a line that names the fault.
+"""Random logs: `prepare` writes what a plain loop over them computes, or refuses in a line that names the fault.
 
-COUNT logs from SEED on; `make fuzz` takes 10,000. A failure says its seed: `make fuzz SEED=123 COUNT=1` is that log alone.
+COUNT logs from SEED on; `make fuzz` takes 10,000. A failure says its seed: `make fuzz SEED=123 COUNT=1` is that log.
 """
 
 import hashlib
@@ -93,8 +93,8 @@ def check(seed: int, folder: Path) -> None:
     for sample, want in zip(samples, wanted, strict=True):
         assert sample.keys() == want.keys()
         for name, value in want.items():
-            given = np.float32(sample[name]) if isinstance(value, np.float32) else sample[name]
-            assert given == value, f"{name}: {given!r}, but {value!r} by the log's own words; {sample}"
+            written = np.float32(sample[name]) if isinstance(value, np.float32) else sample[name]
+            assert written == value, f"{name}: {written!r}, but {value!r} by the log's own words; {sample}"
 
 
 @pytest.mark.tried(

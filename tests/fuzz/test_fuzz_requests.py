@@ -1,7 +1,7 @@
-"""Random requests: every form of a served model answers as training's own code does on the values that the request says, or
-refuses in a line that names an input at fault. The reference reads the request in plain Python.
+"""Random requests: every form of a served model answers as training does, or refuses by the name of an input at fault.
 
-COUNT requests from SEED on; `make fuzz` takes 10,000. A failure says its seed: `make fuzz SEED=123 COUNT=1` is that request alone.
+The reference reads the request in plain Python and hands the values to training's own code.
+COUNT requests from SEED on; `make fuzz` takes 10,000. A failure says its seed: `make fuzz SEED=12 COUNT=1` is that one.
 """
 
 import os
@@ -49,12 +49,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Twin, Pat
 
 def drawn(twin: Twin, *, odd: bool) -> list[tuple[int, Request, Reading]]:
     """COUNT requests with their seeds, and how they read."""
-    found = []
+    requests = []
     for seed in range(SEED, SEED + COUNT):
         rng = np.random.default_rng(seed)
         request = changed(right(rng, twin.inputs), rng, odd)
-        found.append((seed, request, read(request, twin.inputs)))
-    return found
+        requests.append((seed, request, read(request, twin.inputs)))
+    return requests
 
 
 def expected(trained: Trained, readings: list[Reading]) -> list[torch.Tensor]:
@@ -80,20 +80,22 @@ def line(error: Exception) -> str:
 
 
 def hold(
-    trained: Trained, drawn_: list[tuple[int, Request, Reading]], answers: list[Answer], one_user: bool = False
+    trained: Trained, requests: list[tuple[int, Request, Reading]], answers: list[Answer], one_user: bool = False
 ) -> None:
     """Every request is answered rightly or refused by the name of an input at fault."""
-    wanted = expected(trained, [reading for _, _, reading in drawn_])
-    for (seed, _, reading), answer, want in zip(drawn_, answers, wanted, strict=True):
-        at = f"seed {seed}: {answer}"
+    wanted = expected(trained, [reading for _, _, reading in requests])
+    for (seed, _, reading), answer, want in zip(requests, answers, wanted, strict=True):
+        what = f"seed {seed}: {answer}"
         if reading.faults:
-            assert isinstance(answer, str) and any(f"'{name}'" in answer for name in reading.faults), at
+            assert isinstance(answer, str) and any(f"'{name}'" in answer for name in reading.faults), what
         elif one_user and reading.users != 1:
-            assert answer == f"the request has {reading.users} users; the compiled model takes one", at
+            assert answer == f"the request has {reading.users} users; the compiled model takes one", what
         else:
-            assert isinstance(answer, dict) and list(answer) == trained.tasks, at
-            given = torch.stack(list(answer.values()), 1)
-            assert given.shape == want.shape and bool(((given - want).abs() <= 1e-5).all()), f"{at}, not {want}"
+            assert isinstance(answer, dict) and list(answer) == trained.tasks, what
+            probabilities = torch.stack(list(answer.values()), 1)
+            assert probabilities.shape == want.shape and bool(((probabilities - want).abs() <= 1e-5).all()), (
+                f"{what}, not {want}"
+            )
 
 
 @pytest.mark.tried("requests", "10,000 random requests, by name", "training's answer, or an input at fault named")
@@ -146,16 +148,18 @@ def test_requests_padded(served):
         sent = padded([right(rng, twin.inputs, (1, candidates)) for _ in range(16)], twin.inputs)
         disturbed(sent, rng)
         readings = [read_padded({n: t[row] for n, t in sent.items()}, twin.inputs) for row in range(16)]
-        given, status = script(sent)
-        assert given.shape == (16, candidates, len(trained.tasks)) and status.shape == (16, 1)
+        probabilities, status = script(sent)
+        assert probabilities.shape == (16, candidates, len(trained.tasks)) and status.shape == (16, 1)
         wanted = expected(trained, readings)
-        for reading, answer, place, want in zip(readings, given, status.flatten().tolist(), wanted, strict=True):
+        for reading, answer, place, want in zip(
+            readings, probabilities, status.flatten().tolist(), wanted, strict=True
+        ):
             seen[bool(reading.faults)] += 1
-            at = f"seed {seed}: {answer}, status {place}; {reading.faults or want}"
+            what = f"seed {seed}: {answer}, status {place}; {reading.faults or want}"
             if reading.faults:
-                assert place > 0 and names[place - 1] in reading.faults and bool(answer.isnan().all()), at
+                assert place > 0 and names[place - 1] in reading.faults and bool(answer.isnan().all()), what
             else:
-                assert place == 0 and bool(((answer - want).abs() <= 1e-5).all()), at
+                assert place == 0 and bool(((answer - want).abs() <= 1e-5).all()), what
     assert COUNT < 100 or min(seen) > 0.1 * COUNT
 
 
