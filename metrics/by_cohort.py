@@ -1,8 +1,12 @@
 """Metrics of predicted probabilities, per task and cohort: AUC, AUC at fixed AVC, GAUC, NE, log loss, calibration.
 
-All take labels [N] (1, 0, or unknown: NaN or negative; unknown rows are left out), scores [N] and optional weights [N]
-(how often a row counts, for instance integer multiplicities of a bootstrap), compute in float64, and return nan where
-the metric has no value. Scores that are not finite raise ValueError. AVC: accumulated view count of the user before the event.
+All take these arrays of numbers, compute in float64, and return nan where the metric has no value:
+
+    labels [N]   1, 0, or unknown: NaN or negative; unknown rows are left out
+    scores [N]   one that is not finite raises ValueError
+    weights [N]  how often a row counts, for instance the multiplicities of a bootstrap; None: once
+
+AVC: accumulated view count of the user before the event.
 """
 
 from collections.abc import Sequence
@@ -20,7 +24,7 @@ EXACT_AVC = 10
 
 
 def avc_groups(avc: IntArray) -> IntArray:
-    """AVC [N] -> group int8 [N]: 0 to 10 exactly, then 11-15, 16-31, 32-63 and so on, doubling.
+    """The group of each AVC, int8 [N]: 0 to 10 exactly, then 11-15, 16-31, 32-63 and so on. avc: integers [N].
 
     Above 10 one count holds too few rows for an AUC, and behaviour changes slowly with the count.
     """
@@ -29,7 +33,7 @@ def avc_groups(avc: IntArray) -> IntArray:
 
 
 def known_labels(labels: Numbers) -> BoolArray:
-    """Mask [N] of the rows whose label is known; a label other than 0, 1 or unknown raises ValueError."""
+    """Which rows have a known label, bool [N]; a label other than 0, 1 or unknown raises ValueError."""
     known: BoolArray = labels >= 0  # False for NaN too
     wrong = known & (labels != 0) & (labels != 1)
     if wrong.any():
@@ -49,7 +53,8 @@ def auc_fixed_avc(
 ) -> float:
     """Plain mean, over the AVC groups (`avc_groups`) that have both classes, of the AUC inside the group.
 
-    A score that only knows how much the user has watched gains nothing here. `max_avc` leaves out rows above it.
+    A score that only knows how much the user has watched gains nothing here.
+    avc: integers [N]. max_avc: rows above it are left out; None: none are.
     """
     if max_avc is not None:
         use = avc <= max_avc
@@ -60,7 +65,7 @@ def auc_fixed_avc(
 
 
 def gauc(labels: Numbers, scores: Numbers, users: Numbers, weights: Numbers | None = None) -> float:
-    """AUC per user, averaged over the users that have both classes with their sample counts as weights."""
+    """AUC per user, averaged over the users that have both classes with their sample counts as weights. users: [N]."""
     codes = np.unique(users, return_inverse=True)[1]
     values, groups = _group_aucs(labels, scores, codes, weights)
     known = known_labels(labels)
@@ -75,8 +80,10 @@ def logloss(labels: Numbers, scores: Numbers, weights: Numbers | None = None) ->
 
 
 def ne(labels: Numbers, scores: Numbers, weights: Numbers | None = None) -> float:
-    """Normalised entropy: log loss / entropy of the label rate of the same rows (He et al. 2014, Eq. 3); below 1 is better
-    than predicting the rate. nan where a class is missing."""
+    """Normalised entropy: log loss / entropy of the label rate of the same rows (He et al. 2014, Eq. 3).
+
+    Below 1 is better than predicting the rate; nan where a class is missing.
+    """
     known = _usable(labels, scores)
     weight = _weights(known, weights)
     label = labels[known].astype(np.float64)
@@ -96,10 +103,10 @@ def evaluate_predictions(
 ) -> list[dict[str, str | float | int | None]]:
     """Every metric of every task and cohort, as rows `{"cohort", "task", "metric", "value", "n"}`.
 
-    `frame` holds `user_id`, `user_views`, `item_views` and per task `label_<task>` (null: unknown), `prob_<task>` and, where
-    the log carries true probabilities, `true_<task>`, from which `best_auc`, the AUC of that probability, is taken.
-    n is the number of labelled rows; value is None where the metric has none (a class is missing). Missing columns, nulls in
-    the other columns and probabilities that are not finite raise UserError.
+    frame: has `user_id`, `user_views`, `item_views` and per task `label_<task>` (null: unknown) and `prob_<task>`. A
+        simulated log has the true probability `true_<task>` too; `best_auc` is the AUC of that.
+    value: None where the metric has none, as a class is missing. n: number of labelled rows.
+    Missing columns, nulls in columns other than labels and probabilities that are not finite raise UserError.
     """
     user_views, item_views = int_column(frame, "user_views"), int_column(frame, "item_views")
     masks = cohort_masks(user_views, item_views, cohorts or CohortConfig())
@@ -110,8 +117,8 @@ def evaluate_predictions(
         labels, scores = label_column(frame, task), score_column(frame, f"prob_{task}")
         true = score_column(frame, f"true_{task}") if f"true_{task}" in frame.columns else None
         known = labels >= 0
-        orders = _TaskOrders.of(labels, scores, known, users, avc)
-        by_truth = None if true is None else SortedRows.of(labels, true, known)
+        orders = _TaskOrders.from_scores(labels, scores, known, users, avc)
+        by_truth = None if true is None else SortedRows.from_scores(labels, true, known)
         for cohort, mask in masks.items():
             values = _task_metrics(orders.where(mask), users)
             if by_truth is not None:
@@ -125,15 +132,20 @@ def evaluate_predictions(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _TaskOrders:
-    """Labelled rows sorted by score, by (user, score) and by (AVC group, score)."""
+    """The labelled rows of a task in three orders."""
 
     score: SortedRows
+    """By score."""
     user: SortedRows
+    """By user, then score."""
     avc: SortedRows
+    """By AVC group, then score."""
 
     @classmethod
-    def of(cls, labels: Numbers, scores: Numbers, known: BoolArray, users: IntArray, avc: IntArray) -> "_TaskOrders":
-        score = SortedRows.of(labels, scores, known)
+    def from_scores(
+        cls, labels: Numbers, scores: Numbers, known: BoolArray, users: IntArray, avc: IntArray
+    ) -> "_TaskOrders":
+        score = SortedRows.from_scores(labels, scores, known)
         return cls(score=score, user=score.grouped(users), avc=score.grouped(avc))
 
     def where(self, mask: BoolArray) -> "_TaskOrders":
@@ -162,20 +174,20 @@ def row_logloss(labels: Numbers, scores: Numbers) -> FloatArray:
 
 
 def normalised(loss: Numbers | float, rate: Numbers | float) -> FloatArray:
-    """Log loss over the entropy of the label rate, element-wise; nan where the rate is 0, 1 or nan."""
+    """Log loss over the entropy of the label rate, element-wise, float64; nan where the rate is 0, 1 or nan."""
     loss, rate = np.asarray(loss, dtype=np.float64), np.asarray(rate, dtype=np.float64)
     p = np.where((rate > 0) & (rate < 1), rate, np.nan)
     return np.asarray(loss / -(p * np.log(p) + (1 - p) * np.log1p(-p)))
 
 
 def mean_or_nan(values: FloatArray) -> float:
-    """Mean of the values that are not nan; nan where there are none."""
+    """Mean of the values, float64 [N], that are not nan; nan where there are none."""
     values = values[~np.isnan(values)]
     return float(values.mean()) if len(values) else float("nan")
 
 
 def weighted_mean(values: FloatArray, weights: Numbers) -> float:
-    """Mean of the values that are not nan; nan where they weigh nothing."""
+    """Mean of the values, float64 [N], that are not nan, by weights [N]; nan where they weigh nothing."""
     use = ~np.isnan(values)
     total = float(weights[use].sum())
     return float(values[use] @ weights[use]) / total if total > 0 else float("nan")
@@ -200,6 +212,6 @@ def _group_aucs(
     labels: Numbers, scores: Numbers, groups: IntArray | None, weights: Numbers | None
 ) -> tuple[FloatArray, IntArray]:
     """AUC per group with both classes, and these groups' numbers."""
-    rows = SortedRows.of(labels, scores, _usable(labels, scores))
+    rows = SortedRows.from_scores(labels, scores, _usable(labels, scores))
     pairs = (rows if groups is None else rows.grouped(groups)).pairs()
     return pairs.auc(None if weights is None else weights.astype(np.float64)), pairs.groups

@@ -10,7 +10,7 @@ from coldrank.metrics.mann_whitney import IntArray, Numbers
 
 
 def int_column(frame: pl.DataFrame, name: str, where: str = "predictions") -> IntArray:
-    """An integer column without nulls, as stored."""
+    """An integer column without nulls, [N] of the type that it is stored in."""
     column = _column(frame, name, where)
     if not column.dtype.is_integer() or column.null_count():
         raise UserError(f"{where}: column {name} is {_described(column)}; expected integers without nulls")
@@ -33,7 +33,7 @@ def label_column(frame: pl.DataFrame, task: str, where: str = "predictions") -> 
 
 
 def score_column(frame: pl.DataFrame, name: str, where: str = "predictions") -> Numbers:
-    """A column of probabilities [N], as stored (float32 or float64)."""
+    """A column of probabilities, float32 or float64 [N] as it is stored."""
     column = _column(frame, name, where)
     if not column.dtype.is_float():
         raise UserError(f"{where}: column {name} is {_described(column)}; expected floats")

@@ -1,6 +1,8 @@
 """AUC as a Mann-Whitney count, for many groups of rows and many weightings after a single sort.
 
-AUC of a group = (sum over its positives of the negatives scored lower + half of those scored equal) / (positives * negatives).
+    AUC of a group = (sum over its positives of the negatives scored lower + half of those scored equal)
+                     / (positives * negatives)
+
 Legend: N rows, P positives, M negatives, G groups.
 """
 
@@ -18,27 +20,29 @@ Numbers = npt.NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RankedPairs:
-    """The positives and negatives of the groups that have both, in the order of (group, score).
-
-    `positives` [P] and `negatives` [M] index the weights; `below` and `upto` [P] count the negatives that sort before a
-    positive with a smaller score, and with a smaller or equal one; `*_starts` [G + 1] bound each group's rows;
-    `groups` [G] are the groups' numbers.
-    """
+    """The positives and negatives of the groups that have both, in the order of (group, score)."""
 
     groups: IntArray
+    """The groups' numbers, [G]."""
     positives: IntArray
+    """Index into the weights of each positive, [P]."""
     negatives: IntArray
+    """Index into the weights of each negative, [M]."""
     below: IntArray
+    """How many negatives sort before the positive with a smaller score, [P], counted from the first group on."""
     upto: IntArray
+    """The same with a smaller or equal score."""
     positive_starts: IntArray
+    """Where each group's positives begin and end, [G + 1]."""
     negative_starts: IntArray
+    """Where each group's negatives begin and end, [G + 1]."""
 
     def of_units(self, units: IntArray) -> "RankedPairs":
-        """The same pairs with weights given per unit, `units` [N] being the unit (say the user) of each row."""
+        """The same pairs with weights per unit. units: the unit, say the user, of each row, integers [N]."""
         return replace(self, positives=units[self.positives], negatives=units[self.negatives])
 
     def auc(self, weights: Numbers | None = None) -> FloatArray:
-        """AUC per group, float64 [G], each row counted `weights` times (default once); nan where a class weighs nothing.
+        """AUC per group, float64 [G]; nan where a class weighs nothing. weights: how often a row counts; None: once.
 
         Whole weights are added as whole numbers, which is several times faster than adding floats, and exact.
         """
@@ -62,26 +66,30 @@ class RankedPairs:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SortedRows:
-    """The labelled rows in the order of (group, score): their row numbers, labels, scores and groups, each [N].
-
-    The order among equal pairs is of no consequence. `groups` is None where all rows are one group.
-    """
+    """The N labelled rows of a table in the order of (group, score). The order among equals is of no consequence."""
 
     rows: IntArray
+    """Their numbers in the table, [N]."""
     labels: Numbers
+    """0 or 1, [N]."""
     scores: Numbers
+    """[N]."""
     groups: IntArray | None
+    """Number of each row's group, [N]; None: all rows are one group."""
 
     @classmethod
-    def of(cls, labels: Numbers, scores: Numbers, known: BoolArray | None = None) -> "SortedRows":
-        """Sort by score the rows that `known` [N] allows (default: all), whose labels must be 0 or 1."""
+    def from_scores(cls, labels: Numbers, scores: Numbers, known: BoolArray | None = None) -> "SortedRows":
+        """The rows of a table of T rows in the order of the score.
+
+        labels, scores: [T]. known: which rows count, bool [T]; None: all. Their labels must be 0 or 1.
+        """
         order = np.argsort(scores)
         if known is not None and not known.all():
             order = order[known[order]]
         return cls(rows=order, labels=labels[order], scores=scores[order], groups=None)
 
     def grouped(self, groups: IntArray) -> "SortedRows":
-        """Sorted by (group, score); `groups` [N of the table] are numbers from 0."""
+        """The same rows in the order of (group, score). groups: numbers from 0, integers [T]."""
         group = groups[self.rows]
         order = np.argsort(group, kind="stable")
         return SortedRows(
@@ -89,7 +97,7 @@ class SortedRows:
         )
 
     def where(self, mask: BoolArray) -> "SortedRows":
-        """Only the rows of the table that `mask` [N of the table] allows."""
+        """Only the rows of the table that a mask, bool [T], allows."""
         return self._take(mask[self.rows])
 
     def _take(self, keep: BoolArray) -> "SortedRows":
@@ -99,7 +107,7 @@ class SortedRows:
         return SortedRows(rows=self.rows[keep], labels=self.labels[keep], scores=self.scores[keep], groups=groups)
 
     def pairs(self) -> RankedPairs:
-        """Count for every positive the negatives below it, within its group; groups with one class only are left out."""
+        """For every positive the negatives below it in its group. Groups with one class only are left out."""
         group_rows, present = self._with_both_classes()
         positive = group_rows.labels == 1
         starts = group_rows._block_starts()

@@ -47,7 +47,7 @@ class Figures:
 
 def measure(labels: IntArray, scores: Numbers, sample: Sample, days: Days | None = None) -> Figures:
     """The figures of one run and task; labels int8 [N], -1 where unknown. Without `days` there are none per day."""
-    by_score = SortedRows.of(labels, scores, labels >= 0)
+    by_score = SortedRows.from_scores(labels, scores, labels >= 0)
     by_user, by_avc = by_score.grouped(sample.users), by_score.grouped(sample.avc)
     inside = {cohort: by_score.where(mask) for cohort, mask in sample.cohorts.items()}
     sums = [_user_sums(inside[cohort], by_user.where(mask), sample) for cohort, mask in sample.cohorts.items()]

@@ -70,7 +70,7 @@ def score_tasks(arms: Sequence[Arm], tasks: Sequence[str], found: Comparison) ->
             calibration: dict[str, list[Calibration]] = {cohort: [] for cohort in sample.cohorts}
             values: list[list[FloatArray]] = [[], []]  # side -> arm -> [S, G, 1 + R]
             for arm in arms:
-                orders = [SortedRows.of(labels, run.scores(task), labels >= 0) for run in arm.runs]
+                orders = [SortedRows.from_scores(labels, run.scores(task), labels >= 0) for run in arm.runs]
                 for cohort, mask in sample.cohorts.items():
                     calibration[cohort].append(calibrate([order.where(mask) for order in orders]))
                 for own, side, buckets in zip(values, sides, kept, strict=True):

@@ -101,7 +101,7 @@ class Judge:
         """[1 + draws]; the first is of the events themselves."""
         with torch.no_grad():
             scores = base.logits(events, method.ids(events)).numpy()
-        units = SortedRows.of(self.labels, scores, self.labels >= 0).pairs().of_units(self.users)
+        units = SortedRows.from_scores(self.labels, scores, self.labels >= 0).pairs().of_units(self.users)
         return [float(units.auc(draw).mean()) for draw in self.draws]
 
 

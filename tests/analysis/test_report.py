@@ -301,7 +301,7 @@ def test_calibration_bins_against_sorting() -> None:
     rng = np.random.default_rng(0)
     scores = rng.random(1003)
     labels = (rng.random(1003) < scores).astype(np.int8)
-    found = calibrate([SortedRows.of(labels, scores)] * 2)
+    found = calibrate([SortedRows.from_scores(labels, scores)] * 2)
     order = np.argsort(scores)
     for i, part in enumerate(np.array_split(order, 10)):
         assert found.predicted[i] == pytest.approx(scores[part].mean())
@@ -309,7 +309,7 @@ def test_calibration_bins_against_sorting() -> None:
     assert (found.rows, found.positives) == (1003, labels.sum())
     few = np.zeros(50, np.int8)
     few[:19] = 1
-    assert len(calibrate([SortedRows.of(few, rng.random(50))]).predicted) == 0
+    assert len(calibrate([SortedRows.from_scores(few, rng.random(50))]).predicted) == 0
     low, high = wilson(np.array([0.0, 0.3]), 50)
     for rate, *bounds in zip((0, 15), low, high, strict=True):
         right = stats.binomtest(rate, 50).proportion_ci(0.95, "wilson")
@@ -323,7 +323,7 @@ def cell(task: str, cohort: str, arm: str = "b", **fields: Any) -> Row:
 def test_a_task_too_rare_for_any_bucket_has_no_curve() -> None:
     labels = np.zeros(50, np.int8)
     labels[:3] = 1
-    order = SortedRows.of(labels, np.linspace(0, 1, 50), labels >= 0)
+    order = SortedRows.from_scores(labels, np.linspace(0, 1, 50), labels >= 0)
     sample = SimpleNamespace(draws=np.ones((4, 10), np.uint8), users=np.arange(50) % 10)
     nothing = np.empty(0, np.int64)
     assert _auc_by_bucket(order, np.zeros(50, np.int64), nothing, sample).shape == (0, 4)

@@ -71,10 +71,12 @@ def test_auc_and_gauc_equal_loops_on_small_tables(rows: list[tuple[int, int, int
 def test_all_rows_count_where_none_is_said_to_be_unknown() -> None:
     labels, scores = sample(60, seed=12, levels=9)
     every = np.ones(60, dtype=np.bool_)
-    for rows in (SortedRows.of(labels, scores), SortedRows.of(labels, scores, every)):
+    for rows in (SortedRows.from_scores(labels, scores), SortedRows.from_scores(labels, scores, every)):
         assert rows.pairs().auc() == pytest.approx([naive_auc(labels, scores)])
     part = np.arange(60) % 3 > 0
-    assert SortedRows.of(labels, scores, part).pairs().auc() == pytest.approx([naive_auc(labels[part], scores[part])])
+    assert SortedRows.from_scores(labels, scores, part).pairs().auc() == pytest.approx(
+        [naive_auc(labels[part], scores[part])]
+    )
 
 
 def test_weights_count_like_repeated_rows() -> None:
@@ -172,7 +174,7 @@ def predictions(rows: int = 3000) -> pl.DataFrame:
 
 def test_evaluate_predictions_equals_the_metrics_on_each_cohort() -> None:
     frame = predictions()
-    found = {(r["cohort"], r["metric"]): r for r in evaluate_predictions(frame, ["like"])}
+    by_metric = {(r["cohort"], r["metric"]): r for r in evaluate_predictions(frame, ["like"])}
     cohorts = {
         "all": pl.lit(True),
         "new_user": pl.col("user_views") <= 10,
@@ -194,9 +196,9 @@ def test_evaluate_predictions_equals_the_metrics_on_each_cohort() -> None:
             "best_auc": roc_auc_score(labels, true),
         }
         for metric, value in expected.items():
-            assert found[cohort, metric]["value"] == pytest.approx(value), (cohort, metric)
-            assert found[cohort, metric]["n"] == part.height
-    assert len(found) == 5 * 8
+            assert by_metric[cohort, metric]["value"] == pytest.approx(value), (cohort, metric)
+            assert by_metric[cohort, metric]["n"] == part.height
+    assert len(by_metric) == 5 * 8
 
 
 def test_evaluate_predictions_uses_the_thresholds_and_says_none_for_empty_cohorts() -> None:

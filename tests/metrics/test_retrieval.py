@@ -53,19 +53,19 @@ def naive(frame, candidates_of):
 
 def last_row_of_each_user(i, rows):
     for user in {r["user_id"] for r in rows}:
-        own = [j for j, r in enumerate(rows) if r["user_id"] == user]
-        yield max((j for j in own if j <= i), default=own[0])
+        of_user = [j for j, r in enumerate(rows) if r["user_id"] == user]
+        yield max((j for j in of_user if j <= i), default=of_user[0])
 
 
 def check(rows, ranks, views, name):
     for cohort, low, high in (("cold_item", 2, 9), ("popular_item", 9, 99)):
-        own = [r for i, r in ranks.items() if low < views[i] <= high]
+        of_cohort = [r for i, r in ranks.items() if low < views[i] <= high]
         for k in CONFIG.ks:
-            expected = np.mean([rank < k for rank, _ in own])
-            assert value(rows, cohort, f"recall@{k}{name}") == (pytest.approx(expected), len(own))
-            gain = np.mean([1 / np.log2(rank + 2) if rank < k else 0 for rank, _ in own])
+            expected = np.mean([rank < k for rank, _ in of_cohort])
+            assert value(rows, cohort, f"recall@{k}{name}") == (pytest.approx(expected), len(of_cohort))
+            gain = np.mean([1 / np.log2(rank + 2) if rank < k else 0 for rank, _ in of_cohort])
             assert value(rows, cohort, f"ndcg@{k}{name}")[0] == pytest.approx(gain)
-        assert value(rows, cohort, f"candidates{name}")[0] == pytest.approx(np.mean([c for _, c in own]))
+        assert value(rows, cohort, f"candidates{name}")[0] == pytest.approx(np.mean([c for _, c in of_cohort]))
 
 
 @pytest.mark.parametrize("batch", [16, 3])
@@ -117,20 +117,20 @@ def test_cohorts_part_by_the_views_of_the_item():
 def test_of_many_positives_so_many_are_drawn_by_the_seed(period):
     frame, met = period
     few = RetrievalConfig(ks=(1, 3), batch=16, users=4, cold=(2, 9), most=3)
-    found = [judge(frame, "click", few, met, seed=seed) for seed in (1, 1, 2, 3)]
-    assert all(value(rows, "cold_item", "recall@1_of_all")[1] == 3 for rows in found)
-    assert value(found[0], "cold_item", "recall@1")[1] > 3, "batches take all"
-    assert found[0] == found[1] and found[0] not in found[2:]
+    judged = [judge(frame, "click", few, met, seed=seed) for seed in (1, 1, 2, 3)]
+    assert all(value(rows, "cold_item", "recall@1_of_all")[1] == 3 for rows in judged)
+    assert value(judged[0], "cold_item", "recall@1")[1] > 3, "batches take all"
+    assert judged[0] == judged[1] and judged[0] not in judged[2:]
 
 
 def test_equal_scores_count_half(period):
     frame, met = period
     rows = frame.with_columns(item_vector=pl.lit(np.zeros((40, 3), np.float32)))
-    found = judge(rows, "click", RetrievalConfig(ks=(2, 4), batch=40, cold=(2, 9)), met, seed=1)
+    judged = judge(rows, "click", RetrievalConfig(ks=(2, 4), batch=40, cold=(2, 9)), met, seed=1)
     ranks = naive(frame, last_row_of_each_user)
     cold = [(count - 1) / 2 for i, (_, count) in ranks.items() if 2 < frame["item_views"][i] <= 9]
     for k in (2, 4):
-        assert value(found, "cold_item", f"recall@{k}_of_all")[0] == pytest.approx(np.mean([r < k for r in cold]))
+        assert value(judged, "cold_item", f"recall@{k}_of_all")[0] == pytest.approx(np.mean([r < k for r in cold]))
 
 
 def test_a_score_that_tells_nothing_ranks_in_the_middle(period):
