@@ -11,7 +11,7 @@ from coldrank.data.errors import UserError
 
 if TYPE_CHECKING:
     from coldrank.analysis.compare.rows import Comparison
-    from coldrank.analysis.compare.runs import Run
+    from coldrank.analysis.compare.runs import ScoredRun
 
 
 def add_compare(commands: Any) -> None:
@@ -69,7 +69,7 @@ def _compare(args: argparse.Namespace) -> None:
     )
 
 
-def choose_runs(folders: Sequence[Path], baseline: str | None, split: str) -> tuple[list["Run"], str]:
+def choose_runs(folders: Sequence[Path], baseline: str | None, split: str) -> tuple[list["ScoredRun"], str]:
     """The runs to read and the name of the baseline arm; a baseline given as a folder joins the runs."""
     from coldrank.analysis.compare.checks import require_distinct
     from coldrank.analysis.compare.runs import group_by_arm, read_run, run_folders

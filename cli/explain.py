@@ -50,7 +50,7 @@ def _explain(args: argparse.Namespace) -> None:
     from coldrank.analysis.explain.measure import explain_runs, load_config
     from coldrank.analysis.explain.page import draw_page, submergence
     from coldrank.analysis.explain.towers import explain_towers
-    from coldrank.analysis.explain.towers_page import draw_towers, said
+    from coldrank.analysis.explain.towers_page import draw_towers, error_sentences
     from coldrank.data.batches import DataFolder
     from coldrank.data.output import check_new
     from coldrank.train.distributed.ranks import process_group
@@ -75,7 +75,7 @@ def _explain(args: argparse.Namespace) -> None:
             content = explain_towers(folders, data, ranks, **draws, varied=args.varied)
         else:
             content = explain_runs(folders, data, ranks, **draws, named=args.mask)
-    tell, draw = (said, draw_towers) if towers[0] else (submergence, draw_page)
+    tell, draw = (error_sentences, draw_towers) if towers[0] else (submergence, draw_page)
     write(args.out, content, *draw(content))
     print("\n".join(["", *tell(content["runs"]), "", f"{args.out / 'explain.html'}: pictures and their figures"]))
 

@@ -10,7 +10,7 @@ import polars as pl
 
 from coldrank.analysis.compare.compare import compare, contrast_task, correct
 from coldrank.analysis.compare.days import Days
-from coldrank.analysis.compare.resample import Sample, measure
+from coldrank.analysis.compare.resample import Resampling, measure
 from coldrank.analysis.compare.rows import Comparison, Row
 from coldrank.analysis.compare.runs import SharedRows
 from coldrank.cli.compare import add_compare, choose_runs
@@ -42,14 +42,18 @@ def scores_of(rng: np.random.Generator, odds: FloatArray, noise: float, seed_noi
 
 
 def compare_scores(
-    labels: IntArray, sample: Sample, base: Sequence[Numbers], variant: Sequence[Numbers], days: Days | None = None
+    labels: IntArray,
+    resampling: Resampling,
+    base: Sequence[Numbers],
+    variant: Sequence[Numbers],
+    days: Days | None = None,
 ) -> dict[tuple[str, str], Row]:
     """(cohort, metric) -> the row of the variant."""
     measured = {
-        arm: {seed: measure(labels, scores, sample, days) for seed, scores in enumerate(runs)}
+        arm: {seed: measure(labels, scores, resampling, days) for seed, scores in enumerate(runs)}
         for arm, runs in (("base", base), ("variant", variant))
     }
-    rows = contrast_task("like", labels, measured, "base", sample, {"variant": list(measured["base"])})
+    rows = contrast_task("like", labels, measured, "base", resampling, {"variant": list(measured["base"])})
     return {(row.cohort, row.metric): row for row in correct(rows) if row.arm == "variant"}
 
 

@@ -1,9 +1,13 @@
 """What makes runs comparable: the same data, splits, features, tasks and passes, and training that did not fail.
 
-The rule for failed runs is fixed here, before any figure is seen, and looks at one run at a time, so that it can favour no arm:
-a run has failed when a prediction is not finite, or when, for some task with at least 100 labels of either class on the split,
-its predictions are all equal, or rank no better than chance (AUC on all rows below 0.52) with a normalised entropy that is not
-below 1, so that the label rate alone would predict as well.
+The rule for failed runs is fixed here, before any figure is seen, and looks at one run at a time, so that it can favour
+no arm. A run has failed when
+
+- a prediction is not finite, or
+- for some task with at least 100 labels of either class on the split, its predictions are all equal, or
+- for such a task they rank no better than chance (AUC on all rows below 0.52) and the label rate alone would predict as
+  well (normalised entropy not below 1).
+
 A run that is merely worse than its like has not failed: it counts, and widens the spread over seeds.
 """
 
@@ -13,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from coldrank.analysis.compare.aspects import Aspect
-from coldrank.analysis.compare.runs import Run, SharedRows
+from coldrank.analysis.compare.runs import ScoredRun, SharedRows
 from coldrank.data.errors import UserError
 from coldrank.metrics import by_cohort as metrics
 from coldrank.metrics.mann_whitney import IntArray
@@ -22,10 +26,10 @@ from coldrank.train.difference import flat
 FEWEST_OF_A_CLASS = 100
 CHANCE_AUC = 0.52
 # What differs between two runs in one respect, in words; None where nothing does or one of them doesn't tell.
-Difference = Callable[[Run, Run], str | None]
+Difference = Callable[[ScoredRun, ScoredRun], str | None]
 
 
-def failure(run: Run, rows: SharedRows) -> str | None:
+def failure(run: ScoredRun, rows: SharedRows) -> str | None:
     """Why the run has failed, or None. Values that are no probability and yet finite raise UserError."""
     for task, labels in rows.labels.items():
         reason = _task_failure(run, task, labels)
@@ -34,7 +38,7 @@ def failure(run: Run, rows: SharedRows) -> str | None:
     return None
 
 
-def _task_failure(run: Run, task: str, labels: IntArray) -> str | None:
+def _task_failure(run: ScoredRun, task: str, labels: IntArray) -> str | None:
     column = run.raw_scores(task)[f"prob_{task}"]
     if column.dtype.is_float() and not column.null_count():
         values = column.to_numpy()
@@ -53,10 +57,10 @@ def _task_failure(run: Run, task: str, labels: IntArray) -> str | None:
     return None
 
 
-def require_same_conditions(runs: Sequence[Run], baseline: str, allowed: Iterable[str]) -> list[str]:
+def require_same_conditions(runs: Sequence[ScoredRun], baseline: str, allowed: Iterable[str]) -> list[str]:
     """Lines on the differences that `allowed` (values of `Aspect`) lets pass; any other raises UserError that names it.
 
-    Each run is held against the first run of the baseline that tells, or where none does, the first of any arm. A run that
+    Each run is held against the first run of the baseline that has a known value, else the first of any arm. A run that
     run.json calls unfinished raises UserError too.
     """
     for run in runs:
@@ -65,19 +69,19 @@ def require_same_conditions(runs: Sequence[Run], baseline: str, allowed: Iterabl
     ordered = sorted(runs, key=lambda run: run.arm != baseline)
     notes: dict[str, None] = {}
     for aspect, difference in ASPECTS.items():
-        found = _first_differences(ordered, difference)
-        if found and aspect not in allowed:
-            reference, run, text = found[0]
+        differences = _first_differences(ordered, difference)
+        if differences and aspect not in allowed:
+            reference, run, text = differences[0]
             raise UserError(
                 f"{run.folder}: other {aspect} than {reference.folder}: {text}; where that is meant, --allow {aspect}"
             )
-        notes |= {f"Allowed: {run.arm} has other {aspect} than {a.arm}: {text}.": None for a, run, text in found}
+        notes |= {f"Allowed: {run.arm} has other {aspect} than {a.arm}: {text}.": None for a, run, text in differences}
     return list(notes)
 
 
-def require_distinct(runs: Sequence[Run]) -> None:
+def require_distinct(runs: Sequence[ScoredRun]) -> None:
     """Raises UserError for two runs of one arm and seed, and says in what they differ."""
-    seen: dict[tuple[str, int], Run] = {}
+    seen: dict[tuple[str, int], ScoredRun] = {}
     for run in runs:
         other = seen.setdefault((run.arm, run.seed), run)
         if other is not run:
@@ -87,11 +91,12 @@ def require_distinct(runs: Sequence[Run]) -> None:
             texts += [f"{k} is {ours.get(k)!r}, not {theirs.get(k)!r}" for k in fields] if not texts else []
             raise UserError(
                 f"{run.folder} and {other.folder} are both arm {run.arm}, seed {run.seed} "
-                f"({_shortened(texts) or 'nothing in their files tells them apart'}); give one of them, or train one with --set name="
+                f"({_shortened(texts) or 'nothing in their files tells them apart'});"
+                " give one of them, or train one with --set name="
             )
 
 
-def _first_differences(runs: Sequence[Run], difference: Difference) -> list[tuple[Run, Run, str]]:
+def _first_differences(runs: Sequence[ScoredRun], difference: Difference) -> list[tuple[ScoredRun, ScoredRun, str]]:
     """(reference, run, difference) of every run that differs; the reference is the first run that has a known value."""
     # A run whose value is unknown differs from none, itself included.
     reference = next((run for run in runs if difference(run, run) is not None), None)
@@ -101,10 +106,10 @@ def _first_differences(runs: Sequence[Run], difference: Difference) -> list[tupl
     return [(reference, run, text) for run, text in texts if text]
 
 
-def _differ(value: Callable[[Run], Any], text: Callable[[Any, Any], str]) -> Difference:
+def _differ(value: Callable[[ScoredRun], Any], text: Callable[[Any, Any], str]) -> Difference:
     """Of two known values of `value` (None: unknown): "" where they are equal, else `text` of both."""
 
-    def difference(a: Run, b: Run) -> str | None:
+    def difference(a: ScoredRun, b: ScoredRun) -> str | None:
         ours, theirs = value(b), value(a)
         if ours is None or theirs is None:
             return None
@@ -113,21 +118,23 @@ def _differ(value: Callable[[Run], Any], text: Callable[[Any, Any], str]) -> Dif
     return difference
 
 
-def _splits(run: Run) -> dict[str, Any] | None:
+def _splits(run: ScoredRun) -> dict[str, Any] | None:
     data = run.config.get("data")
     if not isinstance(data, dict):
         return None
     return {f"data.{name}": data[name] for name in ("fit", "evaluate") if name in data} or None
 
 
-def _tasks(run: Run) -> list[str] | None:
+def _tasks(run: ScoredRun) -> list[str] | None:
     tasks = run.config.get("tasks")
     return sorted(tasks) if isinstance(tasks, dict) else None
 
 
-def _features(run: Run) -> dict[str, dict[str, Any]] | None:
-    """The features that the model reads by name. A personalization code of a column that the model reads anyway is no
-    feature more: it is what the arms are for."""
+def _features(run: ScoredRun) -> dict[str, dict[str, Any]] | None:
+    """The features that the model reads, by name.
+
+    A personalization code of a column that the model reads anyway is no further feature: it is what the arms are for.
+    """
     features, model = run.config.get("features"), run.config.get("model", {})
     if not isinstance(features, list) or not all(isinstance(f, dict) and "name" in f for f in features):
         return None
@@ -144,7 +151,7 @@ def _columns(feature: dict[str, Any]) -> list[str]:
     return feature.get("columns") or [feature.get("column") or feature["name"]]
 
 
-def _feature_difference(a: Run, b: Run) -> str | None:
+def _feature_difference(a: ScoredRun, b: ScoredRun) -> str | None:
     theirs, ours = _features(a), _features(b)
     if ours is None or theirs is None:
         return None
@@ -158,7 +165,7 @@ def _feature_difference(a: Run, b: Run) -> str | None:
     return _shortened(texts)
 
 
-def _pass_difference(a: Run, b: Run) -> str | None:
+def _pass_difference(a: ScoredRun, b: ScoredRun) -> str | None:
     """Samples read in training where both tell, up to a batch; else the length that the configs ask for."""
     ours, theirs = b.facts.get("samples"), a.facts.get("samples")
     if isinstance(ours, int) and isinstance(theirs, int):
@@ -167,13 +174,13 @@ def _pass_difference(a: Run, b: Run) -> str | None:
     return _differ(_length, lambda ours, theirs: f"{_worded(ours)}, not {_worded(theirs)}")(a, b)
 
 
-def _step_rows(run: Run) -> int:
+def _step_rows(run: ScoredRun) -> int:
     """Samples of a step, of all ranks."""
     data = run.config.get("data", {})
     return int(data.get("global_batch_size", 0) or data.get("batch_size", 0) * run.facts.get("world_size", 1))
 
 
-def _length(run: Run) -> dict[str, int] | None:
+def _length(run: ScoredRun) -> dict[str, int] | None:
     train, data = run.config.get("train"), run.config.get("data", {})
     if not isinstance(train, dict) or "epochs" not in train:
         return None

@@ -1,10 +1,11 @@
 """Arms against a baseline, per task, cohort and metric: paired intervals, verdicts that hold together, days.
 
-How the intervals are made: interval.py. Which runs may be compared, and which have failed: checks.py. The
-verdicts "better" and "worse" hold after Holm's correction at 5%: over all tasks, cohorts and the metrics auc, auc_fixed_avc and ne
-of an arm together; gauc, which cold cohorts are not judged by, is a family of its own. So an arm that equals the baseline gets
-any mark at all with at most 5% (twice that with gauc), and a mark for new users owes nothing to easier wins elsewhere, as it
-would under Benjamini and Hochberg's procedure.
+How the intervals are made: interval.py. Which runs may be compared, and which have failed: checks.py.
+
+The verdicts "better" and "worse" hold after Holm's correction at 5%. All tasks, cohorts and the metrics auc,
+auc_fixed_avc and ne of an arm are one family; gauc, which cold cohorts are not judged by, is another. So an arm that
+equals the baseline gets any mark at all with at most 5% (twice that with gauc). A mark for new users owes nothing to
+easier wins elsewhere, as it would under Benjamini and Hochberg's procedure.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -17,9 +18,16 @@ from tqdm import tqdm
 from coldrank.analysis.compare.checks import failure, require_same_conditions
 from coldrank.analysis.compare.days import Days, find_days, t_test
 from coldrank.analysis.compare.interval import Interval, contrast, effective_users, holm
-from coldrank.analysis.compare.resample import Figures, Sample, make_sample, measure
+from coldrank.analysis.compare.resample import Figures, Resampling, measure, resample_users
 from coldrank.analysis.compare.rows import JUDGING, LEVEL, LOWER_IS_BETTER, METRICS, ComparedRun, Comparison, Row
-from coldrank.analysis.compare.runs import Run, SharedRows, common_cohorts, common_tasks, group_by_arm, read_shared_rows
+from coldrank.analysis.compare.runs import (
+    ScoredRun,
+    SharedRows,
+    common_cohorts,
+    common_tasks,
+    group_by_arm,
+    read_shared_rows,
+)
 from coldrank.data.errors import UserError
 from coldrank.metrics.mann_whitney import FloatArray, IntArray
 
@@ -29,18 +37,18 @@ __all__ = [
     "PERCENT",
     "Comparison",
     "Interval",
+    "Resampling",
     "Row",
-    "Sample",
     "compare",
     "contrast",
-    "make_sample",
+    "resample_users",
 ]
 
 PERCENT = 100.0
 
 
 def compare(
-    runs: Sequence[Run],
+    runs: Sequence[ScoredRun],
     baseline: str,
     *,
     resamples: int = 300,
@@ -50,15 +58,17 @@ def compare(
 ) -> Comparison:
     """Compare the arms of the runs with the arm `baseline` on the tasks that all runs predict.
 
-    Runs of different rows raise UserError, and so do runs of different data, splits, features, tasks or passes, but for what
-    `allowed` names. notes: what else a reader must know. Memory: the scores of one run and task at a time, and R bytes per user.
+    Runs of different rows raise UserError, and so do runs of different data, splits, features, tasks or passes, but for
+    what `allowed` names.
+    notes: what else a reader must know.
+    Memory: the scores of one run and task at a time, and one byte per user and draw.
     """
     notes = [*notes, *require_same_conditions(runs, baseline, allowed), *_left_out(runs)]
     rows, cohorts = read_shared_rows(runs), common_cohorts(runs)
     arms, failed = group_by_arm(runs), {run.folder: failure(run, rows) for run in runs}
     trial = _Trial(arms=_without_failed(arms, failed, baseline, notes), planned=arms, baseline=baseline)
-    sample, days = make_sample(rows, cohorts, resamples, seed), find_days(runs, rows)
-    result = _all_rows(trial, rows, sample, days)
+    resampling, days = resample_users(rows, cohorts, resamples, seed), find_days(runs, rows)
+    result = _all_rows(trial, rows, resampling, days)
     return Comparison(
         split=runs[0].split,
         baseline=baseline,
@@ -78,23 +88,26 @@ def compare(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Trial:
-    """Arm -> its runs that did not fail, and all of them as they were planned."""
+    """The runs of a comparison."""
 
-    arms: dict[str, list[Run]]
-    planned: dict[str, list[Run]]
+    arms: dict[str, list[ScoredRun]]
+    """Arm -> its runs that did not fail."""
+    planned: dict[str, list[ScoredRun]]
+    """Arm -> all of its runs."""
     baseline: str
+    """The arm that the others are held against."""
 
     def pairs(self, arm: str) -> list[int] | None:
         """The seeds by which the arm and the baseline are paired; None where the same seeds were never planned."""
         if [run.seed for run in self.planned[arm]] != [run.seed for run in self.planned[self.baseline]]:
             return None
-        own, theirs = ({run.seed for run in self.arms[name]} for name in (arm, self.baseline))
-        return sorted(own & theirs) or None
+        ours, theirs = ({run.seed for run in self.arms[name]} for name in (arm, self.baseline))
+        return sorted(ours & theirs) or None
 
 
 def _without_failed(
-    arms: Mapping[str, list[Run]], failed: Mapping[Path, str | None], baseline: str, notes: list[str]
-) -> dict[str, list[Run]]:
+    arms: Mapping[str, list[ScoredRun]], failed: Mapping[Path, str | None], baseline: str, notes: list[str]
+) -> dict[str, list[ScoredRun]]:
     """The runs that count, with a note for each that doesn't; UserError where nothing is left to compare."""
     kept = {arm: [run for run in members if failed[run.folder] is None] for arm, members in arms.items()}
     lost = [run for members in arms.values() for run in members if failed[run.folder]]
@@ -108,14 +121,14 @@ def _without_failed(
     return kept
 
 
-def _left_out(runs: Sequence[Run]) -> list[str]:
+def _left_out(runs: Sequence[ScoredRun]) -> list[str]:
     """A line for every task that some runs lack, which is therefore not compared."""
     tasks = dict.fromkeys(task for run in runs for task in run.tasks)
     lacking = {task: [str(run.folder) for run in runs if task not in run.tasks] for task in tasks}
     return [f"Task {task} is left out: not predicted by {', '.join(who)}." for task, who in lacking.items() if who]
 
 
-def _all_rows(trial: _Trial, rows: SharedRows, sample: Sample, days: Days) -> list[Row]:
+def _all_rows(trial: _Trial, rows: SharedRows, resampling: Resampling, days: Days) -> list[Row]:
     runs = [run for members in trial.arms.values() for run in members]
     pairs = {arm: trial.pairs(arm) for arm in trial.arms}
     failed = {arm: len(trial.planned[arm]) - len(members) for arm, members in trial.arms.items()}
@@ -125,10 +138,10 @@ def _all_rows(trial: _Trial, rows: SharedRows, sample: Sample, days: Days) -> li
         for task in (task for task in tasks if task in rows.labels):
             measured: dict[str, dict[int, Figures]] = {arm: {} for arm in trial.arms}
             for run in runs:
-                measured[run.arm][run.seed] = measure(rows.labels[task], run.scores(task), sample, days)
+                measured[run.arm][run.seed] = measure(rows.labels[task], run.scores(task), resampling, days)
                 progress.update()
-            found = contrast_task(task, rows.labels[task], measured, trial.baseline, sample, pairs)
-            result += [replace(row, failed=failed[row.arm]) for row in found]
+            contrasts = contrast_task(task, rows.labels[task], measured, trial.baseline, resampling, pairs)
+            result += [replace(row, failed=failed[row.arm]) for row in contrasts]
     return result
 
 
@@ -137,19 +150,20 @@ def contrast_task(
     labels: IntArray,
     measured: Mapping[str, Mapping[int, Figures]],
     baseline: str,
-    sample: Sample,
+    resampling: Resampling,
     pairs: Mapping[str, Sequence[int] | None],
 ) -> list[Row]:
-    """Rows of one task from arm -> seed -> figures, baseline first within each cohort and metric; verdicts before correction.
+    """The rows of one task, baseline first within each cohort and metric; their verdicts are those before correction.
 
-    pairs: arm -> the seeds by which it is paired with the baseline, or None.
+    labels: int8 [N], -1 where unknown. measured: arm -> seed -> figures.
+    pairs: arm -> the seeds by which it is paired with the baseline; None: it is not.
     """
     result: list[Row] = []
     order = [baseline, *(arm for arm in measured if arm != baseline)]
-    for cohort, mask in sample.cohorts.items():
+    for cohort, mask in resampling.cohorts.items():
         labelled = mask & (labels >= 0)
-        n, users = int(np.count_nonzero(labelled)), len(np.unique(sample.users[labelled]))
-        effective = effective_users(labels[labelled], sample.users[labelled])
+        n, users = int(np.count_nonzero(labelled)), len(np.unique(resampling.users[labelled]))
+        effective = effective_users(labels[labelled], resampling.users[labelled])
         for index, metric in enumerate(METRICS):
             for arm in order:
                 means = [figures.draws[cohort][index, 0] for figures in measured[arm].values()]
@@ -173,12 +187,12 @@ def contrast_task(
 def _against(
     row: Row, index: int, sides: Sequence[Mapping[int, Figures]], seeds: Sequence[int] | None, users: float
 ) -> Row:
-    """The row of an arm with its difference to the baseline; `sides` are seed -> figures of both."""
+    """The row of an arm with its difference to the baseline. sides: seed -> figures, of the arm and of the baseline."""
     chosen = [[side[seed] for seed in seeds] if seeds is not None else list(side.values()) for side in sides]
-    own, base = (np.stack([figures.draws[row.cohort][index] for figures in side]) for side in chosen)
+    ours, base = (np.stack([figures.draws[row.cohort][index] for figures in side]) for side in chosen)
     daily = [np.mean([figures.days[row.cohort][index] for figures in side], axis=0) for side in chosen]
     row = _with_days(row, daily[0] - daily[1])
-    interval = contrast(own, base, users, paired=seeds is not None)
+    interval = contrast(ours, base, users, paired=seeds is not None)
     if interval is None:
         return replace(row, verdict="no value", uncorrected="no value")
     row = replace(

@@ -1,4 +1,4 @@
-"""The paired t-test over days of POSO's section 5.2: each day of the test is one sample, the difference of the arms on it.
+"""The paired t-test over days of POSO's section 5.2: the arms' difference on each day of the test is one sample.
 
 The days are those of the prepared data where the runs name it and it is still there, else those of UTC.
 Legend: N rows, M metrics, D days, G groups.
@@ -14,7 +14,7 @@ import polars as pl
 
 from coldrank.analysis.compare.interval import two_sided_p
 from coldrank.analysis.compare.rows import METRICS
-from coldrank.analysis.compare.runs import KEYS, Run, SharedRows
+from coldrank.analysis.compare.runs import KEYS, ScoredRun, SharedRows
 from coldrank.data import parquet
 from coldrank.data.read_manifest import read_manifest
 from coldrank.data.split import NEXT
@@ -24,17 +24,21 @@ from coldrank.metrics.mann_whitney import FloatArray, IntArray, SortedRows
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Days:
-    """The day of each row, int64 [N], as a number of `names` (dates, in order), and where the days come from; `by_avc` and
-    `by_user` split the days by AVC group and by user: code of each row [N] and day of each code [G]."""
+    """The day of each row."""
 
     names: tuple[str, ...]
+    """The D dates, in order."""
     source: str
+    """Where the days come from: "data" or "UTC"."""
     day: IntArray
+    """Each row's index into `names`, int64 [N]."""
     by_avc: tuple[IntArray, IntArray]
+    """The days split by AVC group: each row's code, int64 [N], and each code's day, int64 [G]."""
     by_user: tuple[IntArray, IntArray]
+    """The same split by user."""
 
     def measure(self, rows: SortedRows) -> FloatArray:
-        """The metrics per day [M, D] of rows sorted by score; nan where a day has no value."""
+        """The metrics per day, float64 [M, D], of rows sorted by score; nan where a day has no value."""
         result = np.full((len(METRICS), len(self.names)), np.nan)
         day = self.day[rows.rows]
         pairs = rows.grouped(self.day).pairs()
@@ -52,21 +56,24 @@ class Days:
         return result
 
     def _mean(self, values: FloatArray, weights: FloatArray, day: IntArray) -> FloatArray:
-        """The weighted mean per day [D] of the values [G]."""
+        """The weighted mean per day, float64 [D], of the values [G]."""
         total = np.bincount(day, weights=weights, minlength=len(self.names))
         summed = np.bincount(day, weights=weights * values, minlength=len(self.names))
         return np.divide(summed, total, out=np.full(len(total), np.nan), where=total > 0)
 
 
 def t_test(differences: FloatArray) -> tuple[int, float | None]:
-    """Days with a value among [D], and the two-sided p of a mean of 0; None with fewer than two days."""
+    """Number of days with a value, and the two-sided p of a mean of 0; None with fewer than two days.
+
+    differences: per day, float64 [D]; nan where a day has no value.
+    """
     known = differences[np.isfinite(differences)]
     if len(known) < 2:
         return len(known), None
     return len(known), two_sided_p(float(known.mean()), float(known.std(ddof=1)) / len(known) ** 0.5, len(known) - 1)
 
 
-def find_days(runs: Sequence[Run], rows: SharedRows) -> Days:
+def find_days(runs: Sequence[ScoredRun], rows: SharedRows) -> Days:
     """The day of every row."""
     known = next((run.facts["data_path"] for run in runs if "data_path" in run.facts), None)
     dates = None if known is None else _data_days(Path(known), runs[0].split, rows)
@@ -93,10 +100,10 @@ def _data_days(folder: Path, split: str, rows: SharedRows) -> np.ndarray[Any, An
     """The period of each row's sample, where the data's periods are days and hold every row; else None."""
     if not (folder / "manifest.json").is_file():
         return None
-    own = [part for part in read_manifest(folder)["partitions"] if split in (NEXT, part["split"])]
-    if not own or any(len(part["period"]) != len("2022-05-04") for part in own):
+    parts = [part for part in read_manifest(folder)["partitions"] if split in (NEXT, part["split"])]
+    if not parts or any(len(part["period"]) != len("2022-05-04") for part in parts):
         return None
-    frames = [parquet.read(folder / part["path"], KEYS).with_columns(day=pl.lit(part["period"])) for part in own]
+    frames = [parquet.read(folder / part["path"], KEYS).with_columns(day=pl.lit(part["period"])) for part in parts]
     keys = pl.DataFrame(dict(zip(KEYS, (rows.users, rows.items, rows.times), strict=True)))
-    found = keys.join(pl.concat(frames).unique(KEYS, keep="first"), on=KEYS, how="left", maintain_order="left")
-    return None if found["day"].null_count() else found["day"].to_numpy().astype("datetime64[D]")
+    dated = keys.join(pl.concat(frames).unique(KEYS, keep="first"), on=KEYS, how="left", maintain_order="left")
+    return None if dated["day"].null_count() else dated["day"].to_numpy().astype("datetime64[D]")

@@ -1,18 +1,22 @@
 """The difference of two arms' means over seeds: its interval, its p value, and Holm's correction for many of them.
 
-Two things vary: the users that happened to be in the test, and the seeds that the arms were trained with. Users are
-resampled with replacement, each with all of its rows, and every arm and seed is scored on the same draw (a paired bootstrap):
-the variance of the mean over seeds across the draws is V_user. The variance across seeds, over S, is V_seed; seeds count as
-pairs where both arms have the same ones, else each arm has its own V_seed. Part of the spread across seeds is that each seed
-errs on other users, which V_user holds already: V_both, from the draws' variance around the mean over seeds. So, as for any
-two-way sample (Cameron, Gelbach and Miller 2011, Eq. 2.8),
+Two things vary: the users that happened to be in the test, and the seeds that the arms were trained with.
+
+- V_user: users are resampled with replacement, each with all of its rows, and every arm and seed is scored on the same
+  draw (a paired bootstrap). V_user is the variance, across the draws, of the mean over seeds.
+- V_seed: the variance across seeds, over S. Seeds count as pairs where both arms have the same ones, else each arm has
+  its own V_seed.
+- V_both: each seed errs on other users. This part of the spread across seeds is in V_user already. It comes from the
+  draws' variance around the mean over seeds.
+
+So, as for any two-way sample (Cameron, Gelbach and Miller 2011, Eq. 2.8),
 
     variance of the difference = max(V_user - V_both, 0) + V_seed
 
 Resampling seeds inside the draws of users instead would count V_both three times (Owen 2007, The pigeonhole bootstrap).
-The 95% interval takes Student's t at the degrees of freedom of Welch-Satterthwaite: with few seeds their spread is itself
-poorly known, and a normal interval would find differences between equal arms. An arm with one seed contributes no V_seed, so
-its interval speaks of users only.
+The 95% interval takes Student's t at the degrees of freedom of Welch-Satterthwaite: with few seeds their spread is
+itself poorly known, and a normal interval would find differences between equal arms. An arm with one seed has no
+V_seed: its interval speaks of users only.
 
 Legend: R resamples, S seeds.
 """
@@ -29,22 +33,28 @@ NORMAL_FROM = 1e5  # degrees of freedom beyond which Student's t is taken at thi
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Interval:
-    """A difference of two means over seeds, its 95% interval, its two-sided p value, and the standard errors from users and
-    from seeds."""
+    """A difference of two means over seeds, with its interval."""
 
     difference: float
+    """The difference."""
     low: float
+    """Lower end of the 95% interval."""
     high: float
+    """Upper end of the 95% interval."""
     user_spread: float
+    """Standard error of the difference that comes from users."""
     seed_spread: float | None
+    """Standard error of the difference that comes from seeds; None with one seed."""
     p: float
+    """Two-sided, of the same t as the interval."""
 
 
 def contrast(arm: FloatArray, baseline: FloatArray, users: float, *, paired: bool) -> Interval | None:
-    """The interval of arm - baseline, from metrics [S, 1 + R] and [S', 1 + R]; `paired`: their rows are the same seeds.
+    """The interval of arm - baseline; None where there is no value or one user, or where most draws lack a class.
 
-    `users`: how many users the metrics rest on (`effective_users`), for the degrees of freedom. None where the difference has no
-    value, where there is but one user, or where most draws lack a class.
+    arm, baseline: a metric per seed, float64 [S, 1 + R] and [S', 1 + R]; column 0 is the test itself.
+    users: how many users the metric rests on (`effective_users`), for the degrees of freedom.
+    paired: whether the rows of both are the same seeds.
     """
     parts = [arm - baseline] if paired else [arm, -baseline]
     difference = np.sum([part.mean(axis=0) for part in parts], axis=0)
@@ -72,8 +82,10 @@ def contrast(arm: FloatArray, baseline: FloatArray, users: float, *, paired: boo
 
 
 def effective_users(labels: IntArray, users: IntArray) -> float:
-    """Of rows with labels 0 or 1 [N] of users [N]: as many users, equally active, would tell as much (Kish 1965), in the class
-    that tells less; 0 where a class is missing."""
+    """How many users, equally active, would tell as much (Kish 1965), in the class that tells less.
+
+    0 where a class is missing. labels: integers [N], 0 or 1. users: each row's user, integers [N] from 0.
+    """
 
     def of_class(label: int) -> float:
         counts = np.bincount(users[labels == label]).astype(np.float64)
@@ -109,7 +121,7 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
 
 
 def _cosine_power(start: float, power: float) -> float:
-    """The integral of cos(a)^power from `start` to pi/2, by Gauss-Legendre over what is not below 1e-17 of the start."""
+    """The integral of cos(a)^power from `start` to pi/2, by Gauss-Legendre, up to where it is 1e-17 of the start."""
     width = min(np.pi / 2 - start, 9.0 / max(power, 1.0) ** 0.5)
     angles = start + width * (_NODES + 1) / 2
     return float(width / 2 * (np.cos(angles) ** power @ _WEIGHTS))
@@ -125,13 +137,13 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def _both_variance(values: FloatArray) -> float:
-    """V_both of [S, R]: variance over draws of each seed's deviation from the mean over seeds, over S."""
+    """V_both: variance over draws of each seed's deviation from the mean over seeds, over S. values: float64 [S, R]."""
     count = len(values)
     deviations = values - values.mean(axis=0)
     return float(deviations.var(axis=1, ddof=1).sum()) / (count - 1) / count
 
 
 def _freedom(variance: float, terms: Sequence[tuple[float, float]]) -> float:
-    """Welch-Satterthwaite, from 1: variance^2 / sum over (estimate, its degrees of freedom) of estimate^2 / freedom."""
+    """Welch-Satterthwaite, at least 1: variance^2 / sum of estimate^2 / freedom over terms (estimate, freedom)."""
     below = sum(estimate**2 / freedom for estimate, freedom in terms)
     return max(variance**2 / below, 1.0) if below > 0 else float("inf")

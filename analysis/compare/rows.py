@@ -14,71 +14,98 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One arm in one task, cohort and metric; figures in percent, differences and spreads in percentage points.
+    """One arm in one task, cohort and metric.
 
-    `mean` is over the arm's `seeds` runs that did not fail; `failed` counts the others. `difference`, `low` and `high` (95%)
-    are to the baseline, None for the baseline itself and where the metric has no value, over `pairs` seeds that both arms
-    have (None: their seeds were never the same, and all of them count). `user_spread` and `seed_spread` are the standard errors
-    of the difference that come from users and from seeds. `p` is two-sided, of the same t as the interval; `p_corrected` is
-    Holm's over the arm's family. `daily` holds the difference per day of `Comparison.days`, `days` counts those that have a
-    value and `days_p` is of the t-test over them.
-    n counts labelled rows, `users` the users that they belong to. `verdict` holds after the correction, `uncorrected`
-    before it; both are better, worse, not distinguishable, no value, or baseline.
+    Figures are in percent, differences and spreads in percentage points. What compares with the baseline is None for
+    the baseline itself, and where the metric has no value.
     """
 
     task: str
+    """The task."""
     cohort: str
+    """The cohort."""
     metric: str
+    """One of METRICS."""
     arm: str
+    """The arm."""
     seeds: int
+    """The arm's runs that did not fail."""
     n: int
+    """Labelled rows."""
     users: int
+    """The users that these rows belong to."""
     mean: float | None
+    """The metric, mean over the seeds."""
     failed: int = 0
+    """The arm's runs that failed."""
     pairs: int | None = None
+    """Seeds that the arm and the baseline both have; None: their seeds were never the same, and all of them count."""
     difference: float | None = None
+    """Difference to the baseline."""
     low: float | None = None
+    """Lower end of its 95% interval."""
     high: float | None = None
+    """Upper end of its 95% interval."""
     user_spread: float | None = None
+    """Standard error of the difference that comes from users."""
     seed_spread: float | None = None
+    """Standard error of the difference that comes from seeds."""
     p: float | None = None
+    """Two-sided, of the same t as the interval."""
     p_corrected: float | None = None
+    """After Holm's correction over the arm's family."""
     days: int = 0
+    """Days on which the difference has a value."""
     days_p: float | None = None
+    """Of the t-test over these days."""
     daily: tuple[float | None, ...] = ()
+    """Difference on each day of `Comparison.days`."""
     uncorrected: str = "baseline"
+    """The verdict before the correction."""
     verdict: str = "baseline"
+    """After the correction: better, worse, not distinguishable, no value, or baseline."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ComparedRun:
-    """A run folder; `failed` says by what rule it was left out (None: it counts)."""
+    """A run that was asked to be compared."""
 
     path: str
+    """Its folder."""
     arm: str
+    """Its arm."""
     seed: int
+    """Its seed."""
     failed: str | None = None
+    """Why it has failed and was left out; None: it counts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """Arms against the arm `baseline` on one split.
-
-    `days` are dates, in order, by `day_source`: "data" (the days of the prepared data) or "UTC". `allowed` are the ways in which
-    the arms were let differ, `notes` the lines a reader must know: what was left out, and what differs.
-    """
+    """Arms against a baseline on one split."""
 
     split: str
+    """The split."""
     baseline: str
+    """The arm that the others are held against."""
     resamples: int
+    """Draws of users."""
     seed: int
+    """Seeds the draws."""
     cohorts: CohortConfig
+    """Where the cohorts part."""
     allowed: tuple[str, ...]
+    """In what the arms were let differ."""
     days: tuple[str, ...]
+    """The dates, in order."""
     day_source: str
+    """"data": the days of the prepared data; or "UTC"."""
     runs: tuple[ComparedRun, ...]
+    """All runs, also those that failed."""
     notes: tuple[str, ...]
+    """What a reader must know: what was left out, and what differs."""
     rows: tuple[Row, ...]
+    """Every arm in every task, cohort and metric."""
 
     def to_json(self) -> dict[str, Any]:
         """What compare.json holds: the fields of this class, of `ComparedRun` and of `Row`."""

@@ -1,8 +1,8 @@
 """Run folders to compare: their predictions, and that they are of the same rows.
 
-A run is any folder with a `config.json` that holds `name` (the arm) and `seed`, and a `predictions-<split>.parquet`; another
-tool's run (say LightGBM's) is compared by writing these two files. A `run.json` tells what it was trained on. The cohorts' thresholds are those of `cohorts` in
-config.json, where it is given.
+A run is any folder with a `config.json` that holds `name` (the arm) and `seed`, and a `predictions-<split>.parquet`. So
+another tool's run, say LightGBM's, is compared by writing these two files. A `run.json` says what it was trained on.
+The cohorts' thresholds are those of `cohorts` in config.json, if it has them.
 """
 
 import dataclasses
@@ -26,24 +26,33 @@ VIEWS = ("user_views", "item_views")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Run:
-    """One run folder: its arm, its seed, the tasks it predicts, its config.json and its run.json (empty where it has none)."""
+class ScoredRun:
+    """A run folder with predictions."""
 
     folder: Path
+    """The folder."""
     arm: str
+    """`name` of its config.json."""
     seed: int
+    """`seed` of its config.json."""
     split: str
+    """The split that it predicts."""
     tasks: tuple[str, ...]
+    """The tasks that it predicts."""
     cohorts: CohortConfig | None
+    """The thresholds of its config.json; None: it has none."""
     config: dict[str, Any]
+    """Its config.json."""
     facts: dict[str, Any]
+    """Its run.json; empty: it has none."""
 
     @property
     def predictions(self) -> Path:
+        """The file of its predictions."""
         return self.folder / f"predictions-{self.split}.parquet"
 
     def scores(self, task: str) -> Numbers:
-        """`prob_<task>` [N]; a value that is no probability raises UserError."""
+        """`prob_<task>`, float32 or float64 [N]; a value that is no probability raises UserError."""
         return score_column(self.raw_scores(task), f"prob_{task}", str(self.predictions))
 
     def raw_scores(self, task: str) -> pl.DataFrame:
@@ -51,7 +60,7 @@ class Run:
         return parquet.read(self.predictions, [f"prob_{task}"])
 
 
-def read_run(folder: Path, split: str) -> Run:
+def read_run(folder: Path, split: str) -> ScoredRun:
     """Read `name`, `seed` and the schema of the predictions; UserError names what is missing or of the wrong type."""
     config = folder / "config.json"
     fields = read_object(config, "a run folder holds config.json with name and seed")
@@ -64,16 +73,15 @@ def read_run(folder: Path, split: str) -> Run:
     cohorts = _cohorts(config, fields["cohorts"]) if "cohorts" in fields else None
     path = folder / f"predictions-{split}.parquet"
     if not path.is_file():
-        raise UserError(
-            f"{path}: no such file; write it with `coldrank evaluate --run {folder} --split {split} --predictions {path}`"
-        )
+        command = f"coldrank evaluate --run {folder} --split {split} --predictions {path}"
+        raise UserError(f"{path}: no such file; write it with `{command}`")
     columns = parquet.schema(path).names
     require_columns(columns, [*KEYS, *VIEWS], str(path))
     tasks = tuple(c.removeprefix("prob_") for c in columns if c.startswith("prob_"))
     if not tasks:
         raise UserError(f"{path}: no column prob_<task>")
     require_columns(columns, [f"label_{task}" for task in tasks], str(path))
-    return Run(
+    return ScoredRun(
         folder=folder,
         arm=name,
         seed=seed,
@@ -86,7 +94,7 @@ def read_run(folder: Path, split: str) -> Run:
 
 
 def run_folders(paths: Iterable[Path]) -> list[Path]:
-    """The paths, with a folder of run folders, as `train --arms` leaves it, in place of which stand the run folders in it."""
+    """The run folders of some paths: of a folder of run folders, as `train --arms` leaves it, those in it."""
     folders: list[Path] = []
     for path in paths:
         inside = [] if (path / "config.json").is_file() else sorted(path.glob("*/config.json"))
@@ -95,7 +103,7 @@ def run_folders(paths: Iterable[Path]) -> list[Path]:
 
 
 def without_run(paths: Iterable[Path]) -> list[str]:
-    """A line for every run of a folder of run folders that failed before it wrote its config.json: its log is beside it."""
+    """A line for every run in a folder of run folders that failed before it wrote its config.json: its log is there."""
     lines = []
     for path in paths:
         if (path / "config.json").is_file():
@@ -103,15 +111,15 @@ def without_run(paths: Iterable[Path]) -> list[str]:
         for log in sorted(path.glob("*.log")):
             folder = log.with_name(log.name.removesuffix(".log"))
             if not (folder / "config.json").is_file():
-                said = log.read_text(errors="replace").strip().splitlines()
-                last = said[-1].rpartition("\r")[2] if said else "nothing"
+                printed = log.read_text(errors="replace").strip().splitlines()
+                last = printed[-1].rpartition("\r")[2] if printed else "nothing"
                 lines.append(f"Failed, and left out: {folder} (no run in it; its log ends: {last}).")
     return lines
 
 
-def group_by_arm(runs: Iterable[Run]) -> dict[str, list[Run]]:
+def group_by_arm(runs: Iterable[ScoredRun]) -> dict[str, list[ScoredRun]]:
     """Arm -> its runs by seed, arms in the order given; two runs of one arm and seed raise UserError."""
-    arms: dict[str, list[Run]] = {}
+    arms: dict[str, list[ScoredRun]] = {}
     for run in runs:
         same = [other for other in arms.get(run.arm, []) if other.seed == run.seed]
         if same:
@@ -124,20 +132,27 @@ def group_by_arm(runs: Iterable[Run]) -> dict[str, list[Run]]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SharedRows:
-    """What all runs must agree on: int64 keys (times in ms) and views [N], and per task labels int8 [N] (-1: unknown)."""
+    """What all runs must agree on."""
 
     users: IntArray
+    """Ids, int64 [N]."""
     items: IntArray
+    """Ids, int64 [N]."""
     times: IntArray
+    """Milliseconds since the epoch, int64 [N]."""
     user_views: IntArray
+    """Events of the user before, int64 [N]."""
     item_views: IntArray
+    """Events of the item before, int64 [N]."""
     labels: dict[str, IntArray]
+    """Task -> labels, int8 [N]; -1 where unknown."""
 
 
-def read_shared_rows(runs: Sequence[Run]) -> SharedRows:
+def read_shared_rows(runs: Sequence[ScoredRun]) -> SharedRows:
     """Rows of the first run, after checking that every other run has the same ones in the same order.
 
-    Compared are the keys, the views and the labels of the tasks that all runs predict; UserError names the first difference.
+    Compared are the keys, the views and the labels of the tasks that all runs predict. UserError names the first
+    difference.
     """
     tasks = common_tasks(runs)
     reference = _shared(runs[0], tasks)
@@ -155,7 +170,7 @@ def read_shared_rows(runs: Sequence[Run]) -> SharedRows:
     )
 
 
-def common_tasks(runs: Sequence[Run]) -> list[str]:
+def common_tasks(runs: Sequence[ScoredRun]) -> list[str]:
     """The tasks that every run predicts, in the first run's order; UserError if there are none."""
     tasks = [task for task in runs[0].tasks if all(task in run.tasks for run in runs)]
     if not tasks:
@@ -164,16 +179,19 @@ def common_tasks(runs: Sequence[Run]) -> list[str]:
     return tasks
 
 
-def common_cohorts(runs: Sequence[Run]) -> CohortConfig:
-    """The thresholds that the runs' configs give, which must agree; the default where none gives any."""
-    given = [(run, run.cohorts) for run in runs if run.cohorts is not None]
-    for run, cohorts in given[1:]:
-        if cohorts != given[0][1]:
+def common_cohorts(runs: Sequence[ScoredRun]) -> CohortConfig:
+    """The thresholds in the runs' configs, which must agree; the default where none has any."""
+    thresholds = [(run, run.cohorts) for run in runs if run.cohorts is not None]
+    if not thresholds:
+        return CohortConfig()
+    (first, expected), *others = thresholds
+    for run, cohorts in others:
+        if cohorts != expected:
             raise UserError(
-                f"{run.folder / 'config.json'}: cohorts is {cohorts}, but {given[0][1]} in {given[0][0].folder};"
+                f"{run.folder / 'config.json'}: cohorts is {cohorts}, but {expected} in {first.folder};"
                 " compare runs with the same cohorts"
             )
-    return given[0][1] if given else CohortConfig()
+    return expected
 
 
 def _cohorts(path: Path, values: Any) -> CohortConfig:
@@ -187,7 +205,7 @@ def _cohorts(path: Path, values: Any) -> CohortConfig:
         raise UserError(f"{path}: cohorts is {values!r}; expected whole numbers for {names}") from None
 
 
-def _shared(run: Run, tasks: Sequence[str]) -> dict[str, IntArray]:
+def _shared(run: ScoredRun, tasks: Sequence[str]) -> dict[str, IntArray]:
     where = str(run.predictions)
     frame = parquet.read(run.predictions, [*KEYS, *VIEWS, *(f"label_{task}" for task in tasks)])
     if frame.height == 0:

@@ -1,4 +1,4 @@
-"""The comparison as text: one table over the cohorts, one per cohort, the verdicts in words, and every figure in full."""
+"""The comparison as text: a table over the cohorts, one per cohort, the verdicts in words, every figure in full."""
 
 from collections.abc import Callable, Sequence
 from textwrap import fill
@@ -11,9 +11,9 @@ TITLES = {"auc": "AUC", "auc_fixed_avc": "AUC fixed AVC", "ne": "NE", "gauc": "G
 MARKS = {"better": "▲", "worse": "▼"}
 WEAK_MARKS = {"better": "△", "worse": "▽"}
 LEGEND = (
-    "In percent. First arm of a task: mean over its seeds. Others: difference to it in percentage points ± half of the\n"
-    "95% interval; ▲ better, ▼ worse, after correction for the number of comparisons; △ ▽: only before it; no mark: not\n"
-    "distinguishable. NE: lower is better. (seeds); n: labelled rows, of the first column.\n"
+    "In percent. First arm of a task: mean over its seeds. Others: difference to it in percentage points ± half of the"
+    "\n95% interval; ▲ better, ▼ worse, after correction for the number of comparisons; △ ▽: only before it; no mark:"
+    " not\ndistinguishable. NE: lower is better. (seeds); n: labelled rows, of the first column.\n"
     "New users and items: judge by AUC and NE; their GAUC misleads where past labels are among the features."
 )
 WIDTH = 100
@@ -31,18 +31,18 @@ def format_cohorts(rows: Sequence[Row]) -> str:
     metrics = {metric: TITLES[metric] for metric in METRICS if any(row.metric == metric for row in rows)}
     tables = []
     for cohort in dict.fromkeys(row.cohort for row in rows):
-        own = [row for row in rows if row.cohort == cohort]
-        tables.append(f"### {cohort}\n\n{_table(own, lambda row: row.metric, metrics, 'github')}")
+        of_cohort = [row for row in rows if row.cohort == cohort]
+        tables.append(f"### {cohort}\n\n{_table(of_cohort, lambda row: row.metric, metrics, 'github')}")
     return "\n\n".join(tables)
 
 
 def _table(rows: Sequence[Row], column_of: Callable[[Row], str], columns: dict[str, str], tablefmt: str) -> str:
-    """columns: key -> heading."""
+    """A line per task and arm. column_of: a row's column. columns: column -> heading."""
     body = []
     for task in dict.fromkeys(row.task for row in rows):
-        own = [row for row in rows if row.task == task]
-        for line, arm in enumerate(dict.fromkeys(row.arm for row in own)):
-            cells = {column_of(row): row for row in own if row.arm == arm}
+        of_task = [row for row in rows if row.task == task]
+        for line, arm in enumerate(dict.fromkeys(row.arm for row in of_task)):
+            cells = {column_of(row): row for row in of_task if row.arm == arm}
             first = next(iter(cells.values()))
             lead = (task, f"n={first.n:,}")[line] if line < 2 else ""
             body.append(
@@ -58,13 +58,13 @@ def format_verdicts(rows: Sequence[Row], metric: str = "auc") -> str:
     lines = []
     baseline = next(row.arm for row in rows if row.verdict == "baseline")
     for arm in dict.fromkeys(row.arm for row in rows if row.arm != baseline):
-        own = [row for row in rows if row.arm == arm and row.metric == metric]
+        of_arm = [row for row in rows if row.arm == arm and row.metric == metric]
         parts = []
         for verdict in ("better", "worse"):
-            where = [f"{row.cohort}/{row.task}" for row in own if row.verdict == verdict]
+            where = [f"{row.cohort}/{row.task}" for row in of_arm if row.verdict == verdict]
             parts.append(f"{verdict} in {', '.join(where) if where else 'none'}")
-        open_cells = sum(row.verdict not in ("better", "worse") for row in own)
-        parts.append(f"not distinguishable in {open_cells} of {len(own)}")
+        open_cells = sum(row.verdict not in ("better", "worse") for row in of_arm)
+        parts.append(f"not distinguishable in {open_cells} of {len(of_arm)}")
         lines.append(
             fill(f"{arm} against {baseline}, {TITLES[metric]}: {'; '.join(parts)}.", WIDTH, subsequent_indent="  ")
         )
@@ -73,20 +73,21 @@ def format_verdicts(rows: Sequence[Row], metric: str = "auc") -> str:
     if single:
         lines.append(
             fill(
-                f"One seed: {', '.join(single)}. What is known of them is the spread over users; an interval that covers the "
-                "choice of seeds as well needs more of them.",
+                f"One seed: {', '.join(single)}. What is known of them is the spread over users; an interval that"
+                " covers the choice of seeds as well needs more of them.",
                 WIDTH,
             )
         )
+    judging = ", ".join(TITLES[metric] for metric in JUDGING)
     lines.append(
-        f"Corrected by Holm over an arm's {count} figures of {', '.join(TITLES[metric] for metric in JUDGING)}: an arm that\n"
+        f"Corrected by Holm over an arm's {count} figures of {judging}: an arm that\n"
         "equals the baseline gets any of these marks with at most 5%. GAUC is corrected apart."
     )
     return "\n".join(lines)
 
 
 def format_details(rows: Sequence[Row]) -> str:
-    """Every row in Markdown: mean, difference, interval, the spread from users and from seeds, p values, and the verdict."""
+    """Every row in Markdown: mean, difference, interval, spread from users and from seeds, p values, verdict."""
     headers = ["cohort", "task", "metric", "arm", "seeds", "rows", "users", "mean", "difference", "95% interval"]
     headers += ["user spread", "seed spread", "p", "p corrected", "days", "p over days", "verdict"]
     body = [

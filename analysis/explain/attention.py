@@ -27,12 +27,15 @@ class Attention:
         self.length, self.positions = features[0].length, positions
         self.signals = [c for f in features if f.kind == "signals" for c in f.raw_columns]
         self.bands = bands(self.length)
-        self.counts: dict[tuple[str, int], Tensor] = {}  # rows that have a position, [L]
+        # Cohort and band -> rows that have a position, [L].
+        self.counts: dict[tuple[str, int], Tensor] = {}
+        # Cohort and band -> sums of weights and of weights times length, float64 [R, L].
         self.sums: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
+        # Cohort and signal -> rows, sum of the shares of events that have it, sum of the weight on them, float64 [R].
         self.held: dict[tuple[str, str], tuple[int, float, Tensor]] = {}
 
     def add(self, weights: Tensor, lengths: Tensor, raw: Raw, cohorts: Cohorts) -> None:
-        """weights: [B, R, L] on the CPU, lengths: int64 [B]; cohorts: name -> bool [B]."""
+        """Takes in a batch. weights: [B, R, L] on the CPU. lengths: int64 [B]. cohorts: name -> bool [B]."""
         weights = weights.double()
         even = weights * lengths[:, None, None]
         reached = torch.arange(self.length) < lengths.unsqueeze(1)
@@ -62,9 +65,13 @@ class Attention:
             )
 
     def figures(self) -> dict[str, Any]:
-        """`by_position`: per cohort and band of lengths, [R][positions] mean `weight` over the rows that have the
-        position, and its ratio to that of even attention, weight times length (`to_even`). `by_signal`: per cohort and
-        signal the mean share of events that have it, and per head the mean share of the weight on them."""
+        """The means, as in explain.json.
+
+        by_position: per cohort and band of lengths, [R][positions]: the mean `weight` over the rows that have the
+            position, and its ratio to that of even attention, weight times length (`to_even`).
+        by_signal: per cohort and signal, the mean share of `events` that have it, and per head the mean share of the
+            `weight` on them.
+        """
         by_position = []
         for (cohort, i), (weight, even) in self.sums.items():
             count = self.counts[cohort, i]
@@ -88,10 +95,10 @@ class Attention:
 
 
 def padded(raw: Raw, column: str, length: int) -> Tensor:
-    """The first `length` values of a list column, [B, length]; -1 past a row's end."""
+    """The first `length` values of a list column, int64 [B, length]; -1 past a row's end."""
     values, offsets = raw[column]
-    at = offsets[:-1, None] + np.arange(length)
-    inside = at < offsets[1:, None]
-    found = np.full(at.shape, -1, dtype=np.int64)
-    found[inside] = values[at[inside]]
-    return torch.from_numpy(found)
+    index = offsets[:-1, None] + np.arange(length)
+    inside = index < offsets[1:, None]
+    first = np.full(index.shape, -1, dtype=np.int64)
+    first[inside] = values[index[inside]]
+    return torch.from_numpy(first)

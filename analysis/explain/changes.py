@@ -19,11 +19,14 @@ Cohorts = dict[str, Tensor]
 
 @dataclass(slots=True)
 class _Moments:
-    """Sums over the rows so far, in float64."""
+    """Sums over the rows so far."""
 
     rows: int = 0
+    """Number of rows."""
     total: Tensor = field(default_factory=lambda: torch.zeros(()))
+    """Sum of the activations, float64 [units]."""
     squares: float = 0.0
+    """Sum of their squares over rows and units."""
 
     def add(self, x: Tensor) -> None:
         self.rows += len(x)
@@ -49,7 +52,7 @@ class Changes:
         self.counts: dict[str, int] = {}
 
     def add_plain(self, layers: dict[str, Tensor], cohorts: Cohorts) -> None:
-        """Activations [B, ..] of a batch as it is; cohorts: name -> bool [B]."""
+        """Takes in a batch as it is. layers: name -> activations, [B, ..]. cohorts: name -> bool [B]."""
         for cohort, mask in cohorts.items():
             self.counts[cohort] = self.counts.get(cohort, 0) + int(mask.sum())
         for layer, value in layers.items():
@@ -61,7 +64,7 @@ class Changes:
                 self.norms[key] = self.norms.get(key, 0.0) + float(squares[mask].sum())
 
     def add_masked(self, name: str, plain: dict[str, Tensor], masked: dict[str, Tensor], cohorts: Cohorts) -> None:
-        """Activations of the same batch with and without a mask; layer `logits` is [B, T]."""
+        """Takes in the same batch with and without a mask. Of its layers, `logits` is [B, T]."""
         for layer, value in plain.items():
             moved = (masked[layer].flatten(1).double() - value.flatten(1).double()).square().sum(1)
             for cohort, mask in cohorts.items():
@@ -72,18 +75,17 @@ class Changes:
             self.points[name, cohort] = self.points.get((name, cohort), torch.zeros(())) + shift[mask].sum(0)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Per mask, layer and cohort: `rows`, `change` and `relative`; None where a layer is constant or a cohort
-        empty.
+        """Per mask, layer and cohort: `rows`, `change` and `relative`.
 
         change: sqrt(mean |a' - a|^2 / (2 V)) with V the sum of the layer's variances over all rows: 0 where nothing
-        moves, 1 where activations become those of another random row. relative: sqrt(sum |a' - a|^2 / sum |a|^2) of the
-        cohort.
+            moves, 1 where activations become those of another random row; None where the layer is constant.
+        relative: sqrt(sum |a' - a|^2 / sum |a|^2) of the cohort; None where the cohort is empty.
         """
-        found = []
+        figures = []
         for (mask, layer, cohort), moved in self.moved.items():
             count, norm = self.counts[cohort], self.norms[layer, cohort]
             spread = 2 * self.layers[layer].variance * count
-            found.append(
+            figures.append(
                 {
                     "mask": mask,
                     "layer": layer,
@@ -93,11 +95,10 @@ class Changes:
                     "relative": math.sqrt(moved / norm) if norm > 0 else None,
                 }
             )
-        return found
+        return figures
 
     def shifts(self) -> list[dict[str, Any]]:
-        """Per mask, cohort and task: mean absolute change of the probability in percentage points; None without
-        rows."""
+        """Per mask, cohort and task: mean absolute change of the probability in percentage points; None: no rows."""
         return [
             {
                 "mask": mask,

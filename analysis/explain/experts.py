@@ -11,7 +11,7 @@ from torch import Tensor
 from coldrank.analysis.explain.changes import Cohorts
 
 
-class Experts:
+class ExpertUse:
     """Accumulates the weights of the experts over batches."""
 
     def __init__(self, tasks: list[str]) -> None:
@@ -20,14 +20,14 @@ class Experts:
         self.sums: dict[str, tuple[Tensor, Tensor]] = {}
 
     def add(self, softmax: Tensor, effective: Tensor, cohorts: Cohorts) -> None:
-        """Both [B, T, E] on the CPU; cohorts: name -> bool [B]."""
+        """Takes in a batch. softmax, effective: weights, [B, T, E] on the CPU. cohorts: name -> bool [B]."""
         for cohort, mask in cohorts.items():
             old = self.sums.get(cohort, (torch.zeros(()), torch.zeros(())))
             self.sums[cohort] = old[0] + softmax[mask].double().sum(0), old[1] + effective[mask].double().sum(0)
             self.counts[cohort] = self.counts.get(cohort, 0) + int(mask.sum())
 
     def figures(self) -> list[dict[str, Any]]:
-        """Per cohort that has rows and task: [E] mean `softmax` and `effective` weights, equal in a plain mixture."""
+        """Per cohort that has rows, and task: mean `softmax` and `effective` weights, [E], equal in a plain mixture."""
         return [
             {
                 "cohort": cohort,

@@ -18,42 +18,49 @@ from coldrank.train.config import RunConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """How the G outputs of a gate are read: reshaped to `shape`, permuted to [P, S, U] by `order`, and named."""
+class GateLayout:
+    """How the G outputs of a gate are read: reshaped, permuted to panels, lines and units, and named."""
 
     title: str
+    """What the gate stands behind."""
     shape: tuple[int, ...]
+    """The shape that the G outputs have."""
     order: tuple[int, ...]
+    """The order of its axes that makes them [P, S, U]."""
     panels: tuple[str, ...]
+    """Names of the P panels."""
     lines: tuple[str, ...]
+    """Names of the S lines."""
 
     def arrange(self, gates: Tensor) -> Tensor:
-        """[K, G] -> [K, P, S, U]."""
+        """Outputs [K, G] as [K, P, S, U]."""
         split = gates.unflatten(1, self.shape).permute(0, *(1 + i for i in self.order))
         return split.reshape(len(gates), len(self.panels), len(self.lines), -1)
 
 
-def layouts(ranker: RankerModule, tasks: list[str]) -> dict[str, Layout]:
+def layouts(ranker: RankerModule, tasks: list[str]) -> dict[str, GateLayout]:
     """Module name of every personalized gate of a ranker -> how its outputs are read."""
-    found: dict[str, Layout] = {}
+    layouts_: dict[str, GateLayout] = {}
     for name, module in ranker.attention.items():
         if isinstance(module, PosoMultiheadAttention):
             heads, folds = _numbered("head", module.heads), module.key_folds * module.value_folds
             shape = (module.key_folds, module.heads, module.value_folds, module.gate_width)
-            found[f"attention.{name}.value_gate"] = Layout(
+            layouts_[f"attention.{name}.value_gate"] = GateLayout(
                 f"{name} values", shape, (1, 0, 2, 3), heads, _numbered("fold", folds)
             )
             if module.key_gate is not None:
-                found[f"attention.{name}.key_gate"] = Layout(
+                layouts_[f"attention.{name}.key_gate"] = GateLayout(
                     f"{name} keys", (module.heads, module.head_dim), (0, 1), ("",), heads
                 )
     if isinstance(ranker.mmoe, PosoMMoE):
         experts = ranker.mmoe.shape[1]
-        found["mmoe.gate"] = Layout("experts", (experts,), (0,), ("",), _numbered("expert", experts))
+        layouts_["mmoe.gate"] = GateLayout("experts", (experts,), (0,), ("",), _numbered("expert", experts))
     if isinstance(ranker.towers, PosoTowers):
         for i in range(len(ranker.towers.gates)):
-            found[f"towers.gates.{i}"] = Layout(f"towers, layer {i + 1}", (len(tasks), -1), (0, 1), ("",), tuple(tasks))
-    return found
+            layouts_[f"towers.gates.{i}"] = GateLayout(
+                f"towers, layer {i + 1}", (len(tasks), -1), (0, 1), ("",), tuple(tasks)
+            )
+    return layouts_
 
 
 def _numbered(what: str, count: int) -> tuple[str, ...]:
@@ -61,10 +68,10 @@ def _numbered(what: str, count: int) -> tuple[str, ...]:
 
 
 class Buckets:
-    """Where rows stand on the axis of the gates' pictures: the buckets of the code, where one bucketized feature is the
-    code; else those of the user's views (exact up to 10, then doubling).
+    """Where rows stand on the axis of the gates' pictures.
 
-    column: what is counted. labels: where every bucket begins, or `missing`.
+    The buckets are those of the code, if one bucketized feature is the code; else those of the user's views, exact up
+    to 10, then doubling. column: what is counted. labels: where every bucket begins, or `missing`.
     """
 
     def __init__(self, config: RunConfig, encoder: FeatureEncoder) -> None:
@@ -83,32 +90,36 @@ class Buckets:
             starts = [*range(EXACT_AVC + 2), *(2**k for k in range(4, 4 + last - EXACT_AVC - 1))]
             self.labels = [str(start) for start in starts]
 
-    def of(self, batch: Batch) -> Tensor:
-        """int64 [B]."""
+    def rows(self, batch: Batch) -> Tensor:
+        """The bucket of each row, int64 [B]."""
         if self.key:
             return batch.sparse[self.key].values().cpu()
         return torch.from_numpy(avc_groups(batch.keys["user_views"].numpy())).long()
 
 
-class Gates:
+class GateOutputs:
     """Accumulates gate outputs over batches; `figures` gives them by bucket."""
 
-    def __init__(self, buckets: Buckets, found: dict[str, Layout]) -> None:
-        self.buckets, self.layouts = buckets, found
+    def __init__(self, buckets: Buckets, layouts: dict[str, GateLayout]) -> None:
+        self.buckets, self.layouts = buckets, layouts
         self.rows = torch.zeros(len(buckets.labels), dtype=torch.int64)
         self.sums: dict[str, Tensor] = {}
 
     def add(self, batch: Batch, gates: dict[str, Tensor]) -> None:
-        """gates: module name -> [B, G]."""
-        bucket = self.buckets.of(batch)
+        """Takes in a batch. gates: module name -> outputs, [B, G]."""
+        bucket = self.buckets.rows(batch)
         self.rows += torch.bincount(bucket, minlength=len(self.rows))
         for name, value in gates.items():
             into = self.sums.setdefault(name, torch.zeros(len(self.rows), value.shape[1], dtype=torch.float64))
             into.index_add_(0, bucket, value.double())
 
     def figures(self) -> dict[str, Any] | None:
-        """None without gates, else `column`, `is_code`, the `buckets` that have rows (`from`, `rows`) and per gate its
-        panels: per line the mean over its units at each bucket, and their standard deviation (`spread`)."""
+        """The means by bucket, as in explain.json; None: there are no gates.
+
+        buckets: those that have rows: where each begins (`from`), and its `rows`.
+        gates: per gate its panels, per line of these the `mean` over its units at each bucket, and their standard
+            deviation (`spread`).
+        """
         if not self.sums:
             return None
         seen = self.rows.nonzero().flatten()
@@ -124,7 +135,7 @@ class Gates:
         }
 
 
-def _panels(layout: Layout, gates: Tensor) -> list[dict[str, Any]]:
+def _panels(layout: GateLayout, gates: Tensor) -> list[dict[str, Any]]:
     values = layout.arrange(gates)  # [K, P, S, U]
     means, spreads = values.mean(3), values.std(3, correction=0)
     return [

@@ -13,13 +13,16 @@ from coldrank.train.config import RunConfig
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """Inputs that lose their meaning together. features: names of those outside sequences; sequences: names of whole
-    ones."""
+    """Inputs that lose their meaning together."""
 
     name: str
+    """The mask's name in explain.json."""
     title: str
+    """What a reader calls it."""
     features: tuple[str, ...]
+    """Masked features outside sequences."""
     sequences: tuple[str, ...] = ()
+    """Masked sequences, whole."""
 
 
 def masked(batch: Batch, other: Batch, mask: Mask, features: FeatureSet) -> Batch:
@@ -46,9 +49,9 @@ def masks_of(config: RunConfig, features: FeatureSet, named: list[str]) -> list[
     """What is masked in a run: the columns of the personalization code, and named inputs.
 
     The columns are those of the features of role `pc`, which a base declares too, though it has no gate that takes
-    them: masked wherever they are read, among the ordinary inputs alone, and in the code alone. `named`: a column (all
-    ordinary features that read it), a feature or a sequence. By default the first id of user, item and context, and
-    every sequence.
+    them. They are masked wherever they are read, among the ordinary inputs alone, and in the code alone.
+    named: columns (each masks all ordinary features that read it), features or sequences; empty: the first id of user,
+        item and context, and every sequence.
     """
     columns = dict.fromkeys(c for f in config.features if f.role == "pc" for c in f.raw_columns)
     plain = [f for f in features.features if f.role not in ("pc", "sequence")]
@@ -74,9 +77,9 @@ def _named(name: str, features: FeatureSet, arm: str) -> Mask:
     if name in features.sequences:
         return Mask(name, name, (), (name,))
     readers = [f for f in features.features if name == f.name or name in f.raw_columns]
-    found = tuple(f.name for f in readers if f.role not in ("pc", "sequence"))
-    if found:
-        return Mask(name, name, found)
+    inputs = tuple(f.name for f in readers if f.role not in ("pc", "sequence"))
+    if inputs:
+        return Mask(name, name, inputs)
     if any(f.role == "sequence" for f in readers):
         raise UserError(f"--mask {name}: part of sequence {readers[0].sequence!r}, which is masked as a whole")
     names = [f.name for f in features.features if f.role not in ("pc", "sequence")]

@@ -9,8 +9,8 @@ from tqdm import tqdm
 
 from coldrank.analysis.explain.attention import Attention
 from coldrank.analysis.explain.changes import Changes, Cohorts
-from coldrank.analysis.explain.experts import Experts
-from coldrank.analysis.explain.gates import Buckets, Gates, layouts
+from coldrank.analysis.explain.experts import ExpertUse
+from coldrank.analysis.explain.gates import Buckets, GateOutputs, layouts
 from coldrank.analysis.explain.masks import Mask, masked, masks_of
 from coldrank.analysis.explain.record import Recording, ranker_of, record
 from coldrank.data.batches import DataFolder
@@ -30,8 +30,10 @@ from coldrank.train.task import RankingTask
 
 
 def load_run(folder: Path, data: DataFolder, ranks: Ranks) -> tuple[Run, int]:
-    """A run with the weights of its last checkpoint, ready to score, and the checkpoint's step. Raises UserError for a
-    folder without config.json or checkpoint."""
+    """A run with the weights of its last checkpoint, ready to score, and the checkpoint's step.
+
+    Raises UserError for a folder without config.json or checkpoint.
+    """
     config = load_config(folder)
     if not checkpoint.steps(folder / "checkpoints"):
         raise UserError(f"{folder}: no checkpoint in it")
@@ -81,8 +83,8 @@ class _Meter:
         config, self.features, self.device = run.config, run.encoder.features, run.ranks.device
         tasks = list(config.tasks)
         self.task, self.masks = task, masks
-        self.changes, self.experts = Changes(tasks), Experts(tasks)
-        self.gates = Gates(Buckets(config, run.encoder), layouts(ranker_of(task), tasks))
+        self.changes, self.experts = Changes(tasks), ExpertUse(tasks)
+        self.gates = GateOutputs(Buckets(config, run.encoder), layouts(ranker_of(task), tasks))
         positions = bool(ranker_of(task).positions)
         self.attention = {n: Attention(fs, positions) for n, fs in self.features.sequences.items()}
 

@@ -29,13 +29,17 @@ from coldrank.data.cohorts import CohortConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Pictures under one heading; folded away unless `open`."""
+class PictureGroup:
+    """Pictures under one heading."""
 
     title: str
+    """The heading."""
     text: str
+    """A line below it."""
     pictures: list[Drawn]
+    """The pictures."""
     open: bool = True
+    """Whether they show at once; else they are folded away."""
 
 
 def draw_page(content: Mapping[str, Any]) -> tuple[str, list[Drawn]]:
@@ -45,7 +49,7 @@ def draw_page(content: Mapping[str, Any]) -> tuple[str, list[Drawn]]:
     for i, (run, name) in enumerate(zip(runs, run_names(runs), strict=True)):
         sections["attention"] += attention_groups(run, name, f"run{i + 1}")
         drawn = [experts_picture(run, task, f"run{i + 1}") for task in run["tasks"]]
-        sections["experts"].append(Group(name, gate_share(run), drawn))
+        sections["experts"].append(PictureGroup(name, gate_share(run), drawn))
     folders = [Path(__file__).parent, Path(report_page.__file__).parent]
     environment = Environment(
         loader=FileSystemLoader(folders), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -70,17 +74,17 @@ def submergence(runs: Sequence[Json]) -> list[str]:
     """The main figures of Fig. 1b in sentences: the change of new users' logits by mask, largest first, per run."""
     sentences = []
     for run, name in zip(runs, run_names(runs), strict=True):
-        found = {m["title"]: moved(run, m["name"], PAIR[0]) for m in run["masks"]}
-        known = sorted(((v, title) for title, v in found.items() if v is not None), reverse=True)
+        changes = {m["title"]: moved(run, m["name"], PAIR[0]) for m in run["masks"]}
+        known = sorted(((v, title) for title, v in changes.items() if v is not None), reverse=True)
         if not known:
             sentences.append(f"{name}: the sample has no new users, so nothing can be said of them.")
             continue
-        told = words.listed([f"{words.number(v, 3)} ({title})" for v, title in known])
-        sentences.append(f"{name}: masking an input moves the logits of new users by {told}.")
+        by_mask = words.listed([f"{words.number(v, 3)} ({title})" for v, title in known])
+        sentences.append(f"{name}: masking an input moves the logits of new users by {by_mask}.")
     return sentences
 
 
-def masks_groups(runs: Sequence[Json]) -> list[Group]:
+def masks_groups(runs: Sequence[Json]) -> list[PictureGroup]:
     """Overview of the logits per cohort, and every mask layer by layer."""
     counts = {row["cohort"]: row["rows"] for run in runs for row in run["changes"]}
     overview = [masks_picture(runs, cohort) for cohort in PAIR if counts.get(cohort)]
@@ -89,29 +93,29 @@ def masks_groups(runs: Sequence[Json]) -> list[Group]:
     layers = [layers_picture(runs, mask) for mask in all_masks(runs)]
     full = "Full lines and filled markers are new users, dotted lines and open markers regular users."
     return [
-        Group("At the output", f"Change of the logits of all tasks together; {rows}.", overview),
-        Group("Other cohorts", "", rest, open=False),
-        Group("Layer by layer", f"From the input, left, to the output. {full}", layers),
+        PictureGroup("At the output", f"Change of the logits of all tasks together; {rows}.", overview),
+        PictureGroup("Other cohorts", "", rest, open=False),
+        PictureGroup("Layer by layer", f"From the input, left, to the output. {full}", layers),
     ]
 
 
-def gate_groups(runs: Sequence[Json]) -> list[Group]:
+def gate_groups(runs: Sequence[Json]) -> list[PictureGroup]:
     """The gates of every run, or why there are none to draw."""
     groups = []
     for i, (run, name) in enumerate(zip(runs, run_names(runs), strict=True)):
         gates = run["gates"]
         if gates is None:
-            groups.append(Group(name, "No part of this run is personalized: it has no gates to draw.", []))
+            groups.append(PictureGroup(name, "No part of this run is personalized: it has no gates to draw.", []))
             continue
         rows = [bucket["rows"] for bucket in gates["buckets"]]
         text = f"{len(rows)} buckets of {gates['column']} with {min(rows):,} to {max(rows):,} rows."
         if not gates["is_code"]:
             text += " It is not the code of this run: a point is the mean over the rows of its bucket."
-        groups.append(Group(name, text, gate_pictures(run, f"run{i + 1}")))
+        groups.append(PictureGroup(name, text, gate_pictures(run, f"run{i + 1}")))
     return groups
 
 
-def attention_groups(run: Json, name: str, key: str) -> list[Group]:
+def attention_groups(run: Json, name: str, key: str) -> list[PictureGroup]:
     """The attention over every sequence of a run."""
     groups = []
     for sequence, figures in run["attention"].items():
@@ -124,8 +128,8 @@ def attention_groups(run: Json, name: str, key: str) -> list[Group]:
         )
         if not pictures:
             text = "All histories of the sample are empty."
-        groups.append(Group(f"{name}, {sequence}" if len(run["attention"]) > 1 else name, text, pictures))
-    return groups or [Group(name, "This run reads no sequence.", [])]
+        groups.append(PictureGroup(f"{name}, {sequence}" if len(run["attention"]) > 1 else name, text, pictures))
+    return groups or [PictureGroup(name, "This run reads no sequence.", [])]
 
 
 def gate_share(run: Json) -> str:
@@ -143,8 +147,7 @@ def gate_share(run: Json) -> str:
 
 
 def signal_rows(run: Json) -> list[tuple[str, str, int, float, float, list[float]]]:
-    """Per signal and cohort of `PAIR`: signal, cohort, rows, share of events, mean share of weight and that of each
-    head."""
+    """Per signal and cohort of `PAIR`: both, rows, share of events, mean share of weight, that of each head."""
     return [
         (
             row["signal"].removeprefix("hist_"),

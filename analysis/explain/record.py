@@ -20,13 +20,16 @@ from coldrank.train.task import RankingTask
 
 @dataclass(slots=True)
 class Recording:
-    """One batch. layers: activations by name, [B, ..]; gates: module name -> [B, G]; arguments: of the attention by
-    sequence, and of the mixture."""
+    """What passed through the ranker for one batch, on the CPU but for the arguments."""
 
     layers: dict[str, Tensor] = field(default_factory=dict)
+    """Name of a layer -> activations, [B, ..]."""
     gates: dict[str, Tensor] = field(default_factory=dict)
+    """Name of a gate's module -> outputs, [B, G]."""
     attention: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
+    """Sequence -> arguments of its attention."""
     mixture: tuple[Tensor, ...] = ()
+    """Arguments of the mixture of experts."""
 
 
 def ranker_of(task: RankingTask) -> RankerModule:
@@ -38,8 +41,11 @@ def ranker_of(task: RankingTask) -> RankerModule:
 
 @torch.no_grad()
 def record(task: RankingTask, batch: Batch) -> Recording:
-    """Scores a batch. Layers, from the input to the output: `attention NAME` of every sequence, `experts I` after layer
-    I, `mixture` of the experts per task, `towers I`, `logits`."""
+    """Scores a batch.
+
+    Its layers, from the input to the output: `attention NAME` of every sequence, `experts I` after layer I, `mixture`
+    of the experts per task, `towers I`, `logits`.
+    """
     recording = Recording()
     with _hooks(ranker_of(task), recording):
         task(batch)

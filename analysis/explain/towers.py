@@ -1,4 +1,6 @@
-"""What PAM's tasks take from an item's inputs (PAM, section 5.4, Fig. 3), and how figures follow a setting (section 5.5, Fig. 4).
+"""What PAM's tasks take from an item's inputs, and how figures follow a setting.
+
+The figures are PAM's Fig. 3 (section 5.4) and Fig. 4 (section 5.5).
 
 B rows of a batch, D width of the item's vector.
 """
@@ -33,7 +35,10 @@ METRICS = ("recall@5", "recall@5_of_all")
 def explain_towers(
     folders: list[Path], data: DataFolder, ranks: Ranks, *, split: str, rows: int, seed: int, varied: Path | None
 ) -> dict[str, Any]:
-    """The content of explain.json for runs of the two-tower model, on the same rows. varied: folder of more run folders."""
+    """The content of explain.json for runs of the two-tower model, on the same rows.
+
+    varied: a folder of further run folders that differ in one field; None: none.
+    """
     loaded = [load_run(folder, data, ranks) for folder in folders]
     sample = draw_rows([run for run, _ in loaded], split, rows, seed)
     figures = []
@@ -53,9 +58,12 @@ def explain_towers(
 
 @torch.no_grad()
 def measure(run: Run, sample: Sample) -> dict[str, Any]:
-    """masks: the inputs of the item's tower, those of `pam.behaviour` and the others, that are set to 0. errors: per mask and
-    cohort the mean of (z' - z)^2 of each dimension of the item's vector, [D], by the weights of the item's task, and its
-    sum (`total`; two vectors of length 1 are at most 4 apart)."""
+    """How far an item's vector moves when a part of its inputs is set to 0.
+
+    masks: the inputs of the item's tower that are set to 0: those of `pam.behaviour`, and the others.
+    errors: per mask and cohort the mean of (z' - z)^2 of each dimension of the item's vector, [D], by the weights of
+        the item's task, and the sum over the dimensions (`total`; two vectors of length 1 are at most 4 apart).
+    """
     task = run.model.module
     assert isinstance(task, RankingTask)
     assert isinstance(task.ranker, TwoTowerModule)
@@ -77,20 +85,20 @@ def measure(run: Run, sample: Sample) -> dict[str, Any]:
             without = TowerRows(rows.model, rows.sides._replace(item=item), rows.labels, rows.ids)
             error = (_items(task, without, batch) - whole).double().square().cpu()
             for cohort in COHORTS:
-                own = error[torch.from_numpy(cohorts[cohort])].sum(0)
-                sums[mask, cohort] = sums[mask, cohort] + own if (mask, cohort) in sums else own
+                total = error[torch.from_numpy(cohorts[cohort])].sum(0)
+                sums[mask, cohort] = sums[mask, cohort] + total if (mask, cohort) in sums else total
         bar.update()
     bar.close()
     errors = [
         {
-            "mask": m,
-            "cohort": c,
-            "rows": counts[c],
-            "error": (s / counts[c]).tolist(),
-            "total": float(s.sum()) / counts[c],
+            "mask": mask,
+            "cohort": cohort,
+            "rows": counts[cohort],
+            "error": (total / counts[cohort]).tolist(),
+            "total": float(total.sum()) / counts[cohort],
         }
-        for (m, c), s in sums.items()
-        if counts[c]
+        for (mask, cohort), total in sums.items()
+        if counts[cohort]
     ]
     return {"masks": {name: list(names) for name, names in masks.items()}, "errors": errors}
 
@@ -116,7 +124,7 @@ def _embedded(task: RankingTask, batch: Batch) -> Any:
 
 
 def _items(task: RankingTask, rows: TowerRows, batch: Batch) -> Tensor:
-    """Vectors of the items, [B, D], by what scores them."""
+    """Vectors of the items, float32 [B, D], by what scores them."""
     for hook in task.in_order:
         if isinstance(hook, PamModule):
             _, vectors = rows.outputs(hook.served(hook.start(rows.model)), hook.split(batch).task)
@@ -126,8 +134,11 @@ def _items(task: RankingTask, rows: TowerRows, batch: Batch) -> Tensor:
 
 
 def follow(folder: Path) -> dict[str, Any]:
-    """field: the one in which the runs of a folder differ, besides the seed. points: a row per value, cohort and metric with
-    the mean, least and most of the seeds. Raises UserError where the runs differ in no or several fields."""
+    """How metrics follow the one field in which the runs of a folder differ, besides the seed.
+
+    field: its name. points: per value, cohort and metric the `mean`, `least` and `most` of the seeds.
+    Raises UserError where the runs differ in no field or in several.
+    """
     runs = sorted(path.parent for path in folder.glob("*/summary.json"))
     if len(runs) < 2:
         raise UserError(f"--varied {folder}: needs at least two finished runs, has {len(runs)}")
@@ -135,23 +146,23 @@ def follow(folder: Path) -> dict[str, Any]:
     changed = sorted({line for config in configs for line in _fields(configs[0], config)})
     if len(changed) != 1:
         raise UserError(f"--varied {folder}: its runs must differ in one field; these differ in {changed}")
-    found: dict[tuple[Any, str, str], list[float]] = {}
+    by_point: dict[tuple[Any, str, str], list[float]] = {}
     for run, config in zip(runs, configs, strict=True):
         value = _value(config, changed[0])
         for row in read_rows(run / "summary.json", *ROW_FIELDS):
             if row["cohort"] in COHORTS and row["metric"] in METRICS and row["value"] is not None:
-                found.setdefault((value, row["cohort"], row["metric"]), []).append(row["value"])
+                by_point.setdefault((value, row["cohort"], row["metric"]), []).append(row["value"])
     points = [
         {
-            "value": v,
-            "cohort": c,
-            "metric": m,
-            "mean": sum(of) / len(of),
-            "least": min(of),
-            "most": max(of),
-            "n": len(of),
+            "value": value,
+            "cohort": cohort,
+            "metric": metric,
+            "mean": sum(seeds) / len(seeds),
+            "least": min(seeds),
+            "most": max(seeds),
+            "n": len(seeds),
         }
-        for (v, c, m), of in sorted(found.items(), key=lambda item: (str(item[0][1:]), item[0][0]))
+        for (value, cohort, metric), seeds in sorted(by_point.items(), key=lambda item: (str(item[0][1:]), item[0][0]))
     ]
     return {"field": changed[0], "points": points}
 

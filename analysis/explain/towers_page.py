@@ -25,23 +25,26 @@ def draw_towers(content: Json) -> tuple[str, list[Drawn]]:
         loader=FileSystemLoader(folders), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     page = environment.get_template("towers.html.j2").render(
-        content=content, names=run_names(runs), masks=masks, lines=lines, said=said(runs)
+        content=content, names=run_names(runs), masks=masks, lines=lines, sentences=error_sentences(runs)
     )
     return page, [*masks, *lines]
 
 
-def said(runs: Sequence[Json]) -> list[str]:
+def error_sentences(runs: Sequence[Json]) -> list[str]:
     """The totals in sentences."""
-    found = []
+    sentences = []
     for run, name in zip(runs, run_names(runs), strict=True):
-        told = [f"{number(e['total'], 3)} ({plain(e['cohort'])}, {e['mask']})" for e in run["errors"]]
-        found.append(f"{name}: without its inputs an item's vector moves by {listed(told)}, squared.")
-    return found
+        totals = [f"{number(e['total'], 3)} ({plain(e['cohort'])}, {e['mask']})" for e in run["errors"]]
+        sentences.append(f"{name}: without its inputs an item's vector moves by {listed(totals)}, squared.")
+    return sentences
 
 
-def mask_picture(run: Json, name: str, at: int) -> Drawn:
-    """Squared error of every dimension of the item's vector, a line per mask and cohort; cold items full, popular dotted."""
-    told = []
+def mask_picture(run: Json, name: str, index: int) -> Drawn:
+    """Squared error of every dimension of the item's vector, a line per mask and cohort.
+
+    Lines of cold items are full, those of popular ones dotted. index: of the run, counted from 0.
+    """
+    described = []
     with panel(190, top=27) as (figure, ax):
         for i, mask in enumerate(run["masks"]):
             for cohort, line in zip(COHORTS, ("-", (0, (1, 1.5))), strict=True):
@@ -52,33 +55,35 @@ def mask_picture(run: Json, name: str, at: int) -> Drawn:
                 face = color(i + 1) if cohort == COHORTS[0] else "none"
                 style: dict[str, Any] = {"marker": MARKERS[i], "markersize": 4, "markerfacecolor": face}
                 ax.plot(range(1, len(error) + 1), error, color=color(i + 1), linestyle=line, label=label, **style)
-                told.append(f"{label} {', '.join(number(v, 3) for v in error)}")
+                described.append(f"{label} {', '.join(number(v, 3) for v in error)}")
         ax.set_ylim(bottom=0)
         ax.set(xlabel="dimension of the item's vector", ylabel="squared error")
         figure.legend(
             *ax.get_legend_handles_labels(), loc="upper left", ncols=2, frameon=False, fontsize=8, borderaxespad=0.1
         )
         rows = ", ".join(f"{c['rows']:,} {plain(c['cohort'])}" for c in run["errors"] if c["mask"] == "behaviour")
-        picture = f"masked-{at + 1}"
-        return Drawn(picture, f"{name}: inputs set to 0", svg(figure, picture, "; ".join(told)), f"{rows}.")
+        picture = f"masked-{index + 1}"
+        return Drawn(picture, f"{name}: inputs set to 0", svg(figure, picture, "; ".join(described)), f"{rows}.")
 
 
 def sensitivity_picture(varied: Json, metric: str) -> Drawn:
     """A metric by the value of the field, mean of the seeds, with a bar from the least to the most."""
     points = [p for p in varied["points"] if p["metric"] == metric]
     values = list(dict.fromkeys(str(p["value"]) for p in points))
-    told = []
+    described = []
     with panel(190, top=27) as (figure, ax):
         for i, cohort in enumerate(COHORTS):
-            own = [p for p in points if p["cohort"] == cohort]
-            places = [values.index(str(p["value"])) + 0.06 * (i - 0.5) for p in own]
-            mean = [p["mean"] for p in own]
+            of_cohort = [p for p in points if p["cohort"] == cohort]
+            places = [values.index(str(p["value"])) + 0.06 * (i - 0.5) for p in of_cohort]
+            mean = [p["mean"] for p in of_cohort]
             ax.plot(places, mean, color=color(i + 1), marker=MARKERS[i], markersize=4, label=plain(cohort))
-            ax.vlines(places, [p["least"] for p in own], [p["most"] for p in own], color=color(i + 1), linewidth=1)
-            told.append(f"{plain(cohort)} {', '.join(number(v, 3) for v in mean)}")
+            ax.vlines(
+                places, [p["least"] for p in of_cohort], [p["most"] for p in of_cohort], color=color(i + 1), linewidth=1
+            )
+            described.append(f"{plain(cohort)} {', '.join(number(v, 3) for v in mean)}")
         ax.set_xticks(range(len(values)), values)
         ax.set(xlabel=varied["field"], ylabel=metric)
         figure.legend(*ax.get_legend_handles_labels(), loc="upper left", ncols=2, frameon=False, fontsize=9)
         name = f"sensitivity-{metric.replace('@', '-')}"
         seeds = f"{min(p['n'] for p in points)} to {max(p['n'] for p in points)} seeds a point."
-        return Drawn(name, f"{metric} by {varied['field']}", svg(figure, name, "; ".join(told)), seeds)
+        return Drawn(name, f"{metric} by {varied['field']}", svg(figure, name, "; ".join(described)), seeds)

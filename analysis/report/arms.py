@@ -5,34 +5,43 @@ from pathlib import Path
 from typing import Any
 
 from coldrank.analysis.compare.rows import Comparison
-from coldrank.analysis.compare.runs import Run, group_by_arm, read_run
+from coldrank.analysis.compare.runs import ScoredRun, group_by_arm, read_run
 from coldrank.data.json_files import ROW_FIELDS, read_lines
 
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Arm:
-    """`number` picks colour and marker; the baseline is 0. configs, facts (run.json, empty where a run has none) and curves
-    (rows of split `fit` in metrics.jsonl) are in the order of `runs`, which is by seed."""
+class ReportedArm:
+    """An arm of the report, with its runs."""
 
     name: str
+    """The arm."""
     number: int
-    runs: list[Run]
+    """Picks its colour and marker; the baseline is 0."""
+    runs: list[ScoredRun]
+    """Its runs, by seed."""
     configs: list[Json]
+    """Each run's config.json."""
     facts: list[Json]
+    """Each run's run.json; empty: it has none."""
     curves: list[list[Json]]
+    """Each run's rows of split `fit` in metrics.jsonl."""
 
 
-def read_arms(found: Comparison) -> list[Arm]:
-    """The arms compared, the baseline first, without the runs that failed. Raises UserError for a run that is no longer there."""
-    groups = group_by_arm(read_run(Path(run.path), found.split) for run in found.runs if run.failed is None)
-    names = [found.baseline, *(name for name in groups if name != found.baseline)]
+def read_arms(comparison: Comparison) -> list[ReportedArm]:
+    """The arms compared, the baseline first, without the runs that failed.
+
+    Raises UserError for a run that is no longer there.
+    """
+    kept = [run for run in comparison.runs if run.failed is None]
+    groups = group_by_arm(read_run(Path(run.path), comparison.split) for run in kept)
+    names = [comparison.baseline, *(name for name in groups if name != comparison.baseline)]
     return [_arm(name, number, groups[name]) for number, name in enumerate(names)]
 
 
-def _arm(name: str, number: int, runs: list[Run]) -> Arm:
-    return Arm(
+def _arm(name: str, number: int, runs: list[ScoredRun]) -> ReportedArm:
+    return ReportedArm(
         name=name,
         number=number,
         runs=runs,

@@ -12,7 +12,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
-from coldrank.analysis.report.arms import Arm
+from coldrank.analysis.report.arms import ReportedArm
 from coldrank.analysis.report.picture import INK, panel, svg
 from coldrank.analysis.report.words import Picture, plain
 from coldrank.data import parquet
@@ -24,31 +24,44 @@ MAX_MISSING = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
-    """Rows, first and last time (UTC) and per task the label rate (None: no known label) and the number of known labels."""
+class SplitFacts:
+    """A split of the data."""
 
     name: str
+    """The split."""
     rows: int
+    """Its rows."""
     begin: str
+    """Its first day, UTC."""
     end: str
+    """Its last day, UTC."""
     rates: list[float | None]
+    """Per task the label rate; None: no label is known."""
     known: list[int]
+    """Per task the number of known labels."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataCard:
-    """`missing`: column and per split the share of nulls, most first, `missing_left_out` further columns; pictures by period."""
+    """What the runs were trained and tested on."""
 
     source: str
+    """The kind of log."""
     counts: list[tuple[str, int]]
+    """What is counted, and how many."""
     tasks: list[str]
-    splits: list[Split]
+    """The tasks of the data."""
+    splits: list[SplitFacts]
+    """The splits that have rows."""
     missing: list[tuple[str, list[float]]]
+    """Column and, per split, its share of nulls; most first."""
     missing_left_out: int
+    """Number of further columns that have nulls."""
     pictures: list[Picture]
+    """Rows, new users and label rates by period."""
 
 
-def find_data(arms: Sequence[Arm], data: Path | None) -> tuple[Path | None, str]:
+def find_data(arms: Sequence[ReportedArm], data: Path | None) -> tuple[Path | None, str]:
     """The prepared folder: `data`, else where the runs say that it was; with None, the reason in a sentence.
 
     A folder that another preparation has overwritten since is not shown.
@@ -88,9 +101,9 @@ def data_card(folder: Path, new_user_max_views: int) -> DataCard:
     )
 
 
-def _split(name: str, manifest: dict[str, Any], tasks: Sequence[str]) -> Split:
+def _split(name: str, manifest: dict[str, Any], tasks: Sequence[str]) -> SplitFacts:
     split, rates = manifest["splits"][name], manifest["label_rates"][name]
-    return Split(
+    return SplitFacts(
         name=name,
         rows=split["rows"],
         begin=_day(split["time_min"]),
@@ -119,8 +132,7 @@ def _missing(folder: Path, manifest: dict[str, Any], splits: Sequence[str]) -> l
 
 
 def _by_period(folder: Path, manifest: dict[str, Any], splits: Sequence[str], new_user_max_views: int) -> pl.DataFrame:
-    """A row per period, in order: `period`, `split` (the later one, where two share it), `rows`, `new_user` (share of rows)
-    and per task the label rate."""
+    """A row per period, in order: `period`, `rows`, `new_user` (share of rows) and per task the label rate."""
     parts = [part for part in manifest["partitions"] if part["split"] in splits]
     counted = [pl.len().alias("rows"), (pl.col("user_views") <= new_user_max_views).sum().alias("new_user")]
     for task in manifest["tasks"]:

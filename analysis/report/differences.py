@@ -13,41 +13,56 @@ from coldrank.analysis.report.words import listed, number, plain
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """Where a row's difference and interval lie in the picture, in percent of its width; None: outside, or no value."""
+    """Where a row's difference and interval lie in the picture, in percent of its width."""
 
     row: Row
+    """The row."""
     point: float | None
+    """The difference; None: it has no value."""
     low: float
+    """Lower end of the interval, as far as it is shown."""
     high: float
+    """Upper end of the interval, as far as it is shown."""
     cut_low: bool
+    """Whether the interval goes on below."""
     cut_high: bool
+    """Whether the interval goes on above."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forest:
-    """One task and metric: the axis (place in percent, label), and per cohort the baseline's row and a bar per arm."""
+    """The forest plot of one task and metric."""
 
     task: str
+    """The task."""
     metric: str
+    """The metric."""
     ticks: list[tuple[float, str]]
+    """Place on the axis, in percent of the width, and label."""
     cohorts: list[tuple[str, Row, list[Bar]]]
+    """Per cohort the baseline's row, and a bar for each other arm."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One arm by AUC: cells better, worse and open (not distinguishable, or without a value), and a sentence."""
+    """One arm against the baseline by AUC."""
 
     arm: str
+    """The arm."""
     better: int
+    """Cells in which it is better."""
     worse: int
+    """Cells in which it is worse."""
     open: int
+    """Cells in which no difference can be told, or that have no value."""
     sentence: str
+    """The same in words."""
 
 
 def forest(rows: Sequence[Row], task: str, metric: str) -> Forest:
     """The differences of a task. The axis holds every point, and every interval but those much wider than most."""
-    own = [row for row in rows if (row.task, row.metric) == (task, metric)]
-    known = [row for row in own if row.difference is not None and row.low is not None and row.high is not None]
+    of_task = [row for row in rows if (row.task, row.metric) == (task, metric)]
+    known = [row for row in of_task if row.difference is not None and row.low is not None and row.high is not None]
     points = np.array([abs(row.difference or 0.0) for row in known] or [1.0])
     reach = np.array([max(-(row.low or 0.0), row.high or 0.0) for row in known] or [1.0])
     limit = 1.05 * max(points.max(), min(reach.max(), 2.5 * np.median(reach))) or 1.0
@@ -55,9 +70,9 @@ def forest(rows: Sequence[Row], task: str, metric: str) -> Forest:
     decimals = max(0, int(np.ceil(-np.log10(np.diff(inside).min()) - 1e-9))) if len(inside) > 1 else 2
     ticks = [(_place(tick, limit), number(tick, decimals) if tick else "0") for tick in inside]
     cohorts = []
-    for cohort in dict.fromkeys(row.cohort for row in own):
-        base = next(row for row in own if row.cohort == cohort and row.verdict == "baseline")
-        bars = [_bar(row, limit) for row in own if row.cohort == cohort and row is not base]
+    for cohort in dict.fromkeys(row.cohort for row in of_task):
+        base = next(row for row in of_task if row.cohort == cohort and row.verdict == "baseline")
+        bars = [_bar(row, limit) for row in of_task if row.cohort == cohort and row is not base]
         cohorts.append((cohort, base, bars))
     return Forest(task, metric, ticks, cohorts)
 
@@ -77,25 +92,26 @@ def _bar(row: Row, limit: float) -> Bar:
 
 def verdict(rows: Sequence[Row], arm: str, baseline: str) -> Verdict:
     """By AUC: where the arm is better and worse than the baseline, and in how many cells neither can be told."""
-    own = [row for row in rows if row.arm == arm and row.metric == "auc"]
-    better, worse = ([row for row in own if row.verdict == word] for word in ("better", "worse"))
-    rest = len(own) - len(better) - len(worse)
+    cells = [row for row in rows if row.arm == arm and row.metric == "auc"]
+    better, worse = ([row for row in cells if row.verdict == word] for word in ("better", "worse"))
+    rest = len(cells) - len(better) - len(worse)
     if not better and not worse:
-        sentence = f"No difference from {baseline} can be told in any of the {len(own)} cells."
+        sentence = f"No difference from {baseline} can be told in any of the {len(cells)} cells."
     else:
-        told = [f"{word} for {_where(cells, own)}" for word, cells in (("better", better), ("worse", worse)) if cells]
+        parts = [f"{word} for {_where(rows, cells)}" for word, rows in (("better", better), ("worse", worse)) if rows]
         nowhere = "" if worse else ", worse nowhere"
-        open_ = f"; no difference can be told in {rest} of {len(own)} cells" if rest else ""
-        sentence = f"{' and '.join(told)}{nowhere}{open_}."
+        open_ = f"; no difference can be told in {rest} of {len(cells)} cells" if rest else ""
+        sentence = f"{' and '.join(parts)}{nowhere}{open_}."
         sentence = sentence[0].upper() + sentence[1:]
     return Verdict(arm, len(better), len(worse), rest, sentence)
 
 
-def _where(cells: Sequence[Row], own: Sequence[Row]) -> str:
-    cohorts = len({row.cohort for row in own})
+def _where(rows: Sequence[Row], cells: Sequence[Row]) -> str:
+    """The tasks and cohorts of some rows. cells: all rows of the arm."""
+    cohorts = len({row.cohort for row in cells})
     parts = []
-    for task in dict.fromkeys(row.task for row in cells):
-        names = [plain(row.cohort) for row in cells if row.task == task]
+    for task in dict.fromkeys(row.task for row in rows):
+        names = [plain(row.cohort) for row in rows if row.task == task]
         parts.append(f"{plain(task)} ({'every cohort' if len(names) == cohorts else listed(names)})")
     return listed(parts)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from coldrank.analysis.report.arms import Arm
+from coldrank.analysis.report.arms import ReportedArm
 from coldrank.analysis.report.picture import DASHES, color, mark, panel, svg
 from coldrank.analysis.report.words import Picture, plain
 from coldrank.metrics.mann_whitney import FloatArray
@@ -13,7 +13,7 @@ from coldrank.metrics.mann_whitney import FloatArray
 POINTS = 80
 
 
-def learning_pictures(arms: Sequence[Arm], tasks: Sequence[str]) -> list[Picture]:
+def learning_pictures(arms: Sequence[ReportedArm], tasks: Sequence[str]) -> list[Picture]:
     """The fit loss, then each task's log loss; a task that no run logged has no picture."""
     wanted = [("all", "loss", "Loss of all tasks"), *((task, "logloss", plain(task)) for task in tasks)]
     pictures = []
@@ -24,10 +24,10 @@ def learning_pictures(arms: Sequence[Arm], tasks: Sequence[str]) -> list[Picture
     return pictures
 
 
-def curves_of(arm: Arm, task: str, metric: str) -> tuple[FloatArray, FloatArray]:
-    """Steps [P] and values [S, P], S the seeds that logged the metric, nan where a seed has none.
+def curves_of(arm: ReportedArm, task: str, metric: str) -> tuple[FloatArray, FloatArray]:
+    """Steps, float64 [P], and values, float64 [S, P], of the S seeds that logged the metric; nan where a seed has none.
 
-    Beyond 80 logged steps, means over 80 even spans of steps.
+    Of more than 80 logged steps, means over 80 even spans of steps.
     """
     series = [
         np.array([[row["step"], row["value"]] for row in curve if (row["task"], row["metric"]) == (task, metric)])
@@ -51,7 +51,9 @@ def curves_of(arm: Arm, task: str, metric: str) -> tuple[FloatArray, FloatArray]
     return steps, values
 
 
-def _picture(arms: Sequence[Arm], curves: dict[int, tuple[FloatArray, FloatArray]], title: str, name: str) -> Picture:
+def _picture(
+    arms: Sequence[ReportedArm], curves: dict[int, tuple[FloatArray, FloatArray]], title: str, name: str
+) -> Picture:
     ends, late = [], []
     with panel(210, ("nats",), "step") as (figure, [ax]):
         for arm in arms:

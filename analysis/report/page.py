@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from coldrank.analysis.compare.rows import JUDGING, LOWER_IS_BETTER, Comparison
 from coldrank.analysis.report import words
-from coldrank.analysis.report.arms import Arm, read_arms
+from coldrank.analysis.report.arms import ReportedArm, read_arms
 from coldrank.analysis.report.data_card import data_card, find_data
 from coldrank.analysis.report.differences import config_changes, forest, verdict
 from coldrank.analysis.report.learning import learning_pictures
@@ -20,13 +20,15 @@ from coldrank.analysis.report.scored_pictures import calibration_picture, views_
 SHOWN_ARMS = 4  # more lines than these hide each other: the others wait behind their box
 
 
-def report_html(found: Comparison, data: Path | None = None) -> str:
-    """The report on a comparison, whose runs must still be there. `data`: the prepared folder, where the runs do not name it.
+def report_html(comparison: Comparison, data: Path | None = None) -> str:
+    """The report on a comparison, whose runs must still be there. Raises UserError for runs that cannot be read.
 
-    Raises UserError for runs that cannot be read.
+    data: the prepared folder; None: the one that the runs name.
     """
-    arms = read_arms(found)
-    tasks, cohorts = (list(dict.fromkeys(getattr(row, field) for row in found.rows)) for field in ("task", "cohort"))
+    arms = read_arms(comparison)
+    tasks, cohorts = (
+        list(dict.fromkeys(getattr(row, field) for row in comparison.rows)) for field in ("task", "cohort")
+    )
     folder, no_data = find_data(arms, data)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -34,19 +36,19 @@ def report_html(found: Comparison, data: Path | None = None) -> str:
     filters = (words.breakable, words.number, words.p_value, words.plain, words.signed)
     environment.filters |= {function.__name__: function for function in filters}
     return environment.get_template("report.html.j2").render(
-        found=found,
-        rows=found.rows,
+        comparison=comparison,
+        rows=comparison.rows,
         title=_title(arms),
-        rows_all=max(row.n for row in found.rows),
+        rows_all=max(row.n for row in comparison.rows),
         arms=arms,
         tasks=tasks,
         cohorts=cohorts,
         shown_arms=SHOWN_ARMS,
         swatches=[swatch(arm.number) for arm in arms],
-        cohort_meanings=words.cohort_meanings(found.cohorts),
-        verdicts=[verdict(found.rows, arm.name, arms[0].name) for arm in arms[1:]],
-        cells={(row.arm, row.task, row.cohort): row for row in found.rows if row.metric == "auc"},
-        forests={metric: [forest(found.rows, task, metric) for task in tasks] for metric in JUDGING},
+        cohort_meanings=words.cohort_meanings(comparison.cohorts),
+        verdicts=[verdict(comparison.rows, arm.name, arms[0].name) for arm in arms[1:]],
+        cells={(row.arm, row.task, row.cohort): row for row in comparison.rows if row.metric == "auc"},
+        forests={metric: [forest(comparison.rows, task, metric) for task in tasks] for metric in JUDGING},
         lower_is_better=LOWER_IS_BETTER,
         titles=words.TITLES,
         marks=words.MARKS,
@@ -57,25 +59,25 @@ def report_html(found: Comparison, data: Path | None = None) -> str:
         without_curve=[arm.name for arm in arms if not any(arm.curves)],
         times=run_times(arms),
         versions=_versions(arms),
-        card=data_card(folder, found.cohorts.new_user_max_views) if folder else None,
+        card=data_card(folder, comparison.cohorts.new_user_max_views) if folder else None,
         no_data=no_data,
         per_bin=PER_BIN,
-        **scored_pictures(arms, tasks, cohorts, found),
+        **scored_pictures(arms, tasks, cohorts, comparison),
     )
 
 
-def _title(arms: Sequence[Arm]) -> str:
+def _title(arms: Sequence[ReportedArm]) -> str:
     others = [arm.name for arm in arms[1:]]
     return f"{words.listed(others) if len(others) <= 3 else f'{len(others)} arms'} against {arms[0].name}"
 
 
 def scored_pictures(
-    arms: Sequence[Arm], tasks: Sequence[str], cohorts: Sequence[str], found: Comparison
+    arms: Sequence[ReportedArm], tasks: Sequence[str], cohorts: Sequence[str], comparison: Comparison
 ) -> dict[str, Any]:
     """`calibration`: cohort -> pictures of the tasks that have enough rows; `by_views`: user and item -> pictures."""
     calibration: dict[str, list[words.Picture]] = {cohort: [] for cohort in cohorts}
     by_views: dict[str, list[words.Picture]] = {"user": [], "item": []}
-    for scores in score_tasks(arms, tasks, found):
+    for scores in score_tasks(arms, tasks, comparison):
         for cohort in cohorts:
             calibration[cohort] += _some(calibration_picture(arms, scores.calibration[cohort], scores.task, cohort))
         for side, views in (("user", scores.by_user_views), ("item", scores.by_item_views)):
@@ -87,9 +89,11 @@ def _some(picture: words.Picture | None) -> list[words.Picture]:
     return [picture] if picture else []
 
 
-def run_times(arms: Sequence[Arm]) -> list[tuple[str, int, list[str]]]:
-    """Arm, number of runs and its figures of run.json, each one figure or the least and greatest of the runs; a dash where
-    no run has it."""
+def run_times(arms: Sequence[ReportedArm]) -> list[tuple[str, int, list[str]]]:
+    """Arm, number of runs, and figures of run.json: each one figure, or the least and greatest of the runs.
+
+    A dash stands where no run has the figure.
+    """
     lines = []
     for arm in arms:
         facts = [run for run in arm.facts if run]
@@ -109,10 +113,10 @@ def run_times(arms: Sequence[Arm]) -> list[tuple[str, int, list[str]]]:
     return lines
 
 
-def _versions(arms: Sequence[Arm]) -> str:
+def _versions(arms: Sequence[ReportedArm]) -> str:
     """`torch 2.13.0, torchrec 1.8.0`, several of one where runs differ."""
     seen: dict[str, dict[str, None]] = {}
     for run in (run for arm in arms for run in arm.facts):
         for name, version in run.get("versions", {}).items():
             seen.setdefault(name, {})[version] = None
-    return ", ".join(f"{name} {' and '.join(found)}" for name, found in seen.items())
+    return ", ".join(f"{name} {' and '.join(versions)}" for name, versions in seen.items())

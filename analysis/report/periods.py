@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from coldrank.analysis.compare.compare import PERCENT
-from coldrank.analysis.compare.runs import Run
-from coldrank.analysis.report.arms import Arm
+from coldrank.analysis.compare.runs import ScoredRun
+from coldrank.analysis.report.arms import ReportedArm
 from coldrank.analysis.report.picture import DASHES, MUTED, color, mark, panel, svg
 from coldrank.analysis.report.words import TITLES, Picture, listed, number, plain, signed
 from coldrank.data.json_files import ROW_FIELDS, read_lines
@@ -20,45 +20,50 @@ MAX_LABELS = 6
 OUTSIDE = 4.0  # what lies further from the middle half than so many times its height is beyond the picture
 _LAG_DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1.5, 1)))
 # (task, metric, periods between training and the model; -1: before training) -> period -> value.
-Figures = dict[tuple[str, str, int], dict[str, float]]
+PeriodFigures = dict[tuple[str, str, int], dict[str, float]]
 
 
-def period_pictures(arms: Sequence[Arm], tasks: Sequence[str]) -> dict[str, list[Picture]]:
-    """`auc` and `ne` of the next period, and what is forgotten, `back`; a picture per task, none where no run is of a stream."""
+def period_pictures(arms: Sequence[ReportedArm], tasks: Sequence[str]) -> dict[str, list[Picture]]:
+    """`auc` and `ne` of the next period, and what is forgotten, `back`: a picture per task.
+
+    None where no run is of a stream.
+    """
     figures = {arm.number: [_figures(run) for run in arm.runs] for arm in arms}
-    found = {metric: [_drift_picture(arms, figures, task, metric) for task in tasks] for metric in DRIFT}
-    found["back"] = [_back_picture(arms, figures, task) for task in tasks]
-    return {name: [picture for picture in pictures if picture] for name, pictures in found.items()}
+    drawn = {metric: [_drift_picture(arms, figures, task, metric) for task in tasks] for metric in DRIFT}
+    drawn["back"] = [_back_picture(arms, figures, task) for task in tasks]
+    return {name: [picture for picture in pictures if picture] for name, pictures in drawn.items()}
 
 
-def _figures(run: Run) -> Figures:
+def _figures(run: ScoredRun) -> PeriodFigures:
     """What a run measured on all users and items, per period."""
     path, ends = run.folder / "metrics.jsonl", run.facts.get("periods") or {}
     if not path.is_file() or not ends:
         return {}
     names = sorted(ends)
     after = {step: names.index(name) for name, step in ends.items()}
-    found: Figures = {}
+    figures: PeriodFigures = {}
     for row in (row for row in read_lines(path, *ROW_FIELDS) if row["split"] in (NEXT, BACK)):
         period, is_next = row["period"], row["split"] == NEXT
         if row["cohort"] != "all" or row["metric"] not in DRIFT or row["value"] is None or period not in ends:
             continue
         if is_next or row["step"] in after:
             lag = -1 if is_next else after[row["step"]] - names.index(period)
-            found.setdefault((row["task"], row["metric"], lag), {})[period] = PERCENT * row["value"]
-    return found
+            figures.setdefault((row["task"], row["metric"], lag), {})[period] = PERCENT * row["value"]
+    return figures
 
 
-def _values(figures: Sequence[Figures], key: tuple[str, str, int], periods: Sequence[str]) -> FloatArray:
-    """Values [S, P] in percent of S seeds; nan where a seed has none."""
-    return np.array([[own.get(key, {}).get(period, np.nan) for period in periods] for own in figures])
+def _values(figures: Sequence[PeriodFigures], key: tuple[str, str, int], periods: Sequence[str]) -> FloatArray:
+    """Values in percent of S seeds in P periods, float64 [S, P]; nan where a seed has none."""
+    return np.array([[seed.get(key, {}).get(period, np.nan) for period in periods] for seed in figures])
 
 
-def _periods(figures: dict[int, list[Figures]], keys: Sequence[tuple[str, str, int]]) -> list[str]:
-    return sorted({p for runs in figures.values() for own in runs for key in keys for p in own.get(key, {})})
+def _periods(figures: dict[int, list[PeriodFigures]], keys: Sequence[tuple[str, str, int]]) -> list[str]:
+    return sorted({p for runs in figures.values() for run in runs for key in keys for p in run.get(key, {})})
 
 
-def _drift_picture(arms: Sequence[Arm], figures: dict[int, list[Figures]], task: str, metric: str) -> Picture | None:
+def _drift_picture(
+    arms: Sequence[ReportedArm], figures: dict[int, list[PeriodFigures]], task: str, metric: str
+) -> Picture | None:
     """A metric by period above, each arm's difference to the baseline below."""
     key = (task, metric, -1)
     periods = _periods(figures, [key])
@@ -84,10 +89,10 @@ def _drift_picture(arms: Sequence[Arm], figures: dict[int, list[Figures]], task:
         return Picture(plain(task), svg(figure, f"next-{metric}-{task}", text))
 
 
-def _back_picture(arms: Sequence[Arm], figures: dict[int, list[Figures]], task: str) -> Picture | None:
+def _back_picture(arms: Sequence[ReportedArm], figures: dict[int, list[PeriodFigures]], task: str) -> Picture | None:
     """AUC on a period's sample by the model soon after it above, the change up to later models below."""
     lags = sorted(
-        {k[2] for runs in figures.values() for own in runs for k in own if k[:2] == (task, "auc") and k[2] >= 0}
+        {k[2] for runs in figures.values() for run in runs for k in run if k[:2] == (task, "auc") and k[2] >= 0}
     )
     if len(lags) < 2:
         return None
@@ -116,7 +121,7 @@ def _mean(values: FloatArray, show: Any) -> str:
     return str(show(float(known.mean()) if len(known) else None))
 
 
-def _line(ax: Axes, arm: Arm, values: FloatArray, dashes: Any) -> None:
+def _line(ax: Axes, arm: ReportedArm, values: FloatArray, dashes: Any) -> None:
     style: dict[str, Any] = {"color": color(arm.number), "linewidth": 1.6, "linestyle": dashes}
     # A point between two gaps would not be seen without its marker.
     mark(ax.plot(values, marker="o", markersize=2.2, **style), arm.number)

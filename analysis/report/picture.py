@@ -1,7 +1,7 @@
 """Small Matplotlib figures as inline SVG whose colours are the page's CSS variables.
 
-Figures are drawn in stand-in colours, one per variable; `svg` puts the variables in their place, so that one picture serves
-the light and the dark page. Artists that `mark` belong to an arm carry its class, by which the page shows or hides them.
+Figures are drawn in stand-in colours, one per variable; `svg` puts the variables in their place, so that one picture
+serves the light and the dark page. `mark` gives artists the class of their arm, by which the page shows or hides them.
 """
 
 import html
@@ -64,7 +64,7 @@ def mark(artists: Any, arm: int) -> None:
 
 @contextmanager
 def panel(height: int, labels: tuple[str, ...], below: str = "") -> Iterator[tuple[Figure, list[Axes]]]:
-    """A figure 320 units wide with one axes for each of the y `labels`, above each other, and an x label `below` them all.
+    """A figure 320 units wide with one axes for each of the y `labels`, above each other, and an x label `below` all.
 
     Margins are fixed: Matplotlib's own layout takes as long as all the drawing.
     """
@@ -89,7 +89,10 @@ def panel(height: int, labels: tuple[str, ...], below: str = "") -> Iterator[tup
 
 
 def svg(figure: Figure, name: str, description: str) -> Markup:
-    """The figure as an `<svg>` element with a text alternative; `name`, unique in the page, keeps its references apart."""
+    """The figure as an `<svg>` element with a text alternative.
+
+    name: unique in the page, keeps its references apart.
+    """
     buffer = io.StringIO()
     with mpl.rc_context(STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})

@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from coldrank.analysis.compare.compare import PERCENT
 from coldrank.analysis.compare.interval import Interval
-from coldrank.analysis.report.arms import Arm
+from coldrank.analysis.report.arms import ReportedArm
 from coldrank.analysis.report.picture import MARKERS, MUTED, color, mark, panel, svg
 from coldrank.analysis.report.scored import ByViews, Calibration, wilson
 from coldrank.analysis.report.words import Picture, number, plain, signed, spread
@@ -19,8 +19,10 @@ RARE = 0.05  # square-root axes keep the lowest bins of a rarer label apart
 MAX_LABELS = 9
 
 
-def calibration_picture(arms: Sequence[Arm], curves: Sequence[Calibration], task: str, cohort: str) -> Picture | None:
-    """Share of positives against mean prediction per bin, the diagonal being right; None where there are too few rows."""
+def calibration_picture(
+    arms: Sequence[ReportedArm], curves: Sequence[Calibration], task: str, cohort: str
+) -> Picture | None:
+    """Share of positives against mean prediction per bin; on the diagonal it is right. None: there are too few rows."""
     first = curves[0]
     if not len(first.predicted):
         return None
@@ -49,36 +51,39 @@ def calibration_picture(arms: Sequence[Arm], curves: Sequence[Calibration], task
         return Picture(title, svg(figure, f"cal-{task}-{cohort}", text), note)
 
 
-def views_picture(arms: Sequence[Arm], found: ByViews, task: str, side: str) -> Picture | None:
+def views_picture(arms: Sequence[ReportedArm], by_views: ByViews, task: str, side: str) -> Picture | None:
     """AUC by views of the `side`, user or item, above; differences to the baseline below; both with 95% intervals."""
-    if not found.buckets:
+    if not by_views.buckets:
         return None
-    places = np.arange(len(found.buckets), dtype=np.float64)
+    places = np.arange(len(by_views.buckets), dtype=np.float64)
     labels = ("AUC, %", f"difference to {arms[0].name}, points")
     with panel(280, labels, f"views of the {side} before the event, from") as (figure, [above, below]):
-        for arm, levels, differences in zip(arms, found.levels, found.differences, strict=True):
+        for arm, levels, differences in zip(arms, by_views.levels, by_views.differences, strict=True):
             dodge = (arm.number - (len(arms) - 1) / 2) * min(0.75 / len(arms), 0.14)
             _draw(above, arm, places + dodge, levels, joined=True)
             if arm.number:
                 _draw(below, arm, places + dodge, differences, joined=False)
-        for ax, shown in ((above, found.levels), (below, found.differences[1:])):
-            ax.set_ylim(_limits([i for own in shown for i in own if i is not None], about_zero=ax is below))
+        for ax, shown in ((above, by_views.levels), (below, by_views.differences[1:])):
+            intervals = [interval for arm_intervals in shown for interval in arm_intervals if interval is not None]
+            ax.set_ylim(_limits(intervals, about_zero=ax is below))
         below.axhline(0, color=MUTED, linewidth=0.8, zorder=0)
         side_room = 0.6 + max(0.0, (5 - len(places)) / 2)
         below.set_xlim(-side_room, len(places) - 1 + side_room)
         every = -(-len(places) // MAX_LABELS)
-        below.set_xticks(places[::every], [_begin(bucket) for bucket in found.buckets[::every]])
-        text = f"AUC of {plain(task)} by views of the {side}. {_in_words(arms, found)}"
-        note = f"{sum(found.rows):,} rows, {spread(found.rows)} a point"
+        below.set_xticks(places[::every], [_begin(bucket) for bucket in by_views.buckets[::every]])
+        text = f"AUC of {plain(task)} by views of the {side}. {_in_words(arms, by_views)}"
+        note = f"{sum(by_views.rows):,} rows, {spread(by_views.rows)} a point"
         return Picture(plain(task), svg(figure, f"{side}-{task}", text), note)
 
 
-def _draw(ax: Axes, arm: Arm, places: FloatArray, intervals: Sequence[Interval | None], *, joined: bool) -> None:
-    at = [(x, i) for x, i in zip(places, intervals, strict=True) if i is not None]
-    if not at:
+def _draw(
+    ax: Axes, arm: ReportedArm, places: FloatArray, intervals: Sequence[Interval | None], *, joined: bool
+) -> None:
+    shown = [(x, i) for x, i in zip(places, intervals, strict=True) if i is not None]
+    if not shown:
         return
-    x = [x for x, _ in at]
-    middle, low, high = (PERCENT * np.array([getattr(i, f) for _, i in at]) for f in ("difference", "low", "high"))
+    x = [x for x, _ in shown]
+    middle, low, high = (PERCENT * np.array([getattr(i, f) for _, i in shown]) for f in ("difference", "low", "high"))
     style: dict[str, Any] = {
         "color": color(arm.number),
         "marker": MARKERS[arm.number % len(MARKERS)],
@@ -107,16 +112,16 @@ def _begin(bucket: int) -> str:
     return f"{views // 1024}k" if views >= 1024 else str(views)
 
 
-def _in_words(arms: Sequence[Arm], found: ByViews) -> str:
+def _in_words(arms: Sequence[ReportedArm], by_views: ByViews) -> str:
     """Where an arm's difference excludes zero, for who cannot see the picture."""
     parts = []
-    for arm, differences in zip(arms[1:], found.differences[1:], strict=True):
+    for arm, differences in zip(arms[1:], by_views.differences[1:], strict=True):
         clear = [
             f"{signed(PERCENT * i.difference)} points from {_begin(bucket)} views"
-            for bucket, i in zip(found.buckets, differences, strict=True)
+            for bucket, i in zip(by_views.buckets, differences, strict=True)
             if i is not None and not i.low <= 0 <= i.high
         ]
         parts.append(f"{arm.name}: {', '.join(clear) if clear else 'every interval of the difference holds zero'}.")
-    first = next((i for i in found.levels[0] if i is not None), None)
+    first = next((i for i in by_views.levels[0] if i is not None), None)
     begin = f"{arms[0].name} begins at {number(PERCENT * first.difference)} percent. " if first else ""
     return begin + " ".join(parts)

@@ -24,11 +24,14 @@ MINUS = "\N{MINUS SIGN}"
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A titled figure: its `<svg>` element and a line below it."""
+    """A picture of the report."""
 
     title: str
+    """Its title."""
     svg: str
+    """Its `<svg>` element."""
     note: str = ""
+    """A line below it."""
 
 
 def plain(name: str) -> str:

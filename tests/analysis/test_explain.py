@@ -15,8 +15,8 @@ from torch import nn
 
 from coldrank.analysis.explain.attention import Attention, bands
 from coldrank.analysis.explain.changes import Changes
-from coldrank.analysis.explain.experts import Experts
-from coldrank.analysis.explain.gates import Buckets, Gates, layouts
+from coldrank.analysis.explain.experts import ExpertUse
+from coldrank.analysis.explain.gates import Buckets, GateOutputs, layouts
 from coldrank.analysis.explain.masks import masked, masks_of
 from coldrank.analysis.explain.measure import measure
 from coldrank.analysis.explain.record import record
@@ -81,12 +81,14 @@ def test_a_mask_swaps_its_columns_and_no_other(name, poso):
     raw, batch, other = next(sample.batches(poso.make))
     theirs = next(replace_rows(sample).batches(poso.make))[0]
     expected = poso.make(raw | {column: theirs[column] for column in columns})
-    found = masked(batch, other, mask, poso.encoder.features)
-    assert torch.equal(found.sparse.values(), expected.sparse.values())
-    assert torch.equal(found.sparse.lengths(), expected.sparse.lengths())
-    assert torch.equal(found.dense, expected.dense)
-    assert torch.equal(found.sequence_lengths, expected.sequence_lengths)
-    assert not torch.equal(record(task_of(poso), found).layers["logits"], record(task_of(poso), batch).layers["logits"])
+    swapped = masked(batch, other, mask, poso.encoder.features)
+    assert torch.equal(swapped.sparse.values(), expected.sparse.values())
+    assert torch.equal(swapped.sparse.lengths(), expected.sparse.lengths())
+    assert torch.equal(swapped.dense, expected.dense)
+    assert torch.equal(swapped.sequence_lengths, expected.sequence_lengths)
+    assert not torch.equal(
+        record(task_of(poso), swapped).layers["logits"], record(task_of(poso), batch).layers["logits"]
+    )
 
 
 def replace_rows(sample):
@@ -130,8 +132,7 @@ def test_layers_are_what_the_modules_give(poso):
 
 def test_gates_by_bucket_are_the_gates_of_its_embedding(poso):
     task, tasks = task_of(poso), list(poso.config.tasks)
-    found = layouts(task.ranker, tasks)
-    gates = Gates(Buckets(poso.config, poso.encoder), found)
+    gates = GateOutputs(Buckets(poso.config, poso.encoder), layouts(task.ranker, tasks))
     sample = sample_of(poso)
     for _, batch, _ in sample.batches(poso.make):
         gates.add(batch, record(task, batch).gates)
@@ -206,9 +207,9 @@ def test_all_inputs_masked_is_a_change_of_one(poso):
     (mask,) = masks_of(poso.config, features, [])[-1:]
     plain = tuple(f.name for f in features.features if f.role != "sequence")
     sample = sample_of(poso)
-    found = measure(poso, sample, [replace(mask, name="everything", features=plain)], poso.config.cohorts)
-    changes = [row["change"] for row in found["changes"] if row["cohort"] == "all"]
-    assert changes == pytest.approx([1.0] * len(found["layers"]), abs=0.15)
+    figures = measure(poso, sample, [replace(mask, name="everything", features=plain)], poso.config.cohorts)
+    changes = [row["change"] for row in figures["changes"] if row["cohort"] == "all"]
+    assert changes == pytest.approx([1.0] * len(figures["layers"]), abs=0.15)
 
 
 def test_neutral_gates_let_nothing_of_the_code_through(data, ranks):
@@ -242,7 +243,7 @@ def test_attention_by_hand():
 
 
 def test_experts_by_hand():
-    experts = Experts(["a"])
+    experts = ExpertUse(["a"])
     softmax = torch.tensor([[[0.5, 0.5]], [[0.1, 0.9]]])
     experts.add(softmax, softmax * torch.tensor([2.0, 1.0]), COHORTS)
     (everyone, new) = experts.figures()

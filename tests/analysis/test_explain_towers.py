@@ -59,8 +59,8 @@ def explain(folder, ranks, tmp_path, monkeypatch, capsys):
 def test_errors_are_those_of_the_task_s_weights(folder, ranks):
     run, _ = load_run(folder / "varied/4.0-1", DataFolder.open(folder / "data"), ranks)
     sample = draw_rows([run], "test", 100, 0)
-    found = measure(run, sample)
-    assert found["masks"] == {"behaviour": ["item_id"], "content": ["item_tags"]}
+    figures = measure(run, sample)
+    assert figures["masks"] == {"behaviour": ["item_id"], "content": ["item_tags"]}
     task, hook = run.model.module, run.hooks[0]
     (_, batch, _), *_ = sample.batches(run.make)
     item = task.ranker.sides(task.embeddings(batch), batch.dense).item
@@ -68,12 +68,12 @@ def test_errors_are_those_of_the_task_s_weights(folder, ranks):
     assert not torch.equal(weights["towers.item.layers.0.weight"][1], weights["towers.item.layers.0.weight"][2])
     views = batch.keys["item_views"]
     cold = ((views > 20) & (views <= 60)).nonzero().squeeze(1)
-    own = {n.removeprefix("towers.item."): w[1] for n, w in weights.items() if "item" in n}
-    tower = lambda x: functional_call(task.ranker.towers["item"], own, (x,))
+    of_task = {n.removeprefix("towers.item."): w[1] for n, w in weights.items() if "item" in n}
+    tower = lambda x: functional_call(task.ranker.towers["item"], of_task, (x,))
     without = item[cold].clone()
     without[:, task.ranker.item_columns["item_id"]] = 0
     expected = (tower(without) - tower(item[cold])).square().mean(0)
-    row = next(e for e in found["errors"] if (e["mask"], e["cohort"]) == ("behaviour", "cold_item"))
+    row = next(e for e in figures["errors"] if (e["mask"], e["cohort"]) == ("behaviour", "cold_item"))
     assert row["rows"] == len(cold) > 5
     torch.testing.assert_close(torch.tensor(row["error"]), expected, rtol=1e-4, atol=1e-7)
     assert row["total"] == pytest.approx(expected.sum().item(), rel=1e-4)

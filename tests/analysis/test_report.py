@@ -1,4 +1,4 @@
-"""The HTML report: its figures are the comparison's and the data's, it loads nothing, and it fits a phone in light and dark."""
+"""The HTML report: its figures are the comparison's and the data's, it loads nothing, it fits a phone."""
 
 import argparse
 import hashlib
@@ -18,7 +18,7 @@ import pytest
 from scipy import stats
 
 from coldrank.analysis.compare.rows import Row
-from coldrank.analysis.report.arms import Arm
+from coldrank.analysis.report.arms import ReportedArm
 from coldrank.analysis.report.data_card import data_card
 from coldrank.analysis.report.differences import config_changes, forest, verdict
 from coldrank.analysis.report.learning import curves_of
@@ -121,7 +121,7 @@ def write_run(folder: Path, arm: str, seed: int, noise: float, data: Path) -> No
 
 
 def period_rows(noise: float, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Each day is scored before it is trained on, and a day and three days after; long_view's AUC falls by what is forgotten."""
+    """Each day is scored before it is trained on, and one and three days after. AUC falls by what is forgotten."""
     rows = []
     for i, day in enumerate(DAYS):
         about = {"cohort": "all", "n": 100}
@@ -178,11 +178,11 @@ class Tables(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = dict(attrs)
+        attributes = dict(attrs)
         self.ids += [value for name, value in attrs if name == "id" and value]
         self.loaded += [v for k, v in attrs if k in ("src", "srcset", "href", "xlink:href", "data") and v]
-        if tag == "svg" and found.get("role") == "img":
-            self.labels.append(found.get("aria-label") or "")
+        if tag == "svg" and attributes.get("role") == "img":
+            self.labels.append(attributes.get("aria-label") or "")
         if tag == "tr":
             self.rows.append([])
         if tag in ("td", "th") and self.rows:
@@ -199,29 +199,31 @@ class Tables(HTMLParser):
 
 
 def test_page_has_its_sections_and_loads_nothing(page: str) -> None:
-    found = Tables(page)
-    assert [name for name in found.ids if name in SECTIONS] == SECTIONS
-    assert len(found.ids) == len(set(found.ids))
-    inside = {f"#{name}" for name in found.ids}
-    assert set(found.loaded) <= inside and set(re.findall(r"url\(([^)]*)\)", page)) <= inside
+    tables = Tables(page)
+    assert [name for name in tables.ids if name in SECTIONS] == SECTIONS
+    assert len(tables.ids) == len(set(tables.ids))
+    inside = {f"#{name}" for name in tables.ids}
+    assert set(tables.loaded) <= inside and set(re.findall(r"url\(([^)]*)\)", page)) <= inside
     assert not re.search(r"https?:|<script|@import|/\*#|#fe0", page)
     assert "default-src 'none'" in page
-    assert all(found.labels) and len(found.labels) >= 3 * len(TASKS) + 3
+    assert all(tables.labels) and len(tables.labels) >= 3 * len(TASKS) + 3
     assert len(page) < 1_000_000
 
 
 def test_figures_are_those_of_the_comparison(page: str, folder: Path) -> None:
     content = json.loads((folder / "out" / "compare.json").read_text())
     number = lambda value: "–" if value is None else f"{value:,.2f}".replace("-", "−")
-    found = Tables(page).rows
+    lines_shown = Tables(page).rows
     for row in content["rows"]:
         expected = [number(row["mean"]), "–" if row["difference"] is None else signed(row["difference"])]
         start = [f"{row['n']:,}", f"{row['users']:,}", *expected]
-        lines = [line for line in found if len(line) > 12 and line[2] == row["arm"] and line[4:8] == start]
+        lines = [line for line in lines_shown if len(line) > 12 and line[2] == row["arm"] and line[4:8] == start]
         assert lines and any(line[-1] == row["verdict"] for line in lines), row
         if row["metric"] == "auc" and row["difference"] is not None:
             shown = f"{signed(row['difference'])} ±{number(row['high'] - row['difference'])}"
-            assert any(len(line) == 3 and line[0] == row["arm"] and line[2].startswith(shown) for line in found), row
+            assert any(
+                len(line) == 3 and line[0] == row["arm"] and line[2].startswith(shown) for line in lines_shown
+            ), row
     better = [row for row in content["rows"] if row["metric"] == "auc" and row["verdict"] == "better"]
     assert f"▲ {len([row for row in better if row['arm'] != 'trees'])} better" in page and better
 
@@ -288,7 +290,7 @@ def test_periods_are_shown_with_the_difference_to_the_baseline(page: str) -> Non
     shown = re.findall(
         r"AUC of the next period of long view; mean of 7 periods: base ([\d.]+) percent, (\S+) (\S+) points", page
     )
-    [(level, arm, difference)] = [found for found in shown]
+    [(level, arm, difference)] = shown
     assert float(level) == pytest.approx(68.0, abs=0.1) and arm == "poso_with_a_long_name"
     assert float(difference) == pytest.approx(1.7, abs=0.1)
     assert (
@@ -301,12 +303,12 @@ def test_calibration_bins_against_sorting() -> None:
     rng = np.random.default_rng(0)
     scores = rng.random(1003)
     labels = (rng.random(1003) < scores).astype(np.int8)
-    found = calibrate([SortedRows.from_scores(labels, scores)] * 2)
+    curve = calibrate([SortedRows.from_scores(labels, scores)] * 2)
     order = np.argsort(scores)
     for i, part in enumerate(np.array_split(order, 10)):
-        assert found.predicted[i] == pytest.approx(scores[part].mean())
-        assert found.observed[i] == pytest.approx(labels[part].mean())
-    assert (found.rows, found.positives) == (1003, labels.sum())
+        assert curve.predicted[i] == pytest.approx(scores[part].mean())
+        assert curve.observed[i] == pytest.approx(labels[part].mean())
+    assert (curve.rows, curve.positives) == (1003, labels.sum())
     few = np.zeros(50, np.int8)
     few[:19] = 1
     assert len(calibrate([SortedRows.from_scores(few, rng.random(50))]).predicted) == 0
@@ -330,14 +332,14 @@ def test_a_task_too_rare_for_any_bucket_has_no_curve() -> None:
 
 
 def test_verdict_in_a_sentence_and_bars_in_place() -> None:
-    told = {"difference": 0.2, "low": 0.1, "high": 0.3, "verdict": "better"}
+    better = {"difference": 0.2, "low": 0.1, "high": 0.3, "verdict": "better"}
     open_ = {"difference": -1.0, "low": -9.0, "high": 7.0, "verdict": "not distinguishable"}
     rows = [cell("x_y", cohort, "a") for cohort in ("all", "new_user", "new_item")]
-    rows += [cell("x_y", "all", **told), cell("x_y", "new_user", **open_), cell("x_y", "new_item", **told)]
-    found = verdict(rows, "b", "a")
-    assert (found.better, found.worse, found.open) == (2, 0, 1)
+    rows += [cell("x_y", "all", **better), cell("x_y", "new_user", **open_), cell("x_y", "new_item", **better)]
+    of_arm = verdict(rows, "b", "a")
+    assert (of_arm.better, of_arm.worse, of_arm.open) == (2, 0, 1)
     assert (
-        found.sentence
+        of_arm.sentence
         == "Better for x y (all and new items), worse nowhere; no difference can be told in 1 of 3 cells."
     )
     assert verdict([rows[0], rows[4]], "b", "a").sentence == "No difference from a can be told in any of the 1 cells."
@@ -362,7 +364,7 @@ def test_config_changes_name_features() -> None:
 
 def test_long_curves_are_means_of_even_spans() -> None:
     logged = [{"task": "all", "metric": "loss", "step": step, "value": float(step)} for step in range(1, 801)]
-    arm = Arm(name="a", number=0, runs=[], configs=[], facts=[], curves=[logged, logged[:400]])
+    arm = ReportedArm(name="a", number=0, runs=[], configs=[], facts=[], curves=[logged, logged[:400]])
     steps, values = curves_of(arm, "all", "loss")
     assert values.shape == (2, 80) and steps[0] == 5 and values[0, 1] == np.mean(np.arange(10, 20))
     assert np.isnan(values[1, 41:]).all()

@@ -58,9 +58,9 @@ def test_unlike_runs_are_refused_with_the_difference(aspect: str, tmp_path: Path
     other = write(tmp_path / "other", "other", facts=FACTS | facts, **changes)
     with pytest.raises(UserError, match=f"other: other {aspect} than .*base: {text}.*--allow {aspect}"):
         compared(base, other)
-    found = compared(base, other, allowed=[aspect])
-    assert found.allowed == (aspect,) and len(found.notes) == 1
-    assert found.notes[0].startswith(f"Allowed: other has other {aspect} than base: ")
+    comparison = compared(base, other, allowed=[aspect])
+    assert comparison.allowed == (aspect,) and len(comparison.notes) == 1
+    assert comparison.notes[0].startswith(f"Allowed: other has other {aspect} than base: ")
 
 
 def test_every_aspect_is_a_choice_and_tested() -> None:
@@ -121,15 +121,15 @@ def test_a_failed_run_is_named_and_left_out(kind: str, tmp_path: Path) -> None:
     expression, reason = FAILURES[kind]
     path = tmp_path / "runs" / "poso-2" / "predictions-test.parquet"
     pl.read_parquet(path).with_columns(prob_like=expression()).write_parquet(path)
-    found = compared(tmp_path / "runs")
-    assert "poso (2 of 3)" in format_overview(found.rows)
+    comparison = compared(tmp_path / "runs")
+    assert "poso (2 of 3)" in format_overview(comparison.rows)
     assert (
-        len(found.notes) == 1
-        and f"Failed, and left out: {path.parent} (" in found.notes[0]
-        and reason in found.notes[0]
+        len(comparison.notes) == 1
+        and f"Failed, and left out: {path.parent} (" in comparison.notes[0]
+        and reason in comparison.notes[0]
     )
-    assert [run.failed is None for run in found.runs] == [True, True, True, True, False, True]
-    row = next(row for row in found.rows if row.arm == "poso")
+    assert [run.failed is None for run in comparison.runs] == [True, True, True, True, False, True]
+    row = next(row for row in comparison.rows if row.arm == "poso")
     assert (row.seeds, row.failed, row.pairs) == (2, 1, 2)
     for seed in (1, 3):
         (tmp_path / "runs" / f"poso-{seed}" / "predictions-test.parquet").write_bytes(path.read_bytes())
@@ -170,8 +170,8 @@ def test_few_labels_of_a_class_are_no_failure(tmp_path: Path) -> None:
         path = folder / "poso" / "predictions-test.parquet"
         pl.read_parquet(path).with_columns(prob_like=pl.lit(0.25, dtype=pl.Float32)).write_parquet(path)
         assert (min(table["label_like"].sum(), rows - table["label_like"].sum()) >= 100) == failed
-        found = compared(folder / "base", folder / "poso", folder / "third")
-        assert [run.failed is not None for run in found.runs] == [False, failed, False]
+        comparison = compared(folder / "base", folder / "poso", folder / "third")
+        assert [run.failed is not None for run in comparison.runs] == [False, failed, False]
 
 
 def test_features_that_are_no_list_of_names_differ_from_none(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_a_run_that_predicts_too_boldly_has_not_failed(tmp_path: Path) -> None:
     path = tmp_path / "poso-1" / "predictions-test.parquet"
     odds = (pl.col("prob_like") / (1 - pl.col("prob_like"))).log()
     pl.read_parquet(path).with_columns(prob_like=1 / (1 + (-10 * odds).exp())).write_parquet(path)
-    found = compared(*tmp_path.iterdir())
-    assert not any(run.failed for run in found.runs)
-    entropy = [row.mean for row in found.rows if (row.arm, row.cohort, row.metric) == ("poso", "all", "ne")]
+    comparison = compared(*tmp_path.iterdir())
+    assert not any(run.failed for run in comparison.runs)
+    entropy = [row.mean for row in comparison.rows if (row.arm, row.cohort, row.metric) == ("poso", "all", "ne")]
     assert entropy[0] is not None and entropy[0] > 100

@@ -11,7 +11,7 @@ import pytest
 from compared import compare_scores, compared, run_command, scores_of, shared_rows, write_run
 
 from coldrank.analysis.compare.compare import correct
-from coldrank.analysis.compare.resample import make_sample, measure
+from coldrank.analysis.compare.resample import measure, resample_users
 from coldrank.analysis.compare.rows import METRICS, Row
 from coldrank.analysis.compare.table import format_overview
 from coldrank.cli.compare import add_compare
@@ -26,17 +26,17 @@ def test_means_and_differences_are_those_of_the_metrics() -> None:
     rows, odds = shared_rows(rng, users=40, rows=800)
     labels = rows.labels["like"].copy()
     labels[rng.random(800) < 0.2] = -1
-    sample = make_sample(rows, CohortConfig(), resamples=20, seed=0)
+    resampling = resample_users(rows, CohortConfig(), resamples=20, seed=0)
     base, variant = ([scores_of(rng, odds, noise, 0.0).astype(np.float32) for _ in range(3)] for noise in (2.0, 1.0))
-    found = compare_scores(labels, sample, base, variant)
-    for cohort, mask in sample.cohorts.items():
+    compared_rows = compare_scores(labels, resampling, base, variant)
+    for cohort, mask in resampling.cohorts.items():
 
         def value(metric: str, scores: Numbers, mask: Numbers = mask) -> float:
             extra = {"gauc": [rows.users[mask]], "auc_fixed_avc": [rows.user_views[mask]]}.get(metric, [])
             return float(getattr(metrics, metric)(labels[mask], scores[mask], *extra))
 
         for metric in METRICS:
-            row = found[cohort, metric]
+            row = compared_rows[cohort, metric]
             mean = np.mean([value(metric, scores) for scores in variant])
             assert row.mean == pytest.approx(100 * mean), (cohort, metric)
             assert row.difference == pytest.approx(100 * (mean - np.mean([value(metric, s) for s in base])))
@@ -47,12 +47,12 @@ def test_a_draw_of_users_weighs_like_repeated_rows() -> None:
     rng = np.random.default_rng(2)
     rows, odds = shared_rows(rng, users=30, rows=600)
     labels, scores = rows.labels["like"], np.round(scores_of(rng, odds, 1.0, 0.0), 2)
-    sample = make_sample(rows, CohortConfig(), resamples=3, seed=5)
-    assert (sample.draws.sum(axis=1) == len(np.unique(rows.users))).all()
-    found = measure(labels, scores, sample).draws
+    resampling = resample_users(rows, CohortConfig(), resamples=3, seed=5)
+    assert (resampling.draws.sum(axis=1) == len(np.unique(rows.users))).all()
+    drawn = measure(labels, scores, resampling).draws
     for draw in range(4):
-        for cohort, mask in sample.cohorts.items():
-            repeat = np.repeat(np.arange(600), np.where(mask, sample.draws[draw][sample.users], 0))
+        for cohort, mask in resampling.cohorts.items():
+            repeat = np.repeat(np.arange(600), np.where(mask, resampling.draws[draw][resampling.users], 0))
             y, s = labels[repeat], scores[repeat]
             expected = [
                 metrics.auc(y, s),
@@ -60,32 +60,34 @@ def test_a_draw_of_users_weighs_like_repeated_rows() -> None:
                 metrics.ne(y, s),
                 metrics.gauc(y, s, rows.users[repeat]),
             ]
-            assert found[cohort][:, draw] == pytest.approx(expected, nan_ok=True)
+            assert drawn[cohort][:, draw] == pytest.approx(expected, nan_ok=True)
 
 
 def test_every_draw_is_of_as_many_users_with_replacement() -> None:
     rows, _ = shared_rows(np.random.default_rng(0), users=25, rows=400)
-    sample = make_sample(rows, CohortConfig(new_user_max_views=7, new_item_max_views=40), resamples=60, seed=3)
+    resampling = resample_users(rows, CohortConfig(new_user_max_views=7, new_item_max_views=40), resamples=60, seed=3)
     count = len(np.unique(rows.users))
-    assert sample.draws.shape == (61, count) and (sample.draws[0] == 1).all()
-    assert (sample.draws.sum(axis=1) == count).all()
-    assert all((draw != 1).any() for draw in sample.draws[1:]) and len({d.tobytes() for d in sample.draws}) == 61
-    assert sample.draws[1:].mean(axis=0) == pytest.approx(1, abs=5 / 60**0.5)
-    assert (sample.draws[1:] == 0).mean() == pytest.approx((1 - 1 / count) ** count, abs=0.04)
-    assert np.array_equal(sample.users, np.unique(rows.users, return_inverse=True)[1])
-    assert np.array_equal(sample.avc, metrics.avc_groups(rows.user_views))
-    assert np.array_equal(sample.cohorts["new_user"], rows.user_views <= 7)
-    assert np.array_equal(sample.cohorts["new_item"], rows.item_views <= 40)
-    other = make_sample(rows, CohortConfig(), resamples=60, seed=4)
-    assert not np.array_equal(sample.draws, other.draws)
+    assert resampling.draws.shape == (61, count) and (resampling.draws[0] == 1).all()
+    assert (resampling.draws.sum(axis=1) == count).all()
+    assert (
+        all((draw != 1).any() for draw in resampling.draws[1:]) and len({d.tobytes() for d in resampling.draws}) == 61
+    )
+    assert resampling.draws[1:].mean(axis=0) == pytest.approx(1, abs=5 / 60**0.5)
+    assert (resampling.draws[1:] == 0).mean() == pytest.approx((1 - 1 / count) ** count, abs=0.04)
+    assert np.array_equal(resampling.users, np.unique(rows.users, return_inverse=True)[1])
+    assert np.array_equal(resampling.avc, metrics.avc_groups(rows.user_views))
+    assert np.array_equal(resampling.cohorts["new_user"], rows.user_views <= 7)
+    assert np.array_equal(resampling.cohorts["new_item"], rows.item_views <= 40)
+    other = resample_users(rows, CohortConfig(), resamples=60, seed=4)
+    assert not np.array_equal(resampling.draws, other.draws)
 
 
 def test_equal_runs_have_no_difference_and_one_seed_has_no_seed_spread() -> None:
     rng = np.random.default_rng(3)
     rows, odds = shared_rows(rng, users=30, rows=300)
-    sample = make_sample(rows, CohortConfig(), resamples=20, seed=0)
+    resampling = resample_users(rows, CohortConfig(), resamples=20, seed=0)
     scores = scores_of(rng, odds, 1.0, 0.0)
-    row = compare_scores(rows.labels["like"], sample, [scores], [scores])["all", "auc"]
+    row = compare_scores(rows.labels["like"], resampling, [scores], [scores])["all", "auc"]
     assert (row.difference, row.low, row.high, row.user_spread, row.seed_spread) == (0, 0, 0, 0, None)
     assert row.verdict == "not distinguishable"
 
@@ -94,9 +96,9 @@ def test_a_cohort_without_a_class_has_no_value() -> None:
     rng = np.random.default_rng(4)
     rows, odds = shared_rows(rng, users=30, rows=300)
     labels = np.where(rows.user_views <= 10, 0, rows.labels["like"]).astype(np.int8)
-    sample = make_sample(rows, CohortConfig(), resamples=20, seed=0)
+    resampling = resample_users(rows, CohortConfig(), resamples=20, seed=0)
     scores = [scores_of(rng, odds, 1.0, 0.0) for _ in range(2)]
-    row = compare_scores(labels, sample, scores, scores)["new_user", "auc"]
+    row = compare_scores(labels, resampling, scores, scores)["new_user", "auc"]
     assert (row.mean, row.difference, row.verdict) == (None, None, "no value")
 
 
@@ -136,8 +138,8 @@ def test_command_writes_and_prints_the_comparison(runs: Path, capsys: pytest.Cap
     assert [path.name for path in (runs / "new").iterdir()] == ["out"]
 
 
-def tried(given: str) -> pytest.MarkDecorator:
-    return pytest.mark.tried("configs and runs", given, "refused: what would be right; nothing is written")
+def tried(case: str) -> pytest.MarkDecorator:
+    return pytest.mark.tried("configs and runs", case, "refused: what would be right; nothing is written")
 
 
 COHORTS = ("all", "new_user", "regular_user", "new_item", "regular_item")

@@ -11,7 +11,7 @@ from compared import DAY_MS, compare_scores, compared, scores_of, shared_rows, w
 from scipy import stats
 
 from coldrank.analysis.compare.days import find_days, t_test
-from coldrank.analysis.compare.resample import make_sample, measure
+from coldrank.analysis.compare.resample import measure, resample_users
 from coldrank.analysis.compare.rows import METRICS
 from coldrank.data.cohorts import CohortConfig
 from coldrank.metrics import by_cohort as metrics
@@ -25,10 +25,10 @@ def test_figures_of_a_day_are_those_of_its_rows() -> None:
     labels[rng.random(600) < 0.1] = -1
     scores = np.round(scores_of(rng, odds, 1.0, 0.0), 2)
     days = find_days([], rows)
-    sample = make_sample(rows, CohortConfig(), resamples=2, seed=0)
+    resampling = resample_users(rows, CohortConfig(), resamples=2, seed=0)
     assert days.names == tuple(f"1970-01-0{day}" for day in range(1, 6)) and days.source == "UTC"
-    found = measure(labels, scores, sample, days).days
-    for cohort, mask in sample.cohorts.items():
+    daily = measure(labels, scores, resampling, days).days
+    for cohort, mask in resampling.cohorts.items():
         for day in range(5):
             use = mask & (rows.times // DAY_MS == day)
             y, s = labels[use], scores[use]
@@ -38,8 +38,8 @@ def test_figures_of_a_day_are_those_of_its_rows() -> None:
                 metrics.ne(y, s),
                 metrics.gauc(y, s, rows.users[use]),
             ]
-            assert found[cohort][:, day] == pytest.approx(expected, nan_ok=True), (cohort, day)
-            assert np.isnan(found[cohort][:, day]).all() == (day == 0)
+            assert daily[cohort][:, day] == pytest.approx(expected, nan_ok=True), (cohort, day)
+            assert np.isnan(daily[cohort][:, day]).all() == (day == 0)
 
 
 def test_t_test_is_student_s_over_the_days_with_a_value() -> None:
@@ -56,9 +56,9 @@ def test_row_holds_the_difference_of_each_day_over_the_seeds() -> None:
     rng = np.random.default_rng(2)
     rows, odds = shared_rows(rng, users=30, rows=900)
     labels, days = rows.labels["like"], find_days([], rows)
-    sample = make_sample(rows, CohortConfig(), resamples=20, seed=0)
+    resampling = resample_users(rows, CohortConfig(), resamples=20, seed=0)
     base, variant = ([scores_of(rng, odds, noise, 0.0) for _ in range(2)] for noise in (2.0, 1.0))
-    row = compare_scores(labels, sample, base, variant, days)["all", "auc"]
+    row = compare_scores(labels, resampling, base, variant, days)["all", "auc"]
     on = [days.day == day for day in range(5)]
     aucs = [[np.mean([metrics.auc(labels[d], s[d]) for s in arm]) for d in on] for arm in (variant, base)]
     assert row.daily == pytest.approx(100 * np.subtract(*aucs), abs=1e-4)
@@ -69,9 +69,9 @@ def write_data(folder: Path, frame: pl.DataFrame, periods: dict[str, Any]) -> No
     """A prepared folder: the rows of `frame` by period, a mask each; and other rows, of another split."""
     partitions = []
     for number, (period, mask) in enumerate(periods.items()):
-        own = frame.filter(mask).select("user_id", "item_id", "time")
-        own.write_parquet(folder / f"{number}.parquet")
-        about = {"rows": own.height, "time_min": own["time"].min(), "time_max": own["time"].max()}
+        of_period = frame.filter(mask).select("user_id", "item_id", "time")
+        of_period.write_parquet(folder / f"{number}.parquet")
+        about = {"rows": of_period.height, "time_min": of_period["time"].min(), "time_max": of_period["time"].max()}
         partitions.append({"path": f"{number}.parquet", "split": "test", "period": period} | about)
     frame.select("user_id", "item_id", "time").write_parquet(folder / "other.parquet")
     other = {"path": "other.parquet", "split": "valid", "period": "2001-01-01", "rows": 9, "time_min": 0, "time_max": 9}
@@ -89,16 +89,16 @@ def test_days_are_those_of_the_prepared_data(tmp_path: Path) -> None:
     }
     for source, periods in cases.items():
         write_data(tmp_path, frames[0], periods)
-        found = compared(tmp_path / "base", tmp_path / "poso")
-        row = next(r for r in found.rows if (r.arm, r.metric, r.cohort) == ("poso", "auc", "all"))
-        assert found.day_source == source.split()[0]
-        assert found.days == (("2022-05-04", "2022-05-05") if source == "data" else ("1970-01-01",))
-        assert row.days == len(row.daily) == len(found.days)
+        comparison = compared(tmp_path / "base", tmp_path / "poso")
+        row = next(r for r in comparison.rows if (r.arm, r.metric, r.cohort) == ("poso", "auc", "all"))
+        assert comparison.day_source == source.split()[0]
+        assert comparison.days == (("2022-05-04", "2022-05-05") if source == "data" else ("1970-01-01",))
+        assert row.days == len(row.daily) == len(comparison.days)
         assert (row.days_p is None) == (source != "data")
 
 
 def test_every_metric_has_a_figure_per_day() -> None:
     rows, odds = shared_rows(np.random.default_rng(3), users=20, rows=300)
-    sample = make_sample(rows, CohortConfig(), resamples=2, seed=0)
-    found = measure(rows.labels["like"], 1 / (1 + np.exp(-odds)), sample, find_days([], rows))
-    assert all(figures.shape == (len(METRICS), 5) for figures in found.days.values())
+    resampling = resample_users(rows, CohortConfig(), resamples=2, seed=0)
+    figures = measure(rows.labels["like"], 1 / (1 + np.exp(-odds)), resampling, find_days([], rows))
+    assert all(daily.shape == (len(METRICS), 5) for daily in figures.days.values())

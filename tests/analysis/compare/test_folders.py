@@ -14,8 +14,8 @@ def test_a_folder_of_runs_stands_for_them_in_order(tmp_path: Path) -> None:
         write_run(tmp_path / name, "x", 1)
     (tmp_path / "none").mkdir()
     (tmp_path / "many/c").mkdir()
-    given = [tmp_path / name for name in ("one", "many", "none")]
-    assert run_folders(given) == [tmp_path / name for name in ("one", "many/a", "many/b", "none")]
+    folders = [tmp_path / name for name in ("one", "many", "none")]
+    assert run_folders(folders) == [tmp_path / name for name in ("one", "many/a", "many/b", "none")]
 
 
 def test_runs_that_never_began_are_told_with_the_end_of_their_log(tmp_path: Path) -> None:
@@ -24,10 +24,10 @@ def test_runs_that_never_began_are_told_with_the_end_of_their_log(tmp_path: Path
     logs = {"many/a": "fine", "many/b": "first\nreading 10%\rno space\n", "many/c": "", "one/d": "not looked at"}
     for name, text in logs.items():
         (tmp_path / f"{name}.log").write_text(text)
-    told = "Failed, and left out: {} (no run in it; its log ends: {})."
+    line = "Failed, and left out: {} (no run in it; its log ends: {})."
     assert without_run([tmp_path / "one", tmp_path / "many"]) == [
-        told.format(tmp_path / "many/b", "no space"),
-        told.format(tmp_path / "many/c", "nothing"),
+        line.format(tmp_path / "many/b", "no space"),
+        line.format(tmp_path / "many/c", "nothing"),
     ]
 
 
@@ -36,7 +36,7 @@ def test_runs_are_grouped_by_arm_and_sorted_by_seed(tmp_path: Path) -> None:
     for arm, seed in (("poso", 3), ("base", 2), ("poso", 1), ("base", 5)):
         write_run(tmp_path / f"{arm}-{seed}", arm, seed)
         runs.append(read_run(tmp_path / f"{arm}-{seed}", "test"))
-    found = group_by_arm(runs)
-    assert [(arm, [r.seed for r in members]) for arm, members in found.items()] == [("poso", [1, 3]), ("base", [2, 5])]
+    by_arm = group_by_arm(runs)
+    assert [(arm, [r.seed for r in members]) for arm, members in by_arm.items()] == [("poso", [1, 3]), ("base", [2, 5])]
     with pytest.raises(UserError, match="poso-1 and .*poso-1 are both arm poso, seed 1; give one of them"):
         group_by_arm([*runs, runs[2]])

@@ -7,7 +7,7 @@ import pytest
 from compared import compare_scores
 from numpy.random import Generator
 
-from coldrank.analysis.compare.resample import Sample, make_sample
+from coldrank.analysis.compare.resample import Resampling, resample_users
 from coldrank.analysis.compare.rows import JUDGING, METRICS, Row
 from coldrank.analysis.compare.runs import SharedRows
 from coldrank.data.cohorts import CohortConfig
@@ -27,8 +27,11 @@ def draw_rows(rng: Generator) -> tuple[SharedRows, FloatArray]:
 
 
 def draw_arm(rng: Generator, rows: SharedRows, odds: FloatArray, noise: float) -> list[Numbers]:
-    """Scores of an arm's seeds: it errs on users in its own way (a part for all seeds, a part for each), each seed on rows of
-    its own, and one seed more than the other."""
+    """Scores of an arm's seeds.
+
+    The arm errs on users in its own way, a part for all seeds and a part for each. Each seed errs on rows of its own,
+    and one seed more than the other.
+    """
     of_arm, scores = rng.normal(0, 0.4, USERS), []
     for _ in range(SEEDS):
         errors = (of_arm + rng.normal(0, 0.4, USERS))[rows.users] + rng.normal(0, 0.8, ROWS)
@@ -36,17 +39,17 @@ def draw_arm(rng: Generator, rows: SharedRows, odds: FloatArray, noise: float) -
     return scores
 
 
-def draw_sample(rng: Generator, rows: SharedRows) -> Sample:
-    sample = make_sample(rows, CohortConfig(), RESAMPLES, int(rng.integers(2**31)))
-    return replace(sample, cohorts={"all": sample.cohorts["all"]})
+def draw_resampling(rng: Generator, rows: SharedRows) -> Resampling:
+    resampling = resample_users(rows, CohortConfig(), RESAMPLES, int(rng.integers(2**31)))
+    return replace(resampling, cohorts={"all": resampling.cohorts["all"]})
 
 
 def trial(rng: Generator, noise: float) -> dict[str, Row]:
     """Metric -> the row, on all rows, of an arm of this noise against one of noise 1."""
     rows, odds = draw_rows(rng)
     base, variant = draw_arm(rng, rows, odds, 1.0), draw_arm(rng, rows, odds, noise)
-    found = compare_scores(rows.labels["like"], draw_sample(rng, rows), base, variant)
-    return {metric: row for (_, metric), row in found.items()}
+    by_cell = compare_scores(rows.labels["like"], draw_resampling(rng, rows), base, variant)
+    return {metric: row for (_, metric), row in by_cell.items()}
 
 
 @pytest.mark.slow
@@ -54,11 +57,11 @@ def test_interval_covers_zero_in_95_percent_of_trials_between_equal_arms() -> No
     rng = np.random.default_rng(0)
     trials = [trial(rng, 1.0) for _ in range(400)]
     for metric in METRICS:
-        rows = [found[metric] for found in trials]
+        rows = [by_metric[metric] for by_metric in trials]
         covered = np.mean([row.low <= 0 <= row.high for row in rows if row.low is not None and row.high is not None])
         # AUC at fixed AVC and GAUC rest on groups of a few rows here, and are wider than need be.
         assert 0.93 <= covered <= (0.97 if metric in ("auc", "ne") else 1), (metric, covered)
-    marked = [any(found[metric].verdict in ("better", "worse") for metric in JUDGING) for found in trials]
+    marked = [any(by_metric[metric].verdict in ("better", "worse") for metric in JUDGING) for by_metric in trials]
     # 5%, and two standard errors of 400 trials.
     assert np.mean(marked) <= 0.072
 
@@ -68,5 +71,5 @@ def test_a_better_arm_is_found() -> None:
     rng = np.random.default_rng(1)
     trials = [trial(rng, 0.5) for _ in range(50)]
     for metric in ("auc", "ne"):
-        verdicts = [found[metric].verdict for found in trials]
+        verdicts = [by_metric[metric].verdict for by_metric in trials]
         assert verdicts.count("better") >= 0.8 * len(trials) and "worse" not in verdicts, metric

@@ -76,7 +76,7 @@ def test_one_seed_is_said_of_the_arms_that_have_one() -> None:
 
 
 def test_json_tells_its_format_and_what_the_figures_are() -> None:
-    found = Comparison(
+    content = Comparison(
         split="test",
         baseline="base",
         resamples=20,
@@ -89,11 +89,11 @@ def test_json_tells_its_format_and_what_the_figures_are() -> None:
         notes=("said",),
         rows=(ARM,),
     ).to_json()
-    assert (found["format"], found["level"], found["resamples"], found["seed"]) == (2, 0.95, 20, 3)
-    assert found["unit"] == "percent, differences in percentage points"
-    assert found["correction"] == "Holm, per arm: auc, auc_fixed_avc, ne together, gauc apart"
-    assert found["cohorts"] == {"new_user_max_views": 10, "new_item_max_views": 50}
-    (row,) = found["rows"]
+    assert (content["format"], content["level"], content["resamples"], content["seed"]) == (2, 0.95, 20, 3)
+    assert content["unit"] == "percent, differences in percentage points"
+    assert content["correction"] == "Holm, per arm: auc, auc_fixed_avc, ne together, gauc apart"
+    assert content["cohorts"] == {"new_user_max_views": 10, "new_item_max_views": 50}
+    (row,) = content["rows"]
     assert (row["arm"], row["failed"], row["pairs"], row["difference"]) == ("poso", 1, 2, 1.266)
 
 
@@ -109,8 +109,8 @@ def test_details_have_every_figure_of_a_row() -> None:
         uncorrected="better",
     )
     head, base, arm = cells(format_details([BASE, whole]))
-    found = dict(zip(head, arm, strict=True))
-    assert found == {
+    by_column = dict(zip(head, arm, strict=True))
+    assert by_column == {
         "cohort": "all",
         "task": "like",
         "metric": "auc",
