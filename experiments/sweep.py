@@ -1,6 +1,6 @@
 """Many runs, each in a process of its own: what `train --arms` and `tune` are made of.
 
-A run that is done is skipped, one that was cut off goes on from its checkpoint, one that fails does not stop the others.
+A run that is done is skipped, one that was cut off goes on from its checkpoint, one that fails stops no other.
 """
 
 import os
@@ -28,11 +28,14 @@ from coldrank.train.run_folder import RunFolder
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """One run to be: where its config comes from, what is changed in it, and its folder."""
+    """A run to be."""
 
     config: str
+    """Where its config comes from: module:arm, or a config.json."""
     overrides: tuple[str, ...]
+    """What is changed in it, as `field=value`."""
     out: Path
+    """Its folder."""
 
     def load(self) -> RunConfig:
         """The config, validated."""
@@ -73,17 +76,17 @@ def overrides_of_jobs(at_once: int) -> tuple[str, ...]:
 def tuned_overrides(folder: Path, arms: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Each arm's best fields, from the tuned.json of `coldrank tune`. Raises UserError if an arm is not in it."""
     path = folder / "tuned.json"
-    found = read_object(path, "`coldrank tune` writes it").get("arms")
-    if not isinstance(found, dict):
+    tuned = read_object(path, "`coldrank tune` writes it").get("arms")
+    if not isinstance(tuned, dict):
         raise UserError(f"--tuned {path}: lacks 'arms'; `coldrank tune` writes it")
-    missing = [arm for arm in arms if arm not in found]
+    missing = [arm for arm in arms if arm not in tuned]
     if missing:
-        raise UserError(f"--tuned {path}: no arm {missing[0]!r}; it has {', '.join(found)}")
-    return {arm: tuple(found[arm]["overrides"]) for arm in arms}
+        raise UserError(f"--tuned {path}: no arm {missing[0]!r}; it has {', '.join(tuned)}")
+    return {arm: tuple(tuned[arm]["overrides"]) for arm in arms}
 
 
 def require_distinct(arms: Sequence[str], configs: Sequence[RunConfig]) -> None:
-    """Raises UserError for an arm that is there twice, and for two whose runs could not be told apart by the `name` in them."""
+    """Raises UserError for an arm that is there twice, and for two arms whose runs have the same `name`."""
     names: dict[str, str] = {}
     for arm, config in zip(arms, configs, strict=True):
         if arm in names.values():
@@ -96,8 +99,9 @@ def require_distinct(arms: Sequence[str], configs: Sequence[RunConfig]) -> None:
 
 
 def run_all(jobs: Sequence[Job], data: DataFolder, lock: Lock, *, at_once: int, fresh: bool, desc: str) -> list[str]:
-    """lock: of the folder of all runs, held by the caller. Runs the jobs that are not done, `at_once` side by side. Returns a line for each that failed: its folder and why.
+    """Runs the jobs that are not done, `at_once` side by side. Returns a line for each that failed: its folder and why.
 
+    lock: the lock on the folder of all runs, held by the caller.
     Raises UserError, before any run starts, for one that could not begin or whose folder holds another run.
     """
     refuse_ranks()

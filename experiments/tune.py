@@ -1,7 +1,7 @@
 """A search over config fields with the same budget for every arm.
 
-Trial 0 of every arm is the arm as it is. The others draw their fields from the trial's number alone, so by default all arms
-are tried at the very same settings; with TPE (Bergstra et al., 2011) an arm's later trials follow its own earlier ones.
+Trial 0 of every arm is the arm as it is. The others draw their fields from the trial's number alone, so by default all
+arms are tried at the very same settings. With TPE (Bergstra et al., 2011) an arm's later trials follow its first.
 Trials train on `train` and are judged on `valid`: the test split is not read.
 """
 
@@ -31,12 +31,16 @@ Sampler = Literal["random", "tpe"]
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A config field to vary: a range of numbers, drawn log-uniformly, or a list of choices."""
+    """A config field to vary."""
 
     name: str
+    """The field."""
     low: float = 0.0
+    """Lower end of its range. Values are drawn log-uniformly."""
     high: float = 0.0
+    """Upper end of its range."""
     choices: tuple[str, ...] = ()
+    """The values to choose from; empty: a range."""
 
     @classmethod
     def parse(cls, text: str) -> "Field":
@@ -69,26 +73,32 @@ class Field:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Search:
-    """What is searched, and how.
-
-    module: of the arms. trials: per arm. seeds: per trial. tasks: those whose mean AUC in the cohort is a trial's value (none
-    named: all). overrides: fields set in every trial. at_once: runs side by side.
-    """
+    """What is searched, and how."""
 
     module: str
+    """The config module of the arms."""
     fields: tuple[Field, ...]
+    """The fields to vary."""
     trials: int
+    """Trials of each arm."""
     seeds: int
+    """Seeds of each trial."""
     tasks: tuple[str, ...]
+    """The tasks whose mean AUC is a trial's value; empty: all."""
     cohort: str
+    """The cohort that this AUC is of."""
     sampler: Sampler
+    """How the trials draw their fields."""
     overrides: tuple[str, ...]
+    """Fields set in every trial, as `field=value`."""
     at_once: int
+    """Runs side by side."""
 
 
 def tune(search: Search, arm: str, data: DataFolder, out: Path, lock: Lock) -> dict[str, Any]:
-    """Searches one arm in `out/ARM/`; a search that was cut off goes on. lock: of `out`. Returns the best trial, and all with their values.
+    """Searches one arm in `out/ARM/`; a search that was cut off goes on. Returns the best trial, with all `trials`.
 
+    lock: the lock on `out`.
     Raises UserError when every trial failed.
     """
     folder = out / arm
@@ -125,7 +135,7 @@ def tune(search: Search, arm: str, data: DataFolder, out: Path, lock: Lock) -> d
 
 
 def check_search(search: Search, arms: Sequence[str], data: DataFolder) -> None:
-    """Raises UserError, before any trial is run, if some arm could not begin with some setting, or has no such task or cohort.
+    """Raises UserError, before any trial is run, if an arm could not begin with a setting, or lacks a task or cohort.
 
     Settings: the arm as it is, each choice and each end of a range by itself, and all that random trials draw.
     """

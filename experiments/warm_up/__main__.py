@@ -1,4 +1,7 @@
-"""`python -m coldrank.experiments.warm_up --config coldrank.configs.mwuf:movielens --data DATA --out OUT`; see docs/mwuf.md."""
+"""The command of the warm-up experiments; see docs/mwuf.md.
+
+`python -m coldrank.experiments.warm_up --config coldrank.configs.mwuf:movielens --data DATA --out OUT`
+"""
 
 import argparse
 import sys
@@ -22,7 +25,7 @@ from coldrank.train.overrides import override_all
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs what is left to run, model after model, and writes the tables; 0 only on success, a mistake is one line and 2."""
+    """Runs what is left to run, model after model, and writes the tables. 0 is success; a mistake is one line and 2."""
     parser = argparse.ArgumentParser(description="Warm-up methods for new items, on a model of the old ones.")
     parser.add_argument("--config", required=True, help="arm: inputs, sizes, rates; its model.kind is --models'")
     parser.add_argument("--data", required=True, type=Path, help="folder written by coldrank prepare")

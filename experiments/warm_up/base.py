@@ -1,7 +1,8 @@
-"""The model of the old items: trained once per seed, then frozen, so that what it says of an event depends on the item's ID
-embedding alone.
+"""The model of the old items: trained once per seed, then frozen.
 
-n events, D width of an ID embedding, S of the item's side features, U of a user's embedding.
+So what it says of an event depends on the item's ID embedding alone.
+n events, N items, F dense features. Widths: D of an ID embedding, S of the item's side features, U of a user's
+embedding.
 """
 
 from collections.abc import Iterator
@@ -27,27 +28,36 @@ ITEM, USER = "item_id", "user_id"
 
 
 @dataclass(frozen=True, slots=True)
-class Events:
-    """Embedded events. static: [n, *], with the slot of the ID embedding. dense: [n, F]. labels: [n]. items: int64 [n], each
-    item's place among those of the split. seen: int64 [n], events of the item before. users: raw ids, int64 [n]."""
+class EmbeddedEvents:
+    """EmbeddedEvents as the frozen model sees them."""
 
     static: Tensor
+    """Embeddings of the fixed features, the item's ID among them, float32 [n, *]."""
     dense: Tensor
+    """Numbers, float32 [n, F]."""
     labels: Tensor
+    """float32 [n]; nan where unknown."""
     items: Tensor
+    """The item's place among those of the split, int64 [n]."""
     seen: Tensor
+    """EmbeddedEvents of the item before, int64 [n]."""
     users: Tensor
+    """Ids, int64 [n]."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def rows(self, index: Tensor) -> "Events":
-        """Some of the events."""
-        return Events(*(getattr(self, name)[index] for name in self.__slots__))
+    def rows(self, index: Tensor) -> "EmbeddedEvents":
+        """Some of the events. index: int64 [m] or bool [n]."""
+        return EmbeddedEvents(*(getattr(self, name)[index] for name in self.__slots__))
 
 
-class Rows:
-    """A split in memory. items: distinct items, ascending, its own unless given. places: of each row's item among them."""
+class SplitRows:
+    """A split in memory.
+
+    items: distinct ids, int64 [N], ascending; None: those of the split.
+    places: the place of each row's item among them, int64 [n].
+    """
 
     def __init__(self, data: DataFolder, split: str, make: BatchMaker, items: np.ndarray | None = None) -> None:
         groups = list_row_groups(data.files((split,)))
@@ -59,7 +69,7 @@ class Rows:
         self.seen = torch.from_numpy(np.asarray(self.raw["item_seen"]))
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        """Row numbers of a pass in random order."""
+        """Row numbers of a pass in random order, `size` at a time, int64."""
         order = rng.permutation(self.count)
         return (order[i : i + size] for i in range(0, self.count, size))
 
@@ -86,21 +96,21 @@ class Base(nn.Module):
         self.side, self.user = columns([f.name for f in side]), columns([user.name])
         self.dim = self.slot.stop - self.slot.start
 
-    def events(self, rows: Rows, index: np.ndarray) -> Events:
-        """Looks events up."""
+    def events(self, rows: SplitRows, index: np.ndarray) -> EmbeddedEvents:
+        """Looks events up. index: their rows, int64 [n]."""
         batch = self.make(take_rows(rows.raw, index))
-        at = torch.from_numpy(index)
-        static = self.stage(batch).static
-        return Events(static, batch.dense, batch.labels[:, 0], rows.places[at], rows.seen[at], batch.keys[USER])
+        chosen = torch.from_numpy(index)
+        static, labels = self.stage(batch).static, batch.labels[:, 0]
+        return EmbeddedEvents(static, batch.dense, labels, rows.places[chosen], rows.seen[chosen], batch.keys[USER])
 
     @torch.no_grad()
-    def all_events(self, rows: Rows) -> Events:
+    def all_events(self, rows: SplitRows) -> EmbeddedEvents:
         """Those of a split whose label is known."""
         parts = [self.events(rows, i) for i in np.array_split(np.arange(rows.count), -(-rows.count // 8192))]
-        return Events(*(torch.cat([getattr(p, name) for p in parts]) for name in Events.__slots__))
+        return EmbeddedEvents(*(torch.cat([getattr(p, name) for p in parts]) for name in EmbeddedEvents.__slots__))
 
-    def logits(self, events: Events, ids: Tensor | None = None) -> Tensor:
-        """[n]; ids: ID embeddings [n, D] in the place of the events' own."""
+    def logits(self, events: EmbeddedEvents, ids: Tensor | None = None) -> Tensor:
+        """Logits, float32 [n]. ids: ID embeddings, float32 [n, D], in the place of the events' own; None: those."""
         static = events.static
         if ids is not None:
             static = torch.cat([static[:, : self.slot.start], ids, static[:, self.slot.stop :]], 1)
@@ -108,8 +118,8 @@ class Base(nn.Module):
         logits: Tensor = self.ranker(Embedded(static, {}, static[:, :0]), events.dense, lengths)
         return logits.squeeze(1)
 
-    def loss(self, events: Events, ids: Tensor | None = None) -> Tensor:
-        """Mean cross-entropy over the events whose label is known."""
+    def loss(self, events: EmbeddedEvents, ids: Tensor | None = None) -> Tensor:
+        """Mean cross-entropy over the events whose label is known. ids: as in `logits`."""
         known = ~torch.isnan(events.labels)
         return F.binary_cross_entropy_with_logits(self.logits(events, ids)[known], events.labels[known])
 
@@ -117,24 +127,27 @@ class Base(nn.Module):
         """No dropout, no gradients of its own from here on."""
         self.eval().requires_grad_(False)
 
-    def ids_of(self, rows: Rows) -> Tensor:
-        """ID embeddings of a split's items [N, D]."""
+    def ids_of(self, rows: SplitRows) -> Tensor:
+        """ID embeddings of a split's items, float32 [N, D]."""
         ids = torch.from_numpy(rows.items)
         known = self.encoder.maps[self.item.table](ids ^ salt(self.item) if self.item.salted else ids)
         weight = self.stage.ebc.embedding_bags[self.item.table].weight
         assert isinstance(weight, Tensor)
         return weight.detach()[known]
 
-    def side_of(self, rows: Rows) -> Tensor:
-        """Embedded side features of a split's items [N, S]."""
+    def side_of(self, rows: SplitRows) -> Tensor:
+        """Embedded side features of a split's items, float32 [N, S]."""
         first = np.unique(np.asarray(rows.raw[ITEM]), return_index=True)[1]
         with torch.no_grad():
             return self.events(rows, first).static[:, self.side]
 
 
-def pretrain(base: Base, rows: Rows, seed: int, dropout: float = 0.0) -> None:
-    """Trains all of the base on the old items. dropout: DropoutNet's share of the events, drawn anew in each batch, whose ID
-    embedding is the mean of all old items' (which gets no gradient)."""
+def pretrain(base: Base, rows: SplitRows, seed: int, dropout: float = 0.0) -> None:
+    """Trains all of the base on the old items.
+
+    dropout: DropoutNet's share of the events, drawn anew in each batch, whose ID embedding is the mean of all old
+        items'. The mean gets no gradient.
+    """
     o, rng = base.config.optim, np.random.default_rng(seed)
     torch.manual_seed(seed)
     optimizer = torch.optim.Adam(base.parameters(), lr=o.dense_lr, weight_decay=o.weight_decay)

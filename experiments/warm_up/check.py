@@ -22,27 +22,32 @@ _OPTIM = ("gate_lr_scale", "warmup_steps", "decay", "table_lr_scale", "sparse_we
 
 
 class Roles(NamedTuple):
-    """The features of the item's id and of the user's, and the embedded ones of the item beside its id."""
+    """The features that the warm-up experiments need."""
 
     item: Feature
+    """The item's id."""
     user: Feature
+    """The user's id."""
     side: list[Feature]
+    """The embedded features of the item beside its id."""
 
 
 def roles_of(config: RunConfig, features: FeatureSet) -> Roles:
-    """Which features are what, by the columns that they read. Raises UserError that names the field for a config that the protocol
-    cannot follow."""
+    """Which features are what, by the columns that they read.
+
+    Raises UserError that names the field for a config that the protocol cannot follow.
+    """
     wrong = [*_model_problems(config, features), *_setting_problems(config)]
     if wrong:
         raise UserError(f"{config.name}: {wrong[0]}")
     fixed = [f for f in features.sparse if f.kind == "id" and not f.many and f.role != "pc"]
-    found = {c: [f for f in fixed if f.raw_columns == (c,)] for c in ("item_id", "user_id")}
-    for column, of in found.items():
-        if not of:
+    readers = {column: [f for f in fixed if f.raw_columns == (column,)] for column in ("item_id", "user_id")}
+    for column, features_of_column in readers.items():
+        if not features_of_column:
             raise UserError(
                 f"{config.name}: features: no embedded id reads {column!r}; the warm-up experiments need one"
             )
-    item, user = found["item_id"][0], found["user_id"][0]
+    item, user = readers["item_id"][0], readers["user_id"][0]
     try:
         side = Mwuf(item=item.name, user=(user.name,)).side(features)
     except ValueError as error:
@@ -63,8 +68,8 @@ def _model_problems(config: RunConfig, features: FeatureSet) -> list[str]:
         counted = [c for c in f.raw_columns if c.startswith(_COUNTED)]
         if f.role == "sequence" or counted:
             wrong.append(
-                f"feature {f.name!r} of {', '.join(f.raw_columns)}: tells of events that a phase of the warm-up does not "
-                "know yet; leave it out"
+                f"feature {f.name!r} of {', '.join(f.raw_columns)}: tells of events that a phase of the warm-up"
+                " does not know yet; leave it out"
             )
     for t in features.tables:
         if t.mapping in ("growing", "managed"):
@@ -75,10 +80,10 @@ def _model_problems(config: RunConfig, features: FeatureSet) -> list[str]:
 def _setting_problems(config: RunConfig) -> list[str]:
     parts = [("train", config.train, TrainConfig(), _TRAIN), ("optim", config.optim, OptimConfig(), _OPTIM)]
     changed = [
-        f"{part}.{name}={getattr(own, name)!r}"
-        for part, own, plain, names in parts
+        f"{part}.{name}={getattr(section, name)!r}"
+        for part, section, plain, names in parts
         for name in names
-        if getattr(own, name) != getattr(plain, name)
+        if getattr(section, name) != getattr(plain, name)
     ]
     if config.cold_weight != 1:
         changed.append(f"cold_weight={config.cold_weight}")
@@ -86,16 +91,14 @@ def _setting_problems(config: RunConfig) -> list[str]:
 
 
 def check_folder(out: Path, config: RunConfig, data: DataFolder, protocol: Protocol) -> None:
-    """Results that are there already are of the same config, data and protocol. Raises UserError that names what differs."""
+    """Raises UserError that names what differs if the folder holds results of another config, data or protocol."""
     path = out / "experiment.json"
     about = {"config": to_dict(config), "data": data.digest, "protocol": str(protocol)}
     if not path.exists():
         path.write_text(json.dumps(about, indent=1) + "\n")
         return
-    there = json.loads(path.read_text())
-    changed = difference(config, from_dict(there["config"], str(path))).splitlines()
-    changed += [
-        f"{name}: {there[name]} -> {about[name]}" for name in ("data", "protocol") if there[name] != about[name]
-    ]
+    old = json.loads(path.read_text())
+    changed = difference(config, from_dict(old["config"], str(path))).splitlines()
+    changed += [f"{name}: {old[name]} -> {about[name]}" for name in ("data", "protocol") if old[name] != about[name]]
     if changed:
         raise UserError(f"{out}: holds results of another experiment ({changed[0]}); take another --out")

@@ -1,7 +1,8 @@
-"""All methods on all models, phases, passes and seeds; every result is a line of `results.jsonl`, and is not computed again.
+"""All methods on all models, phases, passes and seeds. Every result is a line of `results.jsonl`, computed once.
 
-The rate of the new ID embeddings (of `Posterior`: the strength of the prior) is chosen per model, method and number of passes
-on old items that are held out (`Protocol.held_out`), from as many values for each; the AUCs of the three warm phases decide.
+The rate of the new ID embeddings, or of `Posterior` the strength of the prior, is chosen per model, method and number
+of passes, from as many values for each. It is chosen on old items that are held out (`Protocol.held_out`); the AUCs of
+the three warm phases decide.
 """
 
 import json
@@ -19,7 +20,7 @@ from coldrank.analysis.compare.interval import effective_users
 from coldrank.data.batches import DataFolder
 from coldrank.data.errors import UserError
 from coldrank.experiments.warm_up import methods as m
-from coldrank.experiments.warm_up.base import Base, Events, Rows, pretrain
+from coldrank.experiments.warm_up.base import Base, EmbeddedEvents, SplitRows, pretrain
 from coldrank.experiments.warm_up.gated import GatedWarm
 from coldrank.experiments.warm_up.protocol import SPLITS, Protocol, write_splits
 from coldrank.metrics.mann_whitney import SortedRows
@@ -50,31 +51,38 @@ STRENGTHS = (0.02, 0.14, 1.0)
 
 
 @dataclass(slots=True)
-class Stage:
-    """A seed's data and bases. bases: by share of dropped ID embeddings, as they are needed."""
+class SeedSetup:
+    """A seed's data and bases."""
 
     config: RunConfig
+    """The model."""
     data: DataFolder
+    """The splits of the protocol."""
     seed: int
-    old: Rows
-    new: dict[str, Rows]
-    bases: dict[float, tuple[Base, dict[str, Events], float]]
+    """The seed."""
+    old: SplitRows
+    """Events of the old items."""
+    new: dict[str, SplitRows]
+    """Split -> events of the new items."""
+    bases: dict[float, tuple[Base, dict[str, EmbeddedEvents], float]]
+    """Share of dropped ID embeddings -> what `base` returns, once it was needed."""
 
     @classmethod
-    def of(cls, config: RunConfig, data: DataFolder, seed: int) -> "Stage":
+    def from_data(cls, config: RunConfig, data: DataFolder, seed: int) -> "SeedSetup":
         """Reads the splits."""
         make = Base(config, data, seed).make
-        first = Rows(data, "warm_a", make)
-        rest = {split: Rows(data, split, make, first.items) for split in SPLITS[2:]}
+        first = SplitRows(data, "warm_a", make)
+        rest = {split: SplitRows(data, split, make, first.items) for split in SPLITS[2:]}
         column = f"label_{next(iter(config.tasks))}"
         for split, rows in {"warm_a": first, **rest}.items():
-            if len(np.unique(labels := np.asarray(rows.raw[column])[~np.isnan(rows.raw[column])])) < 2:
+            labels = np.unique(np.asarray(rows.raw[column])[~np.isnan(rows.raw[column])])
+            if len(labels) < 2:
                 raise UserError(
-                    f"{data.path}: {column} is {np.unique(labels).tolist()} in all of {split}: no AUC without both classes"
+                    f"{data.path}: {column} is {labels.tolist()} in all of {split}: no AUC without both classes"
                 )
-        return cls(config, data, seed, Rows(data, "old", make), {"warm_a": first, **rest}, {})
+        return cls(config, data, seed, SplitRows(data, "old", make), {"warm_a": first, **rest}, {})
 
-    def base(self, dropout: float) -> tuple[Base, dict[str, Events], float]:
+    def base(self, dropout: float) -> tuple[Base, dict[str, EmbeddedEvents], float]:
         """A trained base, the new items' events as it embeds them, and the seconds of its training."""
         if dropout not in self.bases:
             begun, base = time.process_time(), Base(self.config, self.data, self.seed)
@@ -89,7 +97,7 @@ class Stage:
 class Judge:
     """AUCs of a set of events, on the events and on draws of users, which are the same in every run."""
 
-    def __init__(self, events: Events, draws: int) -> None:
+    def __init__(self, events: EmbeddedEvents, draws: int) -> None:
         _, self.users = np.unique(events.users.numpy(), return_inverse=True)
         self.labels = events.labels.numpy().astype(np.int8)
         rng, count = np.random.default_rng(0), int(self.users.max()) + 1
@@ -97,8 +105,8 @@ class Judge:
         self.draws = np.array([np.ones(count), *drawn]).astype(np.uint8)
         self.effective_users = effective_users(self.labels, self.users)
 
-    def __call__(self, base: Base, method: m.Method, events: Events) -> list[float]:
-        """[1 + draws]; the first is of the events themselves."""
+    def __call__(self, base: Base, method: m.Method, events: EmbeddedEvents) -> list[float]:
+        """AUCs of a method's scores, [1 + draws]; the first is of the events themselves."""
         with torch.no_grad():
             scores = base.logits(events, method.ids(events)).numpy()
         units = SortedRows.from_scores(self.labels, scores, self.labels >= 0).pairs().of_units(self.users)
@@ -106,9 +114,12 @@ class Judge:
 
 
 def measure(
-    base: Base, events: dict[str, Events], method: m.Method, settings: m.Settings, judges: dict[str, Judge]
+    base: Base, events: dict[str, EmbeddedEvents], method: m.Method, settings: m.Settings, judges: dict[str, Judge]
 ) -> Json:
-    """One run through the phases: AUC on the test set (`fixed`) and on the next set (`slides`) of each; seconds of CPU."""
+    """A method's way through the phases: AUC of each on the test set (`fixed`) and on the next set (`slides`).
+
+    judges: split -> its judge. Seconds are of the CPU.
+    """
     begun = time.process_time()
     method.start(settings)
     seconds = time.process_time() - begun
@@ -125,22 +136,22 @@ def measure(
 
 
 def runs(
-    stage: Stage, names: list[str], settings_of: dict[tuple[str, int], list[m.Settings]], draws: int
+    setup: SeedSetup, names: list[str], settings_of: dict[tuple[str, int], list[m.Settings]], draws: int
 ) -> Iterator[Json]:
     """The results of a seed. settings_of: (method, passes) -> what is run."""
     for name in names:
         kind, dropout = METHODS[name]
-        base, events, base_seconds = stage.base(dropout)
-        side = base.side_of(stage.new["warm_a"])
+        base, events, base_seconds = setup.base(dropout)
+        side = base.side_of(setup.new["warm_a"])
         begun = time.process_time()
-        method = kind(base, stage.old, side, stage.seed)
+        method = kind(base, setup.old, side, setup.seed)
         prepared = time.process_time() - begun
         judges = {split: Judge(e, draws) for split, e in events.items()}
         for passes in PASSES:
             for settings in settings_of[name, passes]:
-                found = measure(base, events, method, settings, judges)
-                key = {"model": stage.config.name, "method": name, "seed": stage.seed, **asdict(settings)}
-                yield key | found | {"base_seconds": base_seconds, "prepare_seconds": prepared}
+                figures = measure(base, events, method, settings, judges)
+                key = {"model": setup.config.name, "method": name, "seed": setup.seed, **asdict(settings)}
+                yield key | figures | {"base_seconds": base_seconds, "prepare_seconds": prepared}
 
 
 def candidates(name: str, passes: int) -> list[m.Settings]:
@@ -167,7 +178,7 @@ def experiment(
         if not left:
             continue
         chosen = {(n, p): [tuned[n, p]] if (n, seed, p) not in done else [] for n in left for p in PASSES}
-        for result in runs(Stage.of(config, folders["data"], seed), left, chosen, DRAWS):
+        for result in runs(SeedSetup.from_data(config, folders["data"], seed), left, chosen, DRAWS):
             _append(out / "results.jsonl", result)
 
 
@@ -176,11 +187,11 @@ def _tune(config: RunConfig, data: DataFolder, out: Path, names: list[str]) -> d
     wanted = {(name, passes): candidates(name, passes) for name in names for passes in PASSES}
     scores = _tuned(config, out)
     left = {key: [s for s in tries if (key[0], s) not in scores] for key, tries in wanted.items()}
-    stage = None
+    setup = None
     for name in names:
         if any(left[name, passes] for passes in PASSES):
-            stage = stage or Stage.of(config, data, 1)
-            _append(out / "tuned.jsonl", *runs(stage, [name], left, 0))  # a method's tries are written together
+            setup = setup or SeedSetup.from_data(config, data, 1)
+            _append(out / "tuned.jsonl", *runs(setup, [name], left, 0))  # a method's tries are written together
     scores = _tuned(config, out)
     return {(name, p): max(tries, key=lambda s: scores[name, s]) for (name, p), tries in wanted.items()}
 

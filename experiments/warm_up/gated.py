@@ -1,4 +1,4 @@
-"""MWUF beside POSO: what leaves the scaling and shifting networks goes through a gate that knows how many views the item has."""
+"""MWUF beside POSO: what leaves the scaling and shifting networks goes through a gate that knows the item's views."""
 
 import numpy as np
 import torch
@@ -12,9 +12,12 @@ BUCKETS = 8  # of views: 0, 1, 2-3, 4-7, ...
 
 
 class GatedWarm(Warm):
-    """v = C sigmoid(MLP(PC)) * v_warm, the PC being the item's views in buckets of a factor two, embedded: POSO(Linear) on the
-    warm embedding. The old items' first events are read in the order of the views, so that an ID embedding at an event has
-    learned from the earlier events of its item alone, as it will have in the phases."""
+    """v = C sigmoid(MLP(PC)) * v_warm: POSO(Linear) on the warm embedding.
+
+    The PC is the item's views in buckets of a factor two, embedded. The old items' first events are read in the order
+    of the views. So an ID embedding at an event has learned from the earlier events of its item alone, as it will have
+    in the phases.
+    """
 
     def prepare(self) -> None:
         """One pass over the first events of the old items, as `Warm`'s over all."""
@@ -33,7 +36,7 @@ class GatedWarm(Warm):
             self.learn(events, means[torch.from_numpy(index)], table, cold, warm)
 
     def warmed(self, ids: Tensor, side: Tensor, users: Tensor, views: Tensor) -> Tensor:
-        """The gated warm embeddings."""
+        """The gated warm embeddings, float32 [n, D]. Arguments as in `Warm.warmed`."""
         bucket = torch.log2(1.0 + views).long().clamp(max=BUCKETS - 1)
         warm: Tensor = self.gate(self.views(bucket)) * self.nets(ids, side, users)
         return warm

@@ -1,4 +1,4 @@
-"""The tables of the warm-up experiments: AUC in percent, mean over seeds, and the difference to DropoutNet with its interval."""
+"""The tables of the warm-up experiments: AUC in percent, mean over seeds, and the difference to DropoutNet."""
 
 import numpy as np
 
@@ -27,40 +27,43 @@ def _table(model: str, protocol: str, results: list[Json]) -> str:
     ]
     for method in dict.fromkeys(r["method"] for r in results):
         for passes in PASSES:
-            of = _of(results, method, passes)
-            if of:
-                rival = _of(results, BASELINE, passes)
-                cells = [_cell(of, rival, protocol, i, method == BASELINE) for i in range(len(PHASES))]
-                seconds = np.mean([r["seconds"] + r["prepare_seconds"] for r in of])
+            ours = _by_seed(results, method, passes)
+            if ours:
+                rival = _by_seed(results, BASELINE, passes)
+                cells = [_cell(ours, rival, protocol, i, method == BASELINE) for i in range(len(PHASES))]
+                seconds = np.mean([r["seconds"] + r["prepare_seconds"] for r in ours])
                 lines.append(f"| {method} | {passes} | {' | '.join(cells)} | {seconds:.1f} |")
     seeds = {len({r["seed"] for r in results if r["method"] == method}) for method in {r["method"] for r in results}}
     return "\n".join(lines) + ("\n" + ONE_SEED if min(seeds) < 2 else "") + "\n"
 
 
-def _of(results: list[Json], method: str, passes: int) -> list[Json]:
-    found = [r for r in results if r["method"] == method and r["passes"] == passes]
-    return sorted(found, key=lambda r: int(r["seed"]))
+def _by_seed(results: list[Json], method: str, passes: int) -> list[Json]:
+    chosen = [r for r in results if r["method"] == method and r["passes"] == passes]
+    return sorted(chosen, key=lambda r: int(r["seed"]))
 
 
-def _cell(of: list[Json], rival: list[Json], protocol: str, phase: int, alone: bool) -> str:
-    """Of the baseline: mean and half of its 95% interval over the seeds, where there are two. Of others: mean, and the paired
-    difference to it, with users drawn again and seeds both counted."""
-    ours = 100 * np.array([r[protocol][phase] for r in of])
-    mean = f"{ours[:, 0].mean():.2f}"
-    if len(ours) > 1:  # one seed says nothing of how seeds differ
-        half = t_point(len(ours) - 1) * ours[:, 0].std(ddof=1) / len(ours) ** 0.5
+def _cell(ours: list[Json], rival: list[Json], protocol: str, phase: int, alone: bool) -> str:
+    """A cell of the table.
+
+    Of the baseline: mean and half of its 95% interval over the seeds, where there are two.
+    Of others: mean, and the paired difference to the baseline, over draws of users and over seeds.
+    """
+    aucs = 100 * np.array([r[protocol][phase] for r in ours])
+    mean = f"{aucs[:, 0].mean():.2f}"
+    if len(aucs) > 1:  # one seed says nothing of how seeds differ
+        half = t_point(len(aucs) - 1) * aucs[:, 0].std(ddof=1) / len(aucs) ** 0.5
         mean_and_half = f"{mean} ±{half:.2f}"
     else:
         mean_and_half = mean
     if alone:
         return mean_and_half
     theirs = {r["seed"]: 100 * np.array(r[protocol][phase]) for r in rival}
-    both = [i for i, r in enumerate(of) if r["seed"] in theirs]
+    both = [i for i, r in enumerate(ours) if r["seed"] in theirs]
     if not both:
         return mean_and_half
-    other = np.array([theirs[of[i]["seed"]] for i in both])
-    found = contrast(ours[both], other, of[0]["users"], paired=True)
-    if found is None:
+    other = np.array([theirs[ours[i]["seed"]] for i in both])
+    interval = contrast(aucs[both], other, ours[0]["users"], paired=True)
+    if interval is None:
         return mean_and_half
-    sign = "▲" if found.low > 0 else "▼" if found.high < 0 else ""
-    return f"{mean} ({found.difference:+.2f} ±{(found.high - found.low) / 2:.2f}{sign})"
+    sign = "▲" if interval.low > 0 else "▼" if interval.high < 0 else ""
+    return f"{mean} ({interval.difference:+.2f} ±{(interval.high - interval.low) / 2:.2f}{sign})"

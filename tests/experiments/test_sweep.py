@@ -119,14 +119,14 @@ def test_a_search_gives_every_arm_the_same_trials_and_its_result_is_trained(plac
     vary = ["--vary", "optim.dense_lr=1e-4..1e-2", "--vary", "optim.decay=constant|linear"]
     arguments = ["tune", "--config", "my_arms", "--arms", "base,wide", *vary, "--trials", "2", "--data", "data"]
     assert main([*arguments, "--tasks", "long_view", "--out", "search"]) == 0
-    found = json.loads(Path("search/tuned.json").read_text())["arms"]
-    tried = {arm: [t["overrides"] for t in result["trials"]] for arm, result in found.items()}
+    results = json.loads(Path("search/tuned.json").read_text())["arms"]
+    tried = {arm: [t["overrides"] for t in result["trials"]] for arm, result in results.items()}
     assert tried["base"] == tried["wide"] and tried["base"][0] == [] and len(tried["base"][1]) == 2
-    best = max(found["base"]["trials"], key=lambda t: t["value"])
-    assert found["base"]["overrides"] == best["overrides"] and found["base"]["value"] == best["value"]
+    best = max(results["base"]["trials"], key=lambda t: t["value"])
+    assert results["base"]["overrides"] == best["overrides"] and results["base"]["value"] == best["value"]
     summary = json.loads(Path("search/base/trial-1/seed-1/summary.json").read_text())
     auc = next(r for r in summary if (r["task"], r["cohort"], r["metric"]) == ("long_view", "all", "auc"))
-    assert auc["split"] == "valid" and found["base"]["trials"][1]["value"] == pytest.approx(100 * auc["value"])
+    assert auc["split"] == "valid" and results["base"]["trials"][1]["value"] == pytest.approx(100 * auc["value"])
     assert main([*arguments, "--out", "search"]) == 2, "another objective is another search"
     tuned = json.loads(Path("search/tuned.json").read_text())["arms"]["wide"]["overrides"]
     assert _train("--arms", "wide", "--tuned", "search", "--out", "tuned") == 0

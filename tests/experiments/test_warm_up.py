@@ -14,7 +14,7 @@ from coldrank.configs import mwuf
 from coldrank.data.batches import DataFolder
 from coldrank.data.errors import UserError
 from coldrank.experiments.warm_up import methods
-from coldrank.experiments.warm_up.base import Base, Rows, pretrain
+from coldrank.experiments.warm_up.base import Base, SplitRows, pretrain
 from coldrank.experiments.warm_up.experiment import METHODS, PASSES, experiment, read
 from coldrank.experiments.warm_up.protocol import SPLITS, Protocol, split_of, write_splits
 from coldrank.experiments.warm_up.table import tables
@@ -48,11 +48,11 @@ def test_the_published_rows_of_movielens(shared_data):
     frame = pl.read_csv(text, separator="\t", has_header=False, new_columns=columns[::2])
     frame = frame.sort("time", "user", "item_id").with_columns(
         (pl.col("item_id").cum_count().over("item_id").cast(pl.Int64) - 1).alias("item_seen"),
-        pl.len().over("item_id").alias("of"),
+        pl.len().over("item_id").alias("item_events:"),
     )
     counts = frame.select(split_of(Protocol()).alias("split"))["split"].value_counts()
-    found = dict(counts.drop_nulls().iter_rows())
-    assert found == {"old": 854_530, "warm_a": 19_440, "warm_b": 19_440, "warm_c": 19_440, "test": 58_409}
+    by_split = dict(counts.drop_nulls().iter_rows())
+    assert by_split == {"old": 854_530, "warm_a": 19_440, "warm_b": 19_440, "warm_c": 19_440, "test": 58_409}
 
 
 def test_a_new_items_events_are_split_in_order_of_time(split):
@@ -90,7 +90,7 @@ def test_a_split_without_rows_is_named(split, tmp_path):
 @pytest.fixture(scope="module")
 def base(split):
     base = Base(small_config(), split, 1)
-    old, warm = Rows(split, "old", base.make), Rows(split, "warm_a", base.make)
+    old, warm = SplitRows(split, "old", base.make), SplitRows(split, "warm_a", base.make)
     pretrain(base, old, 1)
     return base, old, warm
 
@@ -128,13 +128,13 @@ def test_labels_of_later_sets_are_seen_by_none(base, split):
     model, old, warm = base
     events = model.all_events(warm)
     for name, (kind, _) in METHODS.items():
-        found = []
+        embeddings = []
         for _ in range(2):
             method = kind(model, old, model.side_of(warm), 1)
             method.start(methods.Settings())
-            found.append(method.ids(events).detach())
+            embeddings.append(method.ids(events).detach())
             warm.raw["label_long_view"] = 1 - np.asarray(warm.raw["label_long_view"])
-        assert torch.equal(*found), name
+        assert torch.equal(*embeddings), name
 
 
 def test_an_experiment_is_resumed_and_told(split, tmp_path):
@@ -164,9 +164,9 @@ def test_arms_count_nothing_over_time(arm):
 
 
 def test_the_posterior_of_a_warm_set_is_the_prior_of_the_next(base, split):
-    """Two sets one after another, one Newton step each: precisions add up, the mode moves by the gradient of its own set."""
+    """Two sets, one Newton step each: precisions add up, the mode moves by the gradient of its own set."""
     model, old, warm = base
-    sets = [model.all_events(rows) for rows in (warm, Rows(split, "warm_b", model.make, warm.items))]
+    sets = [model.all_events(rows) for rows in (warm, SplitRows(split, "warm_b", model.make, warm.items))]
     method = methods.Posterior(model, old, model.side_of(warm), 1)
     method.start(methods.Settings(passes=1, strength=1e-5))  # as much as the events tell
     ids, precision = method.prior.mean.clone(), method.prior.precision.clone()

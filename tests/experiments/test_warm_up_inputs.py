@@ -11,7 +11,7 @@ from test_warm_up import small_config
 
 from coldrank.data.batches import DataFolder
 from coldrank.experiments.warm_up.__main__ import main
-from coldrank.experiments.warm_up.base import Base, Rows, pretrain
+from coldrank.experiments.warm_up.base import Base, SplitRows, pretrain
 from coldrank.experiments.warm_up.experiment import PASSES
 from coldrank.experiments.warm_up.protocol import Protocol, write_splits
 from coldrank.experiments.warm_up.table import tables
@@ -33,8 +33,8 @@ def renamed(**item):
     """`small_config` with another name for the item's table and feature."""
     config = small_config()
     tables = tuple(replace(t, name="film") if t.name == "item" else t for t in config.tables)
-    own = Feature(name="film_id", column="item_id", role="item", kind="id", table="film", **item)
-    features = tuple(own if f.name == "item_id" else f for f in config.features)
+    film_id = Feature(name="film_id", column="item_id", role="item", kind="id", table="film", **item)
+    features = tuple(film_id if f.name == "item_id" else f for f in config.features)
     return replace(config, tables=tables, features=features)
 
 
@@ -61,7 +61,7 @@ def test_the_ids_of_the_old_items_are_those_of_their_table(prepared, tmp_path, s
     if salted:  # which is for hashed tables
         config = replace(config, tables=tuple(replace(t, mapping="hash") for t in config.tables))
     base = Base(config, split, 1)
-    old = Rows(split, "old", base.make)
+    old = SplitRows(split, "old", base.make)
     pretrain(base, old, 1)
     first = np.unique(np.asarray(old.raw["item_id"]), return_index=True)[1]
     wanted = base.events(old, first).static[:, base.slot]
@@ -136,8 +136,8 @@ HISTORY = Feature(name="past", column="hist_item_id", kind="id", table="item", r
 def test_what_it_cannot_follow_is_refused_before_work(config, more, text, prepared, tmp_path, capsys):
     (tmp_path / "run").mkdir()
     assert called(config(), tmp_path / "run", prepared, *more) == 2
-    told = capsys.readouterr().err
-    assert text in told and len(told.splitlines()) == 1
+    printed = capsys.readouterr().err
+    assert text in printed and len(printed.splitlines()) == 1
     assert not (tmp_path / "run/out").exists()
 
 
