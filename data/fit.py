@@ -4,7 +4,7 @@ That is vocabularies, bucket edges, means and deviations. Only the splits that t
 tables begin empty.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,8 @@ from coldrank.models.maps import VocabularyMap
 
 # Quantiles and moments are taken over about this many rows, evenly spaced: their error is far below a bucket's width.
 SAMPLE_ROWS = 2_000_000
+# Values that are read at once, of as many whole columns: 256 MB; one column always is.
+READ_VALUES = 32_000_000
 
 
 def fit_encoder(encoder: FeatureEncoder, paths: list[Path]) -> None:
@@ -37,27 +39,24 @@ def _fit(encoder: FeatureEncoder, frame: pl.LazyFrame, paths: list[Path]) -> Non
             module = encoder.maps[table.name]
             assert isinstance(module, VocabularyMap)
             module.set(torch.from_numpy(_vocabulary(frame, encoder.features, table)))
-    sample = RowSample(frame, max(1, rows // SAMPLE_ROWS))
-    for f in encoder.features.sparse:
-        if f.kind == "bucket" and not f.edges:
-            _fit_edges(encoder.buckets[f.name], sample.column(f).drop_nulls().to_numpy(), f.buckets)
-    for i, f in enumerate(encoder.features.numbers):
-        _fit_moments(encoder.numbers.moments[i], f, sample.column(f))
+    buckets = [f for f in encoder.features.sparse if f.kind == "bucket" and not f.edges]
+    numbers = encoder.features.numbers
+    for column in _samples(frame, rows, [f.raw_columns[0] for f in (*buckets, *numbers)]):
+        for f in buckets:
+            if f.raw_columns[0] == column.name:
+                _fit_edges(encoder.buckets[f.name], column.drop_nulls().to_numpy(), f.buckets)
+        for moments, f in zip(encoder.numbers.moments, numbers, strict=True):
+            if f.raw_columns[0] == column.name:
+                _fit_moments(moments, f, column)
 
 
-@dataclass(frozen=True, slots=True)
-class RowSample:
-    """Evenly spaced rows. A column is read when it is asked for: all of them at once would be gigabytes."""
-
-    frame: pl.LazyFrame
-    """All rows."""
-    every: int
-    """One row in so many is taken."""
-
-    def column(self, f: Feature) -> pl.Series:
-        """The column of a feature as Float64, null where it is missing."""
-        column = pl.col(f.raw_columns[0]).cast(pl.Float64)
-        return self.frame.select(column).gather_every(self.every).collect().to_series()
+def _samples(frame: pl.LazyFrame, rows: int, columns: Iterable[str]) -> Iterator[pl.Series]:
+    """Evenly spaced rows of each column, as Float64, nulls where it is missing. Reading opens every file: few columns at a time
+    would take long where files are many, and all of them memory where rows are."""
+    names, at_once = list(dict.fromkeys(columns)), max(1, READ_VALUES // rows)
+    for start in range(0, len(names), at_once):
+        some = frame.select(pl.col(names[start : start + at_once]).cast(pl.Float64))
+        yield from some.gather_every(max(1, rows // SAMPLE_ROWS)).collect()
 
 
 def _vocabulary(frame: pl.LazyFrame, features: FeatureSet, table: Table) -> np.ndarray:
