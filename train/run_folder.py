@@ -5,9 +5,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-from torch.utils.tensorboard import SummaryWriter
+from typing import TYPE_CHECKING, Any
 
 from coldrank.data.errors import UserError
 from coldrank.data.json_files import ROW_FIELDS, read_lines
@@ -21,6 +19,9 @@ from coldrank.train.distributed.config import ShardingConfig
 from coldrank.train.load import load
 from coldrank.train.lock import Lock
 from coldrank.train.sections import DataConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 MetricRow = dict[str, Any]
 
@@ -43,11 +44,17 @@ class RunFolder:
         self._board: SummaryWriter | None = None
 
     @property
-    def board(self) -> SummaryWriter:
+    def board(self) -> "SummaryWriter":
         """TensorBoard events in `tensorboard/`."""
         if self._board is None:
-            self._board = SummaryWriter(str(self.path / "tensorboard"))
+            self._board = self._open_board()
         return self._board
+
+    def _open_board(self, purge_step: int | None = None) -> "SummaryWriter":
+        # Loaded with the first line of metrics: it takes long, and only the first rank writes.
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self.path / "tensorboard"), purge_step=purge_step)
 
     def check(self, resumed: RunConfig | None) -> None:
         """Raises UserError if the folder holds something that is no run, or, to go on with, the run of another config."""
@@ -123,7 +130,7 @@ class RunFolder:
     def _forget_events(self, step: int) -> None:
         """Sets a mark at which TensorBoard drops what it has read of this step and later ones."""
         self.close()
-        self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=step)
+        self._board = self._open_board(purge_step=step)
 
     def _rows(self) -> list[MetricRow]:
         return read_lines(self.metrics, *ROW_FIELDS) if self.metrics.exists() else []

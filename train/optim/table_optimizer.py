@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from fbgemm_gpu.split_embedding_configs import EmbOptimType
 from torch import Tensor, nn
-from torch.distributed.optim.apply_optimizer_in_backward import _apply_optimizer_in_backward as in_backward
 from torchrec import EmbeddingBagCollection, KeyedJaggedTensor
 from torchrec.distributed.batched_embedding_kernel import BatchedFusedEmbeddingBag
 from torchrec.distributed.embeddingbag import ShardedEmbeddingBagCollection
@@ -46,12 +45,16 @@ def scale_rates(ebc: EmbeddingBagCollection, optim: OptimConfig) -> None:
     """Gives the tables of `table_lr_scale` their own rate, before sharding. Tables of one rate share a kernel; those of
     another get one of their own, and with it a parameter group."""
     for name, scale in optim.table_lr_scale.items():
-        if name not in ebc.embedding_bags:
-            continue  # a table that this arm does not read
-        # TorchRec changes the arguments: fresh ones for every table. Nothing runs in this backward, hence no hook.
-        arguments = {"lr": optim.sparse_lr * scale}
-        parameters = ebc.embedding_bags[name].parameters()
-        in_backward(_UNFUSED[optim.table_optimizer], parameters, arguments, register_hook=False)
+        if name in ebc.embedding_bags:  # else a table that this arm does not read
+            _set_rate(ebc.embedding_bags[name], _UNFUSED[optim.table_optimizer], optim.sparse_lr * scale)
+
+
+def _set_rate(table: nn.Module, optimizer: type[torch.optim.Optimizer], rate: float) -> None:
+    # Imported where it is used: its package compiles optimizers, which takes a quarter of a second.
+    from torch.distributed.optim.apply_optimizer_in_backward import _apply_optimizer_in_backward as in_backward
+
+    # TorchRec changes the arguments: fresh ones for every table. Nothing runs in this backward, hence no hook.
+    in_backward(optimizer, table.parameters(), {"lr": rate}, register_hook=False)
 
 
 def replicated(tables: dict[str, Tensor], optim: OptimConfig) -> torch.optim.Optimizer:
