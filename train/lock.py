@@ -126,7 +126,7 @@ class Lock:
         try:
             os.utime(self.mine)
         except FileNotFoundError:
-            holder = next((h for token in self._tokens() if (h := self._read(token))), None)
+            holder = next((h for token in self._tokens() if (h := self._read(token)[0])), None)
             who = f"{holder} has taken it" if holder else "it was removed"
             return f"{self.folder}: this process has lost its lock ({who}) and writes no more"
         except OSError as error:
@@ -158,7 +158,8 @@ class Lock:
             if not tokens and self._take_free():
                 return
             token = tokens[0] if tokens else ""
-            holder, mark = self._read(token), (token, self._touched(token))
+            holder, touched = self._read(token)
+            mark = (token, touched)
             lives = self.me.lives(holder) if holder else None
             beats = seen is not None and seen[0] == token and seen[1] != mark[1]
             now = time.monotonic()
@@ -219,20 +220,19 @@ class Lock:
         except FileNotFoundError:
             return []
 
-    def _read(self, token: str) -> Holder | None:
-        """The holder; None where it has taken the lock and not yet said who it is."""
-        try:
-            holder = Holder(**json.loads((self.path / token).read_text()))
-        except (OSError, ValueError, TypeError):
-            return None
-        return holder if holder.token == token else None
-
-    def _touched(self, token: str) -> int:
+    def _read(self, token: str) -> tuple[Holder | None, int]:
+        """The holder, None where it has taken the lock and not yet said who it is; and when its file was touched. Both of one
+        opened file: between two looks it may be taken over, and a dead holder would seem to have touched it."""
         try:
             with (self.path / token).open("rb") as file:  # opened, it is asked of the file server anew
-                return os.fstat(file.fileno()).st_mtime_ns
+                touched, text = os.fstat(file.fileno()).st_mtime_ns, file.read()
         except OSError:
-            return -1
+            return None, -1
+        try:
+            holder = Holder(**json.loads(text))
+        except (ValueError, TypeError):
+            return None, touched
+        return holder if holder.token == token else None, touched
 
 
 @contextmanager

@@ -124,17 +124,18 @@ def test_of_two_contenders_one_takes_over(quick, tmp_path):
         folder = tmp_path / str(turn)
         left_by(folder)
         entered, contenders = [], [Lock(folder) for _ in range(3)]
-        meet = threading.Barrier(3)
+        meet, others = threading.Barrier(3), threading.Semaphore(0)
 
-        def contend(lock, meet=meet, entered=entered):
+        def contend(lock, meet=meet, others=others, entered=entered):
             meet.wait()
             try:
                 with lock:
                     entered.append(lock)
-                    time.sleep(0.3)
+                    assert others.acquire(timeout=60) and others.acquire(timeout=60)
                     assert lock.lost() is None
                 return None
             except UserError as error:
+                others.release()
                 return str(error)
 
         with ThreadPoolExecutor(3) as pool:
@@ -142,6 +143,24 @@ def test_of_two_contenders_one_takes_over(quick, tmp_path):
         assert len(entered) == 1 and len(refused) == 2
         assert all(f"is in use by process {os.getpid()}" in text for text in refused)
         assert not list(folder.glob("lock*"))
+
+
+@pytest.mark.tried(
+    "configs and runs", "a dead holder whose lock another contender takes at that moment", "it does not seem to live"
+)
+def test_a_lock_that_is_taken_over_while_it_is_looked_at_is_no_sign_of_life(quick, monkeypatch, tmp_path):
+    file = left_by(tmp_path)
+    looks, loads = [], json.loads
+
+    def taken_over(text):
+        looks.append(text)
+        if len(looks) == 2:
+            file.rename(file.with_name("0" * len(file.name)))
+        return loads(text)
+
+    monkeypatch.setattr(locks.json, "loads", taken_over)
+    with Lock(tmp_path) as lock:
+        assert len(looks) > 2 and lock.lost() is None
 
 
 def test_what_a_kill_leaves_on_the_way_to_a_lock_is_cleared(quick, tmp_path):
