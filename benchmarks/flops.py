@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 from tabulate import tabulate
 from torch.utils.flop_counter import FlopCounterMode
+from torchrec import KeyedJaggedTensor
 
-from coldrank.models.embeddings import Embedded, EmbeddingStage
-from coldrank.models.ranker import RankerModule
+from coldrank.models.batch import Batch
 from coldrank.train.checks import validate
 from coldrank.train.config import RunConfig
 from coldrank.train.load import arms
@@ -69,14 +69,16 @@ def measure(config: RunConfig) -> tuple[int, int]:
     """Dense parameters, and FLOPs of the forward pass of one sample with histories of full length."""
     features = validate(config)
     with torch.device("meta"):
-        stage = EmbeddingStage(features, device=torch.device("meta"))
-        dense = len(features.numbers)
-        ranker = RankerModule(config.model, stage, dense, len(config.tasks)).eval()
-        lengths = stage.sequence_lengths
-        sequences = {name: torch.empty(1, lengths[name], dim) for name, dim in stage.sequence_dims.items()}
-        embedded = Embedded(torch.empty(1, stage.static_dim), sequences, torch.empty(1, stage.pc_dim))
+        ranker = config.model.build(features, len(config.tasks)).eval()
+        embedded = {
+            f.name: torch.empty(1, *([f.length] if f.role == "sequence" else []), features.dim(f))
+            for f in features.sparse
+        }
+        lengths = torch.empty(len(features.sequences), 1, dtype=torch.int64)
+        dense, labels = torch.empty(1, len(features.numbers)), torch.empty(1, len(config.tasks))
+        batch = Batch(KeyedJaggedTensor.empty(), dense, lengths, labels, {})
         with FlopCounterMode(display=False) as counter:
-            ranker(embedded, torch.empty(1, dense), torch.empty(len(lengths), 1, dtype=torch.int64))
+            ranker(embedded, batch)
     return sum(p.numel() for p in ranker.parameters()), counter.get_total_flops()
 
 

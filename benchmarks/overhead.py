@@ -109,11 +109,7 @@ def _dense(run: Run, batch: Batch) -> None:
     task = run.model.module
     with torch.no_grad():
         embedded = task.embeddings(batch)
-    leaves = embedded._replace(
-        static=embedded.static.detach().requires_grad_(),
-        sequences={name: x.detach().requires_grad_() for name, x in embedded.sequences.items()},
-        pc=embedded.pc.detach().requires_grad_(),
-    )
+    leaves = {name: x.detach().requires_grad_() for name, x in embedded.items()}
     task.dense(batch, leaves).loss.backward()
 
 

@@ -150,8 +150,8 @@ def _dense(run: Run, batch: Batch) -> None:
     task = run.model.module
     with torch.no_grad():
         embedded = task.embeddings(batch)
-    leaf = embedded._replace(static=embedded.static.detach().requires_grad_())
-    task.dense(batch, leaf).loss.backward()
+    leaves = {name: x.detach().requires_grad_() for name, x in embedded.items()}
+    task.dense(batch, leaves).loss.backward()
 
 
 if __name__ == "__main__":

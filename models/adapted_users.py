@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from coldrank.models.embeddings import fixed_features
 from coldrank.models.features import Feature, FeatureSet
 from coldrank.modules import MetaCF
 
@@ -48,19 +49,14 @@ class AdaptedUsers(nn.Module):
             raise ValueError(f"fraction={fraction} must be in 0..1, max_views={max_views} not below 0")
         if negatives < 0 or (signal and negatives):
             raise ValueError(f"negatives={negatives}: must not be below 0, and is for a history without signals")
-        static = [f for f in features.sparse if f.role not in ("sequence", "pc")]
-        if user not in [f.name for f in static if f.kind == "id" and not f.many]:
+        if user not in [f.name for f in fixed_features(features) if f.kind == "id" and not f.many]:
             raise ValueError(f"user={user!r}: no feature of one id outside sequences has this name")
-        before = static[: [f.name for f in static].index(user)]
-        first = sum(features.dim(f) for f in before)
-        self.user = (first, first + metacf.dim)
         found = [f for f in features.sparse if f.name == items and f.role == "sequence" and f.kind == "id"]
         if not found:
             raise ValueError(f"items={items!r}: no id feature of a sequence has this name")
         self.sequence = found[0].sequence
         aligned = features.sequences[self.sequence]
-        first = sum(features.dim(f) for f in aligned[: aligned.index(found[0])])
-        self.items = (first, first + metacf.dim)
+        self.user, self.items = user, items
         if signal:
             signals = [f for f in aligned if signal in f.columns]
             if not signals:
@@ -79,34 +75,28 @@ class AdaptedUsers(nn.Module):
         self.metacf = metacf
         self.max_views, self.fraction, self.negatives = max_views, fraction, negatives
 
-    def forward(
-        self, static: Tensor, sequence: Tensor, codes: Tensor, views: Tensor, born: Tensor | None = None
-    ) -> Tensor:
-        """static: float [B, S], the embeddings outside sequences. sequence: float [B, L, E], of the sequence `self.sequence`. codes:
+    def forward(self, user: Tensor, items: Tensor, codes: Tensor, views: Tensor, born: Tensor | None = None) -> Tensor:
+        """user: float [B, D], embeddings of the feature `self.user`. items: float [B, L, D], of the feature `self.items`. codes:
         int64 [B, L], of the feature `self.codes`, -1 where there is no event: joint states of its signals, or rows of items.
         views: int64 [B], events of the user so far. born: bool [B, P], which items of the pool there are before the event
-        (None: all). -> static with the users' columns adapted, [B, S]."""
-        first, end = self.items
-        items = sequence[:, :, first:end]
+        (None: all). -> the users' embeddings, adapted, [B, D]."""
         known = codes >= 0
         positive = known
         if self.power > 0:
             signal = torch.div(codes, self.power, rounding_mode="floor") % 3 - 1
             known, positive = known & (signal >= 0), signal > 0
-        labels, weights = positive.to(static.dtype), known.to(static.dtype)
+        labels, weights = positive.to(user.dtype), known.to(user.dtype)
         if self.negatives > 0:
             free = (self.pool_rows >= 0) & ~(codes.unsqueeze(2) == self.pool_rows).any(1)
             if born is not None:
                 free = free & born
-            share = free.to(static.dtype)
+            share = free.to(user.dtype)
             share = share * self.negatives * weights.sum(1, keepdim=True) / share.sum(1, keepdim=True).clamp(min=1.0)
             items = torch.cat([items, self.pool.expand(items.shape[0], -1, -1)], 1)
             labels, weights = torch.cat([labels, torch.zeros_like(share)], 1), torch.cat([weights, share], 1)
         p = self.metacf(items, labels, weights)
-        share_adapted = (views <= self.max_views).to(static.dtype) * self.fraction
-        first, end = self.user
-        user = torch.lerp(static[:, first:end], p, share_adapted.unsqueeze(1))
-        return torch.cat([static[:, :first], user, static[:, end:]], 1)
+        share_adapted = (views <= self.max_views).to(user.dtype) * self.fraction
+        return torch.lerp(user, p, share_adapted.unsqueeze(1))
 
 
 def signals_of(aligned: Sequence[Feature]) -> list[str]:

@@ -2,12 +2,29 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torchrec import KeyedJaggedTensor
 from torchrec.streamable import Pipelineable
+
+
+class Samples(Protocol):
+    """What models and hooks read of B samples beside their embeddings, in training and in the served model."""
+
+    dense: Tensor
+    """float32 [B, F], in the order of `FeatureSet.numbers`."""
+    sequence_lengths: Tensor
+    """int64 [S, B], in the order of `FeatureSet.sequences`."""
+    keys: dict[str, Tensor]
+    """int64 [B] each: `user_views`, `item_views`, and what else `Hook.reads` names."""
+
+    def rows(self, feature: str) -> Tensor:
+        """Rows of an id feature with one id per sample, in its table: int64 [B]."""
+
+    def positions(self, feature: str) -> Tensor:
+        """What a feature of a sequence has at its positions, rows or joint states of signals: int64 [B, L], -1 for none."""
 
 
 @dataclass(slots=True)
@@ -49,6 +66,21 @@ class Batch(Pipelineable):
         lengths = self.sparse.lengths().view(len(self.sparse.keys()), len(self))
         padded = torch.cat([lengths, lengths.new_zeros(len(lengths), missing)], 1).flatten()
         return KeyedJaggedTensor(keys=self.sparse.keys(), values=self.sparse.values(), lengths=padded)
+
+    def rows(self, feature: str) -> Tensor:
+        """Rows of an id feature with one id per sample, in its table: int64 [B]."""
+        size = len(self)
+        first = self.sparse.keys().index(feature) * size
+        return self.sparse.values()[self.sparse.offsets()[first : first + size]].to(torch.int64)
+
+    def positions(self, feature: str) -> Tensor:
+        """What a feature of a sequence has at its positions, rows or joint states of signals: int64 [B, L], -1 for none."""
+        keys, size = self.sparse.keys(), len(self)
+        length = sum(key.partition(".")[0] == feature for key in keys)
+        first = keys.index(f"{feature}.0")
+        offsets = self.sparse.offsets()[first * size : (first + length) * size + 1]
+        values = torch.cat([self.sparse.values(), offsets.new_zeros(1)])  # so that an empty batch can be read
+        return torch.where(offsets[1:] > offsets[:-1], values[offsets[:-1]], -1).view(length, size).T
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
         """The batch on a device; keys and unknown ids stay where they are."""

@@ -9,8 +9,9 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from coldrank.models.batch import Samples
 from coldrank.models.component import Dropout, Widths
-from coldrank.models.embeddings import Embedded, EmbeddingStage
+from coldrank.models.embeddings import Embedded, Inputs
 from coldrank.models.features import FeatureSet
 from coldrank.models.model import Model, ModelModule
 from coldrank.models.wide_deep import flat
@@ -28,23 +29,24 @@ class DCN(Model):
     dropout: Dropout = 0.0
     """Share of the MLP's units that a training step leaves out."""
 
-    def build(self, stage: EmbeddingStage, features: FeatureSet, tasks: int) -> "DCNModule":
-        return DCNModule(self, stage, len(features.numbers), tasks)
+    def build(self, features: FeatureSet, tasks: int) -> "DCNModule":
+        return DCNModule(self, features, tasks)
 
 
 class DCNModule(ModelModule):
     """Cross layers x_{l+1} = x_0 * (W x_l + b) + x_l beside an MLP, a linear map over both: DCN-v2, parallel."""
 
-    def __init__(self, config: DCN, stage: EmbeddingStage, dense_dim: int, tasks: int) -> None:
+    def __init__(self, config: DCN, features: FeatureSet, tasks: int) -> None:
         super().__init__()
-        width = stage.static_dim + dense_dim + sum(stage.sequence_dims.values())
+        self.inputs = Inputs(features)
+        width = self.inputs.static_dim + sum(self.inputs.sequence_dims.values())
         self.crosses = nn.ModuleList(nn.Linear(width, width) for _ in range(config.crosses))
         self.deep = MLP(width, config.tower_hidden, config.dropout)
         self.out = nn.Linear(width + config.tower_hidden[-1], tasks)
 
-    def forward(self, embedded: Embedded, dense: Tensor, sequence_lengths: Tensor) -> Tensor:
+    def forward(self, embedded: Embedded, batch: Samples) -> Tensor:
         """Logits [B, T]."""
-        x = first = flat(embedded, dense, sequence_lengths)
+        x = first = flat(self.inputs, embedded, batch)
         for cross in self.crosses:
             x = first * cross(x) + x
         logits: Tensor = self.out(torch.cat([x, self.deep(first)], 1))

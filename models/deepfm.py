@@ -5,9 +5,11 @@ B batch, D width, F fields, T tasks.
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from coldrank.models.embeddings import Embedded, EmbeddingStage
+from coldrank.models.batch import Samples
+from coldrank.models.embeddings import Embedded
 from coldrank.models.features import FeatureSet
 from coldrank.models.wide_deep import WideDeep, WideDeepModule
 
@@ -16,8 +18,8 @@ from coldrank.models.wide_deep import WideDeep, WideDeepModule
 class DeepFM(WideDeep):
     """DeepFM's sizes. Its fields, the features outside sequences, are of one width."""
 
-    def build(self, stage: EmbeddingStage, features: FeatureSet, tasks: int) -> "DeepFMModule":
-        return DeepFMModule(self, stage, len(features.numbers), tasks)
+    def build(self, features: FeatureSet, tasks: int) -> "DeepFMModule":
+        return DeepFMModule(self, features, tasks)
 
     def problem(self, features: FeatureSet, tasks: int, *, sequences: bool = False) -> str:
         widths = {f.name: features.dim(f) for f in features.sparse if f.role not in ("sequence", "pc")}
@@ -27,12 +29,8 @@ class DeepFM(WideDeep):
 class DeepFMModule(WideDeepModule):
     """Wide & Deep, and the products of all pairs of fields: sum over i < j of <e_i, e_j>, the same for every task."""
 
-    def __init__(self, config: DeepFM, stage: EmbeddingStage, dense_dim: int, tasks: int) -> None:
-        super().__init__(config, stage, dense_dim, tasks)
-        self.dim = next(part.stop - part.start for part in stage.places.values())
-
-    def forward(self, embedded: Embedded, dense: Tensor, sequence_lengths: Tensor) -> Tensor:
+    def forward(self, embedded: Embedded, batch: Samples) -> Tensor:
         """Logits [B, T]."""
-        fields = embedded.static.unflatten(1, (-1, self.dim))
+        fields = torch.stack([embedded[name] for name in self.inputs.fixed], 1)
         pairs = 0.5 * (fields.sum(1).square() - fields.square().sum(1)).sum(1, keepdim=True)
-        return super().forward(embedded, dense, sequence_lengths) + pairs
+        return super().forward(embedded, batch) + pairs

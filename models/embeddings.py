@@ -4,7 +4,6 @@ B batch, L sequence length, D width.
 """
 
 from itertools import accumulate
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,29 +12,61 @@ from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedTensor, Po
 from coldrank.models.batch import Batch
 from coldrank.models.features import Feature, FeatureSet
 
+# What the tables give for a batch, by the feature's name: [B, D], and of a feature of a sequence [B, L, D], where positions past a
+# sample's end are zero.
+Embedded = dict[str, Tensor]
 
-class Embedded(NamedTuple):
-    """What the tables give for a batch.
 
-    static: [B, D] concatenated embeddings of user, item and context features. sequences: name -> [B, L, D], positions past a
-    sample's length are zero. pc: [B, D] embedding of the personalization code (D = 0 without one).
+def rows_of_embedded(embedded: Embedded, rows: Tensor) -> Embedded:
+    """Some samples, without their gradients. rows: int64 [R]."""
+    return {name: values.detach()[rows] for name, values in embedded.items()}
+
+
+class Inputs:
+    """How a model lays out what it reads: what is outside sequences side by side, in the order of the features, numbers last; the
+    features of a sequence side by side; the personalization codes side by side.
+
+    static_dim, pc_dim: widths. sequence_lengths, sequence_dims: L and D by sequence.
     """
 
-    static: Tensor
-    sequences: dict[str, Tensor]
-    pc: Tensor
+    def __init__(self, features: FeatureSet) -> None:
+        self.fixed = [f.name for f in fixed_features(features)]
+        self.codes = [f.name for f in features.sparse if f.role == "pc"]
+        self.sequences = {name: [f.name for f in fs] for name, fs in features.sequences.items()}
+        self.numbers = len(features.numbers)
+        self.static_dim = sum(features.dim(f) for f in fixed_features(features)) + self.numbers
+        self.pc_dim = sum(features.dim(f) for f in features.sparse if f.role == "pc")
+        self.sequence_lengths = {name: fs[0].length for name, fs in features.sequences.items()}
+        self.sequence_dims = {name: sum(features.dim(f) for f in fs) for name, fs in features.sequences.items()}
 
-    def rows(self, rows: Tensor) -> "Embedded":
-        """Some samples, without their gradients. rows: int64 [R]."""
-        sequences = {name: sequence.detach()[rows] for name, sequence in self.sequences.items()}
-        return Embedded(self.static.detach()[rows], sequences, self.pc.detach()[rows])
+    def static(self, embedded: Embedded, dense: Tensor) -> Tensor:
+        """dense: [B, F] -> [B, static_dim]."""
+        return torch.cat([*(embedded[name] for name in self.fixed), dense], 1)
+
+    def sequence(self, embedded: Embedded, name: str) -> Tensor:
+        """[B, L, D]."""
+        return torch.cat([embedded[feature] for feature in self.sequences[name]], 2)
+
+    def pc(self, embedded: Embedded) -> Tensor:
+        """[B, pc_dim]."""
+        return torch.cat([embedded[name] for name in self.codes], 1)
+
+
+def fixed_features(features: FeatureSet) -> list[Feature]:
+    """Embedded features outside sequences, but for personalization codes."""
+    return [f for f in features.sparse if f.role not in ("sequence", "pc")]
+
+
+def places(features: FeatureSet) -> dict[str, slice]:
+    """Feature outside sequences -> its columns where they lie side by side."""
+    ends = list(accumulate(features.dim(f) for f in fixed_features(features)))
+    fixed = zip(fixed_features(features), ends, strict=True)
+    return {f.name: slice(end - features.dim(f), end) for f, end in fixed}
 
 
 class EmbeddingStage(nn.Module):
     """Looks a batch up. All tables pool by SUM; the mean of a many-valued feature is its sum divided by its number of ids here,
-    because MEAN pooling is wrong in a collection that mixes row-wise with other shardings.
-
-    places: feature outside sequences -> its columns of `Embedded.static`."""
+    because MEAN pooling is wrong in a collection that mixes row-wise with other shardings."""
 
     def __init__(self, features: FeatureSet, device: torch.device | None = None) -> None:
         super().__init__()
@@ -53,32 +84,19 @@ class EmbeddingStage(nn.Module):
             ],
             device=device,
         )
-        fixed = [f for f in features.sparse if f.role not in ("sequence", "pc")]
-        self.fixed = {f.name: f.many for f in fixed}
-        self.reads = {f.name: features.table(f.table_name).reads for f in fixed}
-        self.pc = [f.name for f in features.sparse if f.role == "pc"]
-        self.sequences = {name: [f.name for f in _aligned(fs)] for name, fs in features.sequences.items()}
+        self.many = [f.name for f in fixed_features(features) if f.many]
+        self.reads = {f.name: features.table(f.table_name).reads for f in features.sparse}
+        self.features = [f.name for f in features.sparse]
         self.sequence_keys = {f.name: f.keys for fs in features.sequences.values() for f in fs}
         self.key_index = {key: i for i, key in enumerate(k for f in features.sparse for k in f.keys)}
-        ends = list(accumulate(features.dim(f) for f in fixed))
-        self.places = {f.name: slice(end - features.dim(f), end) for f, end in zip(fixed, ends, strict=True)}
-        self.static_dim = ends[-1]
-        self.pc_dim = sum(features.dim(f) for f in features.sparse if f.role == "pc")
-        self.sequence_lengths = {name: fs[0].length for name, fs in features.sequences.items()}
-        self.sequence_dims = {name: sum(features.dim(f) for f in fs) for name, fs in features.sequences.items()}
 
     def forward(self, batch: Batch) -> Embedded:
         parts = self._split(self.ebc(batch.lookup), len(batch))
         lengths = batch.sparse.lengths().view(len(self.key_index), len(batch))
-        static = [
-            parts[name] / (lengths[self.key_index[name]] // self.reads[name]).clamp(min=1).unsqueeze(1)
-            if many
-            else parts[name]
-            for name, many in self.fixed.items()
-        ]
-        sequences = {name: torch.cat([parts[f] for f in fs], 2) for name, fs in self.sequences.items()}
-        pc = torch.cat([parts[name] for name in self.pc] or [parts[next(iter(self.fixed))][:, :0]], 1)
-        return Embedded(torch.cat(static, 1), sequences, pc)
+        for name in self.many:
+            ids = lengths[self.key_index[name]] // self.reads[name]
+            parts[name] = parts[name] / ids.clamp(min=1).unsqueeze(1)
+        return {name: parts[name] for name in self.features}
 
     def _split(self, pooled: KeyedTensor, rows: int) -> dict[str, Tensor]:
         """Feature -> [B, D], or [B, L, D] for a sequence, of the first `rows` bags; those after them are padding. One split of the values, whose backward is one concatenation; the
@@ -94,14 +112,7 @@ class EmbeddingStage(nn.Module):
             else:
                 runs.append((name if position in ("", "0") else key, 1, width))
         pieces = dict(zip([r[0] for r in runs], values.split([r[2] for r in runs], 1), strict=True))
-        if len(runs) != len(self.fixed) + len(self.pc) + sum(len(fs) for fs in self.sequences.values()):
+        if len(runs) != len(self.features):
             by_key = dict(zip(keys, values.split(widths, 1), strict=True))
             pieces |= {f: torch.cat([by_key[k] for k in ks], 1) for f, ks in self.sequence_keys.items()}
         return pieces | {f: pieces[f].unflatten(1, (len(ks), -1)) for f, ks in self.sequence_keys.items()}
-
-
-def _aligned(features: tuple[Feature, ...]) -> tuple[Feature, ...]:
-    lengths = {f.length for f in features}
-    if len(lengths) > 1:
-        raise ValueError(f"features of sequence {features[0].sequence!r} differ in length: {sorted(lengths)}")
-    return features

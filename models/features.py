@@ -149,6 +149,10 @@ class FeatureSet:
                 raise ValueError(
                     f"table {t.name!r}: its vocabulary is taken from features outside sequences; it has none"
                 )
+        for name, aligned in self.sequences.items():
+            lengths = {f.length for f in aligned}
+            if len(lengths) > 1:
+                raise ValueError(f"features of sequence {name!r} differ in length: {sorted(lengths)}")
         _ = self.inputs
 
     @property

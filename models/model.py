@@ -8,9 +8,9 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from coldrank.models.batch import Batch
+from coldrank.models.batch import Batch, Samples
 from coldrank.models.component import Component
-from coldrank.models.embeddings import Embedded, EmbeddingStage
+from coldrank.models.embeddings import Embedded
 from coldrank.models.features import FeatureSet
 from coldrank.modules.losses import MaskedBCE
 
@@ -45,8 +45,8 @@ class ModelModule(nn.Module):
     temperature: float | None = None
     """Of a model whose answers are inner products: logits times this."""
 
-    def forward(self, embedded: Embedded, dense: Tensor, sequence_lengths: Tensor) -> Tensor:
-        """dense: float32 [B, F]; sequence_lengths: int64 [S, B] in the order of the sequences -> logits [B, T]."""
+    def forward(self, embedded: Embedded, batch: Samples) -> Tensor:
+        """Logits [B, T]."""
         raise NotImplementedError
 
     def outputs(
@@ -54,7 +54,7 @@ class ModelModule(nn.Module):
     ) -> Outputs:
         """Logits and loss, which is in float32 whatever the precision. row_weights: float32 [B]; None: all are 1."""
         with torch.autocast(batch.dense.device.type, torch.bfloat16, enabled=bf16):
-            logits = self(embedded, batch.dense, batch.sequence_lengths).float()
+            logits = self(embedded, batch).float()
         total, per_task = loss(logits, batch.labels, row_weights, batch.mean_size)
         return Outputs(total, logits, per_task)
 
@@ -79,7 +79,7 @@ class Model(Component):
         """Whether it reads the features of role `pc`."""
         return False
 
-    def build(self, stage: EmbeddingStage, features: FeatureSet, tasks: int) -> ModelModule:
+    def build(self, features: FeatureSet, tasks: int) -> ModelModule:
         """The module. tasks: T."""
         raise NotImplementedError
 

@@ -10,8 +10,9 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from coldrank.models.batch import Samples
 from coldrank.models.component import Dropout, Widths
-from coldrank.models.embeddings import Embedded, EmbeddingStage
+from coldrank.models.embeddings import Embedded, Inputs
 from coldrank.models.features import FeatureSet
 from coldrank.models.model import Model, ModelModule
 from coldrank.modules import (
@@ -68,8 +69,8 @@ class Ranker(Model):
     def reads_pc(self) -> bool:
         return self.personalized and self.pc == "feature"
 
-    def build(self, stage: EmbeddingStage, features: FeatureSet, tasks: int) -> "RankerModule":
-        return RankerModule(self, stage, len(features.numbers), tasks)
+    def build(self, features: FeatureSet, tasks: int) -> "RankerModule":
+        return RankerModule(self, features, tasks)
 
     def problem(self, features: FeatureSet, tasks: int, *, sequences: bool = False) -> str:
         if self.personalized and self.pc == "feature" and not any(f.role == "pc" for f in features.features):
@@ -92,19 +93,18 @@ class Ranker(Model):
 class RankerModule(ModelModule):
     """Embedded features -> logits [B, T]."""
 
-    def __init__(self, config: Ranker, stage: EmbeddingStage, dense_dim: int, tasks: int) -> None:
+    def __init__(self, config: Ranker, features: FeatureSet, tasks: int) -> None:
         super().__init__()
-        if config.personalized and config.pc == "feature" and not stage.pc_dim:
-            raise ValueError("model.pc='feature', but no feature has role 'pc'; declare one or set model.pc='constant'")
+        self.inputs = inputs = Inputs(features)
         self.pc = config.pc
-        static_dim = stage.static_dim + dense_dim
-        pc_dim = {"feature": stage.pc_dim, "static": static_dim, "constant": 1}[config.pc]
+        static_dim = inputs.static_dim
+        pc_dim = {"feature": inputs.pc_dim, "static": static_dim, "constant": 1}[config.pc]
         self.attention = nn.ModuleDict(
-            {name: _attention(config, static_dim, dim, pc_dim) for name, dim in stage.sequence_dims.items()}
+            {name: _attention(config, static_dim, dim, pc_dim) for name, dim in inputs.sequence_dims.items()}
         )
-        lengths = {name: stage.sequence_lengths[name] for name in self.attention if config.positions}
+        lengths = {name: inputs.sequence_lengths[name] for name in self.attention if config.positions}
         self.positions = nn.ParameterDict(
-            {name: nn.Parameter(torch.zeros(n, stage.sequence_dims[name])) for name, n in lengths.items()}
+            {name: nn.Parameter(torch.zeros(n, inputs.sequence_dims[name])) for name, n in lengths.items()}
         )
         width = static_dim + len(self.attention) * config.heads * config.head_dim
         mmoe = (width, config.experts, config.expert_hidden, tasks)
@@ -113,25 +113,26 @@ class RankerModule(ModelModule):
         self.mmoe = PosoMMoE(*mmoe, *gate, drop) if config.poso_mmoe else MMoE(*mmoe, drop)
         self.towers = PosoTowers(*towers, *gate, drop) if config.poso_mlp else Towers(*towers, drop)
 
-    def forward(self, embedded: Embedded, dense: Tensor, sequence_lengths: Tensor) -> Tensor:
-        """dense: [B, F], sequence_lengths: int64 [S, B] in the order of the sequences -> logits [B, T]."""
-        logits: Tensor = self.towers(*self.represent(embedded, dense, sequence_lengths))
+    def forward(self, embedded: Embedded, batch: Samples) -> Tensor:
+        """Logits [B, T]."""
+        logits: Tensor = self.towers(*self.represent(embedded, batch))
         return logits
 
-    def represent(self, embedded: Embedded, dense: Tensor, sequence_lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def represent(self, embedded: Embedded, batch: Samples) -> tuple[Tensor, Tensor]:
         """What the towers read: representations of the tasks [B, T, D], personalization code."""
-        static = torch.cat([embedded.static, dense], 1)
-        pc = embedded.pc
+        static = self.inputs.static(embedded, batch.dense)
         if self.pc == "static":
             pc = static
         elif self.pc == "constant":
             pc = torch.ones_like(static[:, :1])
+        else:  # without gates, nothing reads it
+            pc = self.inputs.pc(embedded) if self.inputs.codes else static[:, :0]
         parts = [static]
         for i, (name, attention) in enumerate(self.attention.items()):
-            sequence = embedded.sequences[name]
+            sequence = self.inputs.sequence(embedded, name)
             if name in self.positions:
                 sequence = sequence + self.positions[name]
-            parts.append(attention(static, sequence, sequence_lengths[i], pc))
+            parts.append(attention(static, sequence, batch.sequence_lengths[i], pc))
         return self.mmoe(torch.cat(parts, 1), pc), pc
 
 

@@ -3,7 +3,7 @@
 B batch, U users, D width, N sets of weights.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -11,9 +11,9 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
-from coldrank.models.batch import Batch
+from coldrank.models.batch import Batch, Samples
 from coldrank.models.component import Widths
-from coldrank.models.embeddings import Embedded, EmbeddingStage
+from coldrank.models.embeddings import Embedded, fixed_features
 from coldrank.models.features import Feature, FeatureSet
 from coldrank.models.model import Model, ModelModule, Outputs, Vectors
 from coldrank.modules.contrast import log_share, share_loss, unit
@@ -33,8 +33,8 @@ class TwoTower(Model):
     same_user: bool = True
     """Whether the same user, met again in the batch, counts as another candidate, as in PAM's Eq. 6."""
 
-    def build(self, stage: EmbeddingStage, features: FeatureSet, tasks: int) -> "TwoTowerModule":
-        return TwoTowerModule(self, stage, features)
+    def build(self, features: FeatureSet, tasks: int) -> "TwoTowerModule":
+        return TwoTowerModule(self, features)
 
     def problem(self, features: FeatureSet, tasks: int, *, sequences: bool = False) -> str:
         """A tower reads the mean of a history, which is a many-valued id, and no sequence."""
@@ -44,7 +44,7 @@ class TwoTower(Model):
             name = next(iter(features.sequences))
             return f"sequence {name!r}: the towers read a history as an id with many=True, not as a sequence"
         for side in Sides._fields:
-            if not any((f.role == "item") == (side == "item") for f in features.sparse):
+            if not any(_is_of(f, side) for f in features.sparse):
                 return f"no embedded feature for the {side}'s tower"
         return ""
 
@@ -92,19 +92,18 @@ class Tower(nn.Module):
 class TwoTowerModule(ModelModule):
     """Embedded features -> vectors of length 1. Features of role `item` go to the item's tower, all others to the user's."""
 
-    user_static: Tensor
     user_dense: Tensor
-    item_static: Tensor
     item_dense: Tensor
 
-    def __init__(self, config: TwoTower, stage: EmbeddingStage, features: FeatureSet) -> None:
+    def __init__(self, config: TwoTower, features: FeatureSet) -> None:
         super().__init__()
         self.config, self.temperature = config, config.temperature
-        fixed = [f for f in features.sparse if f.name in stage.fixed]
-        widths = [features.dim(f) for f in fixed]
+        fixed = fixed_features(features)
+        # Of each side, the features and the columns of the numbers.
+        self.features = {side: [f.name for f in fixed if _is_of(f, side)] for side in Sides._fields}
         for side in Sides._fields:
-            self.register_buffer(f"{side}_static", _columns(fixed, widths, side), persistent=False)
-            self.register_buffer(f"{side}_dense", _columns(features.numbers, None, side), persistent=False)
+            columns = [i for i, f in enumerate(features.numbers) if _is_of(f, side)]
+            self.register_buffer(f"{side}_dense", torch.tensor(columns, dtype=torch.int64), persistent=False)
         # Feature of the item -> its columns in what the item's tower reads.
         self.item_columns: dict[str, slice] = {}
         at = 0
@@ -112,22 +111,22 @@ class TwoTowerModule(ModelModule):
             if f.role == "item":
                 self.item_columns[f.name] = slice(at, at + features.dim(f))
                 at += features.dim(f)
-        user, item = (len(s) + len(d) for s, d in self._places())
-        self.towers = nn.ModuleDict({"user": Tower(user, config.widths), "item": Tower(item, config.widths)})
+        widths = {f.name: features.dim(f) for f in fixed}
+        numbers = {"user": len(self.user_dense), "item": len(self.item_dense)}
+        sizes = {side: sum(widths[n] for n in self.features[side]) + numbers[side] for side in Sides._fields}
+        self.towers = nn.ModuleDict({side: Tower(sizes[side], config.widths) for side in Sides._fields})
 
     def sides(self, embedded: Embedded, dense: Tensor) -> Sides:
         """dense: [B, F]."""
         user, item = (
-            torch.cat([embedded.static.index_select(1, s), dense.index_select(1, d)], 1) for s, d in self._places()
+            torch.cat([*(embedded[name] for name in self.features[side]), dense.index_select(1, columns)], 1)
+            for side, columns in (("user", self.user_dense), ("item", self.item_dense))
         )
         return Sides(user, item)
 
-    def _places(self) -> tuple[tuple[Tensor, Tensor], ...]:
-        return ((self.user_static, self.user_dense), (self.item_static, self.item_dense))
-
-    def forward(self, embedded: Embedded, dense: Tensor, sequence_lengths: Tensor | None = None) -> Tensor:
+    def forward(self, embedded: Embedded, batch: Samples) -> Tensor:
         """Scores of each row's own user and item over the temperature, [B, 1]."""
-        user, item = self.vectors(self.sides(embedded, dense))
+        user, item = self.vectors(self.sides(embedded, batch.dense))
         return (user * item).sum(1, keepdim=True) / self.config.temperature
 
     def outputs(
@@ -160,12 +159,5 @@ class TwoTowerModule(ModelModule):
         return None if self.config.same_user else users
 
 
-def _columns(features: Sequence[Feature], widths: list[int] | None, side: str) -> Tensor:
-    """Where a side's features lie among the columns of all, int64; widths None: one column each."""
-    columns: list[int] = []
-    at = 0
-    for f, width in zip(features, widths or [1] * len(features), strict=True):
-        if (f.role == "item") == (side == "item"):
-            columns += range(at, at + width)
-        at += width
-    return torch.tensor(columns, dtype=torch.int64)
+def _is_of(feature: Feature, side: str) -> bool:
+    return (feature.role == "item") == (side == "item")

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from coldrank.models.batch import Samples
 from coldrank.models.component import Dropout, Widths
-from coldrank.models.embeddings import Embedded, EmbeddingStage
+from coldrank.models.embeddings import Embedded, Inputs
 from coldrank.models.features import FeatureSet
 from coldrank.models.model import Model, ModelModule
 from coldrank.modules import MLP
@@ -24,30 +25,31 @@ class WideDeep(Model):
     dropout: Dropout = 0.0
     """Share of the MLP's units that a training step leaves out."""
 
-    def build(self, stage: EmbeddingStage, features: FeatureSet, tasks: int) -> "WideDeepModule":
-        return WideDeepModule(self, stage, len(features.numbers), tasks)
+    def build(self, features: FeatureSet, tasks: int) -> "WideDeepModule":
+        return WideDeepModule(self, features, tasks)
 
 
 class WideDeepModule(ModelModule):
     """A linear map and an MLP side by side. Both read the embeddings: an id's weight in the wide part is its embedding times
     that of the field."""
 
-    def __init__(self, config: WideDeep, stage: EmbeddingStage, dense_dim: int, tasks: int) -> None:
+    def __init__(self, config: WideDeep, features: FeatureSet, tasks: int) -> None:
         super().__init__()
-        self.width = stage.static_dim + dense_dim + sum(stage.sequence_dims.values())
+        self.inputs = Inputs(features)
+        self.width = self.inputs.static_dim + sum(self.inputs.sequence_dims.values())
         self.wide = nn.Linear(self.width, tasks)
         self.deep = MLP(self.width, config.tower_hidden, config.dropout)
         self.out = nn.Linear(config.tower_hidden[-1], tasks)
 
-    def forward(self, embedded: Embedded, dense: Tensor, sequence_lengths: Tensor) -> Tensor:
+    def forward(self, embedded: Embedded, batch: Samples) -> Tensor:
         """Logits [B, T]."""
-        x = flat(embedded, dense, sequence_lengths)
+        x = flat(self.inputs, embedded, batch)
         logits: Tensor = self.wide(x) + self.out(self.deep(x))
         return logits
 
 
-def flat(embedded: Embedded, dense: Tensor, sequence_lengths: Tensor) -> Tensor:
+def flat(inputs: Inputs, embedded: Embedded, batch: Samples) -> Tensor:
     """All inputs side by side [B, D]; positions past a sequence's length are zero and do not count."""
-    lengths = sequence_lengths.clamp(min=1).unsqueeze(2)
-    means = [sequence.sum(1) / n for sequence, n in zip(embedded.sequences.values(), lengths, strict=True)]
-    return torch.cat([embedded.static, dense, *means], 1)
+    lengths = batch.sequence_lengths.clamp(min=1).unsqueeze(2)
+    means = [inputs.sequence(embedded, name).sum(1) / n for name, n in zip(inputs.sequences, lengths, strict=True)]
+    return torch.cat([inputs.static(embedded, batch.dense), *means], 1)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from coldrank.models.adapted_users import AdaptedUsers
+from coldrank.models.embeddings import places as places_in_training
 from coldrank.models.features import FeatureSet
 from coldrank.modules.mwuf import Mwuf, mean_users
 from coldrank.serving.order import Columns, columns_of, places, spread
@@ -45,11 +46,13 @@ class Routed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hooked:
-    """made: what makes the modules that `Looked` passes through, in their order. asked: what they read beside embeddings."""
+    """made: what makes the modules that `Looked` passes through, in their order. asked: what they read beside embeddings. traced:
+    makes the module for all of it, hooks and model."""
 
     made: Sequence[Made] = ()
     asked: Asked = field(default_factory=Asked)
     routed: Routed | None = None
+    traced: Made | None = None
 
 
 class NewUsers(nn.Module):
@@ -65,13 +68,19 @@ class NewUsers(nn.Module):
         if not columns or views in layout.candidate:
             raise ValueError(f"{views if columns else name}: goes with the history, which is given once per request")
         self.users = deepcopy(users)
-        self.users.user = (columns[0], columns[-1] + 1)  # where a request has what training has elsewhere
+        self.user = (columns[0], columns[-1] + 1)
+        aligned = layout.features.sequences[users.sequence]
+        first = sum(layout.features.dim(f) for f in aligned[: [f.name for f in aligned].index(users.items)])
+        self.items = (first, first + len(columns))
         self.sequence, self.codes, self.views = users.sequence, users.codes, views
 
     def forward(self, looked: Looked) -> Looked:
         request = looked.request
         codes, views = looked.codes[self.codes], looked.counts[self.views]
-        static = self.users(request.static, looked.sequences[self.sequence], codes, views)
+        first, end = self.user
+        of_items = looked.sequences[self.sequence][:, :, self.items[0] : self.items[1]]
+        user = self.users(request.static[:, first:end], of_items, codes, views)
+        static = torch.cat([request.static[:, :first], user, request.static[:, end:]], 1)
         return with_sides(looked, Side(static, request.dense, request.pc), looked.candidate)
 
 
@@ -92,8 +101,12 @@ class WarmItems(nn.Module):
         columns = [columns_of(features, o, state.item) for o in order]
         self.side = 1 if columns[1] else 0
         self.own = (columns[self.side][0], columns[self.side][-1] + 1)
+        columns_in_training = places_in_training(features)
         embedded = [places(features, Order(o.static, [], [])) for o in order]
-        self.features = Columns(embedded, state.side)
+        side = [
+            c for name in state.side for c in range(columns_in_training[name].start, columns_in_training[name].stop)
+        ]
+        self.features = Columns(embedded, side)
         if self.side == 0 and (self.features.per_candidate or state.views in layout.candidate):
             raise ValueError(f"{state.item}: is warmed up by what differs between candidates; so must this")
         self.users = Rows([state.users.flatten(0, 1)], layout.precision)
@@ -127,13 +140,13 @@ class WarmItems(nn.Module):
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WarmState:
     """MWUF's networks, and the users that the items met: users float32 [R, K, U], present bool [R, K]. item: the id feature; side:
-    the columns of `Embedded.static` that scale it; views: the count of the item's views. shared_row: row 0 is of all unknown items."""
+    the features that scale it; views: the count of the item's views. shared_row: row 0 is of all unknown items."""
 
     nets: Mwuf
     users: Tensor
     present: Tensor
     item: str
-    side: list[int]
+    side: list[str]
     views: str
     max_views: int
     shared_row: bool

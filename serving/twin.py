@@ -4,17 +4,14 @@ import torch
 from torch import Tensor, nn
 
 from coldrank.models.encode import FeatureEncoder
-from coldrank.models.ranker import RankerModule
-from coldrank.models.two_tower import TwoTowerModule
-from coldrank.serving.backbone import ServedBackbone
+from coldrank.models.model import ModelModule
 from coldrank.serving.door import Door
 from coldrank.serving.hooked import Hooked, Layout
 from coldrank.serving.inputs import Served, served_inputs
 from coldrank.serving.pack import Pack, Packed
-from coldrank.serving.ranker import ServedRanker
+from coldrank.serving.parts import model_part
 from coldrank.serving.stage import Stage
 from coldrank.serving.tables import Precision
-from coldrank.serving.two_tower import ServedTwoTower
 from coldrank.serving.update import apply, check, digest
 
 
@@ -26,7 +23,7 @@ class Core(nn.Module):
         encoder: FeatureEncoder,
         pack: Pack,
         tables: dict[str, Tensor],
-        model: nn.Module,
+        model: ModelModule,
         candidate: set[str],
         precision: Precision,
         hooked: Hooked,
@@ -37,13 +34,15 @@ class Core(nn.Module):
         order = self.stage.order
         layout = Layout(features=features, order=order, candidate=candidate, precision=precision)
         self.hooks = nn.ModuleList(made(layout) for made in hooked.made)
-        self.retrieves = isinstance(model, TwoTowerModule)
-        if isinstance(model, TwoTowerModule):
-            self.model: nn.Module = ServedTwoTower(model, features, order, hooked.routed)
-        elif isinstance(model, RankerModule):
-            self.model = ServedRanker(model, features, order, hooked.routed)
+        temperature = model.temperature
+        self.retrieves = temperature is not None
+        if hooked.traced is not None:
+            self.model: nn.Module = hooked.traced(layout)
+            self.scale = 1.0 if temperature is None else temperature
         else:
-            self.model = ServedBackbone(model, features, order)
+            part = model_part(model, features, order, hooked.routed)
+            assert part is not None
+            self.model, self.scale = part, 1.0
 
     def forward(self, packed: Packed) -> Tensor:
         """Probabilities [C, T]; of the two-tower model, inner products."""
@@ -51,7 +50,7 @@ class Core(nn.Module):
         for hook in self.hooks:
             looked = hook(looked)
         given: Tensor = self.model(looked)
-        return given if self.retrieves else torch.sigmoid(given)
+        return given * self.scale if self.retrieves else torch.sigmoid(given)
 
 
 class Twin(nn.Module):
@@ -66,7 +65,7 @@ class Twin(nn.Module):
         self,
         encoder: FeatureEncoder,
         tables: dict[str, Tensor],
-        model: nn.Module,
+        model: ModelModule,
         tasks: list[str],
         candidate: set[str],
         precision: Precision = "float32",

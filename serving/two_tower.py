@@ -6,6 +6,7 @@ Q requests, C candidates, n rows (Q or C), N sets of weights, D width.
 import torch
 from torch import Tensor, nn
 
+from coldrank.models.embeddings import places as places_in_training
 from coldrank.models.features import FeatureSet
 from coldrank.models.two_tower import Sides, Tower, TwoTowerModule
 from coldrank.modules.contrast import unit
@@ -48,11 +49,12 @@ class ServedTwoTower(nn.Module):
         plain = {name: p.detach().unsqueeze(0) for name, p in model.named_parameters()}
         weights = plain if routed is None else routed.weights
         of_sides = [places(features, o) for o in order]
+        at = places_in_training(features)
         fixed = sum(features.dim(f) for o in order for f in o.static)
         towers = {}
         for side in Sides._fields:
-            static, dense = (model.get_buffer(f"{side}_{part}") for part in ("static", "dense"))
-            columns = Columns(of_sides, static.tolist() + (dense + fixed).tolist())
+            static = [c for name in model.features[side] for c in range(at[name].start, at[name].stop)]
+            columns = Columns(of_sides, static + (model.get_buffer(f"{side}_dense") + fixed).tolist())
             prefix = f"towers.{side}."
             own = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
             tower = model.towers[side]

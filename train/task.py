@@ -36,7 +36,7 @@ class RankingTask(nn.Module):
         accumulate, bf16: how the dense part is trained, as in TrainConfig; evaluation knows neither. hooks: by name, in order."""
         super().__init__()
         self.embeddings = EmbeddingStage(features, device=device)
-        self.ranker = model.build(self.embeddings, features, len(loss_weights))
+        self.ranker = model.build(features, len(loss_weights))
         self.loss = MaskedBCE(list(loss_weights.values()))
         self.by_rows = not model.compares_rows
         self.cold_weight, self.new_user_max_views = cold_weight, new_user_max_views

@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchrec import KeyedJaggedTensor
 
 from coldrank.data.batches import BatchMaker, DataFolder
 from coldrank.data.fit import fit_encoder
 from coldrank.data.read import Line, Raw, list_row_groups, take_rows
 from coldrank.experiments.warm_up.check import roles_of
-from coldrank.models.embeddings import Embedded, EmbeddingStage
+from coldrank.models.batch import Batch
+from coldrank.models.embeddings import EmbeddingStage, places
 from coldrank.models.encode import FeatureEncoder, salt
 from coldrank.models.features import Input
 from coldrank.train.checks import validate
@@ -88,19 +90,19 @@ class Base(nn.Module):
         self.stage = EmbeddingStage(features)
         for table in self.stage.ebc.embedding_bags.values():
             nn.init.normal_(table.weight, std=config.optim.table_init)
-        self.ranker = config.model.build(self.stage, features, 1)
+        self.ranker = config.model.build(features, 1)
         self.make = BatchMaker(self.encoder, list(config.tasks))
-        places = self.stage.places
-        columns = lambda names: torch.cat([torch.arange(places[n].start, places[n].stop) for n in names])
-        self.slot = places[self.item.name]
+        self.places = places(features)
+        columns = lambda names: torch.cat([torch.arange(p.start, p.stop) for p in (self.places[n] for n in names)])
+        self.slot = self.places[self.item.name]
         self.side, self.user = columns([f.name for f in side]), columns([user.name])
         self.dim = self.slot.stop - self.slot.start
 
     def events(self, rows: SplitRows, index: np.ndarray) -> EmbeddedEvents:
         """Looks events up. index: their rows, int64 [n]."""
         batch = self.make(take_rows(rows.raw, index))
-        chosen = torch.from_numpy(index)
-        static, labels = self.stage(batch).static, batch.labels[:, 0]
+        chosen, embedded = torch.from_numpy(index), self.stage(batch)
+        static, labels = torch.cat([embedded[name] for name in self.places], 1), batch.labels[:, 0]
         return EmbeddedEvents(static, batch.dense, labels, rows.places[chosen], rows.seen[chosen], batch.keys[USER])
 
     @torch.no_grad()
@@ -115,7 +117,9 @@ class Base(nn.Module):
         if ids is not None:
             static = torch.cat([static[:, : self.slot.start], ids, static[:, self.slot.stop :]], 1)
         lengths = torch.zeros(0, len(static), dtype=torch.int64)
-        logits: Tensor = self.ranker(Embedded(static, {}, static[:, :0]), events.dense, lengths)
+        samples = Batch(KeyedJaggedTensor.empty(), events.dense, lengths, events.labels.unsqueeze(1), {})
+        embedded = {name: static[:, columns] for name, columns in self.places.items()}
+        logits: Tensor = self.ranker(embedded, samples)
         return logits.squeeze(1)
 
     def loss(self, events: EmbeddedEvents, ids: Tensor | None = None) -> Tensor:

@@ -1,18 +1,15 @@
 """What a task's hooks leave in the served model."""
 
-from torch import nn
+from functools import partial
 
 from coldrank.data.errors import UserError
-from coldrank.serving.hooked import Hooked, Made, NewUsers, Routed, WarmItems, WarmState
+from coldrank.models.features import FeatureSet
+from coldrank.serving.hooked import Hooked
+from coldrank.serving.parts import HookPart, hook_part, model_part
 from coldrank.serving.stage import Asked
+from coldrank.serving.traced import Traced, asked_by
 from coldrank.train.config import RunConfig
-from coldrank.train.hooks.metacf import MetaCFModule
-from coldrank.train.hooks.mwuf import MwufModule
-from coldrank.train.hooks.pam.pam import PamModule
 from coldrank.train.task import RankingTask
-
-# The counts of a sample that hooks read: `Batch.keys`.
-USER_VIEWS, ITEM_VIEWS = "user_views", "item_views"
 
 
 def counts(config: RunConfig) -> tuple[str, ...]:
@@ -20,49 +17,27 @@ def counts(config: RunConfig) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for hook in config.hooks for name in hook.reads))
 
 
-def served_hooks(config: RunConfig, task: RankingTask) -> Hooked:
-    """The serving parts of the hooks, in their order. Raises UserError for one that cannot be served."""
-    made: list[Made] = []
-    rows: list[str] = []
-    codes: list[str] = []
-    routed = None
-    for hook in task.in_order:
-        if isinstance(hook, MetaCFModule):
-            made.append(_new_users(hook, config))
-            codes.append(hook.users.codes)
-        elif isinstance(hook, MwufModule):
-            made.append(_warm_items(hook, config))
-            rows.append(hook.config.item)
-        elif isinstance(hook, PamModule):
-            routed = _routed(hook, config, task.ranker)
-        else:
-            raise UserError(f"{config.name}: hooks={config.hook_names}: {type(hook).__name__} has no serving part")
-    return Hooked(made=made, asked=Asked(rows=tuple(rows), codes=tuple(codes), counts=counts(config)), routed=routed)
+def served_hooks(config: RunConfig, task: RankingTask, features: FeatureSet) -> Hooked:
+    """How the hooks and the model are served: by parts of their own where all have one, else traced together. Raises UserError for
+    a hook that cannot be served."""
+    hooks = task.in_order
+    try:
+        parts = [hook_part(hook) for hook in hooks]
+    except UserError as error:
+        raise UserError(f"{config.name}: {error}") from None
+    own = [part for part in parts if part is not None]
+    if len(own) < len(hooks) or model_part.dispatch(type(task.ranker)) is model_part.dispatch(object):
+        asked = asked_by(task.ranker, hooks, features, counts(config))
+        return Hooked(asked=asked, traced=partial(Traced, task.ranker, hooks, asked))
+    return _by_parts(config, task, own)
 
 
-def _new_users(hook: MetaCFModule, config: RunConfig) -> Made:
-    return lambda layout: NewUsers(hook.users, hook.config.user, USER_VIEWS, layout)
-
-
-def _warm_items(hook: MwufModule, config: RunConfig) -> Made:
-    state = WarmState(
-        nets=hook.nets,
-        users=hook.users,
-        present=hook.present,
-        item=hook.config.item,
-        side=hook.get_buffer("side_columns").tolist(),
-        views=ITEM_VIEWS,
-        max_views=hook.config.max_views,
-        shared_row=hook.shared_row,
+def _by_parts(config: RunConfig, task: RankingTask, parts: list[HookPart]) -> Hooked:
+    rows = tuple(name for part in parts for name in part.rows)
+    positions = tuple(name for part in parts for name in part.positions)
+    routed = [part.routed(task.ranker) for part in parts if part.routed is not None]
+    return Hooked(
+        made=[part.made for part in parts if part.made is not None],
+        asked=Asked(rows=rows, codes=positions, counts=counts(config)),
+        routed=routed[0] if routed else None,
     )
-    return lambda layout: WarmItems(state, layout)
-
-
-def _routed(hook: PamModule, config: RunConfig, model: nn.Module) -> Routed:
-    if hook.config.adapt_on_test_labels:
-        raise UserError(f"{config.name}: pam.adapt_on_test_labels=True adapts on labels that serving does not have")
-    n = hook.config.tasks
-    towers = {name: p.detach() for name, p in model.named_parameters() if name.startswith("towers.")}
-    weights = {name: p.expand(n, *p.shape) for name, p in towers.items()}
-    own = {name: w.detach() for name, w in hook.served(hook.start(model)).items()}
-    return Routed(weights=weights | own, cuts=hook.cuts, column=ITEM_VIEWS)

@@ -69,7 +69,7 @@ class Trained:
         column that a hook needs on the other side."""
         bags = self.task.embeddings.ebc.embedding_bags
         tables = {t.name: bags[t.name].weight.detach() for t in self.encoder.features.tables}
-        hooked = served_hooks(self.config, self.task)
+        hooked = served_hooks(self.config, self.task, self.encoder.features)
         try:
             return Twin(self.encoder, tables, self.task.ranker, self.tasks, candidate, precision, hooked)
         except ValueError as error:

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from coldrank.configs import kuairand, movielens, simulated
-from coldrank.models.embeddings import EmbeddingStage
 from coldrank.models.ranker import RankerModule
 from coldrank.train.checks import validate
 from coldrank.train.config import RunConfig
@@ -12,9 +11,8 @@ from coldrank.train.config import RunConfig
 
 def dense_parameters(config: RunConfig) -> int:
     features = validate(config)
-    stage = EmbeddingStage(features, device=torch.device("meta"))
     with torch.device("meta"):
-        ranker = RankerModule(config.model, stage, len(features.numbers), len(config.tasks))
+        ranker = RankerModule(config.model, features, len(config.tasks))
     return sum(p.numel() for p in ranker.parameters())
 
 

@@ -15,6 +15,7 @@ from torchrec import KeyedJaggedTensor
 from coldrank.configs import kuairand, kuairand_tables, movielens, movielens_tables
 from coldrank.configs.base import octave_edges
 from coldrank.models.batch import Batch
+from coldrank.models.embeddings import Inputs
 from coldrank.models.encode import FeatureEncoder
 from coldrank.models.features import FeatureSet
 from coldrank.modules import PersonalizedGate
@@ -94,7 +95,7 @@ def run(name: str) -> tuple[RankingTask, list[Tensor], Tensor]:
     batch = batch_of(encoder, len(config.tasks))
     embedded = task.embeddings(batch)
     task.dense(batch, embedded).loss.backward()
-    return task, given, torch.cat([embedded.static, batch.dense], 1)
+    return task, given, Inputs(encoder.features).static(embedded, batch.dense)
 
 
 @cache

@@ -16,7 +16,6 @@ from coldrank.data.batches import DataFolder
 from coldrank.data.fit import fit_encoder
 from coldrank.data.read import SampleReader, take
 from coldrank.models.batch import Batch
-from coldrank.models.embeddings import Embedded
 from coldrank.train.config import RunConfig
 from coldrank.train.distributed.ranks import Ranks, process_group
 from coldrank.train.hooks.pam.pam import PamModule
@@ -30,10 +29,10 @@ STEPS = 3
 def reference(run: Run, pam: PamModule, batch: Batch, halves: list[Batch]) -> Tensor:
     """The loss of two ranks, on one."""
     task = run.model.module
-    static = task.embeddings(batch).static.chunk(2)
+    embedded = {name: values.chunk(2) for name, values in task.embeddings(batch).items()}
     rows: list[TowerRows] = []
-    for half, part in zip(halves, static, strict=True):
-        sides = task.ranker.sides(Embedded(part, {}, part[:, :0]), half.dense)
+    for i, half in enumerate(halves):
+        sides = task.ranker.sides({name: parts[i] for name, parts in embedded.items()}, half.dense)
         rows.append(TowerRows.of(task.ranker, half, sides))
     splits = [pam.split(half) for half in halves]
     counts = torch.tensor([split.support.counts for split in splits])
@@ -63,7 +62,7 @@ def reference(run: Run, pam: PamModule, batch: Batch, halves: list[Batch]) -> Te
         # The mean over a task's query rows is of both halves' rows; what is below halves it.
         rows_of_task = torch.tensor([split.query.counts for split in splits]).sum(0).clamp(min=1)
         pam.query_scale = lambda query, size: 2 / rows_of_task
-    losses = [pam._query(task, r, s.query, p)[0] for r, s, p in zip(rows, splits, paths, strict=True)]
+    losses = [pam._query(r, s.query, p)[0] for r, s, p in zip(rows, splits, paths, strict=True)]
     return torch.stack(losses).mean()
 
 

@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from embedded import apart, samples, static_of
 from samples import TASKS
 from tiny import sample_base
 
 from coldrank.data.errors import UserError
 from coldrank.models.component import find
 from coldrank.models.deepfm import DeepFM
-from coldrank.models.embeddings import Embedded, EmbeddingStage
+from coldrank.models.embeddings import Inputs
 from coldrank.models.features import FeatureSet, Table
 from coldrank.models.model import Model
 from coldrank.train.checks import validate
@@ -21,15 +22,13 @@ BASE = sample_base()
 FEATURES = tuple(replace(f, dim=4 if f.dim else 0) for f in BASE.features)
 TABLES = tuple(Table(name=t.name, rows=t.rows, dim=4) for t in BASE.tables)
 SET = FeatureSet(FEATURES, TABLES)
-STAGE = EmbeddingStage(SET, device=torch.device("meta"))
-B, DENSE, LENGTH = 4, len(SET.numbers), STAGE.sequence_lengths["history"]
+SIZES = Inputs(SET)
+B, DENSE, LENGTH = 4, len(SET.numbers), SIZES.sequence_lengths["history"]
 
 
 def model(kind):
     torch.manual_seed(0)
-    made = find(Model, kind)(tower_hidden=(6, 5), **({"crosses": 2} if kind == "dcn" else {})).build(
-        STAGE, SET, len(TASKS)
-    )
+    made = find(Model, kind)(tower_hidden=(6, 5), **({"crosses": 2} if kind == "dcn" else {})).build(SET, len(TASKS))
     for p in made.parameters():
         torch.nn.init.normal_(p, std=0.3)
     return made.double().eval()
@@ -39,17 +38,22 @@ def model(kind):
 def inputs():
     torch.manual_seed(1)
     lengths = torch.tensor([[0, LENGTH, 1, 3]])
-    sequence = torch.randn(B, LENGTH, STAGE.sequence_dims["history"]).double()
+    sequence = torch.randn(B, LENGTH, SIZES.sequence_dims["history"]).double()
     sequence = sequence * (torch.arange(LENGTH) < lengths[0].unsqueeze(1)).unsqueeze(2)
-    static = torch.randn(B, STAGE.static_dim).double()
-    return Embedded(static, {"history": sequence}, static[:, :0]), torch.randn(B, DENSE).double(), lengths
+    static = torch.randn(B, SIZES.static_dim - DENSE).double()
+    pc = torch.randn(B, SIZES.pc_dim).double()
+    return apart(SET, static, {"history": sequence}, pc), samples(torch.randn(B, DENSE).double(), lengths)
 
 
 def flat(inputs, b):
-    embedded, dense, lengths = inputs
-    n = int(lengths[0, b])
-    mean = embedded.sequences["history"][b, :n].mean(0) if n else torch.zeros(STAGE.sequence_dims["history"]).double()
-    return torch.cat([embedded.static[b], dense[b], mean])
+    embedded, beside = inputs
+    n = int(beside.sequence_lengths[0, b])
+    mean = (
+        SIZES.sequence(embedded, "history")[b, :n].mean(0)
+        if n
+        else torch.zeros(SIZES.sequence_dims["history"]).double()
+    )
+    return torch.cat([static_of(SET, embedded)[b], beside.dense[b], mean])
 
 
 def mlp(w, x):
@@ -70,7 +74,7 @@ def test_wide_and_deep_and_pairs(kind, inputs):
         x = flat(inputs, b)
         wanted = linear(w, "wide", x) + linear(w, "out", mlp(w, x))
         if kind == "deepfm":
-            fields = inputs[0].static[b].split(4)
+            fields = static_of(SET, inputs[0])[b].split(4)
             wanted = wanted + sum(f @ g for i, f in enumerate(fields) for g in fields[:i])
         assert torch.allclose(logits[b], wanted)
 

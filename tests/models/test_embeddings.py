@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from embedded import static_of
 from samples import write_samples
 from tiny import sample_base
 from torchrec import KeyedTensor
@@ -12,7 +13,7 @@ from torchrec import KeyedTensor
 from coldrank.data.batches import BatchMaker, DataFolder, as_tensors
 from coldrank.data.fit import fit_encoder
 from coldrank.data.read import SampleReader, take_rows
-from coldrank.models.embeddings import EmbeddingStage
+from coldrank.models.embeddings import EmbeddingStage, Inputs, rows_of_embedded
 from coldrank.models.encode import FeatureEncoder
 from coldrank.models.features import Feature, FeatureSet, Table
 
@@ -35,11 +36,15 @@ def rows(encoder, table, ids):
 
 
 def test_embeddings_equal_plain_indexing(case):
-    _, encoder, stage, batch, raw = case
+    features, encoder, stage, batch, raw = case
     weight = {n: b.weight for n, b in stage.ebc.embedding_bags.items()}
     embedded = stage(batch)
-    assert embedded.static.shape == (37, stage.static_dim) and embedded.pc.shape == (37, 28)
-    assert embedded.sequences["history"].shape == (37, 6, 8 + 24)
+    static, sequence = static_of(features, embedded), Inputs(features).sequence(embedded, "history")
+    assert static.shape == (37, Inputs(features).static_dim - len(features.numbers)) and embedded["pc"].shape == (
+        37,
+        28,
+    )
+    assert sequence.shape == (37, 6, 8 + 24)
     tensors = as_tensors(raw)
     for b in range(37):
         values, offsets = raw["item_tags"]
@@ -54,11 +59,11 @@ def test_embeddings_equal_plain_indexing(case):
             ),
             weight["user_gap_h"][encoder.buckets["user_gap_h"](tensors["user_gap_h"])[b]],
         ]
-        torch.testing.assert_close(embedded.static[b], torch.cat(expected))
+        torch.testing.assert_close(static[b], torch.cat(expected))
         items, offsets = raw["hist_item_id"]
         low, high = offsets[b], offsets[b + 1]
         assert batch.sequence_lengths[0, b] == high - low
-        history = embedded.sequences["history"][b]
+        history = sequence[b]
         torch.testing.assert_close(history[: high - low, :8], weight["item"][items[low:high]])
         codes = 3 * (raw["hist_long_view"][0][low:high] + 1) + raw["hist_like"][0][low:high] + 1
         torch.testing.assert_close(history[: high - low, 8:], weight["hist_signals"][codes])
@@ -73,12 +78,10 @@ def test_any_order_of_keys_gives_the_same(case):
     keys = [pooled.keys()[i] for i in order]
     shuffled = KeyedTensor(keys, [pooled.length_per_key()[i] for i in order], torch.cat([pooled[k] for k in keys], 1))
     parts, whole = stage._split(shuffled, 37), stage._split(pooled, 37)
-    assert parts.keys() >= set(stage.fixed) and all(
-        torch.equal(parts[k], whole[k]) for k in [*stage.fixed, "hist_item_id", "pc"]
-    )
-    torch.testing.assert_close(
-        torch.cat([parts["hist_item_id"], parts["hist_signals"]], 2), expected.sequences["history"]
-    )
+    assert parts.keys() >= expected.keys()
+    assert all(torch.equal(parts[k], whole[k]) for k in expected)
+    for name in ("hist_item_id", "hist_signals"):
+        torch.testing.assert_close(parts[name], expected[name])
 
 
 @pytest.mark.tried("ranks", "a rank with fewer rows than another in a step", "its lookup is padded with empty bags")
@@ -96,7 +99,7 @@ def test_a_padded_lookup_gives_the_rows_and_their_gradients(case, rows):
         embedded = stage(given) if rows or given is padded else None
         if embedded is not None:
             stage.zero_grad()
-            all_of = [embedded.static, embedded.pc, *embedded.sequences.values()]
+            all_of = list(embedded.values())
             assert {len(t) for t in all_of} == {rows}
             sum((t**2).sum() for t in all_of).backward()
             found[name] = [*all_of, *(p.grad.clone() for p in stage.parameters())]
@@ -124,12 +127,12 @@ def test_two_sequences_have_lengths_of_their_own(case):
     assert (np.minimum(counts, 3) != np.minimum(history, 6)).any()
     weight = stage.ebc.embedding_bags["item"].weight
     for given in (batch, replace(batch, sizes=(40, 37))):
-        found = stage(given).sequences
-        assert found["recent"].shape == (37, 3, 8) and found["history"].shape[:2] == (37, 6)
+        found = stage(given)
+        assert found["recent_item_id"].shape == (37, 3, 8) and found["hist_item_id"].shape[:2] == (37, 6)
         for row, count in enumerate(np.minimum(counts, 3)):
             own = rows(encoder, "item", values[offsets[row] : offsets[row] + count])
-            torch.testing.assert_close(found["recent"][row, :count], weight[own])
-            assert not found["recent"][row, count:].any()
+            torch.testing.assert_close(found["recent_item_id"][row, :count], weight[own])
+            assert not found["recent_item_id"][row, count:].any()
 
 
 def test_vocabulary_is_of_the_training_split_alone(case):
@@ -160,10 +163,11 @@ def test_the_rows_of_several_hashes_are_summed_before_the_mean_of_many_values(ca
             summed["item"](raw["item_id"][b : b + 1])[0],
             own.mean(0) if len(own) else torch.zeros(12),
         ]
-        torch.testing.assert_close(embedded.static[b, : 4 + 8 + 12], torch.cat(expected))
+        first = [embedded[name][b] for name in ("user_id", "item_id", "item_tags")]
+        torch.testing.assert_close(torch.cat(first), torch.cat(expected))
         low, high = ends[b], ends[b + 1]
         assert batch.sequence_lengths[0, b] == high - low
-        torch.testing.assert_close(embedded.sequences["history"][b, : high - low, :8], summed["item"](items[low:high]))
+        torch.testing.assert_close(embedded["hist_item_id"][b, : high - low], summed["item"](items[low:high]))
 
 
 def test_columns_of_a_sequence_are_of_one_length():
@@ -171,15 +175,13 @@ def test_columns_of_a_sequence_are_of_one_length():
     one = Feature(name="a", role="sequence", kind="id", table="item", sequence="past", length=3)
     features = [Feature(name="item", role="item", kind="id", table="item"), one, replace(one, name="b", length=5)]
     with pytest.raises(ValueError, match=r"features of sequence 'past' differ in length: \[3, 5\]"):
-        EmbeddingStage(FeatureSet(features, [table]))
+        FeatureSet(features, [table])
 
 
 def test_rows_of_what_was_embedded_are_theirs_without_gradients(case):
     _, _, stage, batch, _ = case
     embedded, chosen = stage(batch), torch.tensor([5, 0, 30])
-    part = embedded.rows(chosen)
-    assert torch.equal(part.static, embedded.static[chosen]) and torch.equal(part.pc, embedded.pc[chosen])
-    assert torch.equal(part.sequences["history"], embedded.sequences["history"][chosen])
-    assert embedded.static.requires_grad and not any(
-        t.requires_grad for t in (part.static, part.pc, part.sequences["history"])
-    )
+    part = rows_of_embedded(embedded, chosen)
+    assert part.keys() == embedded.keys()
+    for name, values in part.items():
+        assert torch.equal(values, embedded[name][chosen]) and embedded[name].requires_grad and not values.requires_grad

@@ -4,23 +4,25 @@ b sample, t task, e expert, h head, n fold.
 """
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
+from embedded import apart, samples, static_of
 from samples import TASKS
 from tiny import sample_base
 from torch import Tensor
 
-from coldrank.models.embeddings import Embedded, EmbeddingStage
+from coldrank.models.embeddings import Embedded, Inputs
 from coldrank.models.features import Feature, FeatureSet
 from coldrank.models.ranker import Ranker, RankerModule
 
 CONFIG = sample_base()
 RECENT = Feature(name="recent_item_id", role="sequence", kind="id", table="item", sequence="recent", length=4)
 FEATURES = FeatureSet((*CONFIG.features, RECENT), CONFIG.tables)
-STAGE = EmbeddingStage(FEATURES, device=torch.device("meta"))
+SIZES = Inputs(FEATURES)
 DENSE = len(FEATURES.numbers)
-LENGTH = STAGE.sequence_lengths["history"]
+LENGTH = SIZES.sequence_lengths["history"]
 LENGTHS = torch.tensor([[0, LENGTH, 1, 3, 2], [4, 0, 2, 1, 3]])
 B = LENGTHS.shape[1]
 POSO = {"poso_mha": True, "poso_mmoe": True, "poso_mlp": True}
@@ -29,7 +31,7 @@ POSO = {"poso_mha": True, "poso_mmoe": True, "poso_mlp": True}
 def ranker(**changes: object) -> RankerModule:
     """A fresh one from seed 0, in double precision."""
     torch.manual_seed(0)
-    model: RankerModule = RankerModule(replace(CONFIG.model, **changes), STAGE, DENSE, len(TASKS)).double()
+    model: RankerModule = RankerModule(replace(CONFIG.model, **changes), FEATURES, len(TASKS)).double()
     return model
 
 
@@ -42,12 +44,13 @@ def randomized(**changes: object) -> RankerModule:
 
 
 @pytest.fixture
-def inputs() -> tuple[Embedded, Tensor, Tensor]:
+def inputs() -> tuple[Embedded, SimpleNamespace]:
     torch.manual_seed(1)
-    sequence = torch.randn(B, LENGTH, STAGE.sequence_dims["history"]).double()
-    recent = torch.randn(B, 4, STAGE.sequence_dims["recent"]).double()
-    static, pc = torch.randn(B, STAGE.static_dim).double(), torch.randn(B, STAGE.pc_dim).double()
-    return Embedded(static, {"history": sequence, "recent": recent}, pc), torch.randn(B, DENSE).double(), LENGTHS
+    sequence = torch.randn(B, LENGTH, SIZES.sequence_dims["history"]).double()
+    recent = torch.randn(B, 4, SIZES.sequence_dims["recent"]).double()
+    static, pc = torch.randn(B, SIZES.static_dim - DENSE).double(), torch.randn(B, SIZES.pc_dim).double()
+    embedded = apart(FEATURES, static, {"history": sequence, "recent": recent}, pc)
+    return embedded, samples(torch.randn(B, DENSE).double(), LENGTHS)
 
 
 def gate(weights: dict[str, Tensor], name: str, pc: Tensor, width: int, scale: float) -> Tensor:
@@ -98,15 +101,15 @@ def tower(w: dict[str, Tensor], m: Ranker, t: int, x: Tensor, pc: Tensor) -> Ten
     return (x @ w["towers.logit.weight"][t] + w["towers.logit.bias"][t, 0])[0]
 
 
-def naive(model: RankerModule, m: Ranker, embedded: Embedded, dense: Tensor, lengths: Tensor) -> Tensor:
+def naive(model: RankerModule, m: Ranker, embedded: Embedded, beside: SimpleNamespace) -> Tensor:
     w = {name: p.detach() for name, p in model.named_parameters()}
     logits = []
     for b in range(B):
-        static = torch.cat([embedded.static[b], dense[b]])
-        pc = {"feature": embedded.pc[b], "static": static, "constant": torch.ones(1).double()}[m.pc]
+        static = torch.cat([static_of(FEATURES, embedded)[b], beside.dense[b]])
+        pc = {"feature": embedded["pc"][b], "static": static, "constant": torch.ones(1).double()}[m.pc]
         read = []
-        for name, of_samples in zip(("history", "recent"), lengths, strict=True):
-            sequence = embedded.sequences[name][b, : of_samples[b]]
+        for name, of_samples in zip(("history", "recent"), beside.sequence_lengths, strict=True):
+            sequence = SIZES.sequence(embedded, name)[b, : of_samples[b]]
             if m.positions:
                 sequence = sequence + w[f"positions.{name}"][: of_samples[b]]
             read.append(attention(w, m, name, static, sequence, pc))
@@ -169,23 +172,22 @@ def test_base_and_poso_start_from_the_same_plain_weights(positions, inputs):
 
 
 def test_a_constant_code_gives_one_output_whatever_the_avc(inputs):
-    embedded, dense, lengths = inputs
-    other = embedded._replace(pc=torch.randn_like(embedded.pc))
+    embedded, beside = inputs
+    other = embedded | {"pc": torch.randn_like(embedded["pc"])}
     constant, feature = (randomized(**POSO, pc=pc) for pc in ("constant", "feature"))
-    assert torch.equal(constant(embedded, dense, lengths), constant(other, dense, lengths))
-    assert (feature(embedded, dense, lengths) != feature(other, dense, lengths)).all()
+    assert torch.equal(constant(embedded, beside), constant(other, beside))
+    assert (feature(embedded, beside) != feature(other, beside)).all()
 
 
 @pytest.mark.parametrize("changes", [{}, POSO], ids=["base", "poso"])
 def test_an_empty_history_is_finite_and_reads_no_position(changes, inputs):
-    embedded, dense, _ = inputs
+    embedded, beside = inputs
     model = randomized(**changes, positions=True)
-    sequence = embedded.sequences["history"].clone().requires_grad_()
-    sequences = embedded.sequences | {"history": sequence}
-    logits = model(embedded._replace(sequences=sequences), dense, torch.zeros_like(LENGTHS))
+    history = {name: embedded[name].clone().requires_grad_() for name in SIZES.sequences["history"]}
+    logits = model(embedded | history, samples(beside.dense, torch.zeros_like(LENGTHS)))
     logits.sum().backward()
     assert torch.isfinite(logits).all()
-    assert not sequence.grad.any()
+    assert not any(x.grad.any() for x in history.values())
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
@@ -198,7 +200,6 @@ def test_positions_start_without_effect_and_learn(inputs):
 
 def test_personalized_without_a_code_is_refused():
     plain = FeatureSet([f for f in CONFIG.features if f.role != "pc"], CONFIG.tables)
-    stage = EmbeddingStage(plain, device=torch.device("meta"))
-    with pytest.raises(ValueError, match="model.pc='feature', but no feature has role 'pc'"):
-        RankerModule(replace(CONFIG.model, poso_mlp=True), stage, DENSE, len(TASKS))
-    RankerModule(replace(CONFIG.model, poso_mlp=True, pc="constant"), stage, DENSE, len(TASKS))
+    wrong = replace(CONFIG.model, poso_mlp=True).problem(plain, len(TASKS))
+    assert wrong.startswith("model.pc='feature', but no feature has role 'pc'")
+    RankerModule(replace(CONFIG.model, poso_mlp=True, pc="constant"), plain, len(TASKS))

@@ -37,11 +37,10 @@ def batch_and_task(tmp_path_factory):
 def test_scores_and_loss_are_those_of_the_equations(batch_and_task):
     batch, task = batch_and_task
     out = task(batch)
-    static = task.embeddings(batch).static
-    at = task.embeddings.places
+    of = task.embeddings(batch)
     sides = {
-        "user": torch.cat([static[:, at["user_id"]], static[:, at["hist_item_id"]], batch.dense], 1),
-        "item": torch.cat([static[:, at["item_id"]], static[:, at["item_tags"]]], 1),
+        "user": torch.cat([of["user_id"], of["hist_item_id"], batch.dense], 1),
+        "item": torch.cat([of["item_id"], of["item_tags"]], 1),
     }
     vectors = {}
     for side, x in sides.items():

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
+from torchrec import KeyedJaggedTensor
 
+from coldrank.models.batch import Batch
 from coldrank.models.embeddings import Embedded
 from coldrank.models.features import FeatureSet
 from coldrank.train.distributed.request import FLOAT_BYTES
@@ -31,15 +33,16 @@ def dense_bytes(task: RankingTask, features: FeatureSet, rows: int) -> int:
 
     with saved_tensors_hooks(note, lambda tensor: tensor):
         # Named, to be alive until the end: memory that is freed would be given to the next tensor and counted once.
-        logits = task.ranker(*_inputs(task, features))
+        logits = task.ranker(*_inputs(features))
     del logits
     return _COPIES * weights + sum(kept.values()) * rows // _ROWS
 
 
-def _inputs(task: RankingTask, features: FeatureSet) -> tuple[Embedded, Tensor, Tensor]:
-    stage = task.embeddings
+def _inputs(features: FeatureSet) -> tuple[Embedded, Batch]:
+    """Samples of zeros, their histories of full length."""
     zeros = lambda *size: torch.zeros(_ROWS, *size, requires_grad=True)
-    sequences = {name: zeros(n, stage.sequence_dims[name]) for name, n in stage.sequence_lengths.items()}
-    embedded = Embedded(zeros(stage.static_dim), sequences, zeros(stage.pc_dim))
-    lengths = torch.tensor(list(stage.sequence_lengths.values()), dtype=torch.int64)
-    return embedded, torch.zeros(_ROWS, len(features.numbers)), lengths.unsqueeze(1).expand(-1, _ROWS)
+    embedded = {f.name: zeros(*([f.length] if f.role == "sequence" else []), features.dim(f)) for f in features.sparse}
+    lengths = torch.tensor([[fs[0].length] * _ROWS for fs in features.sequences.values()], dtype=torch.int64)
+    sparse = KeyedJaggedTensor.empty()
+    dense, labels = torch.zeros(_ROWS, len(features.numbers)), torch.zeros(_ROWS, 0)
+    return embedded, Batch(sparse, dense, lengths.view(-1, _ROWS), labels, {})

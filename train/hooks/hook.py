@@ -123,7 +123,8 @@ class HookModule(nn.Module):
 
     def embed(self, batch: Batch, embedded: Embedded) -> Embedded:
         """What the next hook and the model see in the place of the embeddings; in the graph, in training and evaluation. Called
-        once for a batch; side passes begin after it."""
+        once for a batch; side passes begin after it. In the served model, which is traced, the batch has what
+        `models.batch.Samples` says."""
         return embedded
 
     def dense(self, rest: Rest, batch: Batch, embedded: Embedded) -> Outputs:

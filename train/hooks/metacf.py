@@ -10,7 +10,6 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
-from torchrec import KeyedJaggedTensor
 
 from coldrank.models.adapted_users import POOL, AdaptedUsers, signals_of, width
 from coldrank.models.batch import Batch
@@ -98,14 +97,6 @@ class MetaCFModule(HookModule):
             fraction=c.fraction,
             negatives=0 if signal else c.negatives,
         )
-        keys = [(f.name, key) for f in features.sparse for key in f.keys]
-        of_codes = [i for i, (name, _) in enumerate(keys) if name == self.users.codes]
-        # The first of the codes' keys in a batch, and how many there are.
-        self.codes = of_codes[0], len(of_codes)
-        keys = [(f.name, key) for f in features.sparse for key in f.keys]
-        of_codes = [i for i, (name, _) in enumerate(keys) if name == self.users.codes]
-        # The first of the codes' keys in a batch, and how many there are.
-        self.codes = of_codes[0], len(of_codes)
         draws = bool(self.users.negatives)
         self.register_buffer("born", torch.zeros(len(self.users.pool), dtype=torch.int64), persistent=draws)
         self.register_buffer("steps", torch.zeros(1, dtype=torch.int64), persistent=draws)
@@ -113,15 +104,15 @@ class MetaCFModule(HookModule):
 
     def embed(self, batch: Batch, embedded: Embedded) -> Embedded:
         users = self.users
-        codes = sequence_values(batch.sparse, *self.codes)
+        codes = batch.positions(users.codes)
         views = batch.keys["user_views"].to(codes.device, non_blocking=True)
-        sequence, born = embedded.sequences[users.sequence], None
+        items, born = embedded[users.items], None
         if users.negatives and self.training and torch.is_grad_enabled():
             time = batch.keys["time"].to(codes.device, non_blocking=True).unsqueeze(1)
             born = self.born <= time
             at = codes >= 0
-            self._met = codes[at], sequence[:, :, slice(*users.items)].detach()[at], time.expand_as(codes)[at]
-        return embedded._replace(static=users(embedded.static, sequence, codes, views, born))
+            self._met = codes[at], items.detach()[at], time.expand_as(codes)[at]
+        return embedded | {users.user: users(embedded[users.user], items, codes, views, born)}
 
     @torch.no_grad()
     def after_step(self, run: Run) -> None:
@@ -159,12 +150,3 @@ def _drawn(rows: Tensor, vectors: Tensor, times: Tensor, step: int) -> tuple[Ten
     number = ((unique + step * 0x5851F42D) * 0x2545F491) % (1 << 31)
     chosen = number.argsort()[:POOL]
     return unique[chosen], vectors[first[chosen]], earliest[chosen]
-
-
-def sequence_values(sparse: KeyedJaggedTensor, first: int, length: int) -> Tensor:
-    """What a batch has at the keys `first` to `first + length - 1`, bags of at most one value: int64 [B, L], -1 for none."""
-    batch = sparse.stride()
-    offsets = sparse.offsets()[first * batch : (first + length) * batch + 1]
-    there = offsets[1:] > offsets[:-1]
-    values = torch.cat([sparse.values(), offsets.new_zeros(1)])  # so that an empty batch can be read
-    return torch.where(there, values[offsets[:-1]], -1).view(length, batch).T

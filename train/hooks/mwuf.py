@@ -13,10 +13,9 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torchrec import KeyedJaggedTensor
 
 from coldrank.models.batch import Batch
-from coldrank.models.embeddings import Embedded, EmbeddingStage
+from coldrank.models.embeddings import Embedded, rows_of_embedded
 from coldrank.models.features import Feature, FeatureSet
 from coldrank.models.maps import GrowingMap, VocabularyMap
 from coldrank.models.model import Outputs
@@ -119,17 +118,14 @@ class MwufModule(HookModule):
         super().__init__()
         self.config = c
         side = c.side(features)
-        places = EmbeddingStage(features, torch.device("meta")).places
-        columns = lambda names: torch.cat([torch.arange(places[n].start, places[n].stop) for n in names])
-        self.slot = places[c.item]
-        self.register_buffer("side_columns", columns([f.name for f in side]), persistent=False)
-        self.register_buffer("user_columns", columns(c.user), persistent=False)
+        self.side = [f.name for f in side]
         item = next(f for f in features.sparse if f.name == c.item)
         table = features.table(item.table)
-        self.table, self.key = table.name, item.keys[0]
+        self.table = table.name
         self.shared_row = table.mapping in ("vocabulary", "growing", "managed")  # row 0: all unknown items together
-        user_dim = len(self.get_buffer("user_columns"))
-        self.nets = Networks(table.dim, len(self.get_buffer("side_columns")), user_dim, c.hidden)
+        widths = {f.name: features.dim(f) for f in features.sparse}
+        user_dim = sum(widths[name] for name in c.user)
+        self.nets = Networks(table.dim, sum(widths[name] for name in self.side), user_dim, c.hidden)
         self.register_buffer("users", torch.zeros(table.rows, c.users, user_dim))
         self.register_buffer("present", torch.zeros(table.rows, c.users, dtype=torch.bool))
         self.register_buffer("views", torch.zeros(table.rows, dtype=torch.int64))
@@ -141,33 +137,36 @@ class MwufModule(HookModule):
 
     def embed(self, batch: Batch, embedded: Embedded) -> Embedded:
         """Evaluation: warm ID embeddings in the place of cold items' own. Training: the ID embeddings as they are."""
-        static = embedded.static
-        rows = candidates(batch.sparse, self.key)
-        views = batch.keys["item_views"].to(static.device, non_blocking=True)
+        item = self.config.item
+        ids = embedded[item]
+        rows = batch.rows(item)
+        views = batch.keys["item_views"].to(ids.device, non_blocking=True)
         cold = views <= self.config.max_views
-        ids = batch.keys["user_id"].to(static.device, non_blocking=True)
+        users = batch.keys["user_id"].to(ids.device, non_blocking=True) if self.training else views
         trains = self.training and torch.is_grad_enabled()
         # Which rows train the networks depends on the rows alone, so that it is the same on any number of ranks.
-        warms = cold & ((ids + views) % self.config.warm_every == 0) if trains else cold
+        warms = cold & ((users + views) % self.config.warm_every == 0) if trains else cold
         at = warms.nonzero().squeeze(1)
-        warm = self.warmed(static[at], rows[at], views[at])
+        side = torch.cat([embedded[name] for name in self.side], 1)
+        warm = self.warmed(ids[at], side[at], rows[at], views[at])
         if not trains:
-            return embedded._replace(static=self._put(static, static[:, self.slot].index_copy(0, at, warm)))
-        self._seen = Views(rows, views, ids, static[:, self.get_buffer("user_columns")].detach())
+            return embedded | {item: ids.index_copy(0, at, warm)}
+        of_users = torch.cat([embedded[name] for name in self.config.user], 1).detach()
+        self._seen = Views(rows, views, users, of_users)
         self._warm = warm, at
         if self.config.mode == "joint":
             return embedded
-        v = static[:, self.slot]
-        return _detached(embedded, self._put(static.detach(), torch.where(cold.unsqueeze(1), v, v.detach())))
+        still = {name: values.detach() for name, values in embedded.items()}
+        return still | {item: torch.where(cold.unsqueeze(1), ids, ids.detach())}
 
-    def warmed(self, static: Tensor, rows: Tensor, views: Tensor) -> Tensor:
-        """Warm ID embeddings [B, D] of items at `rows` that had so many views; gradients reach the networks alone."""
-        static = static.detach()
+    def warmed(self, ids: Tensor, side: Tensor, rows: Tensor, views: Tensor) -> Tensor:
+        """Warm ID embeddings of items at `rows` that had so many views: ids [B, D], side [B, S] of their other features, rows and
+        views int64 [B] -> [B, D]; gradients reach the networks alone."""
         present = self.present[rows] & (torch.arange(self.config.users, device=views.device) < views.unsqueeze(1))
         if self.shared_row:
             present = present & (rows > 0).unsqueeze(1)
         users = mean_users(self.users[rows], present)
-        warm: Tensor = self.nets(static[:, self.slot], static[:, self.get_buffer("side_columns")], users)
+        warm: Tensor = self.nets(ids.detach(), side.detach(), users)
         return warm
 
     def dense(self, rest: Rest, batch: Batch, embedded: Embedded) -> Outputs:
@@ -180,14 +179,14 @@ class MwufModule(HookModule):
         if len(at) or not rest.by_rows:
             leaf = warm.detach().requires_grad_()
             # Where rows do not meet in the loss, those of warm items add nothing to its gradient.
-            rows = at if rest.by_rows else torch.arange(len(embedded.static), device=at.device)
+            rows = at if rest.by_rows else torch.arange(len(batch), device=at.device)
             some = rows_of(batch, rows) if rest.by_rows else batch
-            part = embedded.rows(rows)
-            ids = leaf if rest.by_rows else part.static[:, self.slot].index_copy(0, at, leaf)
-            static = self._put(part.static, ids)
+            part, item = rows_of_embedded(embedded, rows), self.config.item
+            # A view: torch's counter of FLOPs takes no leaf as a module's input.
+            part[item] = leaf.view_as(leaf) if rest.by_rows else part[item].index_copy(0, at, leaf)
             # Dropout draws in the next batch what it would draw without this pass.
             with torch.random.fork_rng(devices=[leaf.device] if leaf.is_cuda else []):
-                loss = rest.aside(some, part._replace(static=static)).loss
+                loss = rest.aside(some, part).loss
             # A loss over some of the rows is a mean over these; one over the batch is what it is in the step.
             share = len(rows) / batch.mean_size if rest.by_rows else 1.0
             weight = self.config.warm_every * share
@@ -212,7 +211,7 @@ class MwufModule(HookModule):
             self.views[new], self.present[new] = 0, False
         if not self.config.common_init:
             return
-        rows = candidates(taken.batch.sparse, self.key).to(self.views.device)
+        rows = taken.batch.rows(self.config.item).to(self.views.device)
         begun = taken.batch.keys["item_views"].to(self.views.device) <= self.config.max_views
         new = of_all_ranks(rows[begun & (self.views[rows] == 0)]).unique()
         old = self.views > self.config.max_views
@@ -241,9 +240,6 @@ class MwufModule(HookModule):
         self.users.view(-1, self.users.shape[2])[at[last]] = seen.users[kept][order[last]]
         self.present.view(-1)[at] = True
 
-    def _put(self, static: Tensor, ids: Tensor) -> Tensor:
-        return torch.cat([static[:, : self.slot.start], ids, static[:, self.slot.stop :]], 1)
-
 
 def rows_with_an_id(items: nn.Module, rows: int) -> Tensor:
     """bool [R]: which rows of a table belong to an id; where the map does not tell, all."""
@@ -256,15 +252,3 @@ def rows_with_an_id(items: nn.Module, rows: int) -> Tensor:
     else:
         held[:] = True
     return held
-
-
-def candidates(sparse: KeyedJaggedTensor, key: str) -> Tensor:
-    """Rows of a feature with one id per sample: int64 [B]."""
-    size = sparse.stride()
-    at = sparse.keys().index(key) * size
-    return sparse.values()[sparse.offsets()[at : at + size]].to(torch.int64)
-
-
-def _detached(embedded: Embedded, static: Tensor) -> Embedded:
-    sequences = {name: sequence.detach() for name, sequence in embedded.sequences.items()}
-    return Embedded(static, sequences, embedded.pc.detach())

@@ -30,16 +30,16 @@ def in_slices(
 
     count: slices, of equal size but for the last. `dense` gets no `sparse` part: it has been looked up.
     """
-    whole = [embedded.static, embedded.pc, *embedded.sequences.values()]
+    whole = list(embedded.values())
     size = max(1, -(-len(batch) // count))
     outputs: list[Outputs] = []
     of_leaves: list[list[Tensor]] = []
     of_weights: list[Tensor | None] = [None] * len(weights)
     for start in range(0, max(1, len(batch)), size):  # no rows are one slice: every weight gets its gradient, zeros
         rows = slice(start, start + size)
-        static, pc, *sequences = leaves = [t.detach()[rows].requires_grad_() for t in whole]
+        leaves = [t.detach()[rows].requires_grad_() for t in whole]
         part = rows_of(batch, rows)
-        out = dense(part, Embedded(static, dict(zip(embedded.sequences, sequences, strict=True)), pc))
+        out = dense(part, dict(zip(embedded, leaves, strict=True)))
         loss = out.loss * (len(part) / batch.mean_size)
         grads = torch.autograd.grad(loss, [*leaves, *weights], allow_unused=True)
         of_leaves.append([torch.zeros_like(x) if g is None else g for x, g in zip(leaves, grads, strict=False)])

@@ -13,6 +13,7 @@ from tiny import sample_base
 from coldrank.cli.main import main
 from coldrank.cli.plan import bytes_of
 from coldrank.data.errors import UserError
+from coldrank.models.embeddings import Inputs
 from coldrank.models.features import Table
 from coldrank.train.checks import validate
 from coldrank.train.config import RunConfig, to_dict
@@ -153,7 +154,7 @@ def test_the_dense_part_is_measured():
     assert of_many - of_none == 100 * (of_one - of_none)
     # At least the concatenated input of the experts and their outputs, at most a few dozen of them.
     per_row = (of_one - of_none) / 8
-    assert 4 * task.embeddings.static_dim < per_row < 400 * task.embeddings.static_dim
+    assert 4 * Inputs(features).static_dim < per_row < 400 * Inputs(features).static_dim
 
 
 @pytest.mark.parametrize(

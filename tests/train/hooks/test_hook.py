@@ -11,7 +11,6 @@ from torch import nn
 
 from coldrank.data.batches import DataFolder
 from coldrank.data.errors import UserError
-from coldrank.models.embeddings import Embedded
 from coldrank.train import checkpoint, checks
 from coldrank.train.config import to_dict
 from coldrank.train.hooks.hook import Hook, HookModule, Rest
@@ -36,7 +35,7 @@ class ScaleModule(HookModule):
 
     def embed(self, batch, embedded):
         CALLS.append(f"{self.name} embed")
-        return Embedded(embedded.static * self.weight, embedded.sequences, embedded.pc)
+        return {name: x * self.weight if x.dim() == 2 else x for name, x in embedded.items()}
 
     def dense(self, rest, batch, embedded):
         CALLS.append(f"{self.name} dense")

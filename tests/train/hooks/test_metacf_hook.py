@@ -17,7 +17,7 @@ from coldrank.models.features import Feature, Table
 from coldrank.train.checks import validate
 from coldrank.train.config import RunConfig
 from coldrank.train.hooks.make import make_hooks
-from coldrank.train.hooks.metacf import MetaCF, sequence_values
+from coldrank.train.hooks.metacf import MetaCF
 from coldrank.train.run import build
 from coldrank.train.trainer import train
 
@@ -52,9 +52,8 @@ def batch(data, fitted):
 
 
 def test_codes_are_those_of_the_history(batch):
-    run, made, frame, _, _ = batch
-    at = run.model.module.embeddings.key_index["hist_signals.0"]
-    codes = sequence_values(made.sparse, at, 6)
+    _run, made, frame, _, _ = batch
+    codes = made.positions("hist_signals")
     for row, views, likes in zip(codes.tolist(), frame["hist_long_view"], frame["hist_like"], strict=True):
         states = [3 * (v + 1) + like + 1 for v, like in zip(views, likes, strict=True)]
         assert row == states + [-1] * (6 - len(states))
@@ -65,13 +64,12 @@ def test_new_users_are_adapted_to_their_own_events(batch):
     table = run.model.module.embeddings.ebc.state_dict()["embedding_bags.item.weight"]
     weight = table.local_shards()[0].tensor
     metacf = run.hooks[0].users.metacf
-    width = after.static.shape[1] - 8
-    torch.testing.assert_close(after.static[:, 8:], before.static[:, 8:], rtol=0, atol=0)
-    assert width > 0 and after.sequences is before.sequences and after.pc is before.pc
+    assert after.keys() == before.keys() and len(after) > 5
+    assert all(after[name] is values for name, values in before.items() if name != "user_id")
     new = 0
     for row, (views, items, likes) in enumerate(frame.select("user_views", "hist_item_id", "hist_like").iter_rows()):
         if views >= BELOW:
-            assert torch.equal(after.static[row], before.static[row])
+            assert torch.equal(after["user_id"][row], before["user_id"][row])
             continue
         known = [like >= 0 for like in likes]
         q = weight[torch.tensor(items, dtype=torch.int64)][torch.tensor(known, dtype=torch.bool)]
@@ -79,7 +77,7 @@ def test_new_users_are_adapted_to_their_own_events(batch):
         p = metacf.learner((q[y == 1].mean(0) if y.any() else torch.zeros(8)).unsqueeze(0))[0]
         for rate in metacf.rates:
             p = p - rate * torch.autograd.grad(F.binary_cross_entropy_with_logits(q @ p, y, reduction="sum"), p)[0]
-        torch.testing.assert_close(after.static[row, :8], p)
+        torch.testing.assert_close(after["user_id"][row], p)
         new += 1
     assert 5 < new < 60
 
@@ -134,11 +132,11 @@ def test_learner_and_rates_are_trained_with_the_model(batch):
 def test_scripted_equals_eager(batch):
     run, made, _, before, after = batch
     users = run.hooks[0].users
-    codes = sequence_values(made.sparse, run.model.module.embeddings.key_index["hist_signals.0"], 6)
+    codes = made.positions("hist_signals")
     scripted = torch.jit.script(users)
     with torch.inference_mode():
-        args = (before.static, before.sequences["history"], codes, made.keys["user_views"])
-        torch.testing.assert_close(scripted(*args), after.static, rtol=0, atol=0)
+        args = (before["user_id"], before["hist_item_id"], codes, made.keys["user_views"])
+        torch.testing.assert_close(scripted(*args), after["user_id"], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(

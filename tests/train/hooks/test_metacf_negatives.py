@@ -10,10 +10,9 @@ from torch.nn import functional as F
 
 from coldrank.data.errors import UserError
 from coldrank.models.adapted_users import POOL
-from coldrank.models.embeddings import Embedded
 from coldrank.train.checks import validate
 from coldrank.train.hooks.make import make_hooks
-from coldrank.train.hooks.metacf import _drawn, sequence_values
+from coldrank.train.hooks.metacf import _drawn
 
 
 def without_signals(base=None, **fields):
@@ -32,7 +31,7 @@ def test_the_signal_is_that_of_the_first_task(fitted, tasks, signal):
         run = fitted(replace(c, tasks=dict.fromkeys(tasks, 1.0)))
         (batch,) = some_batches(run, 1)
         task = run.model.module
-        found.append(run.hooks[0].embed(batch, Embedded(*task.embeddings(batch))).static)
+        found.append(run.hooks[0].embed(batch, task.embeddings(batch))["user_id"])
     assert torch.equal(*found)
     assert run.hooks[0].users.negatives == 0
 
@@ -65,20 +64,20 @@ def test_without_a_signal_events_are_positive_and_other_items_negative(fitted, c
     rows = [3, 7, 11, 59]
     users.pool_rows[:4] = torch.tensor(rows)
     users.pool[:4].normal_()
-    embedded = Embedded(*task.embeddings(batch))
+    embedded = task.embeddings(batch)
     run.model.eval()
     with torch.no_grad():
-        after = hook.embed(batch, embedded).static
-    history = sequence_values(batch.sparse, task.embeddings.key_index["hist_item_id.0"], 6)
+        after = hook.embed(batch, embedded)["user_id"]
+    history = batch.positions("hist_item_id")
     assert any(set(h) & set(rows) for h in history.tolist())
     new = 0
     for row, events in enumerate(history.tolist()):
         if batch.keys["user_views"][row] >= BELOW:
-            assert torch.equal(after[row], embedded.static[row])
+            assert torch.equal(after[row], embedded["user_id"][row])
             continue
         items = [i for i in events if i >= 0]
         free = [i for i, of in enumerate(rows) if of not in items]
-        met = embedded.sequences["history"][row, : len(items), :8].detach()
+        met = embedded["hist_item_id"][row, : len(items)].detach()
         q = torch.cat([met, users.pool[free]])
         y = torch.tensor([1.0] * len(items) + [0.0] * len(free))
         weight = torch.tensor([1.0] * len(items) + [3 * len(items) / len(free)] * len(free))
@@ -86,7 +85,7 @@ def test_without_a_signal_events_are_positive_and_other_items_negative(fitted, c
         for rate in users.metacf.rates:
             loss = F.binary_cross_entropy_with_logits(q @ p, y, weight, reduction="sum")
             p = p - rate * torch.autograd.grad(loss, p)[0]
-        torch.testing.assert_close(after[row, :8], p, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(after[row], p, rtol=1e-4, atol=1e-6)
         new += 1
     assert new > 5
 
@@ -97,8 +96,8 @@ def test_the_pool_is_of_the_items_met_and_of_their_first_event(fitted):
     (hook,) = run.hooks
     users, task = hook.users, run.model.module
     for number, batch in enumerate(some_batches(run, 2)):
-        history = sequence_values(batch.sparse, task.embeddings.key_index["hist_item_id.0"], 6)
-        read = Embedded(*task.embeddings(batch)).sequences["history"][:, :, :8].detach().clone()
+        history = batch.positions("hist_item_id")
+        read = task.embeddings(batch)["hist_item_id"].detach().clone()
         step(run, batch, number)
         vectors, born = {}, {}
         for row, events in enumerate(history.tolist()):
@@ -135,15 +134,15 @@ def test_in_training_an_event_takes_no_item_of_its_future(fitted):
     (hook,) = run.hooks
     (batch,) = some_batches(run, 1)
     task = run.model.module
-    embedded = Embedded(*task.embeddings(batch))
+    embedded = task.embeddings(batch)
     now = batch.keys["time"]
     middle = now.sort().values[len(now) // 2]
-    plain = hook.embed(batch, embedded).static
+    plain = hook.embed(batch, embedded)["user_id"]
     hook.users.pool_rows[:2] = torch.tensor([1, 2])
     hook.users.pool[:2] = 3.0
     hook.born[:2] = middle
-    with_pool = hook.embed(batch, embedded).static
-    history = sequence_values(batch.sparse, task.embeddings.key_index["hist_item_id.0"], 6)
+    with_pool = hook.embed(batch, embedded)["user_id"]
+    history = batch.positions("hist_item_id")
     both = ((history == 1).any(1) & (history == 2).any(1)) | (history < 0).all(1)
     takes = (now >= middle) & (batch.keys["user_views"] < BELOW) & ~both
     assert 3 < takes.sum() < len(now) // 2

@@ -9,7 +9,7 @@ from tiny import growing, sample_base
 
 from coldrank.data.batches import batches
 from coldrank.data.errors import UserError
-from coldrank.models.embeddings import Embedded
+from coldrank.models.embeddings import rows_of_embedded
 from coldrank.models.maps import GrowingMap, HashMap, VocabularyMap
 from coldrank.train import checkpoint
 from coldrank.train.hooks.mwuf import Mwuf, rows_with_an_id
@@ -68,14 +68,14 @@ def test_the_model_trains_as_it_does_without_the_hook(fitted):
 
 def naive_warm(hook, task, embedded, batch, row):
     """The warm ID embedding of a row, from the users of the item's earlier views alone."""
-    places, static = task.embeddings.places, embedded.static.detach()[row]
+    of = {name: values.detach()[row] for name, values in embedded.items()}
     at = batch.sparse.keys().index("item_id") * len(batch)
     table_row = int(batch.sparse.values()[batch.sparse.offsets()[at + row]])
     met = [k for k in range(min(8, int(batch.keys["item_views"][row]))) if hook.present[table_row, k]]
     if hook.shared_row and table_row == 0:
         met = []
     users = hook.users[table_row, met].mean(0) if met else torch.zeros(4)
-    return static[places["item_id"]] * (1 + hook.nets.scaling(static[places["item_tags"]])) + hook.nets.shifting(users)
+    return of["item_id"] * (1 + hook.nets.scaling(of["item_tags"])) + hook.nets.shifting(users)
 
 
 @pytest.mark.tried(
@@ -100,13 +100,12 @@ def test_in_training_a_warm_embedding_is_of_the_users_before(fitted, base):
     run.begin_step(taken, 1, 10)
     hook.users.normal_()
     hook.present.bernoulli_(0.7)
-    embedded = Embedded(*task.embeddings(batch))
-    static, rows = embedded.static.detach().clone(), (batch.keys["item_views"] <= hook.config.max_views).nonzero()
-    slot, ids = task.embeddings.places["item_id"], list(static[:, task.embeddings.places["item_id"]])
+    embedded = task.embeddings(batch)
+    rows, ids = (batch.keys["item_views"] <= hook.config.max_views).nonzero(), list(embedded["item_id"].detach())
     for row in rows.squeeze(1).tolist():
         ids[row] = naive_warm(hook, task, embedded, batch, row)
-    warm = torch.cat([static[:, : slot.start], torch.stack(ids), static[:, slot.stop :]], 1)
-    loss = task.rank(batch, embedded._replace(static=warm)).loss
+    still = {name: values.detach() for name, values in embedded.items()}
+    loss = task.rank(batch, still | {"item_id": torch.stack(ids)}).loss
     wanted = torch.autograd.grad(loss, list(hook.nets.parameters()))
     run.model(batch).loss.backward()
     for p, theirs in zip(hook.nets.parameters(), wanted, strict=True):
@@ -125,7 +124,9 @@ def test_the_networks_get_the_gradient_of_the_warm_loss(fitted, every):
     for number, seen in enumerate(first):
         step(run, seen, number)
     task = run.model.module
-    embedded = Embedded(*task.embeddings(batch))  # before the tables change, which is in the backward pass
+    embedded = {
+        name: x.detach().clone() for name, x in task.embeddings(batch).items()
+    }  # before the tables change, which is in the backward pass
     run.optimizers.begin_step(3, 10)
     run.model(batch).loss.backward()
     found = [p.grad.clone() for p in hook.nets.parameters()]
@@ -134,11 +135,9 @@ def test_the_networks_get_the_gradient_of_the_warm_loss(fitted, every):
     assert 3 < len(cold) < len(views)
     rows = cold[(batch.keys["user_id"] + views)[cold] % every == 0]
     assert every == 1 or 0 < len(rows) < len(cold)
-    part = embedded.rows(rows)
-    ids = hook.warmed(part.static, batch.keys["item_id"][rows], views[rows])
-    slot = task.embeddings.places["item_id"]
-    static = torch.cat([part.static[:, : slot.start], ids, part.static[:, slot.stop :]], 1)
-    loss = task.rank(rows_of(batch, rows), part._replace(static=static)).loss * every * len(rows) / len(views)
+    part = rows_of_embedded(embedded, rows)
+    ids = hook.warmed(part["item_id"], part["item_tags"], batch.keys["item_id"][rows], views[rows])
+    loss = task.rank(rows_of(batch, rows), part | {"item_id": ids}).loss * every * len(rows) / len(views)
     wanted = torch.autograd.grad(loss, list(hook.nets.parameters()))
     for a, b in zip(found, wanted, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
@@ -152,7 +151,7 @@ def test_an_event_sees_the_users_before_it_in_whatever_order_they_come(fitted):
     seen = {}
     for number, batch in enumerate(some_batches(run, 3)):
         task = run.model.module
-        users = task.embeddings(batch).static[:, hook.user_columns].detach().clone()
+        users = task.embeddings(batch)["user_id"].detach().clone()
         step(run, batch, number)
         keys = [batch.keys[n].tolist() for n in ("item_id", "item_views", "user_id")]
         in_batch = {}

@@ -14,7 +14,6 @@ from coldrank.data.batches import BatchMaker, DataFolder
 from coldrank.data.errors import UserError
 from coldrank.data.fit import fit_encoder
 from coldrank.data.read import SampleReader
-from coldrank.models.embeddings import Embedded
 from coldrank.models.encode import FeatureEncoder
 from coldrank.models.ranker import Ranker
 from coldrank.models.two_tower import Sides
@@ -41,7 +40,7 @@ def batch_and_task(folder, wanted, rows=64):
     hooks = make_hooks(wanted, features)
     task = RankingTask(features, wanted.model, wanted.tasks, hooks=hooks).double()
     # The collection pools in float32 whatever its weights are.
-    double = lambda e: Embedded(e.static.double(), {k: x.double() for k, x in e.sequences.items()}, e.pc.double())
+    double = lambda e: {name: x.double() for name, x in e.items()}
     task.embeddings.register_forward_hook(lambda module, args, out: double(out))
     for table in task.embeddings.ebc.parameters():
         torch.nn.init.normal_(table)
@@ -312,7 +311,7 @@ def ranker(**pam: object):
 def test_on_the_ranker_equals_a_loop_over_the_tasks(folder, second_order):
     batch, task, hook = batch_and_task(folder, ranker(second_order=second_order))
     c, model = hook.config, task.ranker
-    x, pc = model.represent(task.embeddings(batch), batch.dense, batch.sequence_lengths)
+    x, pc = model.represent(task.embeddings(batch), batch)
     weight = torch.tensor([1.0, 0.5], dtype=torch.float64)
 
     def loss(weights, rows):

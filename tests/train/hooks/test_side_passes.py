@@ -11,7 +11,6 @@ from test_pam import batch_and_task, naive
 from tiny import changed
 
 from coldrank.data.errors import UserError
-from coldrank.models.embeddings import Embedded
 from coldrank.models.model import Outputs
 from coldrank.train.checks import validate
 from coldrank.train.hooks.hook import Hook, HookModule, Rest
@@ -25,7 +24,7 @@ class TwiceModule(HookModule):
     def dense(self, rest, batch, embedded):
         out = rest(batch, embedded)
         if self.training and torch.is_grad_enabled():
-            other = embedded._replace(static=embedded.static.detach() + 1.0)
+            other = {name: values.detach() + 1.0 for name, values in embedded.items()}
             assert rest.aside(batch, other).loss != out.loss
         return out
 
@@ -33,7 +32,7 @@ class TwiceModule(HookModule):
 class NeverModule(HookModule):
     def dense(self, rest, batch, embedded):
         sums = batch.labels.sum(0)
-        return Outputs(embedded.static.sum(), batch.labels, (sums, sums))
+        return Outputs(embedded["user_id"].sum(), batch.labels, (sums, sums))
 
 
 class AgainModule(HookModule):
@@ -109,12 +108,10 @@ def test_the_networks_get_the_gradient_of_pam_s_loss(order, folder):
 
     embedded = task.embeddings(batch)
     rows = batch.sparse["item_id"].values()
-    ids = mwuf.warmed(embedded.static, rows, batch.keys["item_views"])
+    ids = mwuf.warmed(embedded["item_id"], embedded["item_tags"], rows, batch.keys["item_views"])
     cold = batch.keys["item_views"] < 60
-    slot = task.embeddings.places["item_id"]
-    static = embedded.static.detach().clone()
-    static[:, slot] = torch.where(cold.unsqueeze(1), ids, static[:, slot])
-    warm = Embedded(static, {}, embedded.pc)
+    still = {name: values.detach() for name, values in embedded.items()}
+    warm = still | {"item_id": torch.where(cold.unsqueeze(1), ids, still["item_id"])}
     settings, given = pam.config, None
     if order[0] == "pam":
         _, adapted = naive(task, batch, pam.config, pam.loop.rates)

@@ -8,7 +8,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from coldrank.models.batch import Batch
-from coldrank.models.embeddings import EmbeddingStage
 from coldrank.models.features import FeatureSet
 from coldrank.models.two_tower import Sides, TwoTowerModule
 from coldrank.modules.pam import Rows, support
@@ -33,7 +32,7 @@ class Before(nn.Module):
         self.tasks, self.share, data = c.tasks, c.support, config.data
         self.shared = data.global_batch_size > 0
         with torch.device("meta"):
-            model = config.model.build(EmbeddingStage(features, torch.device("meta")), features, 1)
+            model = config.model.build(features, 1)
         assert isinstance(model, TwoTowerModule)
         rows = max(1, int(self.share * data.rank_batch(1)))
         widths = {side: model.towers[side].layers[0].in_features for side in Sides._fields}  # type: ignore[union-attr, index]

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from coldrank.data.errors import UserError
 from coldrank.models.batch import Batch
-from coldrank.models.embeddings import EmbeddingStage
 from coldrank.models.features import FeatureSet
 from coldrank.models.two_tower import Sides, Tower, TwoTowerModule
 from coldrank.modules.gate import separate_draws
@@ -52,7 +51,7 @@ class Enhancer(nn.Module):
         super().__init__()
         self.config = c
         with torch.device("meta"):
-            model = config.model.build(EmbeddingStage(features, torch.device("meta")), features, 1)
+            model = config.model.build(features, 1)
         assert isinstance(model, TwoTowerModule)
         for name in c.behaviour:
             if name not in model.item_columns:

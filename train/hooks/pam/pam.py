@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from coldrank.data import parquet
 from coldrank.data.errors import UserError
 from coldrank.models.batch import Batch
-from coldrank.models.embeddings import Embedded, EmbeddingStage
+from coldrank.models.embeddings import Embedded
 from coldrank.models.features import FeatureSet
 from coldrank.models.model import Outputs
 from coldrank.models.two_tower import TwoTowerModule
@@ -244,7 +244,7 @@ class PamModule(HookModule):
 def adapted(c: PamConfig, config: Settings, features: FeatureSet) -> dict[str, torch.Size]:
     """Parameters of the model that are adapted: name -> shape. Raises UserError for a model without any."""
     with torch.device("meta"):
-        model = config.model.build(EmbeddingStage(features, torch.device("meta")), features, len(config.tasks))
+        model = config.model.build(features, len(config.tasks))
     if task_rows.dispatch(type(model)) is task_rows.dispatch(object):
         raise UserError(
             f"{config.name}: 'pam' does not know which part of model={config.model.kind()!r} it is to adapt"

@@ -111,7 +111,7 @@ class RankerRows:
     @classmethod
     def of(cls, model: RankerModule, batch: Batch, embedded: Embedded) -> "RankerRows":
         """The batch up to the towers."""
-        return cls(model, *model.represent(embedded, batch.dense, batch.sequence_lengths), batch.labels)
+        return cls(model, *model.represent(embedded, batch), batch.labels)
 
     def losses(self, rows: Rows, among: Tensor | None = None) -> Callable[[Weights], Tensor]:
         """Binary cross-entropy of each of the rows."""
