@@ -19,7 +19,13 @@ Embedded = dict[str, Tensor]
 
 def rows_of_embedded(embedded: Embedded, rows: Tensor) -> Embedded:
     """Some samples, without their gradients. rows: int64 [R]."""
-    return {name: values.detach()[rows] for name, values in embedded.items()}
+    chosen: Embedded = {}
+    # Those of one length are read side by side: a read for each feature would be many small ones.
+    for length in {values.shape[1:-1] for values in embedded.values()}:
+        alike = {name: values.detach() for name, values in embedded.items() if values.shape[1:-1] == length}
+        read = torch.cat(list(alike.values()), -1)[rows]
+        chosen |= dict(zip(alike, read.split([values.shape[-1] for values in alike.values()], -1), strict=True))
+    return {name: chosen[name] for name in embedded}
 
 
 class Inputs:
