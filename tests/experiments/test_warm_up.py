@@ -1,6 +1,7 @@
 """The warm-up experiments: the published split, what methods may see, and a whole small experiment."""
 
 import json
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -176,3 +177,42 @@ def test_the_posterior_of_a_warm_set_is_the_prior_of_the_next(base, split):
         ids = ids - torch.linalg.solve(precision, gradient)
         method.warm(events)
         torch.testing.assert_close(method.ids(events), ids[events.items], rtol=1e-4, atol=1e-5)
+
+
+def test_the_generator_learns_as_meta_embedding_says(base, monkeypatch):
+    """Pan et al. (2019), Eq. 7 to 10: phi' = phi - eta dl_a/dphi, l = 0.1 l_a(phi) + 0.9 l_b(phi'), in float64. The generator's first
+    gradient, at a rate so high that the inner step tells."""
+    model, old, warm = base
+    looked_up, steps, look_up = [], [], model.events
+
+    class Watched(torch.optim.Adam):
+        def step(self):  # stays where it is
+            steps.append([(p.detach().double(), p.grad.double()) for p in self.param_groups[0]["params"]])
+
+    def events(rows, index):
+        looked_up.append((index, look_up(rows, index)))
+        return looked_up[-1][1]
+
+    monkeypatch.setattr(methods, "RATE", 500.0)
+    monkeypatch.setattr(methods.torch.optim, "Adam", Watched)
+    monkeypatch.setattr(model, "events", events)
+    methods.MetaEmb(model, old, model.side_of(warm), 1)
+    (first, a), (second, b) = looked_up[-2:]
+    assert torch.equal(old.places[first], old.places[second]) and (first != second).mean() > 0.5
+    exact = deepcopy(model).double()
+
+    def loss(events, ids):
+        events = replace(events, static=events.static.double(), dense=events.dense.double())
+        scores = torch.sigmoid(exact.logits(events, ids))
+        shares = torch.where(events.labels == 1, scores, 1 - scores)[~torch.isnan(events.labels)]
+        return -shares.log().mean()
+
+    (hidden, bias), (out, shift) = [[p.clone().requires_grad_() for p, _ in steps[-1][i : i + 2]] for i in (0, 2)]
+    side = a.static[:, model.side].double()
+    phi = torch.relu(side @ hidden.T + bias) @ out.T + shift
+    loss_a = loss(a, phi)
+    (slope,) = torch.autograd.grad(loss_a, phi, create_graph=True)
+    total = 0.1 * loss_a + 0.9 * loss(b, phi - 500.0 * slope)
+    wanted = torch.autograd.grad(total, (hidden, bias, out, shift))
+    for (_, gradient), right in zip(steps[-1], wanted, strict=True):
+        torch.testing.assert_close(gradient, right, rtol=1e-3, atol=1e-9)
