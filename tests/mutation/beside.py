@@ -4,6 +4,7 @@ first test that fails."""
 from fnmatch import fnmatch
 from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
 # File -> its tests.
 BESIDE: dict[str, str] = {
     "modules/contrast.py": "models/test_two_tower.py train/hooks/test_pam.py",
@@ -50,7 +51,8 @@ BESIDE: dict[str, str] = {
     "data/ids.py": "data/test_ids.py data/test_agree.py data/test_prepare.py data/test_movielens.py",
     "train/hooks/metacf*.py": "train/hooks/test_metacf_hook.py train/hooks/test_hook.py configs/test_defaults.py",
     "train/hooks/mwuf*.py": "train/hooks/test_mwuf_hook.py train/hooks/test_hook.py train/hooks/test_side_passes.py configs/test_defaults.py",
-    "train/hooks/pam*.py": "train/hooks/test_pam.py train/hooks/test_pam_enhancer.py train/hooks/test_pam_runs.py configs/test_defaults.py",
+    "train/hooks/pam/*": "train/hooks/test_pam_before.py train/hooks/test_pam.py train/hooks/test_pam_enhancer.py "
+    "train/hooks/test_pam_runs.py configs/test_defaults.py",
     "train/hooks/*": "configs/test_defaults.py train/hooks",
 }
 

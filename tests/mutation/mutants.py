@@ -26,10 +26,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
-from beside import core, tests_of
+from beside import ROOT, core, tests_of
 from operators import mutants
 
-ROOT = Path(__file__).parents[2]
 # What takes long to import and is no part of the project.
 IMPORTED = """torch torchrec fbgemm_gpu polars pyarrow.parquet pyarrow.compute pydantic torchmetrics scipy.stats sklearn.metrics
     torch.utils.tensorboard torch._subclasses torch.distributed.optim.apply_optimizer_in_backward tabulate"""
