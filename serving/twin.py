@@ -36,6 +36,7 @@ class Core(nn.Module):
         self.hooks = nn.ModuleList(made(layout) for made in hooked.made)
         temperature = model.temperature
         self.retrieves = temperature is not None
+        self.traced = hooked.traced is not None
         if hooked.traced is not None:
             self.model: nn.Module = hooked.traced(layout)
             self.scale = 1.0 if temperature is None else temperature

@@ -3,7 +3,7 @@
 from coldrank.data.arm import ArmSettings
 from coldrank.data.errors import UserError
 from coldrank.models.features import FeatureSet
-from coldrank.train.config import RunConfig, parse, to_dict
+from coldrank.train.config import NAMED, RunConfig, parse, to_dict
 from coldrank.train.idle import idle_problem
 from coldrank.train.sections import DataConfig
 
@@ -80,10 +80,12 @@ def _check_model(config: RunConfig, features: FeatureSet) -> None:
 
 
 def _check_hooks(config: RunConfig) -> None:
-    """Checks that no hook is there twice, and what one leaves no room for."""
-    for name in config.hook_names:
-        if config.hook_names.count(name) > 1:
-            raise UserError(f"{config.name}: hooks={config.hook_names}: {name!r} is there twice")
+    """Checks that no hook or metric is there twice, and what a hook leaves no room for."""
+    for field in NAMED:
+        names = [part.short_name() for part in getattr(config, field)]
+        for name in names:
+            if names.count(name) > 1:
+                raise UserError(f"{config.name}: {field}={names}: {name!r} is there twice")
     for hook in config.hooks:
         if wrong := hook.problem(config):
             raise UserError(f"{config.name}: {wrong}")

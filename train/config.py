@@ -9,8 +9,9 @@ from pydantic import InstanceOf, NonNegativeFloat, TypeAdapter, ValidationError
 
 from coldrank.data.cohorts import CohortConfig
 from coldrank.data.errors import UserError
+from coldrank.metrics.metric import Metric
 from coldrank.metrics.retrieval import RetrievalConfig
-from coldrank.models.component import C, find
+from coldrank.models.component import C, Component, find
 from coldrank.models.features import Feature, FeatureSet, Table
 from coldrank.models.model import Model
 from coldrank.models.ranker import Ranker
@@ -46,6 +47,8 @@ class RunConfig(Section):
     """The model, by its settings."""
     retrieval: RetrievalConfig = field(default_factory=RetrievalConfig)
     """How a retrieval model is judged (docs/pam.md)."""
+    metrics: tuple[InstanceOf[Metric], ...] = ()
+    """Metrics of one's own, beside those that every run has."""
     data: DataConfig = field(default_factory=DataConfig)
     """Which samples are read."""
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -74,6 +77,8 @@ class RunConfig(Section):
 for _class in (CohortConfig, RetrievalConfig, ShardingConfig, Feature, Table):
     _class.__pydantic_config__ = Section.__pydantic_config__  # type: ignore[union-attr]
 _ADAPTER = TypeAdapter(RunConfig)
+# Fields that hold components; in JSON and for `--set` each has its name.
+NAMED: dict[str, type[Component]] = {"hooks": Hook, "metrics": Metric}
 # pydantic's kinds of error -> our words, where its own are longer.
 _WORDS = {
     "greater_than": "must be above {gt:g}",
@@ -88,7 +93,8 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     """The config as plain JSON values; hooks by their names, in order."""
     values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     values["model"] = config.model.to_json()
-    values["hooks"] = {hook.short_name(): hook.to_json() for hook in config.hooks}
+    for name in NAMED:
+        values[name] = {part.short_name(): part.to_json() for part in getattr(config, name)}
     result: dict[str, Any] = json.loads(json.dumps(values, default=_plain))
     return result
 
@@ -105,10 +111,11 @@ def parse(values: dict[str, Any], source: str) -> RunConfig:
     values = dict(values)
     if isinstance(values.get("model"), dict):
         values["model"] = component(Model, values["model"], f"{source}: model")
-    hooks = values.get("hooks", {})
-    if not isinstance(hooks, dict):
-        raise UserError(f"{source}: hooks={hooks!r}: must be names with their settings")
-    values["hooks"] = tuple(component(Hook, of, f"{source}: {name}") for name, of in hooks.items())
+    for name, base in NAMED.items():
+        parts = values.get(name, {})
+        if not isinstance(parts, dict):
+            raise UserError(f"{source}: {name}={parts!r}: must be names with their settings")
+        values[name] = tuple(component(base, of, f"{source}: {part}") for part, of in parts.items())
     return _typed(_ADAPTER, values, source, "")
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from coldrank.train.config import RunConfig, to_dict
+from coldrank.train.config import NAMED, RunConfig, to_dict
 
 
 def difference(config: RunConfig, base: RunConfig) -> str:
@@ -14,12 +14,12 @@ def difference(config: RunConfig, base: RunConfig) -> str:
     ]
     if orders[0] != orders[1]:
         lines.append(f"hooks: {orders[0]} -> {orders[1]}")
-    for name in ("features", "tables", "hooks"):
+    for name in ("features", "tables", "hooks", "metrics"):
         a, b = (_by_name(side.pop(name)) for side in (theirs, ours))
         lines += [f"{name}.{key}: removed" for key in a if key not in b]
         lines += [f"{name}.{key}: added {b[key]}" for key in b if key not in a]
         both = [key for key in a if key in b]
-        prefix = "" if name == "hooks" else f"{name}."  # as `--set` names them
+        prefix = "" if name in NAMED else f"{name}."  # as `--set` names them
         ours |= {f"{prefix}{key}": b[key] for key in both}
         theirs |= {f"{prefix}{key}": a[key] for key in both}
     flat_ours, flat_theirs = flat(ours), flat(theirs)

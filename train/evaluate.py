@@ -17,6 +17,7 @@ from coldrank.data.errors import UserError
 from coldrank.data.output import partial_of, put_file
 from coldrank.data.read import Reader, SampleReader
 from coldrank.metrics.by_cohort import evaluate_predictions
+from coldrank.metrics.metric import metric_values
 from coldrank.metrics.retrieval import VECTORS, judge, met_in, vector_columns
 from coldrank.train.config import RunConfig
 from coldrank.train.distributed.ranks import Ranks
@@ -84,6 +85,7 @@ def metric_rows(
 ) -> list[MetricRow]:
     """The metrics of a scored split or period, as the rows of metrics.jsonl."""
     rows = evaluate_predictions(frame, list(config.tasks), config.cohorts)
+    rows += metric_values(frame, list(config.tasks), config.cohorts, config.metrics)
     return [{"step": step, "period": period, "split": split, **row} for row in rows]
 
 

@@ -8,12 +8,13 @@ from typing import Any
 from coldrank.data.errors import UserError
 from coldrank.models.component import C, find
 from coldrank.models.model import Model
+from coldrank.train.config import NAMED
 from coldrank.train.hooks.hook import Hook
 
 # Fields that hold something for some of the tables: `--set` may name another.
 _BY_TABLE = ("optim.table_lr_scale", "sharding.tables")
 # Which say what other fields there are: they come first.
-_KINDS = ("hooks", "model", "model.kind")
+_KINDS = (*NAMED, "model", "model.kind")
 # Hook -> a field's former name, its name now, and what is added to its value: counts below so many, now of at most.
 _RENAMED = {"mwuf": ("below_views", "max_views", -1), "metacf": ("below_views", "max_views", -1)}
 
@@ -35,7 +36,7 @@ def override(values: dict[str, Any], text: str) -> None:
         _set_kinds(values, path, _value(given), text)
         return
     parents, last = path.split(".")[:-1], path.split(".")[-1]
-    inside = values["hooks"] if path.split(".")[0] in values.get("hooks", {}) else values
+    inside = next((values[n] for n in NAMED if path.split(".")[0] in values.get(n, {})), values)
     node: Any = inside
     for depth, part in enumerate([*parents, last]):
         new = ".".join(parents) in _BY_TABLE and depth == len(parents)
@@ -51,18 +52,18 @@ def override(values: dict[str, Any], text: str) -> None:
 
 
 def _set_kinds(values: dict[str, Any], path: str, value: Any, text: str) -> None:
-    if path != "hooks":
+    if path not in NAMED:
         values["model"] = _of_kind(Model, str(value), values.get("model", {}), text)
         return
-    before = values.get("hooks", {})
-    hooks: dict[str, Any] = {}
+    before, base = values.get(path, {}), NAMED[path]
+    parts: dict[str, Any] = {}
     for kind in _listed(value):
-        found = before.get(kind) or _of_kind(Hook, str(kind), {}, text)
-        name = find(Hook, found["kind"]).short_name()
-        if name in hooks:
+        found = before.get(kind) or _of_kind(base, str(kind), {}, text)
+        name = find(base, found["kind"]).short_name()
+        if name in parts:
             raise UserError(f"--set {text}: {name!r} is there twice")
-        hooks[name] = before.get(name, found)
-    values["hooks"] = hooks
+        parts[name] = before.get(name, found)
+    values[path] = parts
 
 
 def _of_kind(base: type[C], kind: str, before: dict[str, Any], text: str) -> dict[str, Any]:
@@ -132,7 +133,7 @@ def _renamed(path: str, text: str) -> str:
 def _near(part: str, node: Any) -> str:
     have = sorted(node) if isinstance(node, dict) else []
     if isinstance(node, dict) and "hooks" in node and "features" in node:  # the whole config
-        have = sorted([*have, *node["hooks"]])
+        have = sorted([*have, *(name for n in NAMED for name in node.get(n, {}))])
         if _is_hook(part):
             names = ",".join([*node["hooks"], part])
             return f"hook {part!r} is off; --set hooks=[{names}] puts it on"

@@ -16,7 +16,7 @@ from coldrank.train.difference import difference
 from coldrank.train.load import load
 
 # Fields of a config that training and evaluation alone read.
-_TRAINING = ("name", "seed", "cold_weight", "retrieval", "data", "optim", "train", "cohorts", "sharding")
+_TRAINING = ("name", "seed", "cold_weight", "metrics", "retrieval", "data", "optim", "train", "cohorts", "sharding")
 
 
 def check_base(base: Path) -> None:

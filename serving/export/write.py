@@ -54,6 +54,10 @@ def export(request: Request) -> dict[str, Any]:
     trained = load_trained(request.run)
     data = DataFolder.open(request.data or _data_of(request.run))
     twin = trained.twin(trained.columns(request.candidate), request.tables)
+    if request.aoti and twin.core.traced:
+        raise UserError(
+            "--format aoti: the model or one of its hooks is served by tracing; --format torchscript takes it"
+        )
     with new_folder(request.out) as folder:
         save_script(twin, folder / "model.pt")
         if request.aoti:
