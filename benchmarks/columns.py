@@ -1,4 +1,4 @@
-"""Samples of 20 scalar and 3 list columns, made by `coldrank prepare`'s own code from a random log, and a base over all of them."""
+"""Samples of 20 scalar and 3 list columns, prepared from a random log, and a base over all of them."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,8 @@ EVENTS_PER_USER = 100
 ITEMS = 20_000
 _GROUPS = ("user", "item", "author", "user_x_author")
 
-# Scalars: user, item, time, 2 labels, 4 counts and gaps, 4 rates, 2 counts by group, 2 of the context, 3 of user and item.
+# Scalars: user, item, time, 2 labels, 4 counts and gaps, 4 rates, 2 counts by group, 2 of the context, 3 of user and
+# item.
 # Lists: the last 50 items, their authors (int64 each) and whether they were viewed long (int8).
 SPEC = LogSpec(
     user="user",

@@ -31,8 +31,8 @@ PHASES = ("cold", "warm-a", "warm-b", "warm-c")
 
 def metacf(results: Path) -> Figure:
     """HR@10 of the arms with 95% intervals; by the number of records in the support. Of arms that have all seeds."""
-    found = json.loads(results.read_text())
-    rows = {row["arm"]: row for row in found if row["seeds"] == max(row["seeds"] for row in found)}
+    table = json.loads(results.read_text())
+    rows = {row["arm"]: row for row in table if row["seeds"] == max(row["seeds"] for row in table)}
     figure = Figure(figsize=(8.5, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     bars = [row for name, row in rows.items() if not name[-1].isdigit() or name == "zero_50"]
@@ -43,8 +43,8 @@ def metacf(results: Path) -> Figure:
     left.set_yticks(range(len(bars)), [row["arm"] for row in reversed(bars)])
     left.set_xlabel("HR@10, 95% interval")
     for name in (n for n in LINES if f"{n}-1" in rows):
-        there = [n for n in SUPPORTS if f"{name}-{n}" in rows]
-        right.plot(there, [rows[f"{name}-{n}"]["hr"][0] for n in there], "o-", markersize=3, label=name)
+        sizes = [n for n in SUPPORTS if f"{name}-{n}" in rows]
+        right.plot(sizes, [rows[f"{name}-{n}"]["hr"][0] for n in sizes], "o-", markersize=3, label=name)
     right.set_xlabel("records of a new user")
     right.set_ylabel("HR@10")
     right.legend(frameon=False, fontsize=6, loc="upper left")
@@ -59,10 +59,11 @@ def warm_up(results: Path, model: str) -> Figure:
     methods = [name for name, count in counts.items() if count == max(counts.values())]
     for axes, passes in zip(figure.subplots(1, 3, sharey=True), (1, 5, 20), strict=True):
         for i, method in enumerate(methods):
-            of = [[100 * auc[0] for auc in r["fixed"]] for r in rows if (r["method"], r["passes"]) == (method, passes)]
-            if of:
+            runs = [row for row in rows if (row["method"], row["passes"]) == (method, passes)]
+            aucs = [[100 * auc[0] for auc in row["fixed"]] for row in runs]
+            if aucs:
                 style = "-" if method.startswith("posterior") else "--"
-                axes.plot(PHASES, np.mean(of, 0), style, color=f"C{i % 10}", marker="o", markersize=3, label=method)
+                axes.plot(PHASES, np.mean(aucs, 0), style, color=f"C{i % 10}", marker="o", markersize=3, label=method)
         axes.set_title(f"{passes} pass{'es' if passes > 1 else ''} over each warm set", fontsize=9)
     figure.axes[0].set_ylabel("AUC, %")
     figure.axes[-1].legend(frameon=False, fontsize=7)
@@ -70,19 +71,19 @@ def warm_up(results: Path, model: str) -> Figure:
 
 
 def pam(results: Path) -> Figure:
-    """Differences of PAM's arms to the first arm with 95% intervals, cold and popular items, a mark for each way to judge."""
+    """Differences of PAM's arms to the first arm with 95% intervals: cold and popular items, a mark for each metric."""
     rows = json.loads(results.read_text())
     figure = Figure(figsize=(8.5, 3.0), layout="constrained")
     kinds = ("recall@5", "recall@5_of_100", "recall@5_of_all")
     for axes, cohort in zip(figure.subplots(1, 2, sharey=True), ("cold_item", "popular_item"), strict=True):
-        own = [row for row in rows if row["cohort"] == cohort and row.get("low") is not None]
-        arms = list(dict.fromkeys(row["arm"] for row in own))[::-1]
-        for row in (row for row in own if row["metric"] in kinds):
+        of_cohort = [row for row in rows if row["cohort"] == cohort and row.get("low") is not None]
+        arms = list(dict.fromkeys(row["arm"] for row in of_cohort))[::-1]
+        for row in (row for row in of_cohort if row["metric"] in kinds):
             kind = kinds.index(row["metric"])
-            at = arms.index(row["arm"]) + 0.2 * (1 - kind)
-            axes.plot([row["low"], row["high"]], [at, at], color=f"C{kind}", linewidth=1)
+            height = arms.index(row["arm"]) + 0.2 * (1 - kind)
+            axes.plot([row["low"], row["high"]], [height, height], color=f"C{kind}", linewidth=1)
             label = row["metric"] if row["arm"] == arms[0] else None
-            axes.plot(row["difference"], at, "o", color=f"C{kind}", markersize=4, label=label)
+            axes.plot(row["difference"], height, "o", color=f"C{kind}", markersize=4, label=label)
         axes.axvline(0, color="0.4", linewidth=0.8)
         axes.set_yticks(range(len(arms)), arms)
         axes.set_xlabel(f"{cohort.replace('_', ' ')}s: difference to {rows[0]['arm']}, 95% interval")
@@ -92,10 +93,10 @@ def pam(results: Path) -> Figure:
 
 def growth(results: Path) -> Figure:
     """CPU time per sample by each dimension of the work, both axes logarithmic and the time's the same."""
-    found = json.loads(results.read_text())
+    curves = json.loads(results.read_text())
     figure = Figure(figsize=(8.5, 4.6), layout="constrained")
     panels = figure.subplots(2, 3, sharey=True)
-    for axes, (name, curve) in zip(panels.flat, found.items(), strict=False):
+    for axes, (name, curve) in zip(panels.flat, curves.items(), strict=False):
         axes.plot(curve["sizes"], curve["microseconds"], "o-", markersize=4)
         axes.set_xscale("log")
         axes.set_yscale("log")

@@ -3,8 +3,8 @@
     python benchmarks/flops.py --config coldrank.configs.kuairand_tables --out flops.md
 
 Counted is the dense part (attention, experts, towers, gates), without the embedding tables, in one forward pass, by
-torch.utils.flop_counter. It counts matrix products, 2 FLOPs per multiply-add, and nothing element-wise: of a gate its two
-linear layers, not the sigmoid nor the product with what it gates, which is one multiplication per gated number.
+torch.utils.flop_counter. It counts matrix products, 2 FLOPs per multiply-add, and nothing element-wise: of a gate its
+two linear layers, not the sigmoid nor the product with what it gates, which is one multiplication per gated number.
 """
 
 import argparse
@@ -34,12 +34,12 @@ def main() -> None:
     parser.add_argument("--config", required=True, help="config module, such as coldrank.configs.kuairand_tables")
     parser.add_argument("--out", type=Path, help="Markdown file to write")
     args = parser.parse_args()
-    found = arms(importlib.import_module(args.config))
-    if "base" not in found:
+    module_arms = arms(importlib.import_module(args.config))
+    if "base" not in module_arms:
         parser.error(
-            f"--config {args.config}: has no arm 'base' to compare with; it has {', '.join(found) or 'no arms'}"
+            f"--config {args.config}: has no arm 'base' to compare with; it has {', '.join(module_arms) or 'no arms'}"
         )
-    configs = [config for arm in found.values() if isinstance(config := arm(), RunConfig)]
+    configs = [config for arm in module_arms.values() if isinstance(config := arm(), RunConfig)]
     titles: dict[str, Callable[[RunConfig], RunConfig]] = {
         "Widths as configured": lambda config: config,
         f"Every width but the gates' and the code's times {WIDER}": lambda config: wider(config, WIDER),

@@ -1,10 +1,10 @@
-"""One training on a GPU: bf16, TorchRec's pipeline, the tables' optimizer fused. Prints samples/s, step time and memory.
+"""One training on a GPU: bf16, TorchRec's pipeline, fused table optimizer. Prints samples/s, step time and memory.
 
     python benchmarks/gpu.py --data DATA --out runs/gpu --config coldrank.configs.kuairand:poso --batch-size 8192
     python benchmarks/gpu.py --data DATA --out runs/gpu --set optim.table_optimizer=adagrad
 
-Has not been run on a GPU yet. `--device cpu` runs the same on the CPU, where Adagrad takes the place of Adam for the tables.
-The run folder is that of `coldrank train`; `gpu.json` in it holds the figures, with the hardware named.
+Has not been run on a GPU yet. `--device cpu` runs the same on the CPU, where Adagrad takes the place of Adam for the
+tables. The run folder is that of `coldrank train`; `gpu.json` in it holds the figures, with the hardware named.
 """
 
 import argparse
@@ -63,8 +63,11 @@ def settings(steps: int, batch_size: int, device: str) -> list[str]:
 
 
 def measure(config: RunConfig, data: DataFolder, out: Path) -> dict[str, Any]:
-    """Trains to the end in `out`; what it took. samples_per_second: the median of the stretches between two lines of
-    metrics.jsonl, the first left out. Memory is this process's largest, of tensors, on the GPU."""
+    """Trains to the end in `out`; what it took.
+
+    samples_per_second: the median of the stretches between two lines of metrics.jsonl, the first left out.
+    gpu_memory_gib: the most that tensors of this process took on the GPU.
+    """
     with process_group() as ranks:
         rows = train(config, data, out, ranks, fresh=True, diff="")
         gpu = ranks.device.type == "cuda"

@@ -3,10 +3,12 @@
     python benchmarks/growth.py --out growth.json
     python benchmarks/figures.py growth --results growth.json --out docs/growth.svg
 
-The model: 4 ids with tables of 16 wide, attention over a history of items, MMoE of experts [128, 64], towers [32], POSO everywhere; random
-ids, so that every lookup is far from the last. CPU time of a step per sample, one thread, the least of `--steps`; with two ranks (gloo on this
-machine) the sum over the ranks, half of the batch each. The slope is that of log(time per sample) over log(size) between the last two sizes: 0, the cost of a
-sample stays; 1, it grows in proportion.
+The model: 4 ids with tables 16 wide, attention over a history of items, MMoE of experts [128, 64], towers [32], POSO
+everywhere. Ids are random, so that every lookup is far from the last.
+
+CPU time of a step per sample, one thread, the least of `--steps`. With two ranks (gloo on this machine) it is the sum
+over the ranks, half of the batch each. The slope is that of log(time per sample) over log(size) between the last two
+sizes: 0, the cost of a sample stays; 1, it grows in proportion.
 """
 
 import argparse
@@ -50,14 +52,20 @@ _WARM_UP = 3
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a step has to do. batch: of all ranks together."""
+    """What a step has to do."""
 
     rows: int = 100_000
+    """Rows of each table."""
     length: int = 50
+    """Events in the history."""
     batch: int = 2_048
+    """Samples of all ranks together."""
     experts: int = 4
+    """Number of experts."""
     tasks: int = 2
+    """Number of tasks."""
     ranks: int = 1
+    """Number of ranks."""
 
 
 def arm(work: Work) -> RunConfig:
@@ -79,7 +87,7 @@ def arm(work: Work) -> RunConfig:
 
 
 def samples(work: Work, size: int, rng: np.random.Generator) -> Raw:
-    """Random columns of `size` samples, every history full."""
+    """Random columns of `size` samples, every history full: int64, labels float32."""
     raw: Raw = {name: rng.integers(1, work.rows, size) for name in {*IDS, *KEYS}}
     raw["user_views"] = rng.geometric(0.02, size)
     offsets = np.arange(size + 1, dtype=np.int64) * work.length
@@ -110,7 +118,10 @@ def _cpu() -> float:
 
 
 def measure(work: Work, steps: int) -> dict[str, float]:
-    """microseconds: CPU time of a step per sample, all ranks together; mib: the largest peak of a rank's resident memory. In processes of their own."""
+    """What a step takes, measured in processes of its own.
+
+    microseconds: CPU time of a step per sample, all ranks together. mib: the largest peak of a rank's resident memory.
+    """
     program = [
         str(Path(__file__).resolve()),
         "--one",
@@ -143,7 +154,7 @@ def measure(work: Work, steps: int) -> dict[str, float]:
 
 
 def slope(sizes: list[int], values: list[float]) -> float:
-    """Between the last two."""
+    """The slope of log(value) over log(size) between the last two."""
     return math.log(values[-1] / values[-2]) / math.log(sizes[-1] / sizes[-2])
 
 
@@ -160,22 +171,22 @@ def main() -> None:
         times = step_times(work, args.steps)
         print(json.dumps([times, peak_mib()]), flush=True)
         return
-    found: dict[str, dict[str, Any]] = {}
+    curves: dict[str, dict[str, Any]] = {}
     names = args.only.split(",") if args.only else list(SIZES)
     for name in tqdm(names, desc="dimensions"):
         sizes = list(SIZES[name])
         measured = [measure(replace(Work(), **{name: size}), args.steps) for size in sizes]
         curve = {key: [round(m[key], 2) for m in measured] for key in ("microseconds", "mib")}
-        found[name] = {"sizes": sizes, **curve, "slope": round(slope(sizes, curve["microseconds"]), 2)}
-        print(f"{time.strftime('%H:%M:%S')} {name} {found[name]}", file=sys.stderr)
+        curves[name] = {"sizes": sizes, **curve, "slope": round(slope(sizes, curve["microseconds"]), 2)}
+        print(f"{time.strftime('%H:%M:%S')} {name} {curves[name]}", file=sys.stderr)
     rows = [
         [n, f"{size:,}", f"{us:.1f}", f"{mib:,.0f}"]
-        for n, c in found.items()
+        for n, c in curves.items()
         for size, us, mib in zip(c["sizes"], c["microseconds"], c["mib"], strict=True)
     ]
     print(tabulate(rows, ["dimension", "size", "CPU µs per sample", "peak MiB of a rank"], tablefmt="github"))
     if args.out:
-        args.out.write_text(json.dumps(found, indent=1) + "\n")
+        args.out.write_text(json.dumps(curves, indent=1) + "\n")
 
 
 if __name__ == "__main__":

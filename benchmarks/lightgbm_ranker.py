@@ -2,10 +2,10 @@
 
     python benchmarks/lightgbm_ranker.py --config coldrank.configs.kuairand:base --data DATA --out RUN [--set seed=2]
 
-Takes the scalar columns of the arm's features: numbers and counts as they are, categories of at most 32 values as categories;
-ids with more values and histories it cannot take. One model per task. `--trials N` settings are tried on the data's `valid`
-split, the first as it is, the others drawn, with the number of trees from early stopping there; the best one is trained again on
-all of `data.fit`. Writes a run folder that `coldrank compare` reads.
+Takes the scalar columns of the arm's features: numbers and counts as they are, categories of at most 32 values as
+categories; ids with more values and histories it cannot take. One model per task. `--trials N` settings are tried on
+the data's `valid` split, the first as it is, the others drawn, with the number of trees from early stopping there; the
+best one is trained again on all of `data.fit`. Writes a run folder that `coldrank compare` reads.
 """
 
 import argparse
@@ -84,7 +84,7 @@ def read(data: DataFolder, split: str, config: RunConfig, names: list[str]) -> p
 
 
 def matrix(frame: pl.DataFrame, numbers: list[str], categories: dict[str, list[int]]) -> np.ndarray:
-    """float32 [N, F]; a category is its place among the values of the training data, NaN where it is none of them."""
+    """The rows' columns, float32 [N, F]. A category is its place among the values of the training data, else NaN."""
     exprs = [pl.col(n).cast(pl.Float32).fill_null(float("nan")) for n in numbers]
     for name, values in categories.items():
         code = pl.col(name).replace_strict(values, range(len(values)), default=None, return_dtype=pl.Float32)
@@ -101,7 +101,7 @@ def fit(
     threads: int,
     trials: int,
 ) -> lgb.Booster:
-    """One task's model, on the rows whose label is known: of the tried settings the one with the best AUC on `valid`."""
+    """One task's model on the rows whose label is known: of the tried settings the one with the best AUC on `valid`."""
     names, label = [*numbers, *categories], f"label_{task}"
     before = pl.concat([f for split, f in frames.items() if split != "valid"])
     sets = {}
@@ -111,15 +111,15 @@ def fit(
         sets[name] = lgb.Dataset(
             values, known[label].to_numpy(), feature_name=names, categorical_feature=list(categories)
         )
-    own = {"seed": seed, "num_threads": threads, "metric": "auc"}
+    fixed = {"seed": seed, "num_threads": threads, "metric": "auc"}
     stop = lgb.early_stopping(20, verbose=False)
     tried: list[tuple[float, int, dict[str, float]]] = []
     for drawn in [{}, *draws(trials - 1, seed)]:
-        found = lgb.train(PARAMETERS | own | drawn, sets["fit"], 1000, valid_sets=[sets["valid"]], callbacks=[stop])
-        tried.append((found.best_score["valid_0"]["auc"], max(1, found.best_iteration), drawn))
+        model = lgb.train(PARAMETERS | fixed | drawn, sets["fit"], 1000, valid_sets=[sets["valid"]], callbacks=[stop])
+        tried.append((model.best_score["valid_0"]["auc"], max(1, model.best_iteration), drawn))
         tqdm.write(f"{task}: {tried[-1][0]:.4f} on valid with {tried[-1][1]} trees, {drawn or 'as it is'}")
     _, trees, best = max(tried, key=lambda trial: trial[0])
-    return lgb.train(PARAMETERS | own | best, sets["all"], trees)
+    return lgb.train(PARAMETERS | fixed | best, sets["all"], trees)
 
 
 def draws(count: int, seed: int) -> list[dict[str, float]]:

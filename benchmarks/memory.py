@@ -2,8 +2,9 @@
 
     python benchmarks/memory.py --config coldrank.configs.kuairand:base --data DATA
 
-The peak is the resident memory of `coldrank train` for some steps, in a process of its own. The least: what such a process takes once the
-libraries are loaded; the weights, their optimizers' states, the dense gradients, and one batch. MiB.
+The peak is the resident memory of `coldrank train` for some steps, in a process of its own. The least: what such a
+process takes once the libraries are loaded; the weights, their optimizers' states, the dense gradients, and one batch.
+MiB.
 """
 
 import argparse
@@ -49,16 +50,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file to write")
     args = parser.parse_args()
     settings = [*args.set, "train.threads=1", f"train.steps={args.steps}"]
-    found = parts(args.config, settings, args.data) | {"libraries": peak("coldrank.train.trainer", [])}
+    sizes = parts(args.config, settings, args.data) | {"libraries": peak("coldrank.train.trainer", [])}
     with tempfile.TemporaryDirectory() as folder:
         changes = [word for setting in settings for word in ("--set", setting)]
         run = ["--config", args.config, "--data", str(args.data), "--out", f"{folder}/run", *changes]
-        found["peak"] = peak("coldrank.train.main", ["train", *run])
-    found["least"] = sum(found.values()) - found["peak"]
-    print(tabulate([[name, f"{value:,.0f}"] for name, value in found.items()], ["", "MiB"], tablefmt="github"))
-    print(f"peak / least: {found['peak'] / found['least']:.2f}")
+        sizes["peak"] = peak("coldrank.train.main", ["train", *run])
+    sizes["least"] = sum(sizes.values()) - sizes["peak"]
+    print(tabulate([[name, f"{value:,.0f}"] for name, value in sizes.items()], ["", "MiB"], tablefmt="github"))
+    print(f"peak / least: {sizes['peak'] / sizes['least']:.2f}")
     if args.out:
-        args.out.write_text(json.dumps(found, indent=1) + "\n")
+        args.out.write_text(json.dumps(sizes, indent=1) + "\n")
 
 
 def parts(config: str, settings: list[str], data: Path) -> dict[str, float]:
@@ -98,7 +99,10 @@ def _size(tensors: Iterable[Tensor]) -> float:
 
 
 def peak(module: str, arguments: list[str]) -> float:
-    """MiB of resident memory that `python -m MODULE ARGUMENTS` takes at most. Raises SystemExit with its last line if it failed."""
+    """MiB of resident memory that `python -m MODULE ARGUMENTS` takes at most.
+
+    Raises SystemExit with its last line if it failed.
+    """
     program = [sys.executable, "-c", _PROGRAM, module, *arguments]
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",

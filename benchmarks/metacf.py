@@ -4,8 +4,9 @@
     python benchmarks/metacf.py run --data ml-1m --out OUT [--seeds 5] [--arms ours,ease]
     python benchmarks/metacf.py table --out OUT
 
-`tune` tries as many settings of each arm, the default first, on users that are in no test; `run` takes the best. Called again, both
-go on with what is not done yet. `table` prints the means and 95% intervals over users and seeds, and writes OUT/table.json.
+`tune` tries as many settings of each arm, the default first, on users that are in no test; `run` takes the best. Called
+again, both go on with what is not done yet. `table` prints the means and 95% intervals over users and seeds, and writes
+OUT/table.json.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from metacf_arms import ALL, ARMS, Items
-from metacf_data import Episodes, Log, measure, split
+from metacf_data import Episodes, RatingLog, measure, split
 from metacf_train import Scorer
 from torch import Tensor
 
@@ -29,7 +30,7 @@ BY_SUPPORT = ("popularity", "zero_50", "ials", "ease", "metacf_neural", "ours", 
 
 
 def score(scorer: Scorer, test: Episodes) -> Tensor:
-    """float32 [E, 3]: METRICS of every episode."""
+    """METRICS of every episode, float32 [E, 3]."""
     parts = zip(test.support.split(512), test.query.split(512), strict=True)
     return torch.cat([measure(scorer(support), support, query) for support, query in parts])
 
@@ -37,20 +38,20 @@ def score(scorer: Scorer, test: Episodes) -> Tensor:
 def settings_of(name: str, out: Path) -> dict[str, Any]:
     """An arm's tuned settings; the defaults before it is tuned."""
     arm = ALL[name]
-    of = arm.of or name
-    chosen = {key: values[0] for key, values in ALL[of].space.items()}
-    path = out / f"tuned/{of}.json"
+    source = arm.tuned_as or name
+    chosen = {key: values[0] for key, values in ALL[source].space.items()}
+    path = out / f"tuned/{source}.json"
     if path.exists():
         trials = json.loads(path.read_text())
         chosen = max(trials, key=lambda trial: trial["hr"])["settings"]
     return chosen | arm.fixed
 
 
-def tune(log: Log, out: Path, trials: int, names: list[str]) -> None:
+def tune(log: RatingLog, out: Path, trials: int, names: list[str]) -> None:
     """Tries settings of every arm that has any; OUT/tuned/ARM.json."""
     (out / "tuned").mkdir(parents=True, exist_ok=True)
-    made = split(log, 0, draws=DRAWS)
-    items = Items(made, 0)
+    users = split(log, 0, draws=DRAWS)
+    items = Items(users, 0)
     for name, arm in ((n, ARMS[n]) for n in names if n in ARMS):
         path = out / f"tuned/{name}.json"
         if path.exists() or not arm.space:
@@ -59,13 +60,13 @@ def tune(log: Log, out: Path, trials: int, names: list[str]) -> None:
         order = np.random.default_rng(0).permutation(len(grid) - 1) + 1
         done = []
         for settings in [grid[0], *(grid[i] for i in order[: trials - 1])]:
-            hr, ndcg, _ = score(arm.fit(items, settings), made.test).mean(0).tolist()
+            hr, ndcg, _ = score(arm.fit(items, settings), users.test).mean(0).tolist()
             done.append({"settings": settings, "hr": hr, "ndcg": ndcg})
             print(name, settings, f"HR@10 {hr:.4f}", flush=True)
         _write(path, done)
 
 
-def run(log: Log, out: Path, seeds: int, names: list[str]) -> None:
+def run(log: RatingLog, out: Path, seeds: int, names: list[str]) -> None:
     """Every arm on every split; OUT/runs/SEED/ARM.npz and, for supports of one size, SEED/ARM-SIZE.npz."""
     for seed in range(1, seeds + 1):
         folder = out / f"runs/{seed}"
@@ -73,9 +74,9 @@ def run(log: Log, out: Path, seeds: int, names: list[str]) -> None:
         missing = [name for name in names if not (folder / f"{name}.npz").exists()]
         if not missing:
             continue
-        made = split(log, seed, draws=DRAWS)
-        tests = {"": made.test} | {f"-{n}": split(log, seed, draws=DRAWS, support=n).test for n in SUPPORTS}
-        items = Items(made, seed)
+        users = split(log, seed, draws=DRAWS)
+        tests = {"": users.test} | {f"-{n}": split(log, seed, draws=DRAWS, support=n).test for n in SUPPORTS}
+        items = Items(users, seed)
         for name in missing:
             began = time.process_time()
             scorer = ALL[name].fit(items, settings_of(name, out))
@@ -97,7 +98,7 @@ class Intervals:
         self.weights = rng.multinomial(users, np.full(users, 1 / users), samples).astype(np.float32)
 
     def __call__(self, files: list[Path], metric: int) -> tuple[float, np.ndarray]:
-        """Mean over the seeds, and what it is in every sample."""
+        """Mean over the seeds, and what it is in every sample, float64 [samples]."""
         means, whole = [], []
         for file in files:
             content = np.load(file)
@@ -157,7 +158,7 @@ def main() -> None:
         return table(args.out)
     if args.data is None:
         parser.error("--data: give the folder of MovieLens-1M")
-    log = Log.read(args.data)
+    log = RatingLog.read(args.data)
     unknown = [name for name in args.arms.split(",") if name not in ALL]
     if unknown:
         parser.error(f"--arms {','.join(unknown)}: there are {', '.join(ALL)}")

@@ -1,4 +1,4 @@
-"""The arms of MetaCF's experiment, each with the settings that its tuning chooses from: the first of each is the default.
+"""The arms of MetaCF's experiment, each with the settings that its tuning chooses from, the default first.
 
 E episodes, N items, D width.
 """
@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from metacf_data import Split
+from metacf_data import UserSplit
 from metacf_items import ease, factorise, fold_in, ials
 from metacf_train import MetaConfig, Scorer, melu, meta_train, with_negatives
 from torch import Tensor
@@ -21,32 +21,36 @@ Settings = dict[str, Any]
 
 
 class Items:
-    """Pre-trained item vectors of a split, each made once. seed: of their first values."""
+    """Pre-trained item vectors of a split, each trained once. seed: seeds their first values."""
 
-    def __init__(self, split: Split, seed: int) -> None:
+    def __init__(self, split: UserSplit, seed: int) -> None:
         self.split, self.seed = split, seed
-        self.made: dict[tuple[str, int, float], Tensor] = {}
+        self.vectors: dict[tuple[str, int, float], Tensor] = {}
         self.ours: dict[str, Scorer] = {}
 
     def __call__(self, loss: str, epochs: int, l2: float) -> Tensor:
-        """Vectors of the paper's width, 32."""
+        """Vectors of the paper's width, float32 [N, 32]."""
         key = (loss, epochs, l2)
-        if key not in self.made:
-            self.made[key] = factorise(self.split.pretrain, loss, dim=32, epochs=epochs, l2=l2, seed=self.seed)
-        return self.made[key]
+        if key not in self.vectors:
+            self.vectors[key] = factorise(self.split.pretrain, loss, dim=32, epochs=epochs, l2=l2, seed=self.seed)
+        return self.vectors[key]
 
 
 Fit = Callable[[Items, Settings], Scorer]
 
 
 @dataclass(frozen=True)
-class Arm:
-    """fit: trains on a split. space: setting -> values. of: the arm whose tuned settings this one takes; fixed: what it changes."""
+class TunedArm:
+    """An arm of the experiment."""
 
     fit: Fit
+    """Trains it on a split."""
     space: dict[str, tuple[Any, ...]] = field(default_factory=dict)
-    of: str = ""
+    """Setting -> the values that its tuning chooses from."""
+    tuned_as: str = ""
+    """The arm whose tuned settings it takes; empty: its own."""
     fixed: Settings = field(default_factory=dict)
+    """What it changes in them."""
 
 
 def rated(support: Tensor, count: int) -> Tensor:
@@ -86,7 +90,7 @@ def zero(items: Items, s: Settings) -> Scorer:
 
 
 def bpr(items: Items, s: Settings) -> Scorer:
-    """BPR's items, and BPR's steps from zero for a new user: -log sigmoid(p . (q_i - q_j)) over random j, a logistic loss."""
+    """BPR's items, and BPR's steps from zero for a new user: -log sigmoid(p . (q_i - q_j)) over random j."""
     q, generator = items("bpr", *s["pretrained"]), torch.Generator().manual_seed(items.seed)
     rates = torch.full((s["steps"],), s["rate"])
 
@@ -94,8 +98,9 @@ def bpr(items: Items, s: Settings) -> Scorer:
         chosen, _, weights = with_negatives(support, len(q), generator)
         length = support.shape[1]
         pairs = q[chosen[:, :length]].repeat(1, 3, 1) - q[chosen[:, length:]]
-        there = weights[:, length:]
-        return logistic_steps(torch.zeros(len(support), q.shape[1]), pairs, there, there, rates) @ q.T
+        # A record's pairs count, those of padding don't; every pair's label is 1.
+        valid = weights[:, length:]
+        return logistic_steps(torch.zeros(len(support), q.shape[1]), pairs, valid, valid, rates) @ q.T
 
     return score
 
@@ -138,27 +143,27 @@ OURS = MetaConfig(
 )
 DEFAULTS = {"pretrained": PRETRAINED[0], "query": 0, "hidden": 128, "epochs": 60}  # the first of each
 
-ARMS: dict[str, Arm] = {
-    "popularity": Arm(popularity),
-    "bpr": Arm(bpr, {"pretrained": PRETRAINED, "rate": (0.05, 0.2, 0.01), "steps": (50, 20)}),
-    "bpr_5": Arm(bpr, of="bpr", fixed={"steps": 5}),
-    "melu": Arm(melu_arm, {"pretrained": PRETRAINED, "rate": (2e-3, 0.02), "lr": (1e-3, 3e-3), "epochs": (5, 15)}),
-    "zero_50": Arm(zero, {"pretrained": PRETRAINED, "rate": (0.05, 0.01, 0.2), "steps": (50,)}),
-    "ials": Arm(ials_arm, {"dim": (32, 16), "alpha": (0.3, 0.1, 1.0), "l2": (0.01, 0.006, 0.015)}),
-    "ease": Arm(ease_arm, {"l2": (2e4, 5e3, 4e4, 8e4)}),
+ARMS: dict[str, TunedArm] = {
+    "popularity": TunedArm(popularity),
+    "bpr": TunedArm(bpr, {"pretrained": PRETRAINED, "rate": (0.05, 0.2, 0.01), "steps": (50, 20)}),
+    "bpr_5": TunedArm(bpr, tuned_as="bpr", fixed={"steps": 5}),
+    "melu": TunedArm(melu_arm, {"pretrained": PRETRAINED, "rate": (2e-3, 0.02), "lr": (1e-3, 3e-3), "epochs": (5, 15)}),
+    "zero_50": TunedArm(zero, {"pretrained": PRETRAINED, "rate": (0.05, 0.01, 0.2), "steps": (50,)}),
+    "ials": TunedArm(ials_arm, {"dim": (32, 16), "alpha": (0.3, 0.1, 1.0), "l2": (0.01, 0.006, 0.015)}),
+    "ease": TunedArm(ease_arm, {"l2": (2e4, 5e3, 4e4, 8e4)}),
     **{
-        f"metacf_{learner}": Arm(partial(metacf, MetaConfig(learner=learner)), META)  # type: ignore[arg-type]
+        f"metacf_{learner}": TunedArm(partial(metacf, MetaConfig(learner=learner)), META)  # type: ignore[arg-type]
         for learner in ("general", "linear", "neural")
     },
-    "ours": Arm(fit_ours, {"pretrained": PRETRAINED, "query": (0, 40), "hidden": (128, 512), "epochs": (60, 30)}),
-    "ours_and_ease": Arm(with_ease, {"weight": (1.0, 2.0, 0.5, 4.0), "l2": (2e4,)}),
-    "ours_logistic": Arm(fit_ours, of="ours", fixed={"outer": "bce"}),
-    "ours_no_replay": Arm(fit_ours, of="ours", fixed={"replay": False}),
-    "ours_no_steps": Arm(fit_ours, of="ours", fixed={"steps": 0}),
-    "ours_narrow": Arm(fit_ours, of="ours", fixed={"hidden": 32}),
+    "ours": TunedArm(fit_ours, {"pretrained": PRETRAINED, "query": (0, 40), "hidden": (128, 512), "epochs": (60, 30)}),
+    "ours_and_ease": TunedArm(with_ease, {"weight": (1.0, 2.0, 0.5, 4.0), "l2": (2e4,)}),
+    "ours_logistic": TunedArm(fit_ours, tuned_as="ours", fixed={"outer": "bce"}),
+    "ours_no_replay": TunedArm(fit_ours, tuned_as="ours", fixed={"replay": False}),
+    "ours_no_steps": TunedArm(fit_ours, tuned_as="ours", fixed={"steps": 0}),
+    "ours_narrow": TunedArm(fit_ours, tuned_as="ours", fixed={"hidden": 32}),
 }
 STEPS = {
-    f"{name}_k{steps}": Arm(ARMS[name].fit, of=name, fixed={"steps": steps})
+    f"{name}_k{steps}": TunedArm(ARMS[name].fit, tuned_as=name, fixed={"steps": steps})
     for name in ("metacf_general", "metacf_linear", "metacf_neural")
     for steps in (1, 2, 3, 4)
 }

@@ -4,14 +4,18 @@ U users, N items, D width.
 """
 
 import torch
-from metacf_data import Log
+from metacf_data import RatingLog
 from torch import Tensor
 from torch.nn import functional as F
 
 
-def factorise(log: Log, loss: str, *, dim: int, epochs: int, l2: float, seed: int, lr: float = 2e-3) -> Tensor:
-    """Item vectors float32 [N, D] of p_u . q_v. loss: `bce`, the paper's Eq. 2 with 3 random negatives per positive, drawn in
-    every epoch, or `bpr`, the pairs of Rendle et al. (2009). l2: lambda, per example. Adam, batches of 4,096 ratings."""
+def factorise(log: RatingLog, loss: str, *, dim: int, epochs: int, l2: float, seed: int, lr: float = 2e-3) -> Tensor:
+    """The item vectors q of p_u . q_v, float32 [N, D]. Adam, batches of 4,096 ratings.
+
+    loss: `bce`, the paper's Eq. 2 with 3 random negatives per positive, drawn in every epoch; or `bpr`, the pairs of
+        Rendle et al. (2009).
+    l2: lambda, per example.
+    """
     torch.manual_seed(seed)
     users, items = torch.from_numpy(log.users), torch.from_numpy(log.items)
     rated = log.matrix().bool()
@@ -34,9 +38,12 @@ def factorise(log: Log, loss: str, *, dim: int, epochs: int, l2: float, seed: in
 
 
 def ials(ratings: Tensor, *, dim: int, alpha: float, l2: float, sweeps: int = 12, seed: int = 0) -> Tensor:
-    """Item vectors float32 [N, D] by alternating least squares on implicit feedback (Hu et al., 2008, as Rendle et al. write it
-    in 2021): sum over ratings of (1 - p.q)^2, alpha times the sum over all pairs of (p.q)^2, and l2 of each vector by the weight
-    of its pairs. ratings: float32 [U, N] of 0 and 1."""
+    """Item vectors, float32 [N, D], by alternating least squares on implicit feedback.
+
+    The loss (Hu et al., 2008, as Rendle et al. write it in 2021): the sum over ratings of (1 - p.q)^2, alpha times the
+    sum over all pairs of (p.q)^2, and l2 of each vector by the weight of its pairs.
+    ratings: 0 or 1, float32 [U, N].
+    """
     generator = torch.Generator().manual_seed(seed)
     q = torch.randn(ratings.shape[1], dim, generator=generator) * 0.1 / dim**0.5
     rows, columns = ratings.to_sparse(), ratings.T.to_sparse()
@@ -47,8 +54,11 @@ def ials(ratings: Tensor, *, dim: int, alpha: float, l2: float, sweeps: int = 12
 
 
 def fold_in(ratings: Tensor, q: Tensor, alpha: float, l2: float) -> Tensor:
-    """The best vectors [U, D] for ratings [U, N] (sparse or not), given the others' q [N, D]: (Q'Q over the rated + alpha Q'Q
-    + reg I) p = Q' 1, with reg = l2 (number rated + alpha N)."""
+    """The best vectors of users, float32 [U, D], given those of the items.
+
+    (Q'Q over the rated + alpha Q'Q + reg I) p = Q' 1, with reg = l2 (number rated + alpha N).
+    ratings: float32 [U, N], sparse or not. q: float32 [N, D].
+    """
     dim = q.shape[1]
     pairs = (q.unsqueeze(2) * q.unsqueeze(1)).flatten(1)
     weights = (ratings @ q.new_ones(len(q), 1)).squeeze(1) + alpha * len(q)
@@ -59,7 +69,10 @@ def fold_in(ratings: Tensor, q: Tensor, alpha: float, l2: float) -> Tensor:
 
 
 def ease(ratings: Tensor, l2: float) -> Tensor:
-    """Item-to-item weights [N, N] of the shallow autoencoder (Steck, 2019): B = I - P / diag(P), P = (X'X + l2 I)^-1."""
+    """Item-to-item weights, float32 [N, N], of the shallow autoencoder (Steck, 2019).
+
+    B = I - P / diag(P), P = (X'X + l2 I)^-1. ratings: X, float32 [U, N].
+    """
     inverse = torch.linalg.inv(ratings.T @ ratings + l2 * torch.eye(ratings.shape[1]))
     weights = -inverse / inverse.diagonal()
     return weights.fill_diagonal_(0.0)

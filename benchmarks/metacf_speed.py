@@ -2,7 +2,8 @@
 
     python benchmarks/metacf_speed.py [--users 4096] [--records 3] [--steps 5]
 
-A user has as many records and 3 negatives for each; vectors are 32 wide. One thread, CPU time, best of 5. Both give the same vectors.
+A user has `--records` records and 3 negatives for each; vectors are 32 wide. One thread, CPU time, best of 5. Both give
+the same vectors.
 """
 
 import argparse
@@ -20,7 +21,10 @@ DIM, NEGATIVES, LOOP = 32, 3, 256
 
 
 def by_autograd(metacf: MetaCF, items: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    """The loop over users, a gradient by automatic differentiation in every step."""
+    """The loop over users, a gradient by automatic differentiation in every step: vectors, float32 [U, D].
+
+    items: float32 [U, L, D]. labels, weights: float32 [U, L].
+    """
     adapted = []
     for q, y, w in zip(items, labels, weights, strict=True):
         p = metacf.initial(q.unsqueeze(0), y.unsqueeze(0), w.unsqueeze(0))[0].detach()
@@ -65,8 +69,8 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    found = measure(args.users, args.records, args.steps)
-    print(json.dumps({name: round(value, 1) for name, value in found.items()}, indent=1))
+    rates = measure(args.users, args.records, args.steps)
+    print(json.dumps({name: round(value, 1) for name, value in rates.items()}, indent=1))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from metacf_data import Episodes, Split, draw, mask
+from metacf_data import Episodes, UserSplit, draw, mask
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 from torch.nn import Linear, ReLU, Sequential
@@ -23,42 +23,58 @@ NEGATIVES, BATCH = 3, 256
 
 @dataclass(kw_only=True)
 class MetaConfig:
-    """learner, hidden, steps, rate, learn_rates, first_order: of MetaCF. lr, epochs: of Adam on Phi, falling to a twentieth.
-
-    Ours: outer `softmax` is the query's cross-entropy over all items outside the support, in the place of the paper's logistic
-    loss with 3 random negatives. replay: episodes drawn anew in every epoch from the users of the pre-training join those of
-    meta-training, with `query` records in the query set (0: as there). negatives: per positive in the support, weighted so
-    that they count as 3.
-    """
+    """Meta-training: MetaCF as in the paper by default. `outer`, `replay`, `query` and `negatives` are ours."""
 
     learner: Learner = "neural"
+    """MetaCF's learner of the first vector."""
     hidden: int = 32
+    """Its hidden width."""
     steps: int = 5
+    """MetaCF's steps."""
     rate: float = 2e-3
+    """Their rate, or its first value."""
     learn_rates: bool = False
+    """Whether the rates are learned."""
     first_order: bool = True
+    """Whether gradients leave the steps' own out."""
     lr: float = 1e-3
+    """Adam's rate for Phi, falling to a twentieth."""
     epochs: int = 50
+    """Passes over the episodes."""
     outer: str = "bce"
+    """The query's loss.
+
+    bce: the paper's, logistic with 3 random negatives.
+    softmax: cross-entropy over all items outside the support.
+    """
     replay: bool = False
+    """Whether episodes drawn anew in every epoch from the users of the pre-training join those of meta-training."""
     query: int = 0
+    """Records in the query set of these; 0: as in meta-training."""
     negatives: int = NEGATIVES
+    """Negatives per positive in the support, weighted so that they count as 3."""
 
 
 def with_negatives(
     support: Tensor, count: int, generator: torch.Generator, negatives: int = NEGATIVES
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Items int64, labels and weights float32, [E, L (1 + negatives)]: the support and random negatives for each of it."""
-    there = (support >= 0).float()
+    """The support and random negatives for each of its records: items, labels and weights, [E, L (1 + negatives)].
+
+    Items are int64, labels and weights float32; padding has weight 0. support: int64 [E, L]. count: number of items.
+    """
+    valid = (support >= 0).float()
     other = torch.randint(0, count, (len(support), negatives * support.shape[1]), generator=generator)
     items = torch.cat([support.clamp(min=0), other], 1)
-    labels = torch.cat([there, torch.zeros(other.shape)], 1)
-    weights = torch.cat([there, there.repeat(1, negatives) * (NEGATIVES / max(1, negatives))], 1)
+    labels = torch.cat([valid, torch.zeros(other.shape)], 1)
+    weights = torch.cat([valid, valid.repeat(1, negatives) * (NEGATIVES / max(1, negatives))], 1)
     return items, labels, weights
 
 
-def meta_train(split: Split, q: Tensor, config: MetaConfig, seed: int) -> Scorer:
-    """Trains Phi on the episodes of meta-training, and returns what scores a new user. q: float32 [N, D], stays as it is."""
+def meta_train(split: UserSplit, q: Tensor, config: MetaConfig, seed: int) -> Scorer:
+    """Trains Phi on the episodes of meta-training, and returns what scores a new user.
+
+    q: the items' vectors, float32 [N, D], which stay as they are.
+    """
     torch.manual_seed(seed)
     c, rng, generator = config, np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     user = MetaCF(
@@ -93,16 +109,21 @@ def _query_loss(p: Tensor, q: Tensor, support: Tensor, query: Tensor, outer: str
     """The loss of the query set, per user."""
     if outer == "softmax":
         logs = mask(p @ q.T, support).log_softmax(1).gather(1, query.clamp(min=0))
-        there = query >= 0
-        return -(logs * there / there.sum(1, keepdim=True)).sum() / len(p)
+        valid = query >= 0
+        return -(logs * valid / valid.sum(1, keepdim=True)).sum() / len(p)
     items, labels, weights = with_negatives(query, len(q), generator)
     scores = (q[items] @ p.unsqueeze(2)).squeeze(2)
     return (F.binary_cross_entropy_with_logits(scores, labels, reduction="none") * weights).sum() / len(p)
 
 
-def melu(split: Split, q: Tensor, *, hidden: int, steps: int, rate: float, lr: float, epochs: int, seed: int) -> Scorer:
-    """MeLU (Lee et al., 2019) as far as it goes without profiles: the decision layers over an item's vector, which each user
-    adapts as a whole, meta-trained with the gradients through the steps."""
+def melu(
+    split: UserSplit, q: Tensor, *, hidden: int, steps: int, rate: float, lr: float, epochs: int, seed: int
+) -> Scorer:
+    """MeLU (Lee et al., 2019) as far as it goes without profiles.
+
+    Its decision layers over an item's vector, which each user adapts as a whole, are meta-trained with the gradients
+    through the steps. q: the items' vectors, float32 [N, D].
+    """
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     net = Sequential(Linear(q.shape[1], hidden), ReLU(), Linear(hidden, hidden), ReLU(), Linear(hidden, 1))
@@ -110,13 +131,13 @@ def melu(split: Split, q: Tensor, *, hidden: int, steps: int, rate: float, lr: f
     optimizer = torch.optim.Adam(weights.values(), lr=lr)
     Weights = dict[str, Tensor]
 
-    def loss(theta: Weights, items: Tensor, labels: Tensor, there: Tensor) -> Tensor:
+    def loss(theta: Weights, items: Tensor, labels: Tensor, present: Tensor) -> Tensor:
         scores = functional_call(net, theta, (q[items],)).squeeze(-1)
-        return (F.binary_cross_entropy_with_logits(scores, labels, reduction="none") * there).sum()
+        return (F.binary_cross_entropy_with_logits(scores, labels, reduction="none") * present).sum()
 
-    def adapted(theta: Weights, items: Tensor, labels: Tensor, there: Tensor) -> Weights:
+    def adapted(theta: Weights, items: Tensor, labels: Tensor, present: Tensor) -> Weights:
         for _ in range(steps):
-            by = grad(loss)(theta, items, labels, there)
+            by = grad(loss)(theta, items, labels, present)
             theta = {name: value - rate * by[name] for name, value in theta.items()}
         return theta
 
@@ -131,8 +152,8 @@ def melu(split: Split, q: Tensor, *, hidden: int, steps: int, rate: float, lr: f
             total.backward()
             optimizer.step()
 
-    def scores(items: Tensor, labels: Tensor, there: Tensor) -> Tensor:
-        theta = adapted({name: w.detach() for name, w in weights.items()}, items, labels, there)
+    def scores(items: Tensor, labels: Tensor, present: Tensor) -> Tensor:
+        theta = adapted({name: w.detach() for name, w in weights.items()}, items, labels, present)
         return functional_call(net, theta, (q,)).squeeze(-1)
 
     def score(support: Tensor) -> Tensor:

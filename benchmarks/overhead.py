@@ -4,8 +4,8 @@
     python benchmarks/overhead.py --config coldrank.configs.kuairand --data DATA --arms base,poso --wider 4
     python benchmarks/overhead.py --config coldrank.configs.kuairand --data DATA --arms base,base+mwuf,base+metacf
 
-Ratios are of CPU time on the same batch, the median over the batches and the quartiles: other load on the machine meets all
-arms alike. `dense` is everything after the lookup, forward and backward, without the tables and the optimizers.
+Ratios are of CPU time on the same batch, the median over the batches and the quartiles: other load on the machine meets
+all arms alike. `dense` is everything after the lookup, forward and backward, without the tables and the optimizers.
 """
 
 import argparse
@@ -48,8 +48,8 @@ def main() -> None:
     with process_group() as ranks:
         data = DataFolder.open(args.data)
         configs = [_load(f"{args.config}:{arm}", ["train.threads=1", *args.set]) for arm in arms]
-        found = measure([build(wider(c, args.wider), data, ranks) for c in configs], args.steps)
-    result = dict(zip(arms, found, strict=True))
+        figures = measure([build(wider(c, args.wider), data, ranks) for c in configs], args.steps)
+    result = dict(zip(arms, figures, strict=True))
     rows = [[arm, *(_text(f[part]) for part in ("step", "dense"))] for arm, f in result.items()]
     print(tabulate(rows, ["arm", "step, CPU ms and ratio", "dense, CPU ms and ratio"], tablefmt="github"))
     if args.out:
@@ -62,8 +62,10 @@ def _load(arm: str, settings: list[str]) -> RunConfig:
 
 
 def measure(runs: list[Run], steps: int) -> list[dict[str, dict[str, float]]]:
-    """For each run, for a whole `step` and for `dense`: `ms`, the median CPU time, and the quartiles of its ratio to that of the
-    first run, `q25`, `ratio` and `q75`."""
+    """What each run takes for a whole `step` and for `dense`.
+
+    ms: the median CPU time. q25, ratio, q75: quartiles of its ratio to that of the first run.
+    """
     first = runs[0]
     files = first.data.files(first.config.data.fit)
     for run in runs:
@@ -113,8 +115,8 @@ def _dense(run: Run, batch: Batch) -> None:
     task.dense(batch, leaves).loss.backward()
 
 
-def _text(found: dict[str, float]) -> str:
-    return f"{found['ms']:.1f}: {found['ratio']:.3f} ({found['q25']:.3f} to {found['q75']:.3f})"
+def _text(figures: dict[str, float]) -> str:
+    return f"{figures['ms']:.1f}: {figures['ratio']:.3f} ({figures['q25']:.3f} to {figures['q75']:.3f})"
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python benchmarks/pam.py --data DATA [--steps 20] [--repeats 3] [--arms pf,pam_m,pam_f,pam_m_looped]
 
-DATA: samples that the arms of coldrank.configs.pam can read. Every arm runs in a process of its own, in turns, on one thread and
-on the same batches of the last period; `pam_m_looped` is pam_m with a Python loop over the tasks.
+DATA: samples that the arms of coldrank.configs.pam can read. Every arm runs in a process of its own, in turns, on one
+thread and on the same batches of the last period; `pam_m_looped` is pam_m with a Python loop over the tasks.
 """
 
 import argparse
@@ -41,20 +41,20 @@ class Looped(PamModule):
 
     def adapt(self, rows: TaskRows, support: Rows, start: Weights, among: Tensor | None) -> list[Weights]:
         paths = []
-        for n, own in enumerate(_one_by_one(support)):
+        for n, task_support in enumerate(_one_by_one(support)):
             alone = {name: w[n : n + 1] for name, w in start.items()}
-            paths.append(super().adapt(rows, own, alone, among))
+            paths.append(super().adapt(rows, task_support, alone, among))
         return [{k: torch.cat([path[s][k] for path in paths]) for k in start} for s in range(len(paths[0]))]
 
     def _query(
         self, rows: TaskRows, query: Rows, path: list[Weights], size: float | None = None
     ) -> tuple[Tensor, Tensor]:
         losses = [
-            rows.losses(own, self.among(query))({k: w[n : n + 1] for k, w in path[-1].items()})
-            for n, own in enumerate(_one_by_one(query))
+            rows.losses(task_query, self.among(query))({k: w[n : n + 1] for k, w in path[-1].items()})
+            for n, task_query in enumerate(_one_by_one(query))
         ]
         weighted = [
-            weight * own.sum() / (size or len(rows.labels)) for weight, own in zip(self.weights, losses, strict=True)
+            weight * loss.sum() / (size or len(rows.labels)) for weight, loss in zip(self.weights, losses, strict=True)
         ]
         return torch.stack(weighted).sum(), torch.cat(losses)
 
@@ -79,14 +79,14 @@ def main() -> None:
         print(json.dumps(measure(f"{args.module}:{args.one}", args.set, args.data, args.steps)))
         return
     arms = args.arms.split(",")
-    found: dict[str, list[dict[str, float]]] = {arm: [] for arm in arms}
+    measured: dict[str, list[dict[str, float]]] = {arm: [] for arm in arms}
     for _ in range(args.repeats):
         for arm in arms:
             command = [sys.executable, __file__, "--data", str(args.data), "--module", args.module]
             command += ["--steps", str(args.steps), "--one", arm, *(part for s in args.set for part in ("--set", s))]
             out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            found[arm].append(json.loads(out.splitlines()[-1]))
-    middle = {a: {k: statistics.median(run[k] for run in runs) for k in runs[0]} for a, runs in found.items()}
+            measured[arm].append(json.loads(out.splitlines()[-1]))
+    middle = {a: {k: statistics.median(run[k] for run in runs) for k in runs[0]} for a, runs in measured.items()}
     base = middle[arms[0]]
     rows = [
         [
@@ -104,7 +104,10 @@ def main() -> None:
 
 
 def measure(config: str, settings: list[str], data: Path, steps: int) -> dict[str, float]:
-    """step_ms: CPU time of a whole step, batch in hand. dense_ms: of what follows the lookup, forward and backward, alone."""
+    """What an arm takes.
+
+    step_ms: CPU time of a whole step, batch in hand. dense_ms: of what follows the lookup, forward and backward, alone.
+    """
     looped = config.endswith(LOOPED)
     if looped:
         Pam.build = lambda self, config, features: Looped(self, config, features)
@@ -122,12 +125,12 @@ def _batches(run: Run, count: int) -> list[Batch]:
     files = [run.data.path / p["path"] for p in run.data.manifest["partitions"] if p["period"] == last]
     fit_encoder(run.encoder, files)
     reader = TimeReader(files, run.make.columns(), run.config.data.batch_size)
-    made = []
+    batches = []
     for n, raw in enumerate(reader.epoch(0)):
-        if n < min(count, reader.full):
-            made.append(run.make(raw))
-            run.grow(made[-1])
-    return made
+        if n < min(count, reader.total_rows // reader.step_rows):
+            batches.append(run.make(raw))
+            run.grow(batches[-1])
+    return batches
 
 
 def _timed(call: Any, batches: list[Batch]) -> float:

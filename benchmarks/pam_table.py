@@ -1,10 +1,10 @@
 """Recall and NDCG of PAM's arms with differences to a baseline, over seeds and scored periods.
 
-    python benchmarks/pam_table.py RUNS [--baseline pf] [--metrics recall@5,recall@5_of_100,recall@5_of_all] [--out table.json]
+    python benchmarks/pam_table.py RUNS [--baseline pf] [--metrics recall@5,recall@5_of_all] [--out table.json]
 
-RUNS: folder of run folders, as `coldrank train --arms ... --seeds ...` leaves it. A difference is the mean over seeds and periods; its
-95% interval, that of `coldrank compare`, takes runs of the same seed as pairs and redraws the periods, of which there are few, in the
-place of users. An arm is compared on the seeds that the baseline has too.
+RUNS: folder of run folders, as `coldrank train --arms ... --seeds ...` leaves it. A difference is the mean over seeds
+and periods. Its 95% interval, that of `coldrank compare`, takes runs of the same seed as pairs and redraws the periods,
+of which there are few, in the place of users. An arm is compared on the seeds that the baseline has too.
 """
 
 import argparse
@@ -27,31 +27,31 @@ Figures = dict[tuple[str, str], dict[str, float]]
 def read(folder: Path) -> tuple[str, int, Figures]:
     """A run's arm, seed and figures."""
     config = json.loads((folder / "config.json").read_text())
-    found: Figures = {}
+    figures: Figures = {}
     for line in (folder / "metrics.jsonl").read_text().splitlines():
         row = json.loads(line)
         if row["period"] and row["split"] == "next" and row["value"] is not None:
-            found.setdefault((row["cohort"], row["metric"]), {})[row["period"]] = row["value"]
-    return config["name"], config["seed"], found
+            figures.setdefault((row["cohort"], row["metric"]), {})[row["period"]] = row["value"]
+    return config["name"], config["seed"], figures
 
 
 def read_all(runs: Path, arms: list[str]) -> dict[str, dict[int, Figures]]:
     """Arm -> seed -> its figures, of runs that have ended. arms: of these alone, if any are named."""
-    found: dict[str, dict[int, Figures]] = {}
+    by_arm: dict[str, dict[int, Figures]] = {}
     for summary in sorted(runs.glob("*/summary.json")):
         arm, seed, figures = read(summary.parent)
         if not arms or arm in arms:
-            found.setdefault(arm, {})[seed] = figures
-    return found
+            by_arm.setdefault(arm, {})[seed] = figures
+    return by_arm
 
 
 def values(of_seeds: dict[int, Figures], seeds: list[int], cohort: str, metric: str) -> Values:
-    """[S, P], periods in order."""
+    """A metric of some seeds in P periods, in order: float64 [S, P]."""
     return np.array([[v for _, v in sorted(of_seeds[seed][cohort, metric].items())] for seed in seeds])
 
 
 def with_draws(values: Values) -> Values:
-    """[S, P] -> means over the periods, and over redrawn ones, [S, 1 + DRAWS]."""
+    """Means over the periods, and over redrawn ones: float64 [S, 1 + DRAWS]. values: float64 [S, P]."""
     periods = values.shape[1]
     chosen = np.random.default_rng(0).integers(0, periods, (DRAWS, periods))
     return np.concatenate([values.mean(1, keepdims=True), values[:, chosen].mean(2)], 1)
@@ -59,25 +59,25 @@ def with_draws(values: Values) -> Values:
 
 def table(runs: Path, baseline: str, metrics: list[str], arms: list[str]) -> list[dict[str, str | float | int | None]]:
     """A row per cohort, metric and arm: mean, difference, low, high, seeds, candidates."""
-    found = read_all(runs, arms)
-    if baseline not in found:
-        raise SystemExit(f"{runs}: no arm {baseline!r}; there are {', '.join(found)}")
+    by_arm = read_all(runs, arms)
+    if baseline not in by_arm:
+        raise SystemExit(f"{runs}: no arm {baseline!r}; there are {', '.join(by_arm)}")
     rows: list[dict[str, str | float | int | None]] = []
     for cohort in COHORTS:
         for metric in metrics:
             candidates = "candidates" + (f"_{metric.partition('_')[2]}" if "_" in metric else "")
-            for arm in [baseline, *(a for a in found if a != baseline)]:
-                seeds = sorted(found[arm].keys() & found[baseline].keys())
+            for arm in [baseline, *(a for a in by_arm if a != baseline)]:
+                seeds = sorted(by_arm[arm].keys() & by_arm[baseline].keys())
                 paired = arm != baseline and bool(seeds)
-                seeds = seeds or sorted(found[arm])
-                own = values(found[arm], seeds, cohort, metric)
-                row = {"cohort": cohort, "metric": metric, "arm": arm, "seeds": len(seeds), "mean": float(own.mean())}
-                row["candidates"] = float(values(found[arm], seeds, cohort, candidates).mean())
+                seeds = seeds or sorted(by_arm[arm])
+                ours = values(by_arm[arm], seeds, cohort, metric)
+                row = {"cohort": cohort, "metric": metric, "arm": arm, "seeds": len(seeds), "mean": float(ours.mean())}
+                row["candidates"] = float(values(by_arm[arm], seeds, cohort, candidates).mean())
                 if paired:
-                    base = values(found[baseline], seeds, cohort, metric)
-                    interval = contrast(with_draws(own), with_draws(base), base.shape[1], paired=True)
+                    base = values(by_arm[baseline], seeds, cohort, metric)
+                    interval = contrast(with_draws(ours), with_draws(base), base.shape[1], paired=True)
                     low, high = (interval.low, interval.high) if interval else (None, None)
-                    row |= {"difference": float((own - base).mean()), "low": low, "high": high}
+                    row |= {"difference": float((ours - base).mean()), "low": low, "high": high}
                 rows.append(row)
     return rows
 

@@ -5,9 +5,11 @@ from pathlib import Path
 
 
 def peak_mib() -> float:
-    """MiB of resident memory that this program has taken at most. Unlike getrusage's figure, which a program inherits from the one
-    that started it."""
-    found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    if not found:
+    """MiB of resident memory that this program has taken at most.
+
+    getrusage's figure will not do: a program inherits it from the one that started it.
+    """
+    line = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    if not line:
         raise SystemExit("/proc/self/status does not tell the peak memory")
-    return int(found[1]) / 1024
+    return int(line[1]) / 1024

@@ -1,11 +1,17 @@
-"""How fast samples are read, beside how fast training takes them: 20 scalar and 3 list columns, by the CPU time of one thread.
+"""How fast samples are read, beside how fast training takes them, by the CPU time of one thread.
 
     python benchmarks/reader.py --rows 200000 --out reader.json
     python benchmarks/reader.py --data DATA --config coldrank.configs.kuairand:base
 
-The second is of prepared data and an arm of one's own. Measured, each over the same samples: `read`, raw columns in order of time; `shuffle`, with a shuffle buffer; `build`, shuffled,
-encoded and in batches as training gets them; `train`, steps of the arm over batches that are there already. Rows per
-second of CPU time, so that other load on the machine tells little; the best of `--repeat` passes.
+The first is of 20 scalar and 3 list columns, the second of prepared data and an arm of one's own. Measured, each over
+the same samples:
+
+    read     raw columns in order of time
+    shuffle  the same with a shuffle buffer
+    build    shuffled, encoded and in batches as training gets them
+    train    steps of the arm over batches that are there already
+
+Rows per second of CPU time, so that other load on the machine tells little; the best of `--repeat` passes.
 """
 
 import argparse
@@ -59,7 +65,10 @@ def main() -> None:
 
 
 def measure(data: DataFolder, config: RunConfig, rows: int, steps: int, repeat: int) -> dict[str, object]:
-    """Rows per CPU second of each, and how many times what training takes the others give. rows: about so many are read."""
+    """Rows per CPU second of each, and how many times what training takes the others give.
+
+    rows: about so many are read.
+    """
     pa.set_cpu_count(1)
     files = data.files(config.data.fit)
     with process_group() as ranks:

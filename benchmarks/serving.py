@@ -1,8 +1,8 @@
-"""Latency of one request in the forms that a model is served in: `python benchmarks/serving.py --run RUN [--data DATA]`.
+"""Latency of one request in the forms that a model is served in: `python benchmarks/serving.py --run RUN --data DATA`.
 
-One thread; one user with the longest history of the sample, and 1 to 500 candidates. The forms take turns, so that what else the
-machine does meets all alike. Milliseconds of the thread's CPU time (on a machine of its own that is the latency), p50 and p99, as a
-Markdown table, and as JSON with --json.
+One thread; one user with the longest history of the sample, and 1 to 500 candidates. The forms take turns, so that what
+else the machine does meets all alike. Milliseconds of the thread's CPU time (on a machine of its own that is the
+latency), p50 and p99, as a Markdown table, and as JSON with --json.
 """
 
 import argparse
@@ -32,8 +32,10 @@ CANDIDATES = (1, 10, 100, 500)
 
 
 def request_of(trained: Trained, raw: Raw, candidates: int, *, times: bool) -> Request:
-    """The user with the longest history, and the first rows' items, of the types that signature.json names; times: the user's
-    inputs once per candidate."""
+    """The user with the longest history, and the first rows' items, of the types that signature.json names.
+
+    times: whether the user's inputs are there once per candidate.
+    """
     chosen = trained.columns()
     history = next(c for f in trained.encoder.features.features if f.role == "sequence" for c in f.raw_columns)
     user = int(np.argmax(np.diff(raw[history][1])))
@@ -49,21 +51,21 @@ def forms(trained: Trained, folder: Path, *, compiled: bool) -> dict[str, Serve]
     twin = trained.twin(chosen)
     save_script(twin, folder / "model.pt")
     save_script(trained.twin(chosen, "int8"), folder / "int8.pt")
-    found: dict[str, Serve] = {"eager": twin, "scripted": load_script(folder / "model.pt")}
-    found["frozen"] = torch.jit.freeze(load_script(folder / "model.pt").eval())
-    found["int8, frozen"] = torch.jit.freeze(load_script(folder / "int8.pt").eval())
+    served: dict[str, Serve] = {"eager": twin, "scripted": load_script(folder / "model.pt")}
+    served["frozen"] = torch.jit.freeze(load_script(folder / "model.pt").eval())
+    served["int8, frozen"] = torch.jit.freeze(load_script(folder / "int8.pt").eval())
     if compiled:
         write_package(twin, folder)
-        found["AOTInductor"] = load_package(folder)
-    return found
+        served["AOTInductor"] = load_package(folder)
+    return served
 
 
 def check(served: dict[str, tuple[Serve, Request]]) -> None:
     """Raises SystemExit if a form answers otherwise than the first, by more than what its tables explain."""
     answers = {name: torch.stack(list(serve(request).values())) for name, (serve, request) in served.items()}
     wanted = next(iter(answers.values()))
-    for name, given in answers.items():
-        off = float((given - wanted).abs().max())
+    for name, probabilities in answers.items():
+        off = float((probabilities - wanted).abs().max())
         if not off <= (0.02 if name.startswith("int8") else parity.LIMIT):
             raise SystemExit(f"{name}: probabilities differ by {off:.2g} from those of the eager form")
 
@@ -102,8 +104,8 @@ def main() -> None:
             served = {name: (model, once) for name, model in models.items()}
             served |= {f"{name}, user N times": (models[name], times) for name in ("scripted", "frozen")}
             check(served)
-            for name, found in measure(served, args.repeats).items():
-                figures.setdefault(name, {})[count] = found
+            for name, percentiles in measure(served, args.repeats).items():
+                figures.setdefault(name, {})[count] = percentiles
     rows = [[name, *(f"{f[c]['p50']:.2f} / {f[c]['p99']:.2f}" for c in CANDIDATES)] for name, f in figures.items()]
     print(tabulate(rows, headers=["ms, p50 / p99", *map(str, CANDIDATES)], tablefmt="github"))
     if args.json:

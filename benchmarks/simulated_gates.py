@@ -2,9 +2,9 @@
 
     python benchmarks/simulated_gates.py --events 5000000
 
-The AUC at AVC <= 10 of four scores on the same drawn labels: the true probability; the same with the gates closed, which is what
-a model has that knows everything but does not know that new users react in another way; and both again without what only a
-user's past can tell, which is what there is to know of a user at the first view.
+The AUC at AVC <= 10 of four scores on the same drawn labels: the true probability; the same with the gates closed,
+which is what a model has that knows everything but does not know that new users react in another way; and both again
+without what only a user's past can tell, which is what there is to know of a user at the first view.
 """
 
 import argparse
@@ -46,15 +46,18 @@ def visible(world: World, users: Users) -> Users:
     return replace(users, taste=taste, hidden=taste @ world.user_in, bias=bias)
 
 
-class Found(NamedTuple):
-    """views, new: events drawn, and those at AVC <= 10. auc: score -> AUC per task [S]."""
+class GateWorth(NamedTuple):
+    """What the planted gates are worth."""
 
     views: int
+    """Events drawn."""
     new: int
+    """Events at AVC <= 10."""
     auc: dict[str, list[float]]
+    """Score -> AUC per task, [S]."""
 
 
-def measure(events: int, count: int, seed: int) -> Found:
+def measure(events: int, count: int, seed: int) -> GateWorth:
     """The figures, from the first views of `count` users of a log of `events` events."""
     world = build_world(seed, events, days=30, gate_strength=1.0)
     closed = replace(world, gate_slope=np.zeros_like(world.gate_slope))
@@ -76,8 +79,8 @@ def measure(events: int, count: int, seed: int) -> Found:
     }
     true = scores["all known"]
     labels = np.random.default_rng(seed).random(true.shape) < true
-    found = {name: [auc(y, p) for y, p in zip(labels.T, of.T, strict=True)] for name, of in scores.items()}
-    return Found(len(new), int(new.sum()), found)
+    aucs = {name: [auc(y, p) for y, p in zip(labels.T, score.T, strict=True)] for name, score in scores.items()}
+    return GateWorth(len(new), int(new.sum()), aucs)
 
 
 def main() -> None:
@@ -87,10 +90,10 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=8_000, help="whose first views are drawn")
     parser.add_argument("--seed", type=int, default=0, help="of the log")
     args = parser.parse_args()
-    found = measure(args.events, args.users, args.seed)
-    print(f"{found.new:,} of {found.views:,} views at AVC <= {NEW_USER_MAX_VIEWS}; their AUC, %")
-    rows = [[task, *(f"{100 * of[i]:.2f}" for of in found.auc.values())] for i, task in enumerate(TASKS)]
-    print(tabulate(rows, headers=["task", *found.auc], tablefmt="pipe", disable_numparse=True))
+    worth = measure(args.events, args.users, args.seed)
+    print(f"{worth.new:,} of {worth.views:,} views at AVC <= {NEW_USER_MAX_VIEWS}; their AUC, %")
+    rows = [[task, *(f"{100 * aucs[i]:.2f}" for aucs in worth.auc.values())] for i, task in enumerate(TASKS)]
+    print(tabulate(rows, headers=["task", *worth.auc], tablefmt="pipe", disable_numparse=True))
 
 
 if __name__ == "__main__":

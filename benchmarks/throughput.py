@@ -3,13 +3,19 @@
     python benchmarks/throughput.py --work A --out figures.json
     python benchmarks/throughput.py --work C --config coldrank.configs.kuairand:poso --data DATA
 
-Work A: MMoE of 4 experts [256, 128] and towers [64] over 20 ids, tables of 50,000 x 16, 2 tasks. Work B: the same with attention over a history
-of 50 items (multi-head in ours and `bare_mha`, DIN's in the others). Work C: an arm and data of one's own, ours only.
+Work A: MMoE of 4 experts [256, 128] and towers [64] over 20 ids, tables of 50,000 x 16, 2 tasks.
+Work B: the same with attention over a history of 50 items (multi-head in ours and `bare_mha`, DIN's in the others).
+Work C: an arm and data of one's own, ours only.
 
-Sides: `ours`; `bare`, a loop by hand over FBGEMM's tables; `plain`, the same over nn.EmbeddingBag; `fuxictr`, `nextrec` and `rechub` (torch-rechub), where
-they are installed: `pip install 'coldrank[bench]'`, NextRec as throughput_nextrec.py says. Each lives in a process of its own, and they
-take turns. `step`: forward, backward and optimizers over batches that are there. `end to end`: from Parquet, with metrics; what a training
-of `--long` steps takes over one of `--short`, so that starting and ending cancel. The median of `--repeat` turns.
+Sides: `ours`; `bare`, a loop by hand over FBGEMM's tables; `plain`, the same over nn.EmbeddingBag; `fuxictr`, `nextrec`
+and `rechub` (torch-rechub), where they are installed: `pip install 'coldrank[bench]'`, NextRec as throughput_nextrec.py
+says. Each lives in a process of its own, and they take turns.
+
+Measured is the median of `--repeat` turns of
+
+    step        forward, backward and optimizers over batches that are there
+    end to end  from Parquet, with metrics: what a training of `--long` steps takes over one of `--short`, so that
+                starting and ending cancel
 """
 
 import argparse
@@ -73,8 +79,11 @@ def main() -> None:
 
 
 def measure(args: argparse.Namespace, data: DataFolder, batch: int, logs: Path) -> dict[str, Any]:
-    """All sides, in turns. samples per second of CPU time and of the clock, for `step` and `end to end`; `missing`: sides that were
-    left out, and why."""
+    """All sides, in turns.
+
+    sides: samples per second of CPU time and of the clock, for `step` and `end to end`.
+    missing: sides that were left out, and why.
+    """
     wanted = args.sides.split(",") if args.sides else WORKS[args.work]
     missing = {
         s: f"{NEEDS[s]} is not installed" for s in wanted if s in NEEDS and not importlib.util.find_spec(NEEDS[s])
@@ -90,8 +99,8 @@ def measure(args: argparse.Namespace, data: DataFolder, batch: int, logs: Path) 
                     try:
                         cost = worker.ask(*what)
                         costs[name][what].append(cost)
-                        said = f"{cost.cpu:.2f} s of CPU, {cost.wall:.2f} s"
-                        print(f"turn {turn + 1} of {args.repeat}: {name}, {what[0]} {what[1]}: {said}", file=sys.stderr)
+                        took = f"{cost.cpu:.2f} s of CPU, {cost.wall:.2f} s"
+                        print(f"turn {turn + 1} of {args.repeat}: {name}, {what[0]} {what[1]}: {took}", file=sys.stderr)
                     except RuntimeError as error:
                         missing[name] = str(error)
                         print(f"{name}: left out, {error}", file=sys.stderr)
@@ -108,17 +117,17 @@ def measure(args: argparse.Namespace, data: DataFolder, batch: int, logs: Path) 
 
 
 def _figures(args: argparse.Namespace, batch: int, costs: dict[tuple[str, int], list[Cost]]) -> dict[str, Any]:
-    def of(what: str, steps: int, clock: str) -> list[float]:
+    def seconds(what: str, steps: int, clock: str) -> list[float]:
         return [getattr(cost, clock) for cost in costs[what, steps]]
 
     rates: dict[str, Any] = {"step": {}, "end to end": {}}
     for clock in Cost._fields:
-        rates["step"][clock] = round(args.steps * batch / median(of("step", args.steps, clock)))
+        rates["step"][clock] = round(args.steps * batch / median(seconds("step", args.steps, clock)))
         # Within a turn: what else the machine does changes from one to the next.
-        both = zip(of("whole", args.long, clock), of("whole", args.short, clock), strict=True)
+        both = zip(seconds("whole", args.long, clock), seconds("whole", args.short, clock), strict=True)
         took = median(long - short for long, short in both)
         rates["end to end"][clock] = round((args.long - args.short) * batch / took)
-    return rates | {"seconds": {f"{what} {n}": [list(c) for c in found] for (what, n), found in costs.items()}}
+    return rates | {"seconds": {f"{what} {n}": [list(cost) for cost in turns] for (what, n), turns in costs.items()}}
 
 
 def table(result: dict[str, Any]) -> str:

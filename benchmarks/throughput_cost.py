@@ -11,25 +11,33 @@ from coldrank.data.batches import DataFolder
 
 
 class Cost(NamedTuple):
-    """Seconds: of the CPU, all threads of the process and its ended children; and of the clock."""
+    """Seconds that some work took."""
 
     cpu: float
+    """Of the CPU: all threads of the process and its ended children."""
     wall: float
+    """Of the clock."""
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """What a side is to train: work A or B, or C, the arm `config` over data of one's own. folder: for its files."""
+class SideJob:
+    """What a side is to train."""
 
     side: str
+    """The side."""
     work: str
+    """A, B or C."""
     data: DataFolder
+    """The samples."""
     batch: int
+    """Samples of a batch."""
     folder: Path
+    """For the side's files."""
     config: str = ""
+    """The arm of work C."""
 
 
-class Side(Protocol):
+class TrainingSide(Protocol):
     """Something that trains."""
 
     def step(self, steps: int) -> Cost:
@@ -42,7 +50,7 @@ class Side(Protocol):
 
 
 def cost_of(work: Callable[[], object]) -> Cost:
-    """Does it once."""
+    """What some work takes, done once."""
     wall, cpu = time.perf_counter(), _cpu()
     work()
     return Cost(_cpu() - cpu, time.perf_counter() - wall)

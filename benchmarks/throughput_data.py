@@ -1,7 +1,7 @@
 """The samples that the sides of benchmarks/throughput.py train on, and the arm of ours over them.
 
-Work A: 20 ids (user, item, 18 of the context), each with a table of 50,000 rows of 16. Work B: a history of the last 50 items too.
-B batch, L sequence length, T tasks, F ids.
+Work A: 20 ids (user, item, 18 of the context), each with a table of 50,000 rows of 16. Work B: a history of the last 50
+items too. B batch, L sequence length, T tasks, F ids.
 """
 
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ IDS = ("user_id", "item_id", *CONTEXT)
 TASKS = ("long_view", "like")
 LABELS = tuple(f"label_{t}" for t in TASKS)
 HISTORY = "hist_item_id"
-# Samples of a user in work B: seven of eight have a full history.
+# SampleBatch of a user in work B: seven of eight have a full history.
 _PER_USER = 400
 _TESTED = 4096
 
@@ -50,14 +50,17 @@ SPEC = LogSpec(
 )
 
 
-class Samples(NamedTuple):
-    """ids: int64 [F, B]. history: int64 [N], the items of one sample after those of another; lengths: int64 [B], both empty in
-    work A. labels: float32 [B, T]."""
+class SampleBatch(NamedTuple):
+    """B samples."""
 
     ids: Tensor
+    """int64 [F, B]."""
     history: Tensor
+    """The items of one sample after those of another, int64 [N]; empty in work A."""
     lengths: Tensor
+    """Items of each sample, int64 [B]; empty in work A."""
     labels: Tensor
+    """float32 [B, T]."""
 
 
 def write_data(folder: Path, work: str, rows: int, seed: int = 1) -> DataFolder:
@@ -122,7 +125,7 @@ def of_steps(config: RunConfig, steps: int) -> RunConfig:
     return replace(config, train=replace(config.train, steps=steps))
 
 
-def read(data: DataFolder, work: str, batch: int, steps: int) -> Iterator[Samples]:
+def read(data: DataFolder, work: str, batch: int, steps: int) -> Iterator[SampleBatch]:
     """Whole batches of the training split in order of time, from Parquet."""
     columns = [*IDS, *LABELS, *([HISTORY] if work == "B" else [])]
     left = steps
@@ -139,12 +142,12 @@ def read(data: DataFolder, work: str, batch: int, steps: int) -> Iterator[Sample
     )
 
 
-def _samples(part: pa.RecordBatch) -> Samples:
+def _samples(part: pa.RecordBatch) -> SampleBatch:
     column = lambda name: part.column(name).to_numpy(zero_copy_only=False)
     ids = torch.from_numpy(np.stack([column(n) for n in IDS]))
     labels = torch.from_numpy(np.stack([column(n) for n in LABELS], 1).astype(np.float32))
     if HISTORY not in part.schema.names:
-        return Samples(ids, ids[0, :0], ids[0, :0], labels)
+        return SampleBatch(ids, ids[0, :0], ids[0, :0], labels)
     lists = part.column(HISTORY)
     history = torch.tensor(lists.flatten().to_numpy())
-    return Samples(ids, history, torch.from_numpy(np.diff(lists.offsets.to_numpy())).to(torch.int64), labels)
+    return SampleBatch(ids, history, torch.from_numpy(np.diff(lists.offsets.to_numpy())).to(torch.int64), labels)

@@ -1,5 +1,8 @@
-"""FuxiCTR as a side of benchmarks/throughput.py: MMoE of its layers on its multi-task model. Its Parquet loader is one of Ray, in processes of
-its own: here it reads its other format, .npz, in memory, which is less work."""
+"""FuxiCTR as a side of benchmarks/throughput.py: MMoE of its layers on its multi-task model.
+
+Its Parquet loader is one of Ray, in processes of its own: here it reads its other format, .npz, in memory, which is
+less work.
+"""
 
 from collections import OrderedDict
 from pathlib import Path
@@ -10,12 +13,12 @@ from fuxictr.features import FeatureMap
 from fuxictr.pytorch.dataloaders import RankDataLoader
 from fuxictr.pytorch.layers import DIN_Attention, FeatureEmbeddingDict, MLP_Block
 from fuxictr.pytorch.models import MultiTaskModel
-from throughput_cost import Job
+from throughput_cost import SideJob
 from throughput_data import DIM, EXPERT, EXPERTS, HISTORY, IDS, LABELS, LENGTH, ROWS, TABLE_RATE, TOWER
 from torch import Tensor, nn
 
 
-class Model(MultiTaskModel):
+class FuxiModel(MultiTaskModel):
     """MMoE, with DIN's attention where there is a history."""
 
     def __init__(self, features: FeatureMap, folder: Path) -> None:
@@ -32,7 +35,7 @@ class Model(MultiTaskModel):
         self.reset_parameters()
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Columns -> LABEL_pred [B, 1] each."""
+        """Each label's prediction, `LABEL_pred`, float32 [B, 1], from the columns."""
         x = self.get_inputs(inputs)
         embedded = self.embeddings(x)
         if self.attention:
@@ -49,7 +52,7 @@ class FuxiCTR:
 
     suffix = ".npz"
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: SideJob) -> None:
         self.batch = job.batch
         self.features = FeatureMap("throughput", str(job.folder))
         self.features.labels = list(LABELS)
@@ -61,7 +64,7 @@ class FuxiCTR:
         self.features.default_emb_dim = DIM
         self.features.set_column_index()
         (job.folder / "throughput").mkdir()
-        self.model = Model(self.features, job.folder)
+        self.model = FuxiModel(self.features, job.folder)
         self.model._max_gradient_norm = 10.0
 
     def train(self, batches: list[tuple[dict[str, Tensor], Tensor]]) -> None:

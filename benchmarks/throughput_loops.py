@@ -15,7 +15,7 @@ from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
     ComputeDevice,
     SplitTableBatchedEmbeddingBagsCodegen,
 )
-from throughput_cost import Cost, Job, cost_of
+from throughput_cost import Cost, SideJob, cost_of
 from throughput_data import (
     DENSE_RATE,
     DIM,
@@ -28,7 +28,7 @@ from throughput_data import (
     TABLE_RATE,
     TASKS,
     TOWER,
-    Samples,
+    SampleBatch,
     read,
 )
 from torch import Tensor, nn
@@ -37,15 +37,15 @@ _ITEM = IDS.index("item_id")
 _REPORT_EVERY = 50
 
 
-class Tables(Protocol):
+class LoopTables(Protocol):
     """The embedding tables of a loop and their optimizer."""
 
-    def ready(self, samples: Samples) -> tuple[Tensor, ...]:
+    def ready(self, samples: SampleBatch) -> tuple[Tensor, ...]:
         """What `look_up` takes, made before a step."""
         ...
 
     def look_up(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings of the ids [B, F, D] and of the history [B, L, D]."""
+        """Embeddings of the ids, [B, F, D], and of the history, [B, L, D]."""
         ...
 
     def step(self) -> None:
@@ -54,8 +54,10 @@ class Tables(Protocol):
 
 
 class Fbgemm:
-    """One table-batched operator for all ids; with a history, one more, un-pooled, for items and history. Exact Adagrad inside the
-    backward pass: FBGEMM has no Adam on the CPU."""
+    """One table-batched operator for all ids; with a history, one more, un-pooled, for items and history.
+
+    Exact Adagrad inside the backward pass: FBGEMM has no Adam on the CPU.
+    """
 
     def __init__(self, work: str) -> None:
         self.with_history = work == "B"
@@ -63,7 +65,7 @@ class Fbgemm:
         self.unpooled = _operator(1, PoolingMode.NONE) if self.with_history else None
         self.others = [i for i in range(len(IDS)) if i != _ITEM] if self.with_history else list(range(len(IDS)))
 
-    def ready(self, samples: Samples) -> tuple[Tensor, ...]:
+    def ready(self, samples: SampleBatch) -> tuple[Tensor, ...]:
         ids = samples.ids[self.others].flatten()
         bags = torch.arange(len(ids) + 1)
         if not self.with_history:
@@ -110,7 +112,7 @@ class Plain:
             nn.init.normal_(bag.weight, std=0.01)
         self.optimizer = torch.optim.Adagrad(self.bags.parameters(), lr=TABLE_RATE, eps=TABLE_EPS)
 
-    def ready(self, samples: Samples) -> tuple[Tensor, ...]:
+    def ready(self, samples: SampleBatch) -> tuple[Tensor, ...]:
         if not self.with_history:
             return samples.ids, samples.history
         past = torch.zeros(samples.ids.shape[1], LENGTH, dtype=torch.int64)
@@ -129,8 +131,8 @@ class Plain:
         self.optimizer.zero_grad()
 
 
-class MMoE(nn.Module):
-    """x [B, D] -> logits [B, T]."""
+class BareMMoE(nn.Module):
+    """The mixture and its towers: x, [B, D], to logits, [B, T]."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -145,7 +147,7 @@ class MMoE(nn.Module):
 
 
 class DIN(nn.Module):
-    """A score per past item from the candidate q and it, MLP([q, k, q - k, q k]); the sum of the items by their scores."""
+    """The sum of the past items k by their scores, MLP([q, k, q - k, q k]) of the candidate q."""
 
     width = DIM
 
@@ -154,7 +156,7 @@ class DIN(nn.Module):
         self.score = nn.Sequential(mlp(4 * DIM, 36), nn.Linear(36, 1))
 
     def forward(self, ids: Tensor, history: Tensor, lengths: Tensor) -> Tensor:
-        """ids: [B, F, D], history: [B, L, D], lengths: int64 [B] -> [B, D]."""
+        """What is read of the history, [B, D]. ids: [B, F, D]. history: [B, L, D]. lengths: int64 [B]."""
         q = ids[:, _ITEM : _ITEM + 1].expand_as(history)
         scores = self.score(torch.cat([q, history, q - history, q * history], 2)).squeeze(2)
         return ((scores * _seen(lengths)).unsqueeze(1) @ history).squeeze(1)
@@ -171,7 +173,7 @@ class MHA(nn.Module):
         self.attention = nn.MultiheadAttention(self.width, 4, bias=False, kdim=DIM, vdim=DIM, batch_first=True)
 
     def forward(self, ids: Tensor, history: Tensor, lengths: Tensor) -> Tensor:
-        """As of DIN -> [B, 64]."""
+        """What is read of the history, [B, 64]. Arguments as of DIN."""
         query = self.query(ids.flatten(1)).unsqueeze(1)
         hidden = ~_seen(lengths.clamp(min=1))
         read, _ = self.attention(query, history, history, key_padding_mask=hidden, need_weights=False)
@@ -181,9 +183,9 @@ class MHA(nn.Module):
 class Loop:
     """A training loop: tables, attention if there is a history, MMoE; Adam for what is dense."""
 
-    def __init__(self, job: Job, tables: Tables, attention: DIN | MHA | None) -> None:
+    def __init__(self, job: SideJob, tables: LoopTables, attention: DIN | MHA | None) -> None:
         self.job, self.tables, self.attention = job, tables, attention
-        self.mmoe = MMoE(len(IDS) * DIM + (attention.width if attention else 0))
+        self.mmoe = BareMMoE(len(IDS) * DIM + (attention.width if attention else 0))
         dense = [*self.mmoe.parameters(), *(attention.parameters() if attention else ())]
         self.optimizer = torch.optim.Adam(dense, lr=DENSE_RATE)
 
@@ -197,10 +199,10 @@ class Loop:
         """From Parquet, with the mean loss reported every 50 steps."""
         return cost_of(lambda: self._train((s, self.tables.ready(s)) for s in self._read(steps)))
 
-    def _read(self, steps: int) -> Iterator[Samples]:
+    def _read(self, steps: int) -> Iterator[SampleBatch]:
         return read(self.job.data, self.job.work, self.job.batch, steps)
 
-    def _train(self, batches: Iterable[tuple[Samples, tuple[Tensor, ...]]]) -> None:
+    def _train(self, batches: Iterable[tuple[SampleBatch, tuple[Tensor, ...]]]) -> None:
         total = torch.zeros(())
         for n, (samples, inputs) in enumerate(batches, 1):
             ids, history = self.tables.look_up(*inputs)
@@ -226,7 +228,7 @@ def _seen(lengths: Tensor) -> Tensor:
     return torch.arange(LENGTH) < lengths.unsqueeze(1)
 
 
-LOOPS: dict[str, tuple[Callable[[str], Tables], type[DIN | MHA]]] = {
+LOOPS: dict[str, tuple[Callable[[str], LoopTables], type[DIN | MHA]]] = {
     "bare": (Fbgemm, DIN),
     "bare_mha": (Fbgemm, MHA),
     "plain": (Plain, DIN),
@@ -234,7 +236,7 @@ LOOPS: dict[str, tuple[Callable[[str], Tables], type[DIN | MHA]]] = {
 
 
 @contextmanager
-def make(job: Job) -> Iterator[Loop]:
+def make(job: SideJob) -> Iterator[Loop]:
     """The loop of a name in LOOPS."""
     tables, attention = LOOPS[job.side]
     torch.manual_seed(1)

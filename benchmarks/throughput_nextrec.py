@@ -1,23 +1,26 @@
-"""NextRec as a side of benchmarks/throughput.py. On Python 3.11 it asks for numpy 1 and pyarrow 12, and runs with newer ones:
-`pip install --no-deps nextrec` beside torchvision, transformers and rich."""
+"""NextRec as a side of benchmarks/throughput.py.
+
+On Python 3.11 it asks for numpy 1 and pyarrow 12, and runs with newer ones: `pip install --no-deps nextrec` beside
+torchvision, transformers and rich.
+"""
 
 from pathlib import Path
 
 from nextrec.basic.features import SequenceFeature, SparseFeature
 from nextrec.basic.layers import AttentionPoolingLayer
 from nextrec.models import MMOE
-from throughput_cost import Job
+from throughput_cost import SideJob
 from throughput_data import DIM, EXPERT, EXPERTS, HISTORY, IDS, LABELS, LENGTH, ROWS, TABLE_RATE, TOWER
 from throughput_peers import Attended, Features
 from torch import Tensor
 
 
 class NextRec:
-    """Streams Parquet in chunks of a batch, without the metrics of the training set, which it has for data in memory only."""
+    """Streams Parquet in chunks of a batch. It has metrics of the training set for data in memory only."""
 
     suffix = ".parquet"
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: SideJob) -> None:
         self.batch = job.batch
         past = SequenceFeature(HISTORY, ROWS, LENGTH, embedding_name="item_id", embedding_dim=DIM)
         self.model = MMOE(

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
-from throughput_cost import Cost, Job, cost_of
+from throughput_cost import Cost, SideJob, cost_of
 from throughput_data import arm, of_steps
 
 from coldrank.data.batches import DataFolder
@@ -54,7 +54,7 @@ def _train(run: Run, batches: list[Batch]) -> None:
 
 
 @contextmanager
-def make(job: Job) -> Iterator[Ours]:
+def make(job: SideJob) -> Iterator[Ours]:
     """Ours, by one thread of torch, one of Arrow, and the one that reads ahead."""
     pa.set_cpu_count(1)
     config = (

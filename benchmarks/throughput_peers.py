@@ -1,7 +1,7 @@
 """FuxiCTR, NextRec and torch-rechub as sides of benchmarks/throughput.py: each with its own layers, loader and trainer.
 
-Adagrad for everything, tables as a whole: the rule that our tables have, as these libraries offer it. The attention of work B is DIN's, by
-their own layers; what it reads takes the place of the pooled history.
+Adagrad for everything, tables as a whole: the rule that our tables have, as these libraries offer it. The attention of
+work B is DIN's, by their own layers; what it reads takes the place of the pooled history.
 """
 
 import os
@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from throughput_cost import Cost, Job, cost_of
+from throughput_cost import Cost, SideJob, cost_of
 from throughput_data import DIM, EXPERT, EXPERTS, HISTORY, IDS, LABELS, LENGTH, ROWS, TABLE_RATE, TOWER, read
 from torch import Tensor, nn
 
@@ -26,6 +26,7 @@ class Library(Protocol):
     """A library's model over columns IDS, HISTORY (padded with 0) and LABELS."""
 
     suffix: str
+    """Ending of the files that it reads."""
 
     def train(self, batches: list[tuple[Features, Tensor]]) -> None:
         """Steps over batches that are ready."""
@@ -39,7 +40,7 @@ class Library(Protocol):
 class Peer:
     """A side."""
 
-    def __init__(self, job: Job, library: Library) -> None:
+    def __init__(self, job: SideJob, library: Library) -> None:
         self.job, self.library = job, library
 
     def step(self, steps: int) -> Cost:
@@ -60,7 +61,7 @@ class Peer:
         return cost_of(lambda: self.library.fit(training, validation))
 
 
-def _padded(job: Job, steps: int) -> Iterator[tuple[Features, Tensor]]:
+def _padded(job: SideJob, steps: int) -> Iterator[tuple[Features, Tensor]]:
     for samples in read(job.data, job.work, job.batch, steps):
         features = dict(zip(IDS, samples.ids, strict=True))
         if job.work == "B":
@@ -81,7 +82,7 @@ def _write(path: Path, batches: list[tuple[Features, Tensor]], batch: int) -> No
 
 
 class Attended(nn.Module):
-    """Stands where a library's MMoE has its embeddings [B, D]: the ids' side by side, then what attention reads of the history."""
+    """Stands where a library's MMoE has its embeddings, [B, D]: the ids', then what attention reads of the history."""
 
     def __init__(
         self, embedding: nn.Module, table: nn.Module, attend: Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -100,7 +101,7 @@ class Rechub:
 
     suffix = ".parquet"
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: SideJob) -> None:
         from torch_rechub.basic.features import SequenceFeature, SparseFeature
         from torch_rechub.models.multi_task import MMOE
         from torch_rechub.models.ranking.din import ActivationUnit
@@ -138,9 +139,9 @@ class Rechub:
 
 
 @contextmanager
-def make(job: Job) -> Iterator[Peer]:
+def make(job: SideJob) -> Iterator[Peer]:
     """The side of a library. They write their logs and models to where they are called."""
-    library: Callable[[Job], Library] = Rechub
+    library: Callable[[SideJob], Library] = Rechub
     if job.side == "fuxictr":
         from throughput_fuxictr import FuxiCTR
 

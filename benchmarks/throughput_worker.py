@@ -1,4 +1,4 @@
-"""One side of benchmarks/throughput.py in a process of its own: reads `step N` and `whole N`, answers with the seconds that it took."""
+"""One side of benchmarks/throughput.py in a process of its own: reads `step N` and `whole N`, answers with seconds."""
 
 import argparse
 import importlib
@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from throughput_cost import Job
+from throughput_cost import SideJob
 
 from coldrank.data.batches import DataFolder
 
@@ -42,7 +42,7 @@ def main() -> None:
     torch.set_num_threads(1)
     make = importlib.import_module(MODULES[args.side]).make
     with tempfile.TemporaryDirectory() as folder:
-        job = Job(args.side, args.work, DataFolder.open(args.data), args.batch, Path(folder), args.config)
+        job = SideJob(args.side, args.work, DataFolder.open(args.data), args.batch, Path(folder), args.config)
         with make(job) as side:
             for line in sys.stdin:
                 what, steps = line.split()

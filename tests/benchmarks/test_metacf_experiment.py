@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from metacf_arms import ALL, ARMS, Items
-from metacf_data import Episodes, Log, Split, draw, split
+from metacf_data import Episodes, RatingLog, UserSplit, draw, split
 from metacf_items import ease, factorise, fold_in, ials
 from metacf_train import MetaConfig, melu, meta_train, with_negatives
 
@@ -17,7 +17,7 @@ USERS, ITEMS = 80, 40
 
 
 @pytest.fixture(scope="module")
-def log(tmp_path_factory) -> Log:
+def log(tmp_path_factory) -> RatingLog:
     """Users of even number rate items of the first half, others those of the second."""
     folder = tmp_path_factory.mktemp("log")
     rng = np.random.default_rng(0)
@@ -26,11 +26,11 @@ def log(tmp_path_factory) -> Log:
         half = rng.permutation(ITEMS // 2)[: rng.integers(12, 18)] + (user % 2) * (ITEMS // 2)
         lines += [f"{user + 5}::{3 * item + 1}::4::9" for item in half]
     (folder / "ratings.dat").write_text("\n".join(rng.permutation(lines)) + "\n")
-    return Log.read(folder)
+    return RatingLog.read(folder)
 
 
 @pytest.fixture(scope="module")
-def small(log) -> Split:
+def small(log) -> UserSplit:
     return split(log, 1, draws=2)
 
 
@@ -101,8 +101,8 @@ def test_negatives_weigh_three_whatever_their_number():
 
 def halves(scores: torch.Tensor, test: Episodes) -> float:
     """Share of the users whose own half is scored higher."""
-    own = scores.view(len(scores), 2, -1).mean(2)
-    right = (own[:, 1] > own[:, 0]).long() == test.users % 2
+    means = scores.view(len(scores), 2, -1).mean(2)
+    right = (means[:, 1] > means[:, 0]).long() == test.users % 2
     return right.double().mean().item()
 
 
@@ -123,7 +123,7 @@ def test_arms_take_the_settings_of_those_they_vary(tmp_path):
     trials = [{"settings": {"hidden": h}, "hr": hr} for h, hr in ((128, 0.1), (512, 0.3), (64, 0.2))]
     (tmp_path / "tuned/ours.json").write_text(json.dumps(trials))
     assert metacf.settings_of("ours_no_steps", tmp_path) == {"hidden": 512, "steps": 0}
-    assert all(arm.of in ARMS for arm in ALL.values() if arm.of)
+    assert all(arm.tuned_as in ARMS for arm in ALL.values() if arm.tuned_as)
 
 
 def test_what_is_done_is_not_done_again(log, tmp_path, capsys):
@@ -142,5 +142,5 @@ def test_what_is_done_is_not_done_again(log, tmp_path, capsys):
 
 
 def test_speed_is_measured_on_equal_results():
-    found = metacf_speed.measure(64, 2, 2)
-    assert found["batch_over_loop"] == found["batch"] / found["autograd_loop"] and min(found.values()) > 0
+    speeds = metacf_speed.measure(64, 2, 2)
+    assert speeds["batch_over_loop"] == speeds["batch"] / speeds["autograd_loop"] and min(speeds.values()) > 0

@@ -7,9 +7,9 @@ from coldrank.data.simulate.world import VISIBLE_TASTE, build_world, draw_users
 
 
 def test_closed_gates_and_hidden_tastes_cost_auc():
-    found = measure(100_000, 1_500, seed=1)
-    assert 0 < found.new < found.views
-    full, closed, first, both = (np.array(of) for of in found.auc.values())
+    worth = measure(100_000, 1_500, seed=1)
+    assert 0 < worth.new < worth.views
+    full, closed, first, both = map(np.array, worth.auc.values())
     assert (full > closed).all() and (full > first).all() and (first > both).all()
 
 

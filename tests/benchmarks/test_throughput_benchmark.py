@@ -12,7 +12,7 @@ import throughput
 import throughput_loops
 import throughput_ours
 import torch
-from throughput_cost import Job
+from throughput_cost import SideJob
 from throughput_data import HISTORY, IDS, LABELS, LENGTH, ROWS, read, write_data
 
 from coldrank.data.batches import DataFolder
@@ -39,13 +39,13 @@ def test_batches_are_the_samples_in_order(data):
 @pytest.mark.parametrize("name", [*throughput_loops.LOOPS, "ours"])
 def test_a_side_trains_on_ready_batches_and_from_parquet(data, name, tmp_path):
     module = throughput_ours if name == "ours" else throughput_loops
-    with module.make(Job(name, "B", data, BATCH, tmp_path)) as side:
+    with module.make(SideJob(name, "B", data, BATCH, tmp_path)) as side:
         costs = [side.step(3), side.whole(2)]
     assert all(cost.cpu > 0 and cost.wall > 0 for cost in costs)
 
 
 def test_both_loops_compute_the_same(data):
-    """FBGEMM's tables with the weights of nn.EmbeddingBag: equal embeddings and history, before and after a step of Adagrad."""
+    """FBGEMM's tables with the weights of nn.EmbeddingBag: equal embeddings, before and after a step of Adagrad."""
     fbgemm, plain = throughput_loops.Fbgemm("B"), throughput_loops.Plain("B")
     tables = [*fbgemm.pooled.split_embedding_weights(), *fbgemm.unpooled.split_embedding_weights()]
     with torch.no_grad():
@@ -53,10 +53,10 @@ def test_both_loops_compute_the_same(data):
         for table, i in zip(tables, [*fbgemm.others, 1], strict=True):
             table.copy_(plain.bags[i].weight)
     for samples in read(data, "B", BATCH, 2):
-        found = [t.look_up(*t.ready(samples)) for t in (fbgemm, plain)]
-        for a, b in zip(*found, strict=True):
+        embedded = [t.look_up(*t.ready(samples)) for t in (fbgemm, plain)]
+        for a, b in zip(*embedded, strict=True):
             torch.testing.assert_close(a, b)
-        for tables_of, (ids, history) in zip((fbgemm, plain), found, strict=True):
+        for tables_of, (ids, history) in zip((fbgemm, plain), embedded, strict=True):
             (ids.square().sum() + history.square().sum()).backward()
             tables_of.step()
 
