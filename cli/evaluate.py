@@ -31,12 +31,11 @@ def _evaluate(args: argparse.Namespace) -> None:
     from coldrank.data.output import check_file, check_folder
     from coldrank.train import checkpoint
     from coldrank.train.distributed.ranks import process_group
-    from coldrank.train.evaluate import summary_table
+    from coldrank.train.evaluate import evaluate, summary_table
     from coldrank.train.load import load
     from coldrank.train.lock import held
     from coldrank.train.run import build
     from coldrank.train.run_folder import RunFolder
-    from coldrank.train.trainer import evaluate
 
     check_folder("--run", args.run_folder)  # its summary.json is written
     if args.predictions is not None:

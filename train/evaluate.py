@@ -1,5 +1,6 @@
 """Scores a split and computes its metrics."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from coldrank.metrics.metric import metric_values
 from coldrank.metrics.retrieval import VECTORS, judge, met_in, vector_columns
 from coldrank.train.config import RunConfig
 from coldrank.train.distributed.ranks import Ranks
+from coldrank.train.run import Run
 from coldrank.train.run_folder import MetricRow
 
 
@@ -107,6 +109,19 @@ def write_predictions(frame: pl.DataFrame, path: Path) -> None:
     table = frame.drop(VECTORS, strict=False).to_arrow()
     pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
     put_file(partial, path)
+
+
+def evaluate(
+    run: Run, split: str, step: int, predictions: Path | None, before_writing: Callable[[], None] = lambda: None
+) -> list[MetricRow]:
+    """Scores a split; writes the predictions if a path is given. No rows on ranks other than the first."""
+    frame = predict(run.model, run.make, run.data, split, run.config, run.ranks)
+    if frame is None:
+        return []
+    before_writing()
+    if predictions is not None:
+        write_predictions(frame, predictions)
+    return metric_rows(frame, run.config, step, split) + retrieval_rows(frame, run.config, run.data, step, split)
 
 
 def summary_table(rows: list[MetricRow], metric: str = "auc") -> str:

@@ -1,4 +1,4 @@
-"""What a run reads: passes over all samples of `data.fit`, then over those of new users."""
+"""Passes over all samples of `data.fit`, then over those of new users."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -6,7 +6,7 @@ the prepared data, of all splits. What is fitted to data (vocabularies, edges, m
 
 import time
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from coldrank.data.read_manifest import read_manifest
 from coldrank.data.split import BACK, NEXT
 from coldrank.metrics.retrieval import mean_over_periods
 from coldrank.train.config import RunConfig
+from coldrank.train.course import Course
 from coldrank.train.evaluate import metric_rows, retrieval_rows, score, write_predictions
 from coldrank.train.passes import Passes
 from coldrank.train.preemption import Stop
@@ -54,34 +55,17 @@ def stages(data: DataFolder, config: RunConfig) -> list[Stage]:
     ]
 
 
-def passes_as_stage(data: DataFolder, config: RunConfig) -> Stage:
-    """What passes read, as hooks are told of it: one stage of all samples of `data.fit`."""
-    parts = [p for p in data.manifest["partitions"] if p["split"] in config.data.fit]
-    parts.sort(key=lambda p: (p["time_min"], p["path"]))
-    names = tuple(dict.fromkeys(p["period"] for p in parts))
-    return Stage(names, tuple(parts), scored=False, shuffled=config.data.order == "random")
-
-
-class Stream:
-    """A run's way through the periods.
-
-    begins: called before a period's first step (not when a run resumes inside of it), the first of them scores it. ends: called
-    after its last step, and again when a run resumes there: its checkpoint is from before the call. Whoever has to know of
-    periods joins these lists.
-    """
+class Stream(Course):
+    """A run's way through the periods."""
 
     def __init__(self, run: Run, folder: RunFolder) -> None:
-        self.run, self.folder = run, folder
+        super().__init__(run)
+        self.folder = folder
         self.stages = stages(run.data, run.config)
-        self.begins: list[Callable[[Stage, Progress], None]] = [self._score_next]
-        self.ends: list[Callable[[Stage, Progress], None]] = [self._look_back]
-        for hook in run.hooks:
-            self.begins.append(partial(hook.begins, run))
-            self.ends.append(partial(hook.ends, run))
         self.reader(0)  # what is wrong with it is better known now than after the encoder is fitted
 
     @cached_property
-    def warm_files(self) -> list[Path]:
+    def files(self) -> list[Path]:
         """Files of the periods that are not scored: what the encoder may know."""
         return self.run.data.paths(p for s in self.stages if not s.scored for p in s.partitions)
 
@@ -94,7 +78,7 @@ class Stream:
             left = reader.total_rows - reader.rows_before(progress.batch)
         return {"fit_rows": begun, "samples": begun - left, "periods": dict(progress.ends)}
 
-    def check_unchanged(self, progress: Progress) -> None:
+    def check_data(self, progress: Progress) -> None:
         """Raises UserError if what was trained on is no longer what the data folder holds, naming the first difference."""
         data = self.run.data
         before = {p["path"]: p for p in progress.partitions}
@@ -111,39 +95,44 @@ class Stream:
                 name = next(n for n in was if was[n] != found.get(n))
                 text = f"has {name} {found.get(name)}, and had {was[name]} when it was trained on"
             raise UserError(f"{self.folder.path}: {data.path / path} {text}; --fresh starts over")
+        progress.data = data.digest
 
-    def train(self, progress: Progress, train_on: Callable[[Passes, int], None], stop: Stop) -> None:
-        """Goes through the periods, up to the last one or to `train.steps`. train_on: trains up to a step."""
-        limit, at = self.run.config.train.steps, progress.epoch
-        while at < len(self.stages) or self._grows(progress, stop):
-            stage = self.stages[at]
-            if progress.period != stage.name:
-                if limit and progress.step >= limit:
-                    return
-                for call in self.begins:
-                    call(stage, progress)
-                progress.epoch, progress.batch, progress.pass_done, progress.period = at, 0, False, stage.name
-                progress.partitions += _seen(self.run.data, stage.partitions)
-            if not progress.pass_done:
-                reader = self.reader(at)
-                end = progress.step + max(0, reader.batches - progress.batch)
-                train_on(Passes(reader, None, 1, 0), min(end, limit or end))
-                progress.pass_done = progress.step == end
-            if not progress.pass_done:
-                return
-            progress.ends[stage.name] = progress.step
-            for call in self.ends:
-                call(stage, progress)
-            at += 1
+    def number(self, progress: Progress) -> int:
+        return progress.epoch
 
-    def summary(self, progress: Progress) -> list[MetricRow]:
+    def is_begun(self, stage: Stage, progress: Progress) -> bool:
+        return progress.period == stage.name
+
+    def enter(self, number: int, progress: Progress) -> None:
+        stage = self.stages[number]
+        progress.epoch, progress.batch, progress.pass_done, progress.period = number, 0, False, stage.name
+        progress.partitions += _seen(self.run.data, stage.partitions)
+
+    def is_over(self, progress: Progress) -> bool:
+        limit = self.run.config.train.steps
+        return limit > 0 and progress.step >= limit
+
+    def passes(self, number: int) -> Passes:
+        return Passes(self.reader(number), None, 1, 0)
+
+    def last_step(self, number: int, progress: Progress) -> tuple[int, bool]:
+        if progress.pass_done:
+            return progress.step, True
+        end = progress.step + max(0, self.reader(number).batches - progress.batch)
+        limit = self.run.config.train.steps
+        return (end, True) if not limit or end <= limit else (limit, False)
+
+    def end(self, progress: Progress) -> int:
+        return self.run.config.train.steps or progress.step
+
+    def results(self, progress: Progress, require_lock: Callable[[], None]) -> list[MetricRow]:
         """The metrics of all scored periods together, on the first rank; their predictions in one file."""
         scored = [s.name for s in self.stages[: progress.epoch + 1] if s.scored]
         files = [path for name in scored if (path := self._predictions(name)).exists()]
         if not files or not self.run.ranks.is_first:
             return []
         frame = pl.concat([parquet.read(path) for path in files])
-        self.folder.require_lock()
+        require_lock()
         write_predictions(frame, self.folder.path / f"predictions-{NEXT}.parquet")
         found = metric_rows(frame, self.run.config, progress.step, NEXT)
         if not self.run.config.model.retrieves:
@@ -184,7 +173,7 @@ class Stream:
             only=only,
         )
 
-    def _score_next(self, stage: Stage, progress: Progress) -> None:
+    def before(self, stage: Stage, progress: Progress) -> None:
         """Scores a period that comes after all that was trained on: rows that are not later than all of it are left out."""
         if not stage.scored:
             return
@@ -199,7 +188,7 @@ class Stream:
                 rows + retrieval_rows(frame, self.run.config, self.run.data, progress.step, NEXT, stage.name)
             )
 
-    def _look_back(self, stage: Stage, progress: Progress) -> None:
+    def after(self, stage: Stage, progress: Progress) -> None:
         """Scores samples of earlier periods, the same ones each time, to see what is forgotten."""
         found = _by_period(self.run.data)
         names, train = list(found), self.run.config.train
@@ -224,7 +213,7 @@ class Stream:
             return None
         return score(run.model, run.make, reader, what, run.config, ranks)
 
-    def _grows(self, progress: Progress, stop: Stop) -> bool:
+    def grows(self, progress: Progress, stop: Stop) -> bool:
         """Waits up to `train.follow_s` for another period; whether there is one. The first rank looks, for all."""
         run, known = self.run, len(self.stages)
         until = time.monotonic() + run.config.train.follow_s
@@ -234,8 +223,8 @@ class Stream:
             manifest, left = told[0]
             if manifest is not None and manifest != run.data.manifest:
                 run.data = DataFolder(run.data.path, manifest)
-                self.check_unchanged(progress)
-                progress.data, self.stages = run.data.digest, stages(run.data, run.config)
+                self.check_data(progress)
+                self.stages = stages(run.data, run.config)
             if len(self.stages) > known:
                 return True
             if left <= 0:

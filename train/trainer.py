@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,10 +18,11 @@ from coldrank.data.fit import fit_encoder
 from coldrank.train import checkpoint
 from coldrank.train.checkpoint import Saver
 from coldrank.train.config import RunConfig
+from coldrank.train.course import Course
 from coldrank.train.distributed import table as plan_table
 from coldrank.train.distributed.ranks import Ranks
-from coldrank.train.evaluate import evaluation_reader, metric_rows, predict, retrieval_rows, write_predictions
 from coldrank.train.lock import Held, held
+from coldrank.train.over_passes import OverPasses
 from coldrank.train.passes import Passes
 from coldrank.train.preemption import Stop, preemption
 from coldrank.train.progress import Progress
@@ -30,7 +31,7 @@ from coldrank.train.resuming import check_length
 from coldrank.train.run import Run, build
 from coldrank.train.run_folder import MetricRow, RunFolder
 from coldrank.train.stepping import Steps, Taken, one_by_one, pipelined
-from coldrank.train.streaming import Stream, passes_as_stage
+from coldrank.train.streaming import Stream
 from coldrank.train.warm_start import warm_start
 
 
@@ -51,27 +52,17 @@ def _train_held(
     if resumes:
         folder.check(config)
     run = build(config, data, ranks)
-    course: Passes | Stream
-    if config.train.mode == "periods":
-        course = Stream(run, folder)
-        fit = course.warm_files
-    else:
-        course = Passes.of(config, data, run.make, ranks)
-        fit = data.files(config.data.fit)
-        # Its mistakes are better known now than at the end.
-        evaluation_reader(run.make, data, config.data.evaluate, config, ranks)
+    course: Course = (Stream if config.train.mode == "periods" else OverPasses)(run, folder)
     recent = Recent(list(config.tasks), ranks)
     warm = None
     if resumes:
         progress = _resume(run, course, folder, recent)
     else:
         progress = Progress(world_size=ranks.world_size, data=data.digest)
-        fit_encoder(run.encoder, fit)
+        fit_encoder(run.encoder, course.files)
         if config.train.warm_start:
             warm = warm_start(config, run.model, run.state, run.encoder.features, ranks)
-        if isinstance(course, Passes):
-            for hook in run.hooks:
-                hook.begins(run, passes_as_stage(data, config), progress)
+        course.begin(0, progress)
     # The old run is there until nothing of the new one can be refused any more.
     dist.barrier()
     if ranks.is_first and not resumes:
@@ -95,28 +86,20 @@ def _train_held(
 
 
 def _train(
-    run: Run, course: Passes | Stream, folder: RunFolder, lock: Held, progress: Progress, recent: Recent
+    run: Run, course: Course, folder: RunFolder, lock: Held, progress: Progress, recent: Recent
 ) -> list[MetricRow]:
     """Trains to the end; the metrics of the evaluation, on the first rank."""
     config, ranks = run.config, run.ranks
     saver = Saver(folder.checkpoints, ranks, config.train.keep_checkpoints, lock)
     with preemption() as stop:
         loop = _Loop(run, folder, lock, progress, recent, saver, stop)
-        if isinstance(course, Stream):
-            course.train(progress, loop.train, stop)
-        else:
-            loop.train(course, _end(course, config, progress))
-            for hook in run.hooks:
-                hook.ends(run, passes_as_stage(run.data, config), progress)
+        course.train(loop, stop)
     saver.close()
     lock.check()
-    if isinstance(course, Stream):
-        return course.summary(progress)
-    split = config.data.evaluate
-    return evaluate(run, split, progress.step, folder.path / f"predictions-{split}.parquet", folder.require_lock)
+    return course.results(progress, folder.require_lock)
 
 
-def facts(run: Run, course: Passes | Stream, progress: Progress, *, finished: bool) -> dict[str, Any]:
+def facts(run: Run, course: Course, progress: Progress, *, finished: bool) -> dict[str, Any]:
     """What run.json says. seconds: of training, without evaluation. samples: read by all ranks so far, each pass counted.
     Parameters are those of the whole model, whatever part of it this rank holds."""
     tables = sum(t.rows * t.dim for t in run.encoder.features.tables)
@@ -137,15 +120,11 @@ def facts(run: Run, course: Passes | Stream, progress: Progress, *, finished: bo
     }
 
 
-def _resume(run: Run, course: Passes | Stream, folder: RunFolder, recent: Recent) -> Progress:
+def _resume(run: Run, course: Course, folder: RunFolder, recent: Recent) -> Progress:
     """Loads the last checkpoint that can be used."""
     ranks = run.ranks
     progress = checkpoint.load(folder.checkpoints, run.state, recent.state, ranks)
-    if isinstance(course, Stream):
-        course.check_unchanged(progress)
-        progress.data = run.data.digest
-    elif progress.data != run.data.digest:
-        raise UserError(f"{folder.path}: was trained on other data than {run.data.path}; --fresh starts over")
+    course.check_data(progress)
     told = ""
     if progress.world_size != ranks.world_size:
         checkpoint.load_summed(folder.checkpoints, progress.step, recent.state, progress.world_size, ranks)
@@ -153,35 +132,14 @@ def _resume(run: Run, course: Passes | Stream, folder: RunFolder, recent: Recent
         if not run.config.data.global_batch_size:
             # The same share of the pass has been read; at the edges of buffers a few rows are read twice or not at all.
             batch = -(-progress.batch * progress.world_size // ranks.world_size)
-            progress.batch = min(batch, course.reader(progress.epoch).batches)
+            progress.batch = min(batch, course.passes(course.number(progress)).reader(progress.epoch).batches)
             told += ": rates that decay do so over the steps left"
         progress.world_size = ranks.world_size
-    check_length(folder.path, folder.config(), run.config, progress, _end(course, run.config, progress))
+    check_length(folder.path, folder.config(), run.config, progress, course.end(progress))
     if ranks.is_first:
         tqdm.write(f"{folder.path}: goes on from step {progress.step}{told} (--fresh starts over)")
         folder.forget_after(progress.step)
     return progress
-
-
-def _end(course: Passes | Stream, config: RunConfig, progress: Progress) -> int:
-    """The step at which a run is to end; of a stream without `train.steps`, the one where it stands."""
-    if config.train.steps or isinstance(course, Stream):
-        return config.train.steps or progress.step
-    # At another number of ranks than before, as many steps remain as the rest of the passes has now.
-    return progress.step + course.steps - course.steps_before(progress)
-
-
-def evaluate(
-    run: Run, split: str, step: int, predictions: Path | None, before_writing: Callable[[], None] = lambda: None
-) -> list[MetricRow]:
-    """Scores a split; writes the predictions if a path is given. No rows on ranks other than the first."""
-    frame = predict(run.model, run.make, run.data, split, run.config, run.ranks)
-    if frame is None:
-        return []
-    before_writing()
-    if predictions is not None:
-        write_predictions(frame, predictions)
-    return metric_rows(frame, run.config, step, split) + retrieval_rows(frame, run.config, run.data, step, split)
 
 
 def _stream(run: Run, passes: Passes, epoch: int, start: int) -> Iterator[Taken]:
@@ -211,7 +169,7 @@ def _trained(run: Run, passes: Passes, progress: Progress, total: int) -> Steps:
     return train_on(run.model, ready, run.ranks.device, begin, run.end_step)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Loop:
     """Where steps write to."""
 
@@ -223,8 +181,8 @@ class _Loop:
     saver: Saver
     stop: Stop
 
-    def train(self, passes: Passes, total: int) -> None:
-        """Trains up to step `total`; the last has a line of metrics and a checkpoint."""
+    def train(self, passes: Passes, total: int, *, keep_last: bool) -> None:
+        """Trains up to step `total`; the last has a line of metrics and, if `keep_last`, a checkpoint."""
         config, ranks, progress, recent = self.run.config, self.run.ranks, self.progress, self.recent
         recent.since = time.perf_counter()
         begun = recent.since - progress.seconds
@@ -247,13 +205,20 @@ class _Loop:
                     self.folder.log(rows)
                     bar.set_postfix_str(f"loss {rows[0]['value']:.4f}, {recent.rate:,.0f} samples/s")
             every = config.train.checkpoint_every
-            if last or stops or (every and progress.step % every == 0):
+            due = bool(every) and progress.step % every == 0
+            if stops or (keep_last if last else due):
                 self.saver.finish()
                 self._require_finite()
                 self.saver.begin(self.run.state_after(taken), recent.state, progress)
             if stops:
                 self.saver.finish()
                 raise Preempted(f"stopped by SIGTERM after step {progress.step}; started again, goes on from there")
+        self.saver.finish()
+
+    def keep(self) -> None:
+        """Writes a checkpoint of where the run stands."""
+        self.saver.finish()
+        self.saver.begin(self.run.state, self.recent.state, self.progress)
         self.saver.finish()
 
     def _require_finite(self) -> None:

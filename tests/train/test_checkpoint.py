@@ -210,7 +210,7 @@ def test_who_has_lost_the_lock_in_the_evaluation_leaves_the_predictions_alone(da
         held.unlink()
         return predict(*arguments)
 
-    monkeypatch.setattr("coldrank.train.trainer.predict", taken_over)
+    monkeypatch.setattr("coldrank.train.evaluate.predict", taken_over)
     with pytest.raises(UserError, match=r"has lost its lock \(it was removed\) and writes no more"):
         train(config, data, tmp_path / "run", ranks, fresh=False, diff="")
     assert not list((tmp_path / "run").glob("predictions*")) and not (tmp_path / "run/summary.json").exists()

@@ -18,6 +18,8 @@ from coldrank.data.errors import UserError
 from coldrank.train import checkpoint, streaming
 from coldrank.train.checks import validate
 from coldrank.train.config import RunConfig
+from coldrank.train.hooks.hook import HookModule
+from coldrank.train.over_passes import passes_as_stage
 from coldrank.train.task import RankingTask
 from coldrank.train.trainer import train
 
@@ -200,14 +202,15 @@ def without(data: DataFolder, folder: Path, day: str) -> DataFolder:
 def test_periods_that_are_told(data, ranks, config, tmp_path, monkeypatch):
     """Hooks hear of the begin and end of every stage; without a warm part the first period is the one not scored."""
     told = []
-    init = streaming.Stream.__init__
 
-    def joined(stream, run, folder):
-        init(stream, run, folder)
-        stream.begins.append(lambda stage, progress: told.append(("begins", stage.name, progress.step)))
-        stream.ends.append(lambda stage, progress: told.append(("ends", stage.name, progress.step)))
+    class Listening(HookModule):
+        def begins(self, run, stage, progress):
+            told.append(("begins", stage.name, progress.step))
 
-    monkeypatch.setattr(streaming.Stream, "__init__", joined)
+        def ends(self, run, stage, progress):
+            told.append(("ends", stage.name, progress.step))
+
+    monkeypatch.setattr("coldrank.train.run.make_hooks", lambda config, features: {"listening": Listening()})
     train(streamed(config, first_period="", steps=6), data, tmp_path / "run", ranks, fresh=False, diff="")
     expected = [
         (what, day, 3 * i + 3 * (what == "ends")) for i, day in enumerate(DAYS[:2]) for what in ("begins", "ends")
@@ -288,7 +291,7 @@ def test_the_summary_of_a_retrieval_model_has_the_mean_of_its_periods(ranks, tmp
 def test_passes_are_one_stage_of_what_is_fitted_in_order_of_time(config, tmp_path):
     listed = [("c", "train", "2", 30), ("z", "train", "1", 10), ("b", "valid", "1", 11), ("a", "test", "3", 5)]
     parts = [{"path": p, "split": s, "period": d, "rows": 1, "time_min": t, "time_max": t} for p, s, d, t in listed]
-    found = streaming.passes_as_stage(DataFolder(tmp_path, {"partitions": parts}), config)
+    found = passes_as_stage(DataFolder(tmp_path, {"partitions": parts}), config)
     assert (found.periods, "".join(p["path"] for p in found.partitions), found.scored, found.shuffled) == (
         ("1", "2"),
         "zbc",

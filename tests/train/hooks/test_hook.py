@@ -66,6 +66,23 @@ class Two(Hook):
         return ScaleModule("two")
 
 
+class CountModule(HookModule):
+    """Counts the ends that it is told of."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("ended", torch.zeros((), dtype=torch.int64))
+
+    def ends(self, run, stage, progress):
+        self.ended += 1
+
+
+@dataclass(kw_only=True, slots=True)
+class Count(Hook):
+    def build(self, config, features):
+        return CountModule()
+
+
 @pytest.fixture(autouse=True)
 def no_calls():
     CALLS.clear()
@@ -125,6 +142,30 @@ def test_hooks_know_of_periods(ranks, tmp_path):
     assert [call.rsplit(" ", 1)[0] if "ends" in call else call for call in told] == [
         f"one {what} {day}" for day in days for what in ("begins", "ends")
     ]
+
+
+def ended(config, data, folder, ranks):
+    """What the last checkpoint holds of the hook."""
+    run = build(config, data, ranks)
+    checkpoint.load(folder / "checkpoints", run.state, {}, ranks)
+    return int(run.hooks[0].ended)
+
+
+@pytest.mark.tried(
+    "hooks", "a hook that changes its state at a period's end", "that checkpoint has it; once, resumed or not"
+)
+def test_what_a_hook_makes_at_an_end_is_in_that_checkpoint(data, ranks, tmp_path):
+    config = replace(with_hooks(), hooks=(Count(),))
+    for steps, ends in ((2, 1), (2, 1), (4, 2)):
+        config = replace(config, train=replace(config.train, steps=steps))
+        train(config, data, tmp_path / "passes", ranks, fresh=False, diff="")
+        assert ended(config, data, tmp_path / "passes", ranks) == ends
+    days = ["2022-05-01", "2022-05-02", "2022-05-03"]
+    stream = DataFolder.open(write_periods(tmp_path / "d", days))
+    for steps, ends in ((4, 1), (0, 3), (0, 3)):  # 3 steps a period: the first time it stops inside of the second
+        config = replace(config, train=replace(config.train, mode="periods", steps=steps))
+        train(config, stream, tmp_path / "run", ranks, fresh=False, diff="")
+        assert ended(config, stream, tmp_path / "run", ranks) == ends
 
 
 def test_a_hook_is_there_once():

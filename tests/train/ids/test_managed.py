@@ -19,9 +19,10 @@ from coldrank.train import checkpoint
 from coldrank.train.checks import validate
 from coldrank.train.distributed.config import ShardingConfig
 from coldrank.train.distributed.tables import table_of
+from coldrank.train.evaluate import evaluate
 from coldrank.train.ids.managed import admit
 from coldrank.train.run import Run, build
-from coldrank.train.trainer import evaluate, train
+from coldrank.train.trainer import train
 
 LARGEST = torch.iinfo(torch.int64).max
 
