@@ -140,8 +140,9 @@ def _join(file: LogFile, frame: pl.LazyFrame, table: pl.DataFrame | None, plan: 
         raise UserError(f"{plan.where(file.path)}: {kind}, but {table_kind} in its table; should be the same")
     right = table.lazy().rename({plan.name: key}).with_columns(_key(pl.col(key), table_kind))
     no_ids = pl.lit(None, pl.String if is_text(table_kind) else pl.Int64)
-    left_on = no_ids if kind == pl.Null else _key(source, kind)
-    return frame.join(right, left_on=left_on, right_on=key, how="left", maintain_order="left")
+    left = no_ids if kind == pl.Null else _key(source, kind)
+    # A column of its own: Polars 1.41 takes no selector among the keys of a join.
+    return frame.with_columns(left.alias(key)).join(right, on=key, how="left", maintain_order="left").drop(key)
 
 
 def _key(ids: pl.Expr, kind: pl.DataType) -> pl.Expr:
