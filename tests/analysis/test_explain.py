@@ -126,7 +126,7 @@ def test_layers_are_what_the_modules_give(poso):
         attention = task.ranker.attention["history"]
         assert torch.equal(attention(*recording.attention["history"]), layers["attention history"])
         for name, gates in recording.gates.items():
-            assert torch.equal(task.ranker.get_submodule(name)(task.embeddings(batch).pc), gates)
+            assert torch.equal(task.ranker.get_submodule(name)(task.ranker.inputs.pc(task.embeddings(batch))), gates)
     assert len(recording.gates) == 4 and not any(m._forward_hooks for m in task.modules()), "hooks are taken off"
 
 
@@ -145,7 +145,7 @@ def test_gates_by_bucket_are_the_gates_of_its_embedding(poso):
     assert figures["buckets"][1]["rows"] == int((views == 1).sum())
     row = int(np.flatnonzero(views == 1)[0])
     with torch.no_grad():
-        code = task.embeddings(next(sample.batches(poso.make))[1]).pc[row : row + 1]
+        code = task.ranker.inputs.pc(task.embeddings(next(sample.batches(poso.make))[1]))[row : row + 1]
         towers = task.ranker.towers.gates[0](code).view(len(tasks), -1)
         values = task.ranker.attention["history"].value_gate(code).view(5, 4)  # heads, folds
     by_name = {gate["name"]: gate for gate in figures["gates"]}
