@@ -51,8 +51,11 @@ def _fit(encoder: FeatureEncoder, frame: pl.LazyFrame, paths: list[Path]) -> Non
 
 
 def _samples(frame: pl.LazyFrame, rows: int, columns: Iterable[str]) -> Iterator[pl.Series]:
-    """Evenly spaced rows of each column, as Float64, nulls where it is missing. Reading opens every file: few columns at a time
-    would take long where files are many, and all of them memory where rows are."""
+    """Evenly spaced rows of each column, as Float64, null where it is missing.
+
+    Reading opens every file: few columns at a time would take long where files are many, and all of them memory where
+    rows are.
+    """
     names, at_once = list(dict.fromkeys(columns)), max(1, READ_VALUES // rows)
     for start in range(0, len(names), at_once):
         some = frame.select(pl.col(names[start : start + at_once]).cast(pl.Float64))

@@ -44,7 +44,10 @@ class Metric(Component):
 def metric_values(
     frame: pl.DataFrame, tasks: Sequence[str], cohorts: CohortConfig, metrics: Sequence[Metric]
 ) -> list[dict[str, str | float | int | None]]:
-    """Rows `{"cohort", "task", "metric", "value", "n"}`; value: None where there is none. frame: as `evaluate_predictions` says."""
+    """Rows `{"cohort", "task", "metric", "value", "n"}`; value: None where there is none.
+
+    frame: as `evaluate_predictions` says.
+    """
     if not metrics:
         return []
     names = ("user_id", "item_id", "user_views", "item_views")
@@ -56,7 +59,7 @@ def metric_values(
         labels = frame[f"label_{task}"].cast(pl.Float64).to_numpy()
         predictions = frame[column].cast(pl.Float64).to_numpy()
         for cohort, mask in masks.items():
-            scored = _of(mask & np.isfinite(labels), labels, predictions, keys)
+            scored = _select(mask & np.isfinite(labels), labels, predictions, keys)
             for metric in metrics:
                 value = float(metric.value(scored)) if len(scored.labels) else float("nan")
                 about = {"cohort": cohort, "task": task, "metric": metric.short_name()}
@@ -64,7 +67,7 @@ def metric_values(
     return rows
 
 
-def _of(
+def _select(
     use: NDArray[np.bool_],
     labels: NDArray[np.float64],
     predictions: NDArray[np.float64],

@@ -6,7 +6,10 @@ import sys
 
 
 def launch(ranks: int, *command: object, device: str = "cpu") -> str:
-    """Runs a program alone or, as torchx starts them, on several ranks of this host; what it printed. device: cpu hides GPUs."""
+    """Runs a program alone or, as torchx starts them, on several ranks of this host; what it printed.
+
+    device: cpu hides GPUs.
+    """
     launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--rdzv-backend=c10d"]
     launcher += ["--rdzv-endpoint=localhost:0"]
     arguments = [sys.executable, *(launcher if ranks > 1 else []), *map(str, command)]

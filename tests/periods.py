@@ -1,4 +1,4 @@
-"""Writes a small prepared data folder of several periods, two splits each that overlap in time, for tests of streams."""
+"""Writes a small prepared data folder of several periods, each of two splits that overlap in time."""
 
 import json
 import tempfile
@@ -11,8 +11,11 @@ SPLITS = ("train", "test")
 
 
 def write_periods(folder: Path, names: list[str], rows: int = 160) -> Path:
-    """Random samples, equal for equal names whatever follows. The splits of a period take turns; a period's last ten rows are
-    later than the first ten of the next, as in a log that dates by another clock."""
+    """Random samples, equal for equal names whatever follows.
+
+    The splits of a period take turns. A period's last ten rows are later than the first ten of the next, as in a log
+    that dates by another clock.
+    """
     partitions = []
     for at, name in enumerate(names):
         with tempfile.TemporaryDirectory() as whole:

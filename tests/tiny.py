@@ -63,7 +63,7 @@ def sample_base() -> RunConfig:
 
 
 def growing(rows: int = 64, mapping: Mapping = "growing") -> RunConfig:
-    """`sample_base` with growing (or managed) tables: users; items, which histories read as well; tags, which are many-valued."""
+    """`sample_base` with growing (or managed) tables of users, of items, which histories read too, and of tags."""
     config = sample_base()
     sizes = {"user": rows, "item": rows + 8, "tag": 32}
     tables = tuple(Table(name=t.name, rows=sizes[t.name], dim=t.dim, mapping=mapping) for t in config.tables)

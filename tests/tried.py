@@ -1,6 +1,7 @@
-"""The table of inputs that were tried: `@pytest.mark.tried(part, given, answer)` on a test gives it a row in docs/inputs.md.
+"""The table of inputs that were tried: docs/inputs.md.
 
-`make inputs` writes the page; a test in tests/structure holds that it is what the tests say.
+`@pytest.mark.tried(part, given, answer)` on a test gives it a row. `make inputs` writes the page; a test in
+tests/structure holds that it is what the tests say.
 """
 
 from collections.abc import Iterable

@@ -180,8 +180,10 @@ def test_the_posterior_of_a_warm_set_is_the_prior_of_the_next(base, split):
 
 
 def test_the_generator_learns_as_meta_embedding_says(base, monkeypatch):
-    """Pan et al. (2019), Eq. 7 to 10: phi' = phi - eta dl_a/dphi, l = 0.1 l_a(phi) + 0.9 l_b(phi'), in float64. The generator's first
-    gradient, at a rate so high that the inner step tells."""
+    """Pan et al. (2019), Eq. 7 to 10: phi' = phi - eta dl_a/dphi, l = 0.1 l_a(phi) + 0.9 l_b(phi'), in float64.
+
+    The generator's first gradient, at a rate so high that the inner step tells.
+    """
     model, old, warm = base
     looked_up, steps, look_up = [], [], model.events
 

@@ -1,5 +1,7 @@
-"""Which tests lie beside a file of the core: the first pattern that fits says. The quickest come first, for a mutant ends with the
-first test that fails."""
+"""Which tests lie beside a file of the core: the first pattern that fits says.
+
+The quickest come first, for a mutant ends with the first test that fails.
+"""
 
 from fnmatch import fnmatch
 from pathlib import Path
@@ -13,7 +15,8 @@ BESIDE: dict[str, str] = {
     "modules/cvar.py": "modules/test_posterior.py experiments/test_warm_up.py modules/test_edges.py",
     "modules/inner_loop.py": "modules/test_inner_loop.py train/hooks/test_pam.py",
     "modules/*": "modules configs/test_defaults.py",
-    "models/features.py": "models/test_features.py models/test_encode.py models/test_embeddings.py configs/test_defaults.py",
+    "models/features.py": "models/test_features.py models/test_encode.py models/test_embeddings.py "
+    "configs/test_defaults.py",
     "models/encode.py": "models/test_encode.py models/test_maps.py models/test_embeddings.py train/ids/test_growing.py",
     "models/embeddings.py": "models/test_embeddings.py models/test_ranker.py",
     "models/maps.py": "models/test_maps.py models/test_encode.py train/ids/test_growing.py train/ids/test_managed.py",
@@ -30,17 +33,19 @@ BESIDE: dict[str, str] = {
     "train/optim/optimizers.py": "train/optim/test_optimizers.py train/test_resuming.py",
     "train/optim/table_optimizer.py": "train/optim/test_optimizers.py",
     "train/optim/slices.py": "train/optim/test_slices.py",
-    "train/checkpoint.py": "train/test_checkpoint_state.py train/test_checkpoint.py train/test_warm_start.py train/test_lock.py",
+    "train/checkpoint.py": "train/test_checkpoint_state.py train/test_checkpoint.py train/test_warm_start.py "
+    "train/test_lock.py",
     "train/streaming.py": "train/test_streaming.py train/test_resuming.py",
     "train/ids/growing.py": "train/ids/test_growing.py train/ids/test_managed.py",
     "train/passes.py": "train/test_trainer.py train/test_resuming.py train/test_checkpoint.py",
     "analysis/compare/table.py": "analysis/compare/test_table.py analysis/compare/test_compare.py",
-    "analysis/compare/rows.py": "analysis/compare/test_table.py analysis/compare/test_compare.py analysis/compare/test_checks.py",
+    "analysis/compare/rows.py": "analysis/compare/test_table.py analysis/compare/test_compare.py "
+    "analysis/compare/test_checks.py",
     "analysis/compare/interval.py": "analysis/compare/test_interval.py analysis/compare/test_compare.py",
     "analysis/compare/days.py": "analysis/compare/test_days.py analysis/compare/test_compare.py",
     "analysis/compare/resample.py": "analysis/compare/test_days.py analysis/compare/test_compare.py",
-    "analysis/compare/*": "configs/test_defaults.py analysis/compare/test_folders.py analysis/compare/test_checks.py analysis/compare/test_damaged_runs.py "
-    "analysis/compare/test_compare.py",
+    "analysis/compare/*": "configs/test_defaults.py analysis/compare/test_folders.py analysis/compare/test_checks.py "
+    "analysis/compare/test_damaged_runs.py analysis/compare/test_compare.py",
     "data/asof.py": "data/test_asof.py data/test_prepare.py",
     "data/statistics.py": "data/test_asof.py data/test_prepare.py",
     "data/split.py": "data/test_split.py data/test_prepare.py data/test_warnings.py",
@@ -50,7 +55,8 @@ BESIDE: dict[str, str] = {
     "data/by_time.py": "data/test_by_time.py data/test_read.py data/test_damaged.py",
     "data/ids.py": "data/test_ids.py data/test_agree.py data/test_prepare.py data/test_movielens.py",
     "train/hooks/metacf*.py": "train/hooks/test_metacf_hook.py train/hooks/test_hook.py configs/test_defaults.py",
-    "train/hooks/mwuf*.py": "train/hooks/test_mwuf_hook.py train/hooks/test_hook.py train/hooks/test_side_passes.py configs/test_defaults.py",
+    "train/hooks/mwuf*.py": "train/hooks/test_mwuf_hook.py train/hooks/test_hook.py train/hooks/test_side_passes.py "
+    "configs/test_defaults.py",
     "train/hooks/pam/*": "train/hooks/test_pam_before.py train/hooks/test_pam.py train/hooks/test_pam_enhancer.py "
     "train/hooks/test_pam_runs.py configs/test_defaults.py",
     "train/hooks/*": "configs/test_defaults.py train/hooks",
@@ -59,8 +65,8 @@ BESIDE: dict[str, str] = {
 
 def core(root: Path) -> list[str]:
     """The files that mutants are made of, in order."""
-    found = {str(p.relative_to(root)) for pattern in BESIDE for p in root.glob(pattern) if p.suffix == ".py"}
-    return sorted(f for f in found if (root / f).stat().st_size > 200 and not f.endswith("__init__.py"))
+    files = {str(p.relative_to(root)) for pattern in BESIDE for p in root.glob(pattern) if p.suffix == ".py"}
+    return sorted(f for f in files if (root / f).stat().st_size > 200 and not f.endswith("__init__.py"))
 
 
 def tests_of(file: str) -> list[str]:

@@ -1,8 +1,9 @@
 """Mutation testing: does a test fail when a line of the core is wrong? `make mutants SEED=1 COUNT=150`.
 
-Each mutant is one small change (operators.py) of one file, at a place drawn by the seed, and runs against the tests beside the file
-(beside.py), the slow ones left out, in a copy of the project. It is caught when one fails, or does not end. Imports of torch cost
-seconds: a process that has them forks one for each mutant. Results go to a file, line by line; a run that was cut off goes on.
+Each mutant is one small change (operators.py) of one file, at a place drawn by the seed, and runs against the tests
+beside the file (beside.py), the slow ones left out, in a copy of the project. It is caught when one fails, or does not
+end. Imports of torch cost seconds: a process that has them forks one for each mutant. Results go to a file, line by
+line; a run that was cut off goes on.
 """
 
 import argparse
@@ -30,20 +31,26 @@ from beside import ROOT, core, tests_of
 from operators import mutants
 
 # What takes long to import and is no part of the project.
-IMPORTED = """torch torchrec fbgemm_gpu polars pyarrow.parquet pyarrow.compute pydantic torchmetrics scipy.stats sklearn.metrics
-    torch.utils.tensorboard torch._subclasses torch.distributed.optim.apply_optimizer_in_backward tabulate"""
+IMPORTED = """torch torchrec fbgemm_gpu polars pyarrow.parquet pyarrow.compute pydantic torchmetrics scipy.stats
+    sklearn.metrics torch.utils.tensorboard torch._subclasses torch.distributed.optim.apply_optimizer_in_backward
+    tabulate"""
 MOST_BYTES = 8 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """A change. key: of file and change, for the results."""
+    """A changed file."""
 
     key: str
+    """Names file and change in the results."""
     file: str
+    """The file, from the project's root."""
     operator: str
+    """What made the change."""
     diff: str
+    """The change."""
     source: str
+    """The changed file's text."""
 
 
 def sample(seed: int, count: int, only: str) -> list[Mutant]:
@@ -53,16 +60,16 @@ def sample(seed: int, count: int, only: str) -> list[Mutant]:
     weights = [(ROOT / f).stat().st_size ** 0.5 for f in files]
     left: dict[str, Iterator[Mutant]] = {f: _of_file(f, seed) for f in files}
     drawn = rng.sample(files, min(count, len(files)))
-    found: list[Mutant] = []
-    while len(found) < count and left:
+    chosen: list[Mutant] = []
+    while len(chosen) < count and left:
         file = drawn.pop() if drawn else rng.choices(files, weights)[0]
         if file in left:
             mutant = next(left[file], None)
             if mutant is None:
                 del left[file]
             else:
-                found.append(mutant)
-    return found
+                chosen.append(mutant)
+    return chosen
 
 
 def _of_file(file: str, seed: int) -> Iterator[Mutant]:
@@ -88,8 +95,10 @@ def copy_project(to: Path) -> Path:
 
 
 def run_tests(project: Path, tests: list[str], log: Path, limit: float) -> tuple[int, float]:
-    """Forks a process that runs tests; its exit code (as `os.waitstatus_to_exitcode`) and seconds. limit: of its CPU seconds;
-    five times as many may pass."""
+    """Forks a process that runs tests; its exit code (as `os.waitstatus_to_exitcode`) and seconds.
+
+    limit: its CPU seconds; five times as many may pass.
+    """
     start = time.monotonic()
     child = os.fork()
     if child == 0:

@@ -132,8 +132,10 @@ def sites(source: str) -> list[Site]:
 
 
 def mutants(source: str, rng: random.Random) -> Iterator[tuple[str, str]]:
-    """(operator, changed source), each at another site, in an order that draws the kinds evenly. Those that can't be told from the
-    source by what the file does are left out: `_essence`."""
+    """(operator, changed source), each at another site, in an order that draws the kinds evenly.
+
+    Changes that leave what the file does as it is are left out: `_essence`.
+    """
     by_kind: dict[str, list[Site]] = {}
     for site in sites(source):
         by_kind.setdefault(site.kind, []).append(site)
@@ -174,8 +176,10 @@ def _offset(code: str, start: tuple[int, int], position: tuple[int, int]) -> int
 
 
 def _essence(source: str) -> str:
-    """What a file does, without what only people and checkers of types read: annotations, docstrings, names of types, formatted
-    texts and those of errors, labels of progress bars, arguments of `dataclass`, `strict=` of `zip`, imports for types, `__all__`.
+    """What a file does, without what only people and checkers of types read.
+
+    That is annotations, docstrings, names of types, formatted texts and those of errors, labels of progress bars,
+    arguments of `dataclass`, `strict=` of `zip`, imports for types, `__all__`.
     """
     return ast.dump(_Essence().visit(ast.parse(source)))
 
