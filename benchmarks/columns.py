@@ -14,6 +14,7 @@ from coldrank.data.own_log import open_log
 from coldrank.data.prepare import PrepareOptions, prepare
 from coldrank.data.split import split_by_time
 from coldrank.models.features import Feature, Table
+from coldrank.models.heads import Binary
 from coldrank.train.config import RunConfig
 from coldrank.train.sections import DataConfig
 
@@ -78,7 +79,7 @@ def base() -> RunConfig:
     arm = kuairand.base()
     return replace(
         arm,
-        tasks={"long_view": 1.0, "like": 1.0},
+        tasks={"long_view": Binary(), "like": Binary()},
         features=(
             Feature(name="user_id", role="user", kind="id", table="user"),
             Feature(name="user_country", role="user", kind="id", table="category", salted=True),

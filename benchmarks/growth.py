@@ -32,6 +32,7 @@ from coldrank.configs import base as parts
 from coldrank.data.batches import KEYS, DataFolder
 from coldrank.data.read import Raw
 from coldrank.models.features import Feature, Table
+from coldrank.models.heads import Binary
 from coldrank.models.ranker import Ranker
 from coldrank.train.config import RunConfig
 from coldrank.train.distributed.ranks import process_group
@@ -75,7 +76,7 @@ def arm(work: Work) -> RunConfig:
     history = parts.history(work.length, {"hist_item_id": "item"})
     config = RunConfig(
         name="growth",
-        tasks={f"t{i}": 1.0 for i in range(work.tasks)},
+        tasks={f"t{i}": Binary() for i in range(work.tasks)},
         features=(*ids, *history, parts.personalization_code("user_views", dim=8)),
         tables=tuple(Table(name=t, rows=work.rows, dim=16, mapping="identity") for t in IDS.values()),
         model=Ranker(experts=work.experts, expert_hidden=(128, 64), tower_hidden=(32,)),

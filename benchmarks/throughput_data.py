@@ -24,6 +24,7 @@ from coldrank.data.own_log import open_log
 from coldrank.data.prepare import PrepareOptions, prepare
 from coldrank.data.split import TEST, TRAIN
 from coldrank.models.features import Feature, Table
+from coldrank.models.heads import Binary
 from coldrank.models.ranker import Ranker
 from coldrank.train.config import RunConfig
 from coldrank.train.sections import DataConfig, OptimConfig, TrainConfig
@@ -110,7 +111,7 @@ def arm(work: str, batch: int) -> RunConfig:
     history = parts.history(LENGTH, {HISTORY: "item"}) if work == "B" else []
     return RunConfig(
         name=f"throughput_{work}",
-        tasks=dict.fromkeys(TASKS, 1.0),
+        tasks={task: Binary() for task in TASKS},
         features=(*ids, *history),
         tables=tuple(Table(name=tables.get(n, f"of_{n}"), rows=ROWS, dim=DIM, mapping="identity") for n in IDS),
         model=Ranker(experts=EXPERTS, expert_hidden=EXPERT, tower_hidden=TOWER),

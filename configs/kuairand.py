@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from coldrank.configs import base as parts
 from coldrank.models.features import Feature, Table
+from coldrank.models.heads import Binary
 from coldrank.models.ranker import Ranker
 from coldrank.train.config import RunConfig
 from coldrank.train.sections import DataConfig, OptimConfig, TrainConfig
@@ -88,7 +89,7 @@ def base() -> RunConfig:
     """The plain ranker: MHA over the history, MMoE, towers."""
     return RunConfig(
         name="base",
-        tasks=dict.fromkeys(TASKS, 1.0),
+        tasks={task: Binary() for task in TASKS},
         features=features(),
         tables=tables(),
         model=Ranker(

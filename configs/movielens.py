@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from coldrank.configs import base as parts
 from coldrank.models.features import Feature, Table
+from coldrank.models.heads import Binary
 from coldrank.models.ranker import Ranker
 from coldrank.train.config import RunConfig
 from coldrank.train.sections import DataConfig, OptimConfig, TrainConfig
@@ -32,7 +33,7 @@ def base() -> RunConfig:
     """The plain ranker. Users are held out, so a user's id would be unknown in test: it is not a feature."""
     return RunConfig(
         name="base",
-        tasks=dict.fromkeys(TASKS, 1.0),
+        tasks={task: Binary() for task in TASKS},
         features=features(),
         tables=(
             Table(name="item", rows=32_768, dim=16, mapping="vocabulary", min_count=2),

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from coldrank.models.deepfm import DeepFM
 from coldrank.models.features import Feature, Table
+from coldrank.models.heads import Binary
 from coldrank.train.config import RunConfig
 from coldrank.train.sections import DataConfig, OptimConfig, TrainConfig
 
@@ -19,7 +20,7 @@ def movielens() -> RunConfig:
     categories = [f"user_{c}" for c in ("gender", "age", "occupation")]
     return RunConfig(
         name="deepfm",
-        tasks={"satisfied": 1.0},
+        tasks={"satisfied": Binary()},
         features=(
             Feature(name="user_id", role="user", kind="id", table="user"),
             *(Feature(name=c, role="user", kind="id", table="category", salted=True) for c in categories),
@@ -50,7 +51,7 @@ def kuairand() -> RunConfig:
     }
     return replace(
         config,
-        tasks={"long_view": 1.0},
+        tasks={"long_view": Binary()},
         features=(
             Feature(name="user_id", role="user", kind="id", table="user"),
             *(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from coldrank.models.features import Feature, Table
+from coldrank.models.heads import Binary
 from coldrank.models.two_tower import TwoTower
 from coldrank.train.config import RunConfig
 from coldrank.train.hooks.pam import Pam
@@ -34,7 +35,7 @@ def pf() -> RunConfig:
     """Periodical fine-tuning: every period is trained on once, in order of time. The first 24 of 31 are not scored."""
     return RunConfig(
         name="pf",
-        tasks={"satisfied": 1.0},
+        tasks={"satisfied": Binary()},
         features=features("tag"),
         tables=(
             Table(name="user", rows=8192, dim=DIM, mapping="growing"),

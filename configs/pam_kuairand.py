@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from coldrank.configs import kuairand, pam
 from coldrank.models.features import Feature, Table
+from coldrank.models.heads import Binary
 from coldrank.train.config import RunConfig
 from coldrank.train.hooks.pam import Pam
 
@@ -24,7 +25,7 @@ def pf() -> RunConfig:
         Table(name="author", rows=65_536, dim=pam.DIM, mapping="growing"),
         Table(name="tag", rows=1_024, dim=pam.DIM),
     )
-    return replace(base, tasks={"long_view": 1.0}, features=(*features, author, users), tables=tables)
+    return replace(base, tasks={"long_view": Binary()}, features=(*features, author, users), tables=tables)
 
 
 def pf_balanced() -> RunConfig:

@@ -1,8 +1,10 @@
 """What the data room knows of an arm."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from coldrank.models.features import FeatureSet
+from coldrank.models.heads.head import Head
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -13,8 +15,8 @@ class ArmSettings:
     """The arm's name."""
     features: FeatureSet
     """What its model reads."""
-    tasks: tuple[str, ...]
-    """Its tasks: each has a column `label_<task>`."""
+    tasks: Mapping[str, Head]
+    """Its tasks: each has a column `label_<task>`, of labels that are right for its head."""
     fit: tuple[str, ...]
     """The splits that it trains on."""
     evaluate: str

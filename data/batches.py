@@ -2,7 +2,7 @@
 
 import hashlib
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from coldrank.data.read_manifest import read_manifest
 from coldrank.models.batch import Batch
 from coldrank.models.encode import FeatureEncoder
 from coldrank.models.features import Input
+from coldrank.models.heads.head import Head
 
 # Held while a module is called here, in a background thread, and by whoever changes what such a call does.
 MODULE_CALLS = threading.Lock()
@@ -74,7 +75,7 @@ class DataFolder:
         """Names of the sample columns."""
         return {c["name"] for c in self.manifest["columns"]}
 
-    def truths(self, tasks: list[str]) -> list[str]:
+    def truths(self, tasks: Iterable[str]) -> list[str]:
         """`true_<task>` columns that the data has: simulated logs know their probabilities."""
         return [f"true_{t}" for t in tasks if f"true_{t}" in self.columns()]
 
@@ -82,7 +83,7 @@ class DataFolder:
 class BatchMaker:
     """Raw columns of B samples -> Batch, by the encoder of the model. Labels are float32 [B, T], keys int64 [B]."""
 
-    def __init__(self, encoder: FeatureEncoder, tasks: list[str], truths: list[str] | None = None) -> None:
+    def __init__(self, encoder: FeatureEncoder, tasks: Mapping[str, Head], truths: list[str] | None = None) -> None:
         self.encoder = encoder
         self.tasks = tasks
         self.truths = truths or []
@@ -90,7 +91,7 @@ class BatchMaker:
     def columns(self) -> list[Input]:
         """Every column to read: features, labels, keys and truths."""
         specs = {c.name: c for c in self.encoder.features.inputs}
-        labels = [Input(f"label_{t}", "float") for t in self.tasks]
+        labels = [Input(f"label_{t}", "float", problem=head.label_problem) for t, head in self.tasks.items()]
         for extra in [*labels, *(Input(k, "int") for k in KEYS), *(Input(t, "float") for t in self.truths)]:
             # A key may be a feature as well, as a number or as a checked id: read it as the feature wants it.
             specs.setdefault(extra.name, extra)

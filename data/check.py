@@ -59,7 +59,9 @@ def _values(spec: Input, array: pa.Array, path: Path, row_of: RowOf) -> np.ndarr
         valid = np.ones(len(array), bool) if not array.null_count else ~_mask(array)
         values = np.asarray(pc.cast(array, pa.float32(), safe=False).to_numpy(zero_copy_only=False))
         bad = valid & ~np.isfinite(values)
-        return _refuse(spec, values, bad, path, row_of, "is not a finite number; write null for a missing value")
+        _refuse(spec, values, bad, path, row_of, "is not a finite number; write null for a missing value")
+        wrong, why = spec.problem(values) if spec.problem else (bad, "")
+        return _refuse(spec, values, valid & wrong, path, row_of, why)
     if array.null_count:
         if spec.default is None:
             row = row_of(int(np.flatnonzero(_mask(array))[0]))

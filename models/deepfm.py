@@ -3,6 +3,7 @@
 B batch, D width, F fields, T tasks.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from coldrank.models.batch import Samples
 from coldrank.models.embeddings import Embedded
 from coldrank.models.features import FeatureSet
+from coldrank.models.heads.head import Head
 from coldrank.models.wide_deep import WideDeep, WideDeepModule
 
 
@@ -21,7 +23,7 @@ class DeepFM(WideDeep):
     def build(self, features: FeatureSet, tasks: int) -> "DeepFMModule":
         return DeepFMModule(self, features, tasks)
 
-    def problem(self, features: FeatureSet, tasks: int, *, sequences: bool = False) -> str:
+    def problem(self, features: FeatureSet, tasks: Mapping[str, Head], *, sequences: bool = False) -> str:
         widths = {f.name: features.dim(f) for f in features.sparse if f.role not in ("sequence", "pc")}
         return f"model='deepfm' needs fields of one width; dim is {widths}" if len(set(widths.values())) > 1 else ""
 

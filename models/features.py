@@ -9,10 +9,12 @@ A raw value is a 64-bit id or a number. What becomes of it:
     number  float            -> transformed, standardised -> one dense slot             one value per sample
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 Kind = Literal["id", "signals", "bucket", "number"]
@@ -106,7 +108,8 @@ class Input:
     """A raw column: what is read in training and sent in serving.
 
     dtype: int is int64, and a missing value is `default`; float is float32, and a missing value NaN. is_list: any number of
-    values per sample, none missing. low, high: values outside low..high are refused.
+    values per sample, none missing. low, high: values outside low..high are refused. problem: of a number, which of some values [N]
+    cannot be, bool [N], and why, in words that follow the value.
     """
 
     name: str
@@ -115,6 +118,9 @@ class Input:
     default: int | None = None
     low: int | None = None
     high: int | None = None
+    problem: Callable[[NDArray[np.floating[Any]]], tuple[NDArray[np.bool_], str]] | None = field(
+        default=None, compare=False
+    )
 
 
 class FeatureSet:

@@ -3,6 +3,7 @@
 B batch, T tasks.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -12,7 +13,8 @@ from coldrank.models.batch import Batch, Samples
 from coldrank.models.component import Component
 from coldrank.models.embeddings import Embedded
 from coldrank.models.features import FeatureSet
-from coldrank.modules.losses import MaskedBCE
+from coldrank.models.heads.head import Head
+from coldrank.models.heads.heads import Heads
 
 
 class Vectors(NamedTuple):
@@ -50,12 +52,12 @@ class ModelModule(nn.Module):
         raise NotImplementedError
 
     def outputs(
-        self, embedded: Embedded, batch: Batch, loss: MaskedBCE, row_weights: Tensor | None, *, bf16: bool
+        self, embedded: Embedded, batch: Batch, heads: Heads, row_weights: Tensor | None, *, bf16: bool
     ) -> Outputs:
         """Logits and loss, which is in float32 whatever the precision. row_weights: float32 [B]; None: all are 1."""
         with torch.autocast(batch.dense.device.type, torch.bfloat16, enabled=bf16):
             logits = self(embedded, batch).float()
-        total, per_task = loss(logits, batch.labels, row_weights, batch.mean_size)
+        total, per_task = heads.loss(logits, batch.labels, row_weights, batch.mean_size)
         return Outputs(total, logits, per_task)
 
 
@@ -83,7 +85,7 @@ class Model(Component):
         """The module. tasks: T."""
         raise NotImplementedError
 
-    def problem(self, features: FeatureSet, tasks: int, *, sequences: bool = False) -> str:
+    def problem(self, features: FeatureSet, tasks: Mapping[str, Head], *, sequences: bool = False) -> str:
         """What cannot work, in words that begin with the field; '' if nothing. sequences: whether a hook reads sequences."""
         return ""
 

@@ -3,6 +3,7 @@
 B batch, L sequence length, D width, T tasks.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,7 @@ from coldrank.models.batch import Samples
 from coldrank.models.component import Dropout, Widths
 from coldrank.models.embeddings import Embedded, Inputs
 from coldrank.models.features import FeatureSet
+from coldrank.models.heads.head import Head
 from coldrank.models.model import Model, ModelModule
 from coldrank.modules import (
     MMoE,
@@ -72,7 +74,7 @@ class Ranker(Model):
     def build(self, features: FeatureSet, tasks: int) -> "RankerModule":
         return RankerModule(self, features, tasks)
 
-    def problem(self, features: FeatureSet, tasks: int, *, sequences: bool = False) -> str:
+    def problem(self, features: FeatureSet, tasks: Mapping[str, Head], *, sequences: bool = False) -> str:
         if self.personalized and self.pc == "feature" and not any(f.role == "pc" for f in features.features):
             return "model.pc='feature', but no feature has role 'pc'; declare one, or model.pc=constant"
         return ""

@@ -15,9 +15,10 @@ from coldrank.models.batch import Batch, Samples
 from coldrank.models.component import Widths
 from coldrank.models.embeddings import Embedded, fixed_features
 from coldrank.models.features import Feature, FeatureSet
+from coldrank.models.heads.head import Head
+from coldrank.models.heads.heads import Heads
 from coldrank.models.model import Model, ModelModule, Outputs, Vectors
 from coldrank.modules.contrast import log_share, share_loss, unit
-from coldrank.modules.losses import MaskedBCE
 
 
 @dataclass(kw_only=True, slots=True)
@@ -36,10 +37,13 @@ class TwoTower(Model):
     def build(self, features: FeatureSet, tasks: int) -> "TwoTowerModule":
         return TwoTowerModule(self, features)
 
-    def problem(self, features: FeatureSet, tasks: int, *, sequences: bool = False) -> str:
+    def problem(self, features: FeatureSet, tasks: Mapping[str, Head], *, sequences: bool = False) -> str:
         """A tower reads the mean of a history, which is a many-valued id, and no sequence."""
-        if tasks != 1:
-            return f"model='two_tower' learns one task; there are {tasks}"
+        if len(tasks) != 1:
+            return f"model='two_tower' learns one task; there are {len(tasks)}"
+        name, head = next(iter(tasks.items()))
+        if not head.is_binary:
+            return f"model='two_tower' learns whether a user meets an item; tasks.{name} is {head.kind()}, should be binary"
         if features.sequences and not sequences:
             name = next(iter(features.sequences))
             return f"sequence {name!r}: the towers read a history as an id with many=True, not as a sequence"
@@ -130,7 +134,7 @@ class TwoTowerModule(ModelModule):
         return (user * item).sum(1, keepdim=True) / self.config.temperature
 
     def outputs(
-        self, embedded: Embedded, batch: Batch, loss: MaskedBCE, row_weights: Tensor | None, *, bf16: bool
+        self, embedded: Embedded, batch: Batch, heads: Heads, row_weights: Tensor | None, *, bf16: bool
     ) -> Outputs:
         """In-batch softmax over the users of the rank's batch; the loss is its mean over the rows of all ranks."""
         user, item = self.vectors(self.sides(embedded, batch.dense))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from coldrank.models.batch import Batch
 from coldrank.models.embeddings import Embedded, Inputs, places
 from coldrank.models.features import FeatureSet
+from coldrank.models.heads.heads import Heads
 from coldrank.models.model import ModelModule, Outputs
 from coldrank.serving.hooked import Layout
 from coldrank.serving.order import Columns, code_places, spread
@@ -56,7 +57,9 @@ class Traced(nn.Module):
     of_sequences: dict[str, tuple[str, int, int]]
     sequences: list[str]
 
-    def __init__(self, model: ModelModule, hooks: Sequence[HookModule], asked: Asked, layout: Layout) -> None:
+    def __init__(
+        self, model: ModelModule, heads: Heads, hooks: Sequence[HookModule], asked: Asked, layout: Layout
+    ) -> None:
         super().__init__()
         features, order = layout.features, layout.order
         inputs = Inputs(features)
@@ -68,7 +71,7 @@ class Traced(nn.Module):
         self.codes, self.of_sequences = {}, {}
         self._lay(features, inputs)
         self.sequences = list(inputs.sequences)
-        task = _Evaluated(deepcopy(model).eval(), [deepcopy(hook).eval() for hook in hooks])
+        task = _Evaluated(deepcopy(model).eval(), deepcopy(heads), [deepcopy(hook).eval() for hook in hooks])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of checks of widths, which hold for any number of rows
             example = _example(features, inputs, asked)
@@ -121,27 +124,31 @@ class Traced(nn.Module):
 class _Evaluated(nn.Module):
     """Hooks and model as evaluation calls them, with tensors alone as arguments."""
 
-    def __init__(self, model: ModelModule, hooks: Sequence[HookModule]) -> None:
+    def __init__(self, model: ModelModule, heads: Heads, hooks: Sequence[HookModule]) -> None:
         super().__init__()
-        self.model, self.hooks = model, nn.ModuleList(hooks)
+        self.model, self.heads, self.hooks = model, heads, nn.ModuleList(hooks)
 
     def forward(self, embedded: Embedded, dense: Tensor, beside: dict[str, Tensor]) -> Tensor:
         of = lambda kind: {n.removeprefix(kind): x for n, x in beside.items() if n.startswith(kind)}
         batch = ServedSamples(dense, beside["lengths"], of("keys."), of("rows."), of("positions."))
-        return _scored(self.model, list(self.hooks), batch, embedded)  # type: ignore[arg-type]
+        return _scored(self.model, self.heads, list(self.hooks), batch, embedded)  # type: ignore[arg-type]
 
 
-def _scored(model: ModelModule, hooks: Sequence[HookModule], batch: ServedSamples, embedded: Embedded) -> Tensor:
+def _scored(
+    model: ModelModule, heads: Heads, hooks: Sequence[HookModule], batch: ServedSamples, embedded: Embedded
+) -> Tensor:
     embedded = dict(embedded)
     for hook in hooks:
         embedded = hook.embed(cast(Batch, batch), embedded)
     none = torch.zeros(())
     # The loss of nothing: there are no labels.
     rank = lambda batch, embedded, side: Outputs(none, model(embedded, batch), (none, none))
-    return Rest(model, hooks, rank, by_rows=True)(cast(Batch, batch), embedded).logits
+    return Rest(model, heads, hooks, rank, by_rows=True)(cast(Batch, batch), embedded).logits
 
 
-def asked_by(model: ModelModule, hooks: Sequence[HookModule], features: FeatureSet, counts: Sequence[str]) -> Asked:
+def asked_by(
+    model: ModelModule, heads: Heads, hooks: Sequence[HookModule], features: FeatureSet, counts: Sequence[str]
+) -> Asked:
     """What a model and its hooks read beside embeddings, found out by calling them. counts: the raw counts that hooks name."""
     lengths = {f.name: f.length for f in features.sparse if f.role == "sequence"}
     empty = Asked(counts=tuple(counts))
@@ -149,7 +156,7 @@ def asked_by(model: ModelModule, hooks: Sequence[HookModule], features: FeatureS
     keys = {name.removeprefix("keys."): x for name, x in beside.items()}
     batch = _Noting(dense, beside["lengths"], keys, {}, {}, lengths)
     with torch.no_grad():
-        _scored(deepcopy(model).eval(), [deepcopy(hook).eval() for hook in hooks], batch, embedded)
+        _scored(deepcopy(model).eval(), heads, [deepcopy(hook).eval() for hook in hooks], batch, embedded)
     return Asked(rows=tuple(batch.of_rows), codes=tuple(batch.of_positions), counts=tuple(counts))
 
 

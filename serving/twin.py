@@ -1,9 +1,12 @@
-"""The model as it is served: raw values of a request in, a probability per task and candidate out; needs torch alone."""
+"""The model as it is served: raw values of a request in, a probability or value per task and candidate out; needs torch alone."""
+
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 
 from coldrank.models.encode import FeatureEncoder
+from coldrank.models.heads.heads import Answers
 from coldrank.models.model import ModelModule
 from coldrank.serving.door import Door
 from coldrank.serving.hooked import Hooked, Layout
@@ -24,6 +27,7 @@ class Core(nn.Module):
         pack: Pack,
         tables: dict[str, Tensor],
         model: ModelModule,
+        heads: Answers,
         candidate: set[str],
         precision: Precision,
         hooked: Hooked,
@@ -34,6 +38,7 @@ class Core(nn.Module):
         order = self.stage.order
         layout = Layout(features=features, order=order, candidate=candidate, precision=precision)
         self.hooks = nn.ModuleList(made(layout) for made in hooked.made)
+        self.heads = Answers(deepcopy(heads.parts), heads.starts)
         temperature = model.temperature
         self.retrieves = temperature is not None
         self.traced = hooked.traced is not None
@@ -46,12 +51,15 @@ class Core(nn.Module):
             self.model, self.scale = part, 1.0
 
     def forward(self, packed: Packed) -> Tensor:
-        """Probabilities [C, T]; of the two-tower model, inner products."""
+        """What the heads make of the logits, [C, T]; of the two-tower model, inner products."""
         looked = self.stage(packed)
         for hook in self.hooks:
             looked = hook(looked)
         given: Tensor = self.model(looked)
-        return given * self.scale if self.retrieves else torch.sigmoid(given)
+        if self.retrieves:
+            return given * self.scale
+        served: Tensor = self.heads(given)
+        return served
 
 
 class Twin(nn.Module):
@@ -67,6 +75,7 @@ class Twin(nn.Module):
         encoder: FeatureEncoder,
         tables: dict[str, Tensor],
         model: ModelModule,
+        heads: Answers,
         tasks: list[str],
         candidate: set[str],
         precision: Precision = "float32",
@@ -80,7 +89,7 @@ class Twin(nn.Module):
         hooked = hooked or Hooked()
         inputs = served_inputs(encoder.features, candidate, hooked.asked.counts)
         self.door = Door(inputs, hooked.asked.counts)
-        self.core = Core(encoder, self.door.pack, tables, model, candidate, precision, hooked)
+        self.core = Core(encoder, self.door.pack, tables, model, heads, candidate, precision, hooked)
         self.requires_grad_(False)
         self.eval()
         # The same tensors by name, for a script to find; as an attribute they stay out of the modules' own state.
@@ -103,7 +112,7 @@ class Twin(nn.Module):
         self.version.copy_(delta["to"])
 
     def forward(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
-        """raw: the inputs by name -> task: probabilities float32 [C] (of the two-tower model, inner products). Raises an error that
+        """raw: the inputs by name -> task: what its head gives, float32 [C] (of the two-tower model, inner products). Raises an error that
         names the input at fault."""
         given = self.core(self.door(raw))
         return {task: column for task, column in zip(self.tasks, given.unbind(1))}  # noqa: B905

@@ -5,6 +5,7 @@ from dataclasses import replace
 from tiny import growing
 
 from coldrank.models.features import Feature
+from coldrank.models.heads import Binary
 from coldrank.models.two_tower import TwoTower
 from coldrank.train.config import RunConfig
 from coldrank.train.hooks.pam import Pam
@@ -25,7 +26,7 @@ def two_tower(rows: int = 64) -> RunConfig:
         Feature(name="item_tags", role="item", kind="id", table="tag", many=True),
     )
     data = replace(config.data, order="time")
-    return replace(config, tasks={"long_view": 1.0}, features=features, model=TwoTower(), data=data)
+    return replace(config, tasks={"long_view": Binary()}, features=features, model=TwoTower(), data=data)
 
 
 def with_pam(*, same_user: bool = True, **pam: object) -> RunConfig:

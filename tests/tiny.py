@@ -9,6 +9,7 @@ from samples import TASKS
 
 from coldrank.configs.base import AVC_EDGES, counts, history, personalization_code
 from coldrank.models.features import Feature, Mapping, Table
+from coldrank.models.heads import Binary
 from coldrank.models.ranker import Ranker
 from coldrank.train.config import RunConfig
 from coldrank.train.hooks.hook import Hook
@@ -49,7 +50,7 @@ def sample_base() -> RunConfig:
     config = tiny(
         RunConfig(
             name="base",
-            tasks={"long_view": 1.0, "like": 0.6},
+            tasks={"long_view": Binary(), "like": Binary(weight=0.6)},
             features=sample_features(),
             tables=(
                 Table(name="user", rows=64, dim=4, mapping="vocabulary", min_count=2),

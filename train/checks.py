@@ -13,7 +13,7 @@ def as_arm(config: RunConfig) -> ArmSettings:
     return ArmSettings(
         name=config.name,
         features=validate(config),
-        tasks=tuple(config.tasks),
+        tasks=config.tasks,
         fit=config.data.fit,
         evaluate=config.data.evaluate,
     )
@@ -33,12 +33,23 @@ def validate(config: RunConfig) -> FeatureSet:
     _check_hooks(config)
     _check_model(config, features)
     config.sharding.check(config.name, tables)
-    if not config.tasks or max(config.tasks.values()) == 0:
-        raise UserError(f"{config.name}: tasks={config.tasks}: give at least one task, weights not all 0")
+    _check_tasks(config)
     _check_data(config)
     if wrong := idle_problem(config):
         raise UserError(f"{config.name}: {wrong}")
     return features
+
+
+def _check_tasks(config: RunConfig) -> None:
+    """Checks each task by itself, and that there is something to learn."""
+    weights = {name: head.weight for name, head in config.tasks.items()}
+    if max(weights.values(), default=0.0) == 0:
+        raise UserError(f"{config.name}: tasks={weights}: give at least one task, weights not all 0")
+    for name, head in config.tasks.items():
+        if "." in name:
+            raise UserError(f"{config.name}: tasks: {name!r}: a task's name holds no dot")
+        if wrong := head.problem():
+            raise UserError(f"{config.name}: tasks.{name}.{wrong}")
 
 
 def _check_data(config: RunConfig) -> None:
@@ -75,7 +86,7 @@ def _check_model(config: RunConfig, features: FeatureSet) -> None:
         ),
     ]
     message = next((message for broken, message in wrong if broken), "")
-    if message := message or m.problem(features, len(config.tasks), sequences=sequences):
+    if message := message or m.problem(features, config.tasks, sequences=sequences):
         raise UserError(f"{config.name}: {message}")
 
 

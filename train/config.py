@@ -13,6 +13,7 @@ from coldrank.metrics.metric import Metric
 from coldrank.metrics.retrieval import RetrievalConfig
 from coldrank.models.component import C, Component, find
 from coldrank.models.features import Feature, FeatureSet, Table
+from coldrank.models.heads.head import Head
 from coldrank.models.model import Model
 from coldrank.models.ranker import Ranker
 from coldrank.train.distributed.config import ShardingConfig
@@ -32,8 +33,8 @@ class RunConfig(Section):
     """Of the arm."""
     seed: int = 1
     """Of the first weights, the order of samples, and dropout."""
-    tasks: dict[str, NonNegativeFloat]
-    """Task -> weight in the loss."""
+    tasks: dict[str, InstanceOf[Head]]
+    """Task -> what it is: its labels are the column `label_<task>` (docs/tasks.md)."""
     cold_weight: NonNegativeFloat = 1.0
     """Weight in the loss of the samples of new users (`cohorts.new_user_max_views`), where those of others weigh 1; at 2 each
     counts as if it were there twice."""
@@ -90,8 +91,10 @@ _WORDS = {
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
-    """The config as plain JSON values; hooks by their names, in order."""
+    """The config as plain JSON values; hooks by their names, in order. A task may be its weight alone, as arms had it before."""
     values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    if isinstance(config.tasks, dict):
+        values["tasks"] = {name: t.to_json() if isinstance(t, Head) else t for name, t in config.tasks.items()}
     values["model"] = config.model.to_json()
     for name in NAMED:
         values[name] = {part.short_name(): part.to_json() for part in getattr(config, name)}
@@ -112,15 +115,23 @@ def parse(values: dict[str, Any], source: str) -> RunConfig:
     if isinstance(values.get("model"), dict):
         values["model"] = component(Model, values["model"], f"{source}: model")
     for name, base in NAMED.items():
-        parts = values.get(name, {})
-        if not isinstance(parts, dict):
-            raise UserError(f"{source}: {name}={parts!r}: must be names with their settings")
+        parts = _named(values, name, source)
         values[name] = tuple(component(base, of, f"{source}: {part}") for part, of in parts.items())
+    if "tasks" in values:
+        tasks = _named(values, "tasks", source)
+        values["tasks"] = {name: component(Head, of, f"{source}: tasks.{name}") for name, of in tasks.items()}
     return _typed(_ADAPTER, values, source, "")
 
 
+def _named(values: dict[str, Any], field: str, source: str) -> dict[str, Any]:
+    parts = values.get(field, {})
+    if not isinstance(parts, dict):
+        raise UserError(f"{source}: {field}={parts!r}: must be names with their settings")
+    return parts
+
+
 def component(base: type[C], values: Any, where: str) -> C:
-    """A model or hook from its kind and fields. Raises UserError."""
+    """A model, head or hook from its kind and fields. Raises UserError."""
     if not isinstance(values, dict) or not isinstance(values.get("kind"), str):
         raise UserError(f"{where}: {values!r}: write its fields and its kind")
     try:

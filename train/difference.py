@@ -6,15 +6,14 @@ from coldrank.train.config import NAMED, RunConfig, to_dict
 
 
 def difference(config: RunConfig, base: RunConfig) -> str:
-    """The fields in which two configs differ, a line each: `field: base -> config`; features, tables and hooks by name."""
+    """The fields in which two configs differ, a line each: `field: base -> config`; tasks, features, tables and hooks by name."""
     ours, theirs = to_dict(config), to_dict(base)
     lines = []
-    orders = [
-        [name for name in side["hooks"] if name in other["hooks"]] for side, other in ((theirs, ours), (ours, theirs))
-    ]
-    if orders[0] != orders[1]:
-        lines.append(f"hooks: {orders[0]} -> {orders[1]}")
-    for name in ("features", "tables", "hooks", "metrics"):
+    for name in ("tasks", "hooks"):
+        before, now = ([k for k in side[name] if k in other[name]] for side, other in ((theirs, ours), (ours, theirs)))
+        if before != now:
+            lines.append(f"{name}: {before} -> {now}")
+    for name in ("tasks", "features", "tables", "hooks", "metrics"):
         a, b = (_by_name(side.pop(name)) for side in (theirs, ours))
         lines += [f"{name}.{key}: removed" for key in a if key not in b]
         lines += [f"{name}.{key}: added {b[key]}" for key in b if key not in a]

@@ -32,7 +32,7 @@ def check_run(config: RunConfig, data: DataFolder) -> None:
     fused_params(config.optim, device)
     if device.type == "cpu":
         plan_for(task, ranks, config, features)
-    make = BatchMaker(FeatureEncoder(features), list(config.tasks), data.truths(list(config.tasks)))
+    make = BatchMaker(FeatureEncoder(features), config.tasks, data.truths(config.tasks))
     if config.train.mode == "periods":
         files = data.paths(p for stage in stages(data, config) for p in stage.partitions)
         SampleReader(files, make.columns(), config.data.batch_size)

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import torch
 import torch.distributed as dist
 from tabulate import tabulate
-from torch import nn
+from torchrec.distributed.model_parallel import DistributedModelParallel
 from tqdm import tqdm
 
 from coldrank.data.batches import BatchMaker, DataFolder, batches
@@ -24,6 +24,7 @@ from coldrank.train.config import RunConfig
 from coldrank.train.distributed.ranks import Ranks
 from coldrank.train.run import Run
 from coldrank.train.run_folder import MetricRow
+from coldrank.train.task import RankingTask
 
 
 def evaluation_reader(make: BatchMaker, data: DataFolder, split: str, config: RunConfig, ranks: Ranks) -> SampleReader:
@@ -41,7 +42,12 @@ def evaluation_reader(make: BatchMaker, data: DataFolder, split: str, config: Ru
 
 
 def predict(
-    model: nn.Module, make: BatchMaker, data: DataFolder, split: str, config: RunConfig, ranks: Ranks
+    model: DistributedModelParallel,
+    make: BatchMaker,
+    data: DataFolder,
+    split: str,
+    config: RunConfig,
+    ranks: Ranks,
 ) -> pl.DataFrame | None:
     """`score` of every sample of a split."""
     return score(model, make, evaluation_reader(make, data, split, config, ranks), split, config, ranks)
@@ -49,24 +55,27 @@ def predict(
 
 @torch.no_grad()
 def score(
-    model: nn.Module, make: BatchMaker, reader: Reader, what: str, config: RunConfig, ranks: Ranks
+    model: DistributedModelParallel, make: BatchMaker, reader: Reader, what: str, config: RunConfig, ranks: Ranks
 ) -> pl.DataFrame | None:
     """Scores the samples of a reader, sorted by time, user and item; on the first rank, None on the others.
 
     what: a name for the progress bar. There must be a row. Columns: user_id, item_id, time (ms), user_views,
-    item_views, label_<task> (null: unknown), prob_<task>, true_<task>, and those of `retrieval.VECTORS` of a two-tower model.
+    item_views, label_<task> (null: unknown), prob_<task> (of a task that is not binary pred_<task>), true_<task>, and those of
+    `retrieval.VECTORS` of a two-tower model.
     """
+    task = model.module
+    assert isinstance(task, RankingTask)
     model.eval()
     parts: list[dict[str, np.ndarray]] = []
     with batches(reader, make, config.data.prefetch) as source:
         bar = tqdm(source, total=reader.batches, desc=f"score {what}", unit="batch", disable=not ranks.is_first)
         for batch in bar:
             outputs = model(batch.to(ranks.device))
-            probabilities = torch.sigmoid(outputs.logits).cpu().numpy()
+            predictions = task.heads(outputs.logits).cpu().numpy()
             columns = {name: t.numpy() for name, t in batch.keys.items()}
-            for i, task in enumerate(config.tasks):
-                columns[f"label_{task}"] = batch.labels[:, i].numpy()
-                columns[f"prob_{task}"] = probabilities[:, i]
+            for i, (name, head) in enumerate(config.tasks.items()):
+                columns[f"label_{name}"] = batch.labels[:, i].numpy()
+                columns[head.column(name)] = predictions[:, i]
             if outputs.vectors is not None:
                 columns |= {name: x.cpu().numpy() for name, x in vector_columns(outputs.vectors).items()}
             parts.append(columns)
@@ -77,7 +86,8 @@ def score(
     if gathered is None:
         return None
     frame = pl.concat([pl.DataFrame(columns) for columns in gathered])
-    labels = [pl.col(f"label_{t}").fill_nan(None).cast(pl.Int8) for t in config.tasks]
+    types = {f"label_{name}": pl.Int8 if head.is_binary else pl.Float32 for name, head in config.tasks.items()}
+    labels = [pl.col(name).fill_nan(None).cast(kind) for name, kind in types.items()]
     views = [pl.col("user_views", "item_views").cast(pl.Int32)]
     return frame.with_columns(*labels, *views).sort("time", "user_id", "item_id", maintain_order=True)
 

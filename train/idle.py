@@ -43,6 +43,9 @@ def _rules(config: RunConfig) -> Iterator[_Rule]:
     features = FeatureSet(config.features, config.tables)
     for holds, names, why in config.model.idle(features):
         yield _Rule(holds, [f"model.{name}" for name in names], why)
+    for task, head in config.tasks.items():
+        for holds, names, why in head.idle():
+            yield _Rule(holds, [f"tasks.{task}.{name}" for name in names], why)
     for hook in config.hooks:
         for holds, names, why in hook.idle(config):
             yield _Rule(holds, [f"{hook.short_name()}.{name}" for name in names], why)
@@ -89,7 +92,8 @@ def _all(config: RunConfig, section: str) -> list[str]:
 def _value(config: RunConfig, path: str) -> tuple[Any, Any]:
     """A field's value and default."""
     section, _, name = path.rpartition(".")
-    by_name = {hook.short_name(): hook for hook in config.hooks}
+    by_name: dict[str, Any] = {hook.short_name(): hook for hook in config.hooks}
+    by_name |= {f"tasks.{task}": head for task, head in config.tasks.items()}
     holder: Any = by_name[section] if section in by_name else getattr(config, section)
     field = next(f for f in fields(holder) if f.name == name)
     plain = field.default if field.default_factory is MISSING else field.default_factory()

@@ -7,6 +7,7 @@ from typing import Any
 
 from coldrank.data.errors import UserError
 from coldrank.models.component import C, find
+from coldrank.models.heads.head import Head
 from coldrank.models.model import Model
 from coldrank.train.config import NAMED
 from coldrank.train.hooks.hook import Hook
@@ -22,18 +23,22 @@ _RENAMED = {"mwuf": ("below_views", "max_views", -1), "metacf": ("below_views", 
 def override_all(values: dict[str, Any], texts: list[str]) -> dict[str, Any]:
     """A config as JSON values with fields changed. Raises UserError for a field that is not there, with what may be meant."""
     values = json.loads(json.dumps(values))
-    for text in sorted(texts, key=lambda text: text.partition("=")[0] not in _KINDS):
+    paths = [text.partition("=")[0] for text in texts]
+    kinds = [path in _KINDS or path == "tasks" or bool(_task_of(path)) for path in paths]
+    for _, text in sorted(zip(kinds, texts, strict=True), key=lambda pair: not pair[0]):
         override(values, text)
     return values
 
 
 def override(values: dict[str, Any], text: str) -> None:
-    """Changes a field in place; a hook's by its name, `mwuf.hidden=8`."""
+    """Changes a field in place; a hook's by its name, `mwuf.hidden=8`. A task's number is its weight."""
     path, equals, given = text.partition("=")
     if not equals:
         raise UserError(f"--set {text}: write field=value, for example --set train.steps=200")
     if path in _KINDS:
         _set_kinds(values, path, _value(given), text)
+        return
+    if (task := _task_of(path)) and _set_task(values.get("tasks"), task, _value(given), text):
         return
     parents, last = path.split(".")[:-1], path.split(".")[-1]
     inside = next((values[n] for n in NAMED if path.split(".")[0] in values.get(n, {})), values)
@@ -49,6 +54,35 @@ def override(values: dict[str, Any], text: str) -> None:
     if isinstance(value, bool) and type(node.get(last)) in (int, float):
         raise UserError(f"--set {text}: {path} takes a number")
     node[last] = _listed(value) if isinstance(node.get(last), list) else value
+
+
+def _task_of(path: str) -> str:
+    """The task whose head a field says, `tasks.like` or `tasks.like.kind`; '' if none."""
+    first, _, name = path.removesuffix(".kind").partition(".")
+    return name if first == "tasks" and "." not in name else ""
+
+
+def _set_task(tasks: Any, name: str, value: Any, text: str) -> bool:
+    """Sets a task's weight, of one that is there; or its head, by its kind or whole, of one that may be new. Whether it did."""
+    there = isinstance(tasks, dict) and isinstance(tasks.get(name), dict)
+    if there and _is_number(value):
+        tasks[name]["weight"] = value
+    elif isinstance(tasks, dict) and isinstance(value, dict):
+        tasks[name] = value
+    elif isinstance(tasks, dict) and isinstance(value, str):
+        tasks[name] = _of_kind(Head, value, tasks[name] if there else {}, text)
+    else:
+        return False
+    return True
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it says a number, be it NaN, which is refused as one."""
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return not isinstance(value, bool)
 
 
 def _set_kinds(values: dict[str, Any], path: str, value: Any, text: str) -> None:
@@ -72,8 +106,10 @@ def _of_kind(base: type[C], kind: str, before: dict[str, Any], text: str) -> dic
         found = find(base, kind)
     except ValueError as error:
         raise UserError(f"--set {text}: {error}") from None
-    kept = {f.name: before[f.name] for f in dataclasses.fields(found) if f.name in before}  # type: ignore[arg-type]
-    return found().to_json() | kept
+    fields = dataclasses.fields(found)  # type: ignore[arg-type]
+    unset = [f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
+    kept = {f.name: before[f.name] for f in fields if f.name in before}
+    return found(**dict.fromkeys(unset)).to_json() | kept
 
 
 def _listed(value: Any) -> list[Any]:
@@ -82,13 +118,15 @@ def _listed(value: Any) -> list[Any]:
 
 def with_new_names(values: dict[str, Any]) -> dict[str, Any]:
     """A config as JSON values, its fields where they are now. Before, hooks were names, with a section each whether on or off; there
-    was one section of all rankers' fields, and one of the two-tower model."""
+    was one section of all rankers' fields, and one of the two-tower model; a task was its weight, and all were binary."""
     values = dict(values)
     if isinstance(names := values.get("hooks", {}), list):
         sections = {name: values.get(name) for name in ("metacf", "mwuf", "pam")}
         values = {name: value for name, value in values.items() if name not in sections}
         values["hooks"] = {name: {"kind": name, **(sections.get(name) or {})} for name in names}
     values["hooks"] = {name: _with_new_field(name, of) for name, of in values.get("hooks", {}).items()}
+    if isinstance(tasks := values.get("tasks"), dict):
+        values["tasks"] = {name: _head_of_before(of) for name, of in tasks.items()}
     model = values.get("model")
     if "two_tower" in values:
         towers = values.pop("two_tower")
@@ -104,6 +142,10 @@ def _with_new_field(name: str, fields: Any) -> Any:
     if isinstance(fields, dict) and type(fields.get(old)) is int and new not in fields:
         return {k: v for k, v in fields.items() if k != old} | {new: fields[old] + added}
     return fields
+
+
+def _head_of_before(task: Any) -> Any:
+    return {"kind": "binary", "weight": task} if isinstance(task, int | float) and not isinstance(task, bool) else task
 
 
 def _ranker_of_before(model: dict[str, Any]) -> dict[str, Any]:

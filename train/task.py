@@ -10,20 +10,21 @@ from torch import Tensor, fx, nn
 from coldrank.models.batch import Batch
 from coldrank.models.embeddings import Embedded, EmbeddingStage
 from coldrank.models.features import FeatureSet
+from coldrank.models.heads.head import Head
+from coldrank.models.heads.heads import Heads
 from coldrank.models.model import Model, Outputs
-from coldrank.modules.losses import MaskedBCE
 from coldrank.train.hooks.hook import HookModule, Rest
 from coldrank.train.optim.slices import in_slices
 
 
 class RankingTask(nn.Module):
-    """Model, loss and hooks. `forward` is the embedding lookup and `dense`, in one call or in slices."""
+    """Model, heads and hooks. `forward` is the embedding lookup and `dense`, in one call or in slices."""
 
     def __init__(
         self,
         features: FeatureSet,
         model: Model,
-        loss_weights: dict[str, float],
+        tasks: Mapping[str, Head],
         device: torch.device | None = None,
         *,
         cold_weight: float = 1.0,
@@ -36,8 +37,8 @@ class RankingTask(nn.Module):
         accumulate, bf16: how the dense part is trained, as in TrainConfig; evaluation knows neither. hooks: by name, in order."""
         super().__init__()
         self.embeddings = EmbeddingStage(features, device=device)
-        self.ranker = model.build(features, len(loss_weights))
-        self.loss = MaskedBCE(list(loss_weights.values()))
+        self.ranker = model.build(features, len(tasks))
+        self.heads = Heads(tasks)
         self.by_rows = not model.compares_rows
         self.cold_weight, self.new_user_max_views = cold_weight, new_user_max_views
         self.accumulate, self.bf16 = accumulate, bf16
@@ -64,12 +65,12 @@ class RankingTask(nn.Module):
     def dense(self, batch: Batch, embedded: Embedded) -> Outputs:
         """Everything after the lookup: the hooks, and within them model and loss."""
         rank = lambda batch, embedded, side: self.rank(batch, embedded)
-        return Rest(self.ranker, self.in_order, rank, by_rows=self.by_rows)(batch, embedded)
+        return Rest(self.ranker, self.heads, self.in_order, rank, by_rows=self.by_rows)(batch, embedded)
 
     def rank(self, batch: Batch, embedded: Embedded) -> Outputs:
         """Model and loss."""
         bf16 = self.bf16 and self.training
-        return self.ranker.outputs(embedded, batch, self.loss, self._row_weights(batch), bf16=bf16)
+        return self.ranker.outputs(embedded, batch, self.heads, self._row_weights(batch), bf16=bf16)
 
     def _row_weights(self, batch: Batch) -> Tensor | None:
         """float32 [B]; None where all rows weigh 1."""

@@ -91,7 +91,7 @@ class Base(nn.Module):
         for table in self.stage.ebc.embedding_bags.values():
             nn.init.normal_(table.weight, std=config.optim.table_init)
         self.ranker = config.model.build(features, 1)
-        self.make = BatchMaker(self.encoder, list(config.tasks))
+        self.make = BatchMaker(self.encoder, config.tasks)
         self.places = places(features)
         columns = lambda names: torch.cat([torch.arange(p.start, p.stop) for p in (self.places[n] for n in names)])
         self.slot = self.places[self.item.name]

@@ -27,8 +27,8 @@ def served_hooks(config: RunConfig, task: RankingTask, features: FeatureSet) -> 
         raise UserError(f"{config.name}: {error}") from None
     own = [part for part in parts if part is not None]
     if len(own) < len(hooks) or model_part.dispatch(type(task.ranker)) is model_part.dispatch(object):
-        asked = asked_by(task.ranker, hooks, features, counts(config))
-        return Hooked(asked=asked, traced=partial(Traced, task.ranker, hooks, asked))
+        asked = asked_by(task.ranker, task.heads, hooks, features, counts(config))
+        return Hooked(asked=asked, traced=partial(Traced, task.ranker, task.heads, hooks, asked))
     return _by_parts(config, task, own)
 
 

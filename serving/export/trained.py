@@ -42,7 +42,7 @@ class Trained:
     @property
     def make(self) -> BatchMaker:
         """Raw columns -> Batch."""
-        return BatchMaker(self.encoder, self.tasks)
+        return BatchMaker(self.encoder, self.config.tasks)
 
     @property
     def reads(self) -> list[str]:
@@ -62,7 +62,8 @@ class Trained:
     def scores(self, raw: Raw) -> Tensor:
         """What training's own code makes of B samples, as it is served: float32 [B, T]."""
         logits = self.task(self.make(raw)).logits
-        return logits * self.temperature if self.temperature else torch.sigmoid(logits)
+        served: Tensor = logits * self.temperature if self.temperature else self.task.heads(logits)
+        return served
 
     def twin(self, candidate: set[str], precision: Precision = "float32") -> Twin:
         """The model to serve. candidate: raw columns that differ between the candidates of a request. Raises UserError for a
@@ -71,7 +72,9 @@ class Trained:
         tables = {t.name: bags[t.name].weight.detach() for t in self.encoder.features.tables}
         hooked = served_hooks(self.config, self.task, self.encoder.features)
         try:
-            return Twin(self.encoder, tables, self.task.ranker, self.tasks, candidate, precision, hooked)
+            return Twin(
+                self.encoder, tables, self.task.ranker, self.task.heads, self.tasks, candidate, precision, hooked
+            )
         except ValueError as error:
             raise UserError(f"--candidate: {error}") from None
 

@@ -23,6 +23,7 @@ from coldrank.data.own_log import open_log
 from coldrank.data.prepare import PrepareOptions, prepare
 from coldrank.data.split import split_by_users
 from coldrank.models.features import Feature, Table
+from coldrank.models.heads import Binary
 from coldrank.train.checks import as_arm
 from coldrank.train.config import RunConfig
 from coldrank.train.load import load
@@ -240,7 +241,7 @@ def arm(**changes: object) -> RunConfig:
     """An arm over the sound data."""
     config = RunConfig(
         name="arm",
-        tasks={"click": 1.0},
+        tasks={"click": Binary()},
         features=(
             Feature(name="item_id", role="item", kind="id", table="item"),
             Feature(name="place", role="context", kind="id", table="place", default=-1),

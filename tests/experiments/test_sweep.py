@@ -19,6 +19,7 @@ from dataclasses import replace
 
 from coldrank.models.features import Feature, Table
 from coldrank.models.deepfm import DeepFM
+from coldrank.models.heads import Binary
 from coldrank.models.ranker import Ranker
 from coldrank.train.config import RunConfig
 from coldrank.train.sections import DataConfig, TrainConfig
@@ -27,7 +28,7 @@ from coldrank.train.sections import DataConfig, TrainConfig
 def base() -> RunConfig:
     return RunConfig(
         name="base",
-        tasks={"long_view": 1.0, "like": 1.0},
+        tasks={"long_view": Binary(), "like": Binary()},
         features=(
             Feature(name="user_id", role="user", kind="id", table="user"),
             Feature(name="item_id", role="item", kind="id", table="item"),
@@ -44,7 +45,7 @@ def wide() -> RunConfig:
 
 
 def broken() -> RunConfig:
-    return replace(base(), name="broken", tasks={"bought": 1.0})
+    return replace(base(), name="broken", tasks={"bought": Binary()})
 
 
 def hot() -> RunConfig:

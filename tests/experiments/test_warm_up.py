@@ -21,6 +21,7 @@ from coldrank.experiments.warm_up.protocol import SPLITS, Protocol, split_of, wr
 from coldrank.experiments.warm_up.table import tables
 from coldrank.models.deepfm import DeepFM
 from coldrank.models.features import Table
+from coldrank.models.heads import Binary
 from coldrank.train.checks import validate
 
 SMALL = Protocol(old_above=14, new_from=9, k=2)
@@ -32,7 +33,7 @@ def small_config():
     table_rows = {"user": 64, "item": 64, "tag": 32}
     tables = tuple(Table(name=n, rows=r, dim=4, mapping="vocabulary") for n, r in table_rows.items())
     model = DeepFM(tower_hidden=(4,))
-    config = replace(base, tasks={"long_view": 1.0}, features=tuple(kept), tables=tables, model=model)
+    config = replace(base, tasks={"long_view": Binary()}, features=tuple(kept), tables=tables, model=model)
     return replace(config, data=replace(config.data, fit=("old",)))
 
 

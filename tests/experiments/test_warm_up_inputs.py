@@ -16,6 +16,7 @@ from coldrank.experiments.warm_up.experiment import PASSES
 from coldrank.experiments.warm_up.protocol import Protocol, write_splits
 from coldrank.experiments.warm_up.table import tables
 from coldrank.models.features import Feature
+from coldrank.models.heads import Binary
 from coldrank.train.config import to_dict
 from coldrank.train.hooks.mwuf import Mwuf
 
@@ -96,7 +97,7 @@ HISTORY = Feature(name="past", column="hist_item_id", kind="id", table="item", r
             ),
         ),
         pytest.param(
-            lambda: replace(small_config(), tasks={"long_view": 1.0, "like": 1.0}),
+            lambda: replace(small_config(), tasks={"long_view": Binary(), "like": Binary()}),
             [],
             "tasks=['long_view', 'like']: the warm-up experiments have one",
             marks=pytest.mark.tried(NOT, "warm_up with two tasks", "refused, in the place of taking the first"),

@@ -16,6 +16,7 @@ from coldrank.data.read import SampleReader, take_rows
 from coldrank.models.embeddings import EmbeddingStage, Inputs, rows_of_embedded
 from coldrank.models.encode import FeatureEncoder
 from coldrank.models.features import Feature, FeatureSet, Table
+from coldrank.models.heads import Binary
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def case(tmp_path_factory):
     data = DataFolder.open(write_samples(tmp_path_factory.mktemp("data")))
     encoder = FeatureEncoder(features)
     fit_encoder(encoder, data.files(("train",)))
-    make = BatchMaker(encoder, list(config.tasks))
+    make = BatchMaker(encoder, config.tasks)
     raw = next(SampleReader(data.files(("train",)), make.columns(), 37).epoch(0))
     torch.manual_seed(0)
     return features, encoder, EmbeddingStage(features), make(raw), raw
@@ -89,7 +90,7 @@ def test_any_order_of_keys_gives_the_same(case):
 def test_a_padded_lookup_gives_the_rows_and_their_gradients(case, rows):
     """The step's largest rank has 40 rows: what the padding gives is cut off, and no row of a table is read for it."""
     _, encoder, stage, _, raw = case
-    make = BatchMaker(encoder, ["long_view", "like"])
+    make = BatchMaker(encoder, {"long_view": Binary(), "like": Binary()})
     batch = make(take_rows(raw, np.arange(rows)))
     padded = replace(batch, sizes=(40, rows))
     assert padded.lookup.stride() == 40 and padded.lookup.values() is batch.sparse.values()
@@ -119,7 +120,7 @@ def test_two_sequences_have_lengths_of_their_own(case):
     offsets = np.concatenate([[0], counts.cumsum()])
     values = np.arange(offsets[-1]) % 50
     encoder, stage = FeatureEncoder(features), EmbeddingStage(features)
-    batch = BatchMaker(encoder, ["long_view", "like"])(raw | {"recent_item_id": (values, offsets)})
+    batch = BatchMaker(encoder, {"long_view": Binary(), "like": Binary()})(raw | {"recent_item_id": (values, offsets)})
     history = np.diff(raw["hist_item_id"][1])
     names = list(features.sequences)
     assert batch.sequence_lengths[names.index("recent")].tolist() == np.minimum(counts, 3).tolist()
@@ -149,7 +150,7 @@ def test_the_rows_of_several_hashes_are_summed_before_the_mean_of_many_values(ca
     tables = tuple(replace(t, mapping="multi_hash", hashes=3, min_count=1) for t in config.tables)
     features = FeatureSet(config.features, tables)
     encoder = FeatureEncoder(features)
-    batch, stage = BatchMaker(encoder, list(config.tasks))(raw), EmbeddingStage(features)
+    batch, stage = BatchMaker(encoder, config.tasks)(raw), EmbeddingStage(features)
     embedded = stage(batch)
     summed = {
         t.name: lambda ids, name=t.name: stage.ebc.embedding_bags[name].weight[rows(encoder, name, ids)].sum(-2)

@@ -14,6 +14,7 @@ from coldrank.data.fit import fit_encoder
 from coldrank.data.read import SampleReader
 from coldrank.models.encode import FeatureEncoder
 from coldrank.models.features import Feature
+from coldrank.models.heads import Binary
 from coldrank.models.two_tower import Tower
 from coldrank.modules.contrast import log_share, share_loss
 from coldrank.train.checks import validate
@@ -27,7 +28,7 @@ def batch_and_task(tmp_path_factory):
     features = validate(config)
     encoder = FeatureEncoder(features)
     fit_encoder(encoder, data.files(("train",)))
-    make = BatchMaker(encoder, list(config.tasks))
+    make = BatchMaker(encoder, config.tasks)
     reader = SampleReader(data.files(("train",)), make.columns(), 32)
     torch.manual_seed(0)
     task = RankingTask(features, config.model, config.tasks)
@@ -121,7 +122,7 @@ def test_stacked_weights_are_the_weights_one_by_one():
 def test_what_the_towers_do_not_read_is_refused():
     config = two_tower()
     with pytest.raises(UserError, match="learns one task"):
-        validate(replace(config, tasks={"long_view": 1.0, "like": 1.0}))
+        validate(replace(config, tasks={"long_view": Binary(), "like": Binary()}))
     with pytest.raises(UserError, match="item's tower"):
         validate(replace(config, features=tuple(f for f in config.features if f.role != "item")))
     sequence = Feature(

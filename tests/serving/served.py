@@ -17,6 +17,7 @@ from coldrank.data.read import Raw
 from coldrank.models.component import find
 from coldrank.models.encode import FeatureEncoder
 from coldrank.models.features import Feature, Table
+from coldrank.models.heads import Binary
 from coldrank.models.maps import GrowingMap, ManagedMap
 from coldrank.models.model import Model
 from coldrank.models.two_tower import TwoTower
@@ -66,7 +67,7 @@ def two_tower() -> RunConfig:
     return replace(
         config,
         features=(*features, past),
-        tasks={"like": 1.0},
+        tasks={"like": Binary()},
         model=TwoTower(widths=(12, 10, 8)),
     )
 

@@ -50,10 +50,9 @@ def test_what_is_read_and_weighed_as_new_is_the_cohort(tmp_path, data):
 
 def batch_of(trained, data, column, values):
     raw = {**rows_of(trained, data, 3), column: values}
-    names = list(trained.config.tasks)
-    labels = {f"label_{t}": np.zeros(3, np.float32) for t in names}
+    labels = {f"label_{t}": np.zeros(3, np.float32) for t in trained.config.tasks}
     keys = {k: np.arange(3) for k in ("user_id", "item_id", "time", "user_views", "item_views") if k not in raw}
-    return BatchMaker(trained.encoder, names)({**labels, **keys, **raw})
+    return BatchMaker(trained.encoder, trained.config.tasks)({**labels, **keys, **raw})
 
 
 @pytest.mark.tried(

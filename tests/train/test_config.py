@@ -7,6 +7,7 @@ from tiny import sample_base
 
 from coldrank.configs import base as parts
 from coldrank.data.errors import UserError
+from coldrank.models.heads import Binary
 from coldrank.train.checks import validate
 from coldrank.train.config import RunConfig, to_dict
 from coldrank.train.difference import difference
@@ -30,7 +31,24 @@ def test_a_module_alone_gives_its_default_arm():
 def test_set_takes_lists_numbers_names_and_tasks():
     config = load(POSO, ["data.fit=train", "model.expert_hidden=[64,32]", "optim.decay=linear", "tasks.like=0.5"])
     assert config.data.fit == ("train",) and config.model.expert_hidden == (64, 32)
-    assert config.optim.decay == "linear" and config.tasks["like"] == 0.5
+    assert config.optim.decay == "linear" and config.tasks["like"] == Binary(weight=0.5)
+
+
+def test_a_task_s_head_is_set_by_its_kind_its_fields_or_whole():
+    config = load(POSO, ["tasks.like.weight=0.5", "tasks.hate=binary", "tasks.hate.weight=2"])
+    assert config.tasks["like"] == Binary(weight=0.5) and config.tasks["hate"] == Binary(weight=2.0)
+    assert list(config.tasks)[-1] == "hate" and config.tasks["click"] == Binary()
+    whole = load(POSO, ['tasks.like={"kind": "binary", "weight": 3}', 'tasks.hate={"kind": "binary"}'])
+    assert whole.tasks["like"] == Binary(weight=3.0) and whole.tasks["hate"] == Binary()
+    assert load(POSO, ['tasks={"like": 0.5}']).tasks == {"like": Binary(weight=0.5)}
+
+
+@pytest.mark.tried("configs and runs", "a config.json, or an arm, whose tasks are weights", "read as binary tasks")
+def test_a_task_of_before_is_its_weight():
+    config = replace(sample_base(), tasks={"long_view": Binary(), "like": Binary(weight=0.5)})
+    before = to_dict(config) | {"tasks": {"long_view": 1, "like": 0.5}}
+    assert from_dict(before) == config
+    assert from_dict(to_dict(replace(config, tasks={"long_view": 1, "like": 0.5}))) == config
 
 
 @pytest.mark.parametrize(
@@ -48,7 +66,14 @@ def test_set_takes_lists_numbers_names_and_tasks():
         ("data.evaluate=train", "data.evaluate='train' is also in data.fit"),
         ("train.steps=-1", "train.steps=-1: must not be below 0"),
         ("data.shuffle_rows=0", "data.order='random' needs data.shuffle_rows above 0"),
-        ("tasks.like=-1", "tasks.like=-1: must not be below 0"),
+        ("tasks.lkie=0.5", "no field 'tasks.lkie'; did you mean 'like'"),
+        ("tasks.like=yes", "no head 'yes'; name one of coldrank.models.heads, or write package.module:Class"),
+        ("tasks.like.wieght=1", "no field 'tasks.like.wieght'; did you mean 'weight'"),
+        ("tasks.like=true", "tasks.like: True: write its fields and its kind"),
+        ("tasks=like", "tasks='like': must be names with their settings"),
+        ('tasks={"a.b": 1}', "tasks: 'a.b': a task's name holds no dot"),
+        ("tasks={}", "tasks={}: give at least one task, weights not all 0"),
+        ("tasks.like=-1", "tasks.like.weight=-1: must not be below 0"),
         ("cold_weight=-1", "cold_weight=-1: must not be below 0"),
     ],
 )
@@ -96,6 +121,8 @@ def test_arms_are_the_functions_without_arguments_that_return_a_config():
 def test_unknown_field_in_a_file_is_refused():
     with pytest.raises(UserError, match="model.depth=3: unexpected keyword argument"):
         from_dict(to_dict(sample_base()) | {"model": to_dict(sample_base())["model"] | {"depth": 3}})
+    with pytest.raises(UserError, match=r"tasks=\['like'\]: must be names with their settings"):
+        validate(replace(sample_base(), tasks=["like"]))
 
 
 @pytest.mark.tried("ranks", "data.batch_size and data.global_batch_size", "refused; one of them is set")

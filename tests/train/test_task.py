@@ -19,7 +19,7 @@ CONFIG = sample_base()
 @pytest.fixture(scope="module")
 def batch(tmp_path_factory) -> Batch:
     files = DataFolder.open(write_samples(tmp_path_factory.mktemp("data"))).files(("train",))
-    make = BatchMaker(FeatureEncoder(validate(CONFIG)), list(CONFIG.tasks))
+    make = BatchMaker(FeatureEncoder(validate(CONFIG)), CONFIG.tasks)
     return make(next(SampleReader(files, make.columns(), 50).epoch(0)))
 
 
@@ -48,7 +48,11 @@ def test_rows_of_new_users_weigh_more_up_to_the_threshold(batch):
             if not torch.isnan(batch.labels[b, t]):
                 p = torch.sigmoid(outputs.logits[b, t])
                 weight = 3.0 if views[b] <= 7 else 1.0
-                total -= list(CONFIG.tasks.values())[t] * weight * torch.log(p if batch.labels[b, t] else 1 - p).item()
+                total -= (
+                    list(CONFIG.tasks.values())[t].weight
+                    * weight
+                    * torch.log(p if batch.labels[b, t] else 1 - p).item()
+                )
     assert outputs.loss.item() == pytest.approx(total / len(batch), rel=1e-5)
     for mine, plain in zip(outputs.task_losses, step(batch)[0].task_losses, strict=True):
         assert torch.equal(mine, plain)

@@ -26,6 +26,8 @@ from coldrank.models.component import Component
 from coldrank.models.embeddings import Embedded
 from coldrank.models.encode import FeatureEncoder
 from coldrank.models.features import Feature, FeatureSet, Table
+from coldrank.models.heads.head import Head
+from coldrank.models.heads.heads import Heads
 from coldrank.models.model import Model, ModelModule, Outputs
 from coldrank.train.distributed.ranks import Ranks
 from coldrank.train.optim.optimizers import Optimizers
@@ -41,7 +43,7 @@ class Settings(Protocol):
     """What hooks read of the run's config; RunConfig says what each field is."""
 
     name: str
-    tasks: dict[str, float]
+    tasks: dict[str, Head]
     cold_weight: float
     hooks: tuple["Hook", ...]
     features: tuple[Feature, ...]
@@ -69,14 +71,21 @@ class Run(Protocol):
 class Rest:
     """What is inside a hook's `dense`: the hooks after it, and innermost `rank`, the model and its loss.
 
-    model: the model. side: whether the pass that the hook is in is a side pass; all that is called inside of one is.
+    model: the model. heads: of its tasks. side: whether the pass that the hook is in is a side pass; all that is called inside of one is.
     """
 
     def __init__(
-        self, model: ModelModule, hooks: Sequence["HookModule"], rank: Rank, *, by_rows: bool, side: bool = False
+        self,
+        model: ModelModule,
+        heads: Heads,
+        hooks: Sequence["HookModule"],
+        rank: Rank,
+        *,
+        by_rows: bool,
+        side: bool = False,
     ) -> None:
         """by_rows: whether `rank` treats a row without regard to the others of the batch."""
-        self.model, self.side = model, side
+        self.model, self.heads, self.side = model, heads, side
         self._hooks, self._rank, self._rank_by_rows = tuple(hooks), rank, by_rows
         self._calls: list[None] = []  # of the batch's own pass, shared with what is `around` another function
 
@@ -93,7 +102,7 @@ class Rest:
     def around(self, rank: Rank) -> "Rest":
         """The same hooks around another model and loss: what trains or scores in its own way has the hooks inside it do what
         they do to that. `rank` is called once in the batch's own pass, before any side pass."""
-        other = Rest(self.model, self._hooks, rank, by_rows=False, side=self.side)
+        other = Rest(self.model, self.heads, self._hooks, rank, by_rows=False, side=self.side)
         other._calls = self._calls
         return other
 
@@ -106,7 +115,7 @@ class Rest:
         if not self._hooks:
             return self._rank(batch, embedded, side)
         hook, *inside = self._hooks
-        rest = Rest(self.model, inside, self._rank, by_rows=self._rank_by_rows, side=side)
+        rest = Rest(self.model, self.heads, inside, self._rank, by_rows=self._rank_by_rows, side=side)
         outputs = hook.dense(rest, batch, embedded)
         if len(rest._calls) != 1:
             calls = f"calls its rest {len(rest._calls)} times"

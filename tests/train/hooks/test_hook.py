@@ -187,7 +187,7 @@ def test_hooks_are_set_on_the_command_line(text):
 
 def test_rows_stand_alone_unless_a_hook_or_the_model_compares_them():
     alone, compares = SimpleNamespace(slices=True), SimpleNamespace(slices=False)
-    rest = lambda by_rows, *hooks: Rest(None, hooks, None, by_rows=by_rows)
+    rest = lambda by_rows, *hooks: Rest(None, None, hooks, None, by_rows=by_rows)
     assert rest(True).by_rows and rest(True, alone, alone).by_rows
     assert not rest(True, alone, compares).by_rows and not rest(False, alone).by_rows
     assert not rest(True, alone).around(None).by_rows, "what stands in for the model may compare rows"

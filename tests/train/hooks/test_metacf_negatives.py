@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from coldrank.data.errors import UserError
 from coldrank.models.adapted_users import POOL
+from coldrank.models.heads import Binary
 from coldrank.train.checks import validate
 from coldrank.train.hooks.make import make_hooks
 from coldrank.train.hooks.metacf import _drawn
@@ -28,7 +29,7 @@ def without_signals(base=None, **fields):
 def test_the_signal_is_that_of_the_first_task(fitted, tasks, signal):
     found = []
     for c in (with_metacf(), with_metacf(signal=signal)):
-        run = fitted(replace(c, tasks=dict.fromkeys(tasks, 1.0)))
+        run = fitted(replace(c, tasks={task: Binary() for task in tasks}))
         (batch,) = some_batches(run, 1)
         task = run.model.module
         found.append(run.hooks[0].embed(batch, task.embeddings(batch))["user_id"])
@@ -38,7 +39,7 @@ def test_the_signal_is_that_of_the_first_task(fitted, tasks, signal):
 
 @pytest.mark.tried("hooks", "metacf on a history whose signals are of no task", "refused: the field, and what there is")
 def test_signals_of_no_task_are_named():
-    config = replace(with_metacf(), tasks={"follow": 1.0})
+    config = replace(with_metacf(), tasks={"follow": Binary()})
     with pytest.raises(
         UserError, match=r"metacf: signal='': the history has \['hist_like', 'hist_long_view'\], and no task"
     ):

@@ -15,6 +15,7 @@ from coldrank.data.errors import UserError
 from coldrank.data.fit import fit_encoder
 from coldrank.data.read import SampleReader
 from coldrank.models.encode import FeatureEncoder
+from coldrank.models.heads import Binary
 from coldrank.models.ranker import Ranker
 from coldrank.models.two_tower import Sides
 from coldrank.modules.pam import Rows
@@ -34,7 +35,7 @@ def batch_and_task(folder, wanted, rows=64):
     data, features = DataFolder.open(folder), validate(wanted)
     encoder = FeatureEncoder(features)
     fit_encoder(encoder, data.files(("train",)))
-    make = BatchMaker(encoder, list(wanted.tasks))
+    make = BatchMaker(encoder, wanted.tasks)
     batch = make(next(SampleReader(data.files(("train",)), make.columns(), rows).epoch(0)))
     torch.manual_seed(0)
     hooks = make_hooks(wanted, features)
@@ -184,7 +185,7 @@ def test_support_rows_of_the_batch_before(folder):
     assert (
         hook.before.task[: len(kept)].tolist() == route[kept].tolist() and (hook.before.task[len(kept) :] == -1).all()
     )
-    rows = task_rows(task.ranker, batch, task.embeddings(batch))
+    rows = task_rows(task.ranker, batch, task.embeddings(batch), task.heads)
     torch.testing.assert_close(hook.before.item[: len(kept)], rows.sides.item[kept].detach())
     chosen = Rows.of(route, 4, torch.isin(torch.arange(len(route)), torch.tensor(kept)))
     detached = TowerRows(rows.model, Sides(*(x.detach() for x in rows.sides)), rows.labels, rows.ids)
@@ -304,7 +305,7 @@ def test_the_enhancer_needs_the_two_tower_model():
 def ranker(**pam: object):
     """POSO's ranker with two tasks and PAM's on its towers."""
     plain = arms.poso(growing())
-    return replace(plain, hooks=(replace(PAM, **pam),), tasks={"long_view": 1.0, "like": 0.5})
+    return replace(plain, hooks=(replace(PAM, **pam),), tasks={"long_view": Binary(), "like": Binary(weight=0.5)})
 
 
 @pytest.mark.parametrize("second_order", [True, False])

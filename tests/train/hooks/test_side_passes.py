@@ -160,7 +160,7 @@ def test_what_is_inside_goes_by_rows_where_no_row_meets_another(fitted):
     ranker, towers = (fitted(composed(model, ("metacf", "mwuf"))).model.module for model in ("poso", "towers"))
     metacf, mwuf = ranker.in_order
     rank = lambda batch, embedded, side: ranker.rank(batch, embedded)
-    rest = lambda task, *hooks: Rest(task.ranker, hooks, rank, by_rows=task.by_rows)
+    rest = lambda task, *hooks: Rest(task.ranker, task.heads, hooks, rank, by_rows=task.by_rows)
     assert rest(ranker, metacf).by_rows and rest(ranker).by_rows
     assert not rest(ranker, metacf, mwuf).by_rows
     assert not rest(ranker, metacf).around(rank).by_rows

@@ -54,7 +54,9 @@ class PamModule(HookModule):
         shapes = adapted(c, config, features)
         self.names = tuple(shapes)
         # Of the model's tasks.
-        self.register_buffer("loss_weights", torch.tensor(list(config.tasks.values())), persistent=False)
+        self.register_buffer(
+            "loss_weights", torch.tensor([head.weight for head in config.tasks.values()]), persistent=False
+        )
         self.loop = InnerLoop(self.names, c.steps, c.rate, c.second_order)
         self.register_buffer("cuts", torch.tensor(c.cuts if not c.quantiles else [0] * (c.quantiles - 1)))
         self.register_buffer("weights", torch.tensor(c.lambdas), persistent=False)
@@ -70,25 +72,25 @@ class PamModule(HookModule):
         """The hooks inside have PAM's loss in the place of the model's; a side pass of theirs is judged by the weights that the
         batch's own pass has adapted, as it will be served."""
         if not (self.training and torch.is_grad_enabled()):
-            return rest.around(lambda batch, embedded, side: self._scored(rest.model, batch, embedded))(batch, embedded)
+            return rest.around(lambda batch, embedded, side: self._scored(rest, batch, embedded))(batch, embedded)
         paths: list[list[Weights]] = []
 
         def learn(batch: Batch, embedded: Embedded, side: bool) -> Outputs:
-            out, path = self._learnt(rest.model, batch, embedded, paths[0] if paths else None, keep=not side)
+            out, path = self._learnt(rest, batch, embedded, paths[0] if paths else None, keep=not side)
             paths.append([{name: w.detach() for name, w in weights.items()} for weights in path])
             return out
 
         return rest.around(learn)(batch, embedded)
 
     def _learnt(
-        self, model: nn.Module, batch: Batch, embedded: Embedded, path: list[Weights] | None, *, keep: bool
+        self, rest: Rest, batch: Batch, embedded: Embedded, path: list[Weights] | None, *, keep: bool
     ) -> tuple[Outputs, list[Weights]]:
         """Query losses after the inner loop, and no logits; the weights after each of its steps. path: these, if they are known.
         keep: notes what is left of the batch after the step."""
-        rows, split, start = task_rows(model, batch, embedded), self.split(batch), self.start(model)
+        rows, split, start = self._parts(rest, batch, embedded)
         if path is None:
             given, adapt_to = (
-                (rows, split.support) if self.before is None else self.before.rows(cast(TwoTowerModule, model))
+                (rows, split.support) if self.before is None else self.before.rows(cast(TwoTowerModule, rest.model))
             )
             path = self.adapt(given, adapt_to, start, self.among(adapt_to))
             if keep:
@@ -105,9 +107,13 @@ class PamModule(HookModule):
                 self.enhancer.note(batch, split.task, rows.sides.item, self.cuts)
         return Outputs(loss, torch.zeros_like(batch.labels), self._sums(losses, batch, split.query)), path
 
-    def _scored(self, model: nn.Module, batch: Batch, embedded: Embedded) -> Outputs:
+    def _parts(self, rest: Rest, batch: Batch, embedded: Embedded) -> tuple[TaskRows, Split, Weights]:
+        rows = task_rows(rest.model, batch, embedded, rest.heads)
+        return rows, self.split(batch), self.start(rest.model)
+
+    def _scored(self, rest: Rest, batch: Batch, embedded: Embedded) -> Outputs:
         """By the weights that each task was left with."""
-        rows, split, start = task_rows(model, batch, embedded), self.split(batch), self.start(model)
+        rows, split, start = self._parts(rest, batch, embedded)
         seen = Rows.of(split.task, self.config.tasks, torch.ones_like(split.task, dtype=torch.bool))
         leaks = self.config.adapt_on_test_labels
         weights = self._leaking(rows, seen, start) if leaks else self.served(start)

@@ -11,10 +11,10 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.nn import functional as F
 
 from coldrank.models.batch import Batch
 from coldrank.models.embeddings import Embedded
+from coldrank.models.heads.heads import Heads
 from coldrank.models.model import Vectors
 from coldrank.models.ranker import RankerModule
 from coldrank.models.two_tower import Sides, Tower, TwoTowerModule
@@ -107,24 +107,17 @@ class RankerRows:
     x: Tensor
     pc: Tensor
     labels: Tensor
+    heads: Heads
 
     @classmethod
-    def of(cls, model: RankerModule, batch: Batch, embedded: Embedded) -> "RankerRows":
+    def of(cls, model: RankerModule, batch: Batch, embedded: Embedded, heads: Heads) -> "RankerRows":
         """The batch up to the towers."""
-        return cls(model, *model.represent(embedded, batch), batch.labels)
+        return cls(model, *model.represent(embedded, batch), batch.labels, heads)
 
     def losses(self, rows: Rows, among: Tensor | None = None) -> Callable[[Weights], Tensor]:
-        """Binary cross-entropy of each of the rows."""
-        labels = self.labels[rows.index]
-        known = ~torch.isnan(labels)
-        logits = self._logits(rows)
-
-        def of(weights: Weights) -> Tensor:
-            y = torch.where(known, labels, 0.0)
-            losses = F.binary_cross_entropy_with_logits(logits(weights), y, reduction="none")
-            return torch.where(known, losses, 0.0)
-
-        return of
+        """The heads' losses of each of the rows."""
+        labels, logits = self.labels[rows.index], self._logits(rows)
+        return lambda weights: self.heads.losses(logits(weights), labels)
 
     def outputs(self, weights: Weights, task: Tensor) -> tuple[Tensor, Vectors | None]:
         """Logits."""
@@ -156,16 +149,17 @@ def _of(weights: Mapping[str, Tensor], side: str) -> dict[str, Tensor]:
 
 
 @singledispatch
-def task_rows(model: nn.Module, batch: Batch, embedded: Embedded) -> TaskRows:
-    """A batch before the part of its model that is adapted. Another model's is registered with `task_rows.register`."""
+def task_rows(model: nn.Module, batch: Batch, embedded: Embedded, heads: Heads) -> TaskRows:
+    """A batch before the part of its model that is adapted. heads: of the model's tasks. Another model's is registered with
+    `task_rows.register`."""
     raise NotImplementedError
 
 
 @task_rows.register
-def _(model: TwoTowerModule, batch: Batch, embedded: Embedded) -> TaskRows:
+def _(model: TwoTowerModule, batch: Batch, embedded: Embedded, heads: Heads) -> TaskRows:
     return TowerRows.of(model, batch, model.sides(embedded, batch.dense))
 
 
 @task_rows.register
-def _(model: RankerModule, batch: Batch, embedded: Embedded) -> TaskRows:
-    return RankerRows.of(model, batch, embedded)
+def _(model: RankerModule, batch: Batch, embedded: Embedded, heads: Heads) -> TaskRows:
+    return RankerRows.of(model, batch, embedded, heads)
