@@ -180,7 +180,7 @@ class MHA(nn.Module):
         return read.squeeze(1) * (lengths > 0).unsqueeze(1)
 
 
-class Loop:
+class BareLoop:
     """A training loop: tables, attention if there is a history, MMoE; Adam for what is dense."""
 
     def __init__(self, job: SideJob, tables: LoopTables, attention: DIN | MHA | None) -> None:
@@ -236,8 +236,8 @@ LOOPS: dict[str, tuple[Callable[[str], LoopTables], type[DIN | MHA]]] = {
 
 
 @contextmanager
-def make(job: SideJob) -> Iterator[Loop]:
+def make(job: SideJob) -> Iterator[BareLoop]:
     """The loop of a name in LOOPS."""
     tables, attention = LOOPS[job.side]
     torch.manual_seed(1)
-    yield Loop(job, tables(job.work), attention() if job.work == "B" else None)
+    yield BareLoop(job, tables(job.work), attention() if job.work == "B" else None)

@@ -10,7 +10,7 @@ import pyarrow as pa
 from coldrank.data.events import Events
 from coldrank.data.log import EventLog, LogSpec
 from coldrank.data.read_manifest import FORMAT
-from coldrank.data.samples import ITEM_HISTORY, Samples
+from coldrank.data.samples import ITEM_HISTORY, SampleBuilder
 from coldrank.data.split import SPLITS
 from coldrank.data.times import Span, as_date
 
@@ -48,7 +48,7 @@ class Partition:
 def manifest(
     log: EventLog,
     arguments: dict[str, Any],
-    samples: Samples,
+    samples: SampleBuilder,
     split: np.ndarray,
     partitions: list[Partition],
     history: int,
@@ -99,7 +99,7 @@ def _split(partitions: list[Partition]) -> dict[str, Any]:
     }
 
 
-def _counts(samples: Samples) -> dict[str, int]:
+def _counts(samples: SampleBuilder) -> dict[str, int]:
     events = samples.events
     counts = {
         "events_read": events.events_read,
@@ -121,7 +121,7 @@ def _span(events: Events) -> dict[str, Any]:
     return {"first_day": span.first.isoformat(), "last_day": span.last.isoformat(), "days_apart": apart}
 
 
-def _joined(samples: Samples) -> dict[str, dict[str, float]]:
+def _joined(samples: SampleBuilder) -> dict[str, dict[str, float]]:
     """Of each table: the share of the log's ids that have a row in it, and of the events."""
     events, joined = samples.events, {}
     for table, key, name in ((samples.users, "user_id", "users"), (samples.items, "item_id", "items")):

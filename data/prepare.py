@@ -19,7 +19,7 @@ from coldrank.data.events import Events, load_events, static_table
 from coldrank.data.log import EventLog, check_spec
 from coldrank.data.manifest import Partition, manifest
 from coldrank.data.place import check_out, put_in_place, staging
-from coldrank.data.samples import Samples
+from coldrank.data.samples import SampleBuilder
 from coldrank.data.split import SPLITS
 from coldrank.data.statistics import compute_statistics
 from coldrank.data.times import as_date
@@ -62,7 +62,7 @@ def prepare(log: EventLog, out: Path, split: SplitRule, options: PrepareOptions)
     statistics = compute_statistics(events, log.spec, options.history, options.item_history)
     users = None if log.users is None else static_table(log.users, "user_id", "user features")
     items = None if log.items is None else static_table(log.items, "item_id", "item features")
-    samples = Samples.from_events(log.spec, events, statistics, users, items)
+    samples = SampleBuilder.from_events(log.spec, events, statistics, users, items)
     _warn(about_splits(samples, splits))
     with staging(out) as staged:
         partitions = _write(samples, splits, options.periods, staged)
@@ -76,7 +76,7 @@ def _warn(lines: Iterable[str]) -> None:
         tqdm.write(f"warning: {line}", file=sys.stderr)
 
 
-def _write(samples: Samples, splits: NDArray[np.int8], periods: int, folder: Path) -> list[Partition]:
+def _write(samples: SampleBuilder, splits: NDArray[np.int8], periods: int, folder: Path) -> list[Partition]:
     jobs = list(_partition_rows(samples, splits, periods))
     bar = tqdm(total=len(splits), desc="writing", unit="row", unit_scale=True, disable=None)
     # Each thread holds one row group; building and compressing it mostly leave the interpreter free for the others.
@@ -84,7 +84,7 @@ def _write(samples: Samples, splits: NDArray[np.int8], periods: int, folder: Pat
         return list(pool.map(lambda job: _write_partition(samples, folder, job, bar.update), jobs))
 
 
-def _partition_rows(samples: Samples, splits: NDArray[np.int8], periods: int) -> list[_Job]:
+def _partition_rows(samples: SampleBuilder, splits: NDArray[np.int8], periods: int) -> list[_Job]:
     """Split, period and rows of each partition, in the order of splits and time."""
     labels, period = _equal_periods(len(splits), periods) if periods else _dated_periods(samples)
     code = splits.astype(np.int64) * len(labels) + period
@@ -97,7 +97,7 @@ def _partition_rows(samples: Samples, splits: NDArray[np.int8], periods: int) ->
     return parts
 
 
-def _dated_periods(samples: Samples) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
+def _dated_periods(samples: SampleBuilder) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
     """Names of the days or months, in order, and the one of each event [N]."""
     days, day_code = np.unique(samples.events.day, return_inverse=True)
     digits = 10 if samples.spec.period == "day" else 7
@@ -111,7 +111,7 @@ def _equal_periods(events: int, periods: int) -> tuple[NDArray[np.str_], NDArray
     return labels, np.arange(events, dtype=np.int64) * periods // events
 
 
-def _write_partition(samples: Samples, folder: Path, job: _Job, wrote: Callable[[int], object]) -> Partition:
+def _write_partition(samples: SampleBuilder, folder: Path, job: _Job, wrote: Callable[[int], object]) -> Partition:
     split, period, rows = job
     path = Path("samples", f"split={split}", f"period={period}", "part-0.parquet")
     (folder / path).parent.mkdir(parents=True)

@@ -24,7 +24,7 @@ _TYPES: dict[pl.DataType | type[pl.DataType], pa.DataType] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Samples:
+class SampleBuilder:
     """Builds the samples of a log's events."""
 
     spec: LogSpec
@@ -48,7 +48,7 @@ class Samples:
         statistics: Statistics,
         users: pl.DataFrame | None,
         items: pl.DataFrame | None,
-    ) -> "Samples":
+    ) -> "SampleBuilder":
         """Raises UserError if two columns have the same name."""
         draft = cls(spec, events, statistics, users, items, pa.schema([]))
         fields = draft._fields()

@@ -10,7 +10,7 @@ from coldrank.data.audit.audit import LIMITS, listed, share
 from coldrank.data.cohorts import CohortConfig, cohort_masks
 from coldrank.data.events import Events
 from coldrank.data.log import EventLog, expression
-from coldrank.data.samples import Samples
+from coldrank.data.samples import SampleBuilder
 from coldrank.data.split import SPLITS, TEST, TRAIN, VALID
 from coldrank.data.times import DAY_MS, birth_doubts, time_doubts, today
 
@@ -46,7 +46,7 @@ def joined_words(name: str, shares: dict[str, float]) -> str:
     return f"{share(shares['ids_share'], 1)} of the {name} ({share(shares['events_share'], 1)} of the events)"
 
 
-def about_splits(samples: Samples, split: NDArray[np.int8]) -> Iterator[str]:
+def about_splits(samples: SampleBuilder, split: NDArray[np.int8]) -> Iterator[str]:
     """Of tasks, and of their cohorts, with too few positives or negatives in train, valid or test.
 
     The cohorts are those of a config that does not change them.
@@ -63,7 +63,7 @@ def about_splits(samples: Samples, split: NDArray[np.int8]) -> Iterator[str]:
             yield f"{SPLITS[part]}: {counts}: {listed(few)}"
 
 
-def _few(samples: Samples, task: str, rows: NDArray[np.bool_], cohorts: dict[str, Any]) -> Iterator[str]:
+def _few(samples: SampleBuilder, task: str, rows: NDArray[np.bool_], cohorts: dict[str, Any]) -> Iterator[str]:
     label = samples.events.frame[f"label_{task}"].fill_null(-1).to_numpy()
     for cohort, mask in cohorts.items():
         known = label[rows & mask]

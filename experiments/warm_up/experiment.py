@@ -114,7 +114,11 @@ class Judge:
 
 
 def measure(
-    base: Base, events: dict[str, EmbeddedEvents], method: m.Method, settings: m.Settings, judges: dict[str, Judge]
+    base: Base,
+    events: dict[str, EmbeddedEvents],
+    method: m.Method,
+    settings: m.MethodSettings,
+    judges: dict[str, Judge],
 ) -> Json:
     """A method's way through the phases: AUC of each on the test set (`fixed`) and on the next set (`slides`).
 
@@ -136,7 +140,7 @@ def measure(
 
 
 def runs(
-    setup: SeedSetup, names: list[str], settings_of: dict[tuple[str, int], list[m.Settings]], draws: int
+    setup: SeedSetup, names: list[str], settings_of: dict[tuple[str, int], list[m.MethodSettings]], draws: int
 ) -> Iterator[Json]:
     """The results of a seed. settings_of: (method, passes) -> what is run."""
     for name in names:
@@ -154,9 +158,9 @@ def runs(
                 yield key | figures | {"base_seconds": base_seconds, "prepare_seconds": prepared}
 
 
-def candidates(name: str, passes: int) -> list[m.Settings]:
+def candidates(name: str, passes: int) -> list[m.MethodSettings]:
     """What is tried for a method."""
-    one = m.Settings(passes=passes)
+    one = m.MethodSettings(passes=passes)
     if issubclass(METHODS[name][0], m.Posterior) and METHODS[name][0] is not m.PriorMean:
         return [replace(one, strength=s) for s in STRENGTHS]
     return [replace(one, id_lr=rate) for rate in RATES]
@@ -182,7 +186,7 @@ def experiment(
             _append(out / "results.jsonl", result)
 
 
-def _tune(config: RunConfig, data: DataFolder, out: Path, names: list[str]) -> dict[tuple[str, int], m.Settings]:
+def _tune(config: RunConfig, data: DataFolder, out: Path, names: list[str]) -> dict[tuple[str, int], m.MethodSettings]:
     """The best settings on the held-out old items, by method and passes."""
     wanted = {(name, passes): candidates(name, passes) for name in names for passes in PASSES}
     scores = _tuned(config, out)
@@ -196,11 +200,14 @@ def _tune(config: RunConfig, data: DataFolder, out: Path, names: list[str]) -> d
     return {(name, p): max(tries, key=lambda s: scores[name, s]) for (name, p), tries in wanted.items()}
 
 
-def _tuned(config: RunConfig, out: Path) -> dict[tuple[str, m.Settings], float]:
+def _tuned(config: RunConfig, out: Path) -> dict[tuple[str, m.MethodSettings], float]:
     """What is known of a model's methods: the sum of the AUCs of the warm phases, on the test set."""
     rows = [r for r in read(out / "tuned.jsonl") if r["model"] == config.name]
-    fields = m.Settings.__slots__
-    return {(r["method"], m.Settings(**{f: r[f] for f in fields})): sum(auc[0] for auc in r["fixed"][1:]) for r in rows}
+    fields = m.MethodSettings.__slots__
+    return {
+        (r["method"], m.MethodSettings(**{f: r[f] for f in fields})): sum(auc[0] for auc in r["fixed"][1:])
+        for r in rows
+    }
 
 
 def read(path: Path) -> list[Json]:

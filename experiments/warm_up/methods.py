@@ -23,7 +23,7 @@ RATE = 1e-3  # Adam's, for what is learned from the old items; CVAR's authors'
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
+class MethodSettings:
     """How a method learns in the phases."""
 
     passes: int = 1
@@ -47,7 +47,7 @@ class Method:
     def prepare(self) -> None:
         """Learns from the old items."""
 
-    def start(self, settings: Settings) -> None:
+    def start(self, settings: MethodSettings) -> None:
         """Begins anew with the new items."""
         self.settings, self.rng = settings, np.random.default_rng(self.seed)
         torch.manual_seed(self.seed)
@@ -156,7 +156,7 @@ class Warm(Mean):
         warm: Tensor = self.nets(ids, side, users)
         return warm
 
-    def start(self, settings: Settings) -> None:
+    def start(self, settings: MethodSettings) -> None:
         """No user yet."""
         super().start(settings)
         self.sums, self.counts = torch.zeros(len(self.side), self.nets.user_dim), torch.zeros(len(self.side), 1)
@@ -193,7 +193,7 @@ class CvarWarm(Mean):
             self._step(events, ids[events.items], self.net_ids[events.items])
         self.learned = deepcopy((self.nets, self.net_ids, self.net_optimizer))
 
-    def start(self, settings: Settings) -> None:
+    def start(self, settings: MethodSettings) -> None:
         """Networks and their table as they were learned from the old items."""
         self.nets, self.net_ids, self.net_optimizer = deepcopy(self.learned)
         super().start(settings)
@@ -240,7 +240,7 @@ class Posterior(Method):
         """Fits the prior."""
         self.fitted = fit_prior(self.base.ids_of(self.old), self.base.side_of(self.old))
 
-    def start(self, settings: Settings) -> None:
+    def start(self, settings: MethodSettings) -> None:
         """The prior of the new items."""
         self.prior = self.fitted.of(self.side, settings.strength)
         super().start(settings)

@@ -181,7 +181,7 @@ CLASHES: list[tuple[str, str, dict[str, Any], Any, Any, str]] = [
 
 @pytest.mark.parametrize(
     ("column", "more", "one", "other", "message"),
-    [pytest.param(*rest, marks=pytest.mark.tried("logs", given, "refused")) for given, *rest in CLASHES],
+    [pytest.param(*rest, marks=pytest.mark.tried("logs", case, "refused")) for case, *rest in CLASHES],
 )
 def test_files_that_do_not_go_together(
     column: str, more: dict[str, Any], one: Any, other: Any, message: str, tmp_path: Path

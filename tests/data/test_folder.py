@@ -189,7 +189,7 @@ REFUSED: list[tuple[str, Callable[[Path], object], str]] = [
 
 @pytest.mark.parametrize(
     ("add", "message"),
-    [pytest.param(a, m, marks=pytest.mark.tried("logs", given, "refused")) for given, a, m in REFUSED],
+    [pytest.param(add, line, marks=pytest.mark.tried("logs", case, "refused")) for case, add, line in REFUSED],
 )
 def test_what_is_refused(add: Callable[[Path], object], message: str, tmp_path: Path) -> None:
     put(tmp_path / "log" / "a.parquet", 1)
@@ -232,8 +232,8 @@ COLUMNS = [
 @pytest.mark.parametrize(
     ("folders", "values"),
     [
-        pytest.param(f, v, marks=pytest.mark.tried("logs", f"folders named {given}", "a column of one type"))
-        for given, f, v in COLUMNS
+        pytest.param(folders, values, marks=pytest.mark.tried("logs", f"folders named {case}", "a column of one type"))
+        for case, folders, values in COLUMNS
     ],
 )
 def test_columns_in_the_names_of_folders(folders: list[str], values: list[object], tmp_path: Path) -> None:

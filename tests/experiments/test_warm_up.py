@@ -113,7 +113,7 @@ def test_a_method_changes_the_new_ids_alone_and_learns_from_the_warm_set(name, b
     kind = METHODS[name][0]
     events, before = model.all_events(warm), {k: v.clone() for k, v in model.state_dict().items()}
     method = kind(model, old, model.side_of(warm), 1)
-    settings = methods.Settings(passes=3, id_lr=0.05)
+    settings = methods.MethodSettings(passes=3, id_lr=0.05)
     method.start(settings)
     cold = method.ids(events).detach().clone()
     loss = model.loss(events, cold).item()
@@ -133,7 +133,7 @@ def test_labels_of_later_sets_are_seen_by_none(base, split):
         embeddings = []
         for _ in range(2):
             method = kind(model, old, model.side_of(warm), 1)
-            method.start(methods.Settings())
+            method.start(methods.MethodSettings())
             embeddings.append(method.ids(events).detach())
             warm.raw["label_long_view"] = 1 - np.asarray(warm.raw["label_long_view"])
         assert torch.equal(*embeddings), name
@@ -170,7 +170,7 @@ def test_the_posterior_of_a_warm_set_is_the_prior_of_the_next(base, split):
     model, old, warm = base
     sets = [model.all_events(rows) for rows in (warm, SplitRows(split, "warm_b", model.make, warm.items))]
     method = methods.Posterior(model, old, model.side_of(warm), 1)
-    method.start(methods.Settings(passes=1, strength=1e-5))  # as much as the events tell
+    method.start(methods.MethodSettings(passes=1, strength=1e-5))  # as much as the events tell
     ids, precision = method.prior.mean.clone(), method.prior.precision.clone()
     for events in sets:
         gradient, matrix = method._curvature(events, ids)

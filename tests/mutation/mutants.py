@@ -190,7 +190,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, results.open("a") as file:
         project = copy_project(Path(folder) / "project")
         limits = {tuple(key.split()): line["limit"] for key, line in known.items() if "limit" in line}
-        for at, mutant in enumerate(drawn, 1):
+        for number, mutant in enumerate(drawn, 1):
             if mutant.key in known and (known[mutant.key]["caught"] or not args.again):
                 continue
             tests = tuple(tests_of(mutant.file))
@@ -199,7 +199,7 @@ def main() -> None:
                 file.write(json.dumps({"key": " ".join(tests), "caught": True, "limit": limits[tests]}) + "\n")
             known[mutant.key] = judge(mutant, project, limits[tests])
             print(
-                at,
+                number,
                 mutant.file,
                 "caught" if known[mutant.key]["caught"] else "SURVIVED",
                 known[mutant.key]["seconds"],

@@ -60,14 +60,14 @@ class ReplaceCondition(_Own):
 
     def changes(self, node: Any) -> list[tuple[Any, str]]:
         if node.type == "if_stmt":
-            found = [node.children[i + 1] for i, c in enumerate(node.children) if c in ("if", "elif")]
+            conditions = [node.children[i + 1] for i, c in enumerate(node.children) if c in ("if", "elif")]
         elif node.type == "ternary":
-            found = [node.children[2]]
+            conditions = [node.children[2]]
         elif node.type == "comp_if":
-            found = [node.children[1]]
+            conditions = [node.children[1]]
         else:
-            found = []
-        return [(condition, text) for condition in found for text in ("True", "False")]
+            conditions = []
+        return [(condition, text) for condition in conditions for text in ("True", "False")]
 
 
 class DropStatement(_Own):
@@ -120,15 +120,15 @@ class Site:
 
 def sites(source: str) -> list[Site]:
     """All sites of a file, in a fixed order."""
-    tree, counts, found = get_ast(source), dict.fromkeys(_operators(), 0), {}
+    tree, counts, by_place = get_ast(source), dict.fromkeys(_operators(), 0), {}
     built = {name: _operator(name) for name in counts}
     for node in ast_nodes(tree):
         for name, operator in built.items():
             for position in operator.mutation_positions(node):
                 kind = name.rpartition("/")[2].partition("_")[0]
-                found.setdefault((kind, position), []).append((name, counts[name]))
+                by_place.setdefault((kind, position), []).append((name, counts[name]))
                 counts[name] += 1
-    return [Site(kind, position[0][0], tuple(ways)) for (kind, position), ways in sorted(found.items())]
+    return [Site(kind, position[0][0], tuple(ways)) for (kind, position), ways in sorted(by_place.items())]
 
 
 def mutants(source: str, rng: random.Random) -> Iterator[tuple[str, str]]:
