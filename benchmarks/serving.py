@@ -52,7 +52,10 @@ def forms(trained: Trained, folder: Path, *, compiled: bool) -> dict[str, Serve]
     save_script(twin, folder / "model.pt")
     save_script(trained.twin(chosen, "int8"), folder / "int8.pt")
     served: dict[str, Serve] = {"eager": twin, "scripted": load_script(folder / "model.pt")}
+    save_script(trained.twin(chosen, traced=True), folder / "traced.pt")
+    served["traced"] = load_script(folder / "traced.pt")
     served["frozen"] = torch.jit.freeze(load_script(folder / "model.pt").eval())
+    served["traced, frozen"] = torch.jit.freeze(load_script(folder / "traced.pt").eval())
     served["int8, frozen"] = torch.jit.freeze(load_script(folder / "int8.pt").eval())
     if compiled:
         write_package(twin, folder)

@@ -17,16 +17,16 @@ def counts(config: RunConfig) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for hook in config.hooks for name in hook.reads))
 
 
-def served_hooks(config: RunConfig, task: RankingTask, features: FeatureSet) -> Hooked:
-    """How the hooks and the model are served: by parts of their own where all have one, else traced together. Raises UserError for
-    a hook that cannot be served."""
+def served_hooks(config: RunConfig, task: RankingTask, features: FeatureSet, *, traced: bool = False) -> Hooked:
+    """How the hooks and the model are served: by parts of their own where all have one, else, or if `traced`, traced
+    together. Raises UserError for a hook that cannot be served."""
     hooks = task.in_order
     try:
         parts = [hook_part(hook) for hook in hooks]
     except UserError as error:
         raise UserError(f"{config.name}: {error}") from None
     own = [part for part in parts if part is not None]
-    if len(own) < len(hooks) or model_part.dispatch(type(task.ranker)) is model_part.dispatch(object):
+    if traced or len(own) < len(hooks) or model_part.dispatch(type(task.ranker)) is model_part.dispatch(object):
         asked = asked_by(task.ranker, task.heads, hooks, features, counts(config))
         return Hooked(asked=asked, traced=partial(Traced, task.ranker, task.heads, hooks, asked))
     return _by_parts(config, task, own)
