@@ -25,7 +25,7 @@ from coldrank.data.by_time import TimeReader
 from coldrank.data.fit import fit_encoder
 from coldrank.models.batch import Batch
 from coldrank.modules.inner_loop import Weights
-from coldrank.modules.pam import Rows
+from coldrank.modules.pam import RowsByGroup
 from coldrank.train.distributed.ranks import process_group
 from coldrank.train.hooks.pam.pam import Pam, PamModule
 from coldrank.train.hooks.pam.rows import TaskRows
@@ -39,7 +39,7 @@ WARM_UP = 3
 class Looped(PamModule):
     """One task after the other."""
 
-    def adapt(self, rows: TaskRows, support: Rows, start: Weights, among: Tensor | None) -> list[Weights]:
+    def adapt(self, rows: TaskRows, support: RowsByGroup, start: Weights, among: Tensor | None) -> list[Weights]:
         paths = []
         for n, task_support in enumerate(_one_by_one(support)):
             alone = {name: w[n : n + 1] for name, w in start.items()}
@@ -47,7 +47,7 @@ class Looped(PamModule):
         return [{k: torch.cat([path[s][k] for path in paths]) for k in start} for s in range(len(paths[0]))]
 
     def _query(
-        self, rows: TaskRows, query: Rows, path: list[Weights], size: float | None = None
+        self, rows: TaskRows, query: RowsByGroup, path: list[Weights], size: float | None = None
     ) -> tuple[Tensor, Tensor]:
         losses = [
             rows.losses(task_query, self.among(query))({k: w[n : n + 1] for k, w in path[-1].items()})
@@ -59,9 +59,9 @@ class Looped(PamModule):
         return torch.stack(weighted).sum(), torch.cat(losses)
 
 
-def _one_by_one(rows: Rows) -> list[Rows]:
+def _one_by_one(rows: RowsByGroup) -> list[RowsByGroup]:
     parts = rows.index.split(rows.counts)
-    return [Rows(part, torch.zeros_like(part), [len(part)]) for part in parts]
+    return [RowsByGroup(part, torch.zeros_like(part), [len(part)]) for part in parts]
 
 
 def main() -> None:

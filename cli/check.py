@@ -13,8 +13,10 @@ def add_check(commands: Any) -> None:
     p = commands.add_parser(
         "check",
         help="check prepared data before training: drift, leaks, duplicates, constant features, bad values",
-        description="Reads prepared data once and reports what would make training fail or its figures wrong (error), what "
-        "is worth a look (warning) and what is good to know (note). Exit code 0: no error; 1: errors; 2: it could not be checked.",
+        description="Reads prepared data once and reports what would make training fail or its figures wrong "
+        "(error), what "
+        "is worth a look (warning) and what is good to know (note). Exit code 0: no error; 1: errors; 2: it "
+        "could not be checked.",
     )
     p.add_argument("--data", required=True, type=Path, help="folder written by `coldrank prepare`")
     p.add_argument(

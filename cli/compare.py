@@ -19,10 +19,14 @@ def add_compare(commands: Any) -> None:
     p = commands.add_parser(
         "compare",
         help="compare runs per task and cohort, with intervals",
-        description="Groups run folders by arm (`name` in config.json), compares each arm with the baseline on the same "
-        "scored rows, and prints AUC per task and cohort with 95% intervals that cover the choice of users and of seeds, and verdicts "
-        "that are corrected for the number of comparisons; AUC at fixed AVC, NE, GAUC and the t-test over days are in OUT/compare.md. "
-        "Runs of other data, splits, features, tasks or passes are refused; runs that failed in training are named and left out. "
+        description="Groups run folders by arm (`name` in config.json), compares each arm with the baseline on "
+        "the same "
+        "scored rows, and prints AUC per task and cohort with 95% intervals that cover the choice of users and "
+        "of seeds, and verdicts "
+        "that are corrected for the number of comparisons; AUC at fixed AVC, NE, GAUC and the t-test over days "
+        "are in OUT/compare.md. "
+        "Runs of other data, splits, features, tasks or passes are refused; runs that failed in training are "
+        "named and left out. "
         "A run folder needs config.json with name and seed, and predictions-SPLIT.parquet; other tools' runs work too.",
     )
     p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder, or a folder of them")
@@ -91,16 +95,18 @@ def choose_runs(folders: Sequence[Path], baseline: str | None, split: str) -> tu
 
 
 def write_comparison(out: Path, found: "Comparison", data: Path | None = None) -> None:
-    """Write `compare.json` (`Comparison.to_json`), `compare.md` and `report.html` into the new folder `out`, complete or not at
-    all. `data`: the prepared data, for the report."""
+    """Write `compare.json` (`Comparison.to_json`), `compare.md` and `report.html` into the new folder `out`, complete
+    or not at all. `data`: the prepared data, for the report."""
     from coldrank.analysis.compare.table import LEGEND, format_cohorts, format_details, format_overview, format_verdicts
     from coldrank.analysis.report.page import report_html
     from coldrank.data.output import new_folder
 
     source = "of the data" if found.day_source == "data" else found.day_source
     about = (
-        "Spreads are standard errors of the difference in percentage points. p is of the interval's t, p corrected is Holm's"
-        f" over the arm's figures; p over days is of a paired t-test over {len(found.days)} days ({source}), each one sample."
+        "Spreads are standard errors of the difference in percentage points. p is of the interval's t, p "
+        "corrected is Holm's"
+        f" over the arm's figures; p over days is of a paired t-test over {len(found.days)} days ({source}), "
+        f"each one sample."
     )
     sections = [
         f"# Comparison with {found.baseline} on split {found.split}",

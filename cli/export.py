@@ -12,8 +12,10 @@ def add_export(commands: Any) -> None:
     p = commands.add_parser(
         "export",
         help="write a trained run as one file that a serving fleet loads",
-        description="Writes the last checkpoint of a run as a TorchScript file that takes raw values and returns a probability "
-        "per task; it needs torch alone, in Python or C++. The file is held against the trained model before the folder "
+        description="Writes the last checkpoint of a run as a TorchScript file that takes raw values and returns "
+        "a probability "
+        "per task; it needs torch alone, in Python or C++. The file is held against the trained model before the "
+        "folder "
         "gets its name. docs/serving.md has the ways to load it.",
     )
     what = p.add_mutually_exclusive_group(required=True)
@@ -37,14 +39,16 @@ def add_export(commands: Any) -> None:
         "--format",
         choices=("torchscript", "aoti"),
         default="torchscript",
-        help="aoti: an AOTInductor package, machine code for requests of one user; needs a C++ compiler (default: torchscript)",
+        help="aoti: an AOTInductor package, machine code for requests of one user; needs a C++ compiler "
+        "(default: torchscript)",
     )
     p.add_argument(
         "--candidate",
         action="append",
         default=[],
         metavar="NAME",
-        help="input that differs between the candidates of a request, -NAME: one that does not; may be repeated (default: "
+        help="input that differs between the candidates of a request, -NAME: one that does not; may be repeated "
+        "(default: "
         "inputs of items, and counts and rates of all but the user alone)",
     )
     p.add_argument(
@@ -54,7 +58,8 @@ def add_export(commands: Any) -> None:
         "--delta",
         type=Path,
         metavar="BASE",
-        help="export folder that is in service; DIR/delta.pt then holds the rows and weights that changed since, which a loaded "
+        help="export folder that is in service; DIR/delta.pt then holds the rows and weights that changed since, "
+        "which a loaded "
         "model applies in place",
     )
     p.set_defaults(run=lambda args: _export(args, p))
@@ -62,7 +67,7 @@ def add_export(commands: Any) -> None:
 
 def _export(args: argparse.Namespace, p: argparse.ArgumentParser) -> None:
     from coldrank.serving.export.digests import verify
-    from coldrank.serving.export.write import Request, export
+    from coldrank.serving.export.write import ExportRequest, export
 
     if args.verify is not None:
         names = {
@@ -77,7 +82,7 @@ def _export(args: argparse.Namespace, p: argparse.ArgumentParser) -> None:
     if args.out is None:
         raise UserError("--out: is missing; it names the new folder")
     found = export(
-        Request(
+        ExportRequest(
             run=args.run_folder,
             out=args.out,
             data=args.data,
@@ -90,6 +95,7 @@ def _export(args: argparse.Namespace, p: argparse.ArgumentParser) -> None:
         )
     )
     print(
-        f"{args.out}: a model of {found['bytes']:,} bytes; on {found['rows']:,} rows probabilities differ from the trained "
+        f"{args.out}: a model of {found['bytes']:,} bytes; on {found['rows']:,} rows probabilities differ from "
+        f"the trained "
         f"model's by {found['largest_difference']:.2g} at most"
     )

@@ -10,7 +10,7 @@ from coldrank.data.errors import UserError
 
 if TYPE_CHECKING:
     from coldrank.train.distributed.plan import Plan
-    from coldrank.train.distributed.request import Cluster, Request
+    from coldrank.train.distributed.request import Cluster, PlanRequest
 
 _UNITS = {"": 1, **{f"{u}{i}b": (1024 if i else 1000) ** n for n, u in enumerate("kmgt", 1) for i in ("", "i")}}
 
@@ -26,8 +26,10 @@ def add_plan(commands: Any) -> None:
     p = commands.add_parser(
         "plan",
         help="plan where the tables would lie on a cluster that is not here",
-        description="Plans the sharding of an arm's tables for a cluster, which needs not be here: prints where every table would "
-        "lie, the memory of a rank, how even the work is, and how far the largest table could grow. If the model does not "
+        description="Plans the sharding of an arm's tables for a cluster, which needs not be here: prints where "
+        "every table would "
+        "lie, the memory of a rank, how even the work is, and how far the largest table could grow. If the model "
+        "does not "
         "fit, says why and what would make it fit, and exits with 1.",
     )
     p.add_argument("--config", required=True, help="package.module:arm, or the config.json of a run")
@@ -65,13 +67,15 @@ def _plan(args: argparse.Namespace) -> None:
             print(f"\n{_spread_text(plan)}")
             placed = busiest_table(plan)
             print(
-                f"coldrank plan: warning: balance {plan.balance:.2f}: the busiest rank has so many times the mean work, most of it "
+                f"coldrank plan: warning: balance {plan.balance:.2f}: the busiest rank has so many times the "
+                f"mean work, most of it "
                 f"of table {placed.table.name}, {placed.sharding}",
                 file=sys.stderr,
             )
         return
     print(
-        f"{request.cluster.world_size} ranks on {request.cluster.hosts} hosts: no plan. What would make the model fit, each alone:"
+        f"{request.cluster.world_size} ranks on {request.cluster.hosts} hosts: no plan. What would make the "
+        f"model fit, each alone:"
     )
     for remedy in remedies(request):
         print(f"  {remedy}", flush=True)
@@ -87,7 +91,10 @@ def _text(plan: "Plan") -> str:
     parts = [
         table.tables(plan),
         table.memory(plan),
-        f"usable: {table.size(request.usable)} of {table.size(request.cluster.memory)} a rank; the fullest has {share:.1%} of it",
+        (
+            f"usable: {table.size(request.usable)} of {table.size(request.cluster.memory)} a rank; the fullest has "
+            f"{share:.1%} of it"
+        ),
         table.balance(plan),
     ]
     if largest := largest_rows(request):
@@ -103,7 +110,8 @@ def _spread_text(plan: "Plan") -> str:
 
     name = busiest_table(plan).table.name
     if (better := spread(plan)) is None:
-        text = f"no other place of table {name} that was tried gives the busiest rank less to do; fewer ids of it a sample would"
+        tried = f"no other place of table {name} that was tried gives the busiest rank less to do"
+        text = f"{tried}; fewer ids of it a sample would"
     else:
         text = f"what would spread it (planned):\n  {better.change}\n  then {table.balance(better.plan)}"
         if any(p.sharding in ("grid_shard", "column_wise") for p in better.plan.placed):
@@ -111,12 +119,12 @@ def _spread_text(plan: "Plan") -> str:
     return f"uneven: balance above {UNEVEN:g}. {text[0].upper()}{text[1:]}"
 
 
-def _request(args: argparse.Namespace) -> "Request":
+def _request(args: argparse.Namespace) -> "PlanRequest":
     import torch
 
     from coldrank.train.checks import validate
     from coldrank.train.distributed.dense import dense_bytes
-    from coldrank.train.distributed.request import Request
+    from coldrank.train.distributed.request import PlanRequest
     from coldrank.train.load import load
     from coldrank.train.task import RankingTask
 
@@ -127,7 +135,7 @@ def _request(args: argparse.Namespace) -> "Request":
     if batch_size < 1:
         raise UserError(f"--batch-size {batch_size}: must be above 0")
     task = RankingTask(features, config.model, config.tasks, device=torch.device("meta"))
-    return Request(
+    return PlanRequest(
         features=features,
         sharding=config.sharding,
         optim=config.optim,

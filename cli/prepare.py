@@ -20,7 +20,8 @@ _ABOUT = """Turn an event log into training samples.
 
 Each event becomes one sample with what was known strictly before its time: how often the user and the item had been
 seen, smoothed rates of each signal, the user's last events. Events at the same time do not see each other. Rows that
-are equal in all columns count once (--duplicates). An empty label stays unknown. The samples are Parquet files, sorted by time, with a
+are equal in all columns count once (--duplicates). An empty label stays unknown. The samples are Parquet files,
+sorted by time, with a
 manifest.json."""
 
 _OWN_LOG = """Prepare your own event log: a Parquet file or a folder of them (--data). A Python file (--spec) describes
@@ -125,7 +126,8 @@ def _split(parser: argparse.ArgumentParser, default: str) -> None:
         "--test-from",
         type=_day,
         metavar="DAY",
-        help="first day of test, like 2022-05-04 (default: the last two days; where days are few, or these hold under 1%% of the "
+        help="first day of test, like 2022-05-04 (default: the last two days; where days are few, or these hold "
+        "under 1%% of the "
         "events, the last tenth of the events, and the tenth before for validation)",
     )
     parser.add_argument(
@@ -185,7 +187,8 @@ def _option(name: str) -> str:
 
 
 def _split_events(args: argparse.Namespace, arguments: dict[str, Any], events: "Events") -> "NDArray[np.int8]":
-    """The split that is asked for, or fits the log. What was left open is written into `arguments`, as it was chosen."""
+    """The split that is asked for, or fits the log. What was left open is written into `arguments`, as it was
+    chosen."""
     from coldrank.data.split import (
         TEST,
         TEST_SHARE,
@@ -245,8 +248,8 @@ def run(args: argparse.Namespace) -> None:
     for name, shares in content["joined"].items():
         print(f"table of {name}: has rows for {joined_words(name, shares)}")
     done = "dropped" if args.duplicates == "drop" else "kept"
-    told = f"{counts['duplicates']:,} of {counts['events_read']:,} rows ({share(counts['duplicates'], counts['events_read'])})"
-    print(f"{told} were exact duplicates and {done}")
+    duplicates, read = counts["duplicates"], counts["events_read"]
+    print(f"{duplicates:,} of {read:,} rows ({share(duplicates, read)}) were exact duplicates and {done}")
 
 
 def _how_it_is_split(content: dict[str, Any]) -> str:

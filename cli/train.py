@@ -20,7 +20,8 @@ def add_train(commands: Any) -> None:
         help="train a ranker and evaluate it",
         description="Trains an arm on prepared data, evaluates it on the test split and writes a run folder. "
         "On a run folder that holds a checkpoint, goes on where it stopped. "
-        "With --arms, runs a whole experiment: every arm with every seed, each in OUT/ARM-SEED; what is done is skipped.",
+        "With --arms, runs a whole experiment: every arm with every seed, each in OUT/ARM-SEED; what is done is "
+        "skipped.",
     )
     p.add_argument(
         "--config",

@@ -19,8 +19,10 @@ def add_tune(commands: Any) -> None:
     p = commands.add_parser(
         "tune",
         help="search config fields, with the same budget for every arm",
-        description="Trains each arm on `train` at N settings and judges them on `valid` by their mean AUC; the test split is not "
-        "read. Trial 0 is the arm as it is. Writes OUT/tuned.json, for `coldrank train --arms ... --tuned OUT`, and tuned.md. "
+        description="Trains each arm on `train` at N settings and judges them on `valid` by their mean AUC; the "
+        "test split is not "
+        "read. Trial 0 is the arm as it is. Writes OUT/tuned.json, for `coldrank train --arms ... --tuned OUT`, "
+        "and tuned.md. "
         "A search that was cut off goes on.",
     )
     p.add_argument("--config", required=True, help="package.module of the arms, as coldrank.configs.kuairand")
@@ -30,7 +32,8 @@ def add_tune(commands: Any) -> None:
         action="append",
         required=True,
         metavar="FIELD=VALUES",
-        help="low..high (drawn log-uniformly) or a|b|c, e.g. --vary optim.dense_lr=1e-3..5e-3 --vary 'model.dropout=.1|.2'",
+        help="low..high (drawn log-uniformly) or a|b|c, e.g. --vary optim.dense_lr=1e-3..5e-3 --vary "
+        "'model.dropout=.1|.2'",
     )
     p.add_argument("--trials", type=int, default=10, help="trials of each arm (default: 10)")
     p.add_argument("--seeds", type=int, default=1, help="seeds of each trial (default: 1)")

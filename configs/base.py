@@ -1,4 +1,5 @@
-"""Pieces that the arms of every data set are made of. An arm is a function: call the base, change a few fields, return."""
+"""Pieces that the arms of every data set are made of. An arm is a function: call the base, change a few fields,
+return."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,7 +15,8 @@ Arm = Callable[[], RunConfig]
 
 
 def octave_edges(per_octave: int, octaves: int = 12) -> tuple[int, ...]:
-    """Log2-spaced whole numbers from 1 to 2 ** octaves: `per_octave` to a doubling, fewer where whole numbers are wider apart."""
+    """Log2-spaced whole numbers from 1 to 2 ** octaves: `per_octave` to a doubling, fewer where whole numbers are wider
+    apart."""
     return tuple(sorted({round(2 ** (k / per_octave)) for k in range(per_octave * octaves + 1)}))
 
 
@@ -75,8 +77,8 @@ def history(length: int, ids: dict[str, str], signals: Sequence[str] = (), *, di
 
 
 def personalization_code(column: str, *, dim: int, edges: Sequence[float] = AVC_EDGES) -> Feature:
-    """The feature that feeds POSO's gates: a bucketized count or age. It begins with a deviation of 1: a gate that sees numbers
-    near 0 is as good as constant until its table has grown."""
+    """The feature that feeds POSO's gates: a bucketized count or age. It begins with a deviation of 1: a gate that sees
+    numbers near 0 is as good as constant until its table has grown."""
     return Feature(name="pc", column=column, role="pc", kind="bucket", edges=tuple(edges), dim=dim, init=1.0)
 
 
@@ -108,8 +110,9 @@ def poso(base: RunConfig) -> RunConfig:
 
 
 def without_avc(base: RunConfig) -> RunConfig:
-    """Drops the counts of the user's views, in all and by group, from the ordinary inputs; the gates, where there are any,
-    still take the AVC. What hints at it otherwise stays: the length of the history, the time since the last event."""
+    """Drops the counts of the user's views, in all and by group, from the ordinary inputs; the gates, where there are
+    any, still take the AVC. What hints at it otherwise stays: the length of the history, the time since the last
+    event."""
     kept = tuple(
         f for f in base.features if f.role == "pc" or not f.raw_columns[0].startswith(("user_views", "views_user_"))
     )
@@ -128,8 +131,8 @@ def with_code(base: RunConfig, name: str, *codes: Feature) -> RunConfig:
 
 
 def id_code(column: str, table: str) -> Feature:
-    """An id as the personalization code. It shares the id's table, so that the gates see the embedding that the ranker learns:
-    "ID embedding implicitly encodes personalization cues, we exploit it" (POSO, section 5.4)."""
+    """An id as the personalization code. It shares the id's table, so that the gates see the embedding that the ranker
+    learns: "ID embedding implicitly encodes personalization cues, we exploit it" (POSO, section 5.4)."""
     return Feature(name=f"pc_{column}", column=column, role="pc", kind="id", table=table)
 
 
@@ -175,12 +178,14 @@ def cold_weighted(base: RunConfig, weight: float = 2.0) -> RunConfig:
 
 
 def cold_pass(base: RunConfig) -> RunConfig:
-    """Control: a last pass over the samples of new users alone, POSO's other rival; the learning rates fall over both passes."""
+    """Control: a last pass over the samples of new users alone, POSO's other rival; the learning rates fall over both
+    passes."""
     return replace(base, name=f"{base.name}_cold_pass", train=replace(base.train, cold_passes=1))
 
 
 def gate_pass(base: RunConfig) -> RunConfig:
-    """A last pass over the samples of new users that trains POSO's gates alone: they are too few to learn samples by heart."""
+    """A last pass over the samples of new users that trains POSO's gates alone: they are too few to learn samples by
+    heart."""
     train = replace(base.train, cold_passes=1, cold_trains="gates")
     return replace(base, name=f"{base.name}_gate_pass", train=train)
 

@@ -1,7 +1,8 @@
-"""Arms on KuaiRand, and on the simulator, which writes the same layout: `coldrank train --config coldrank.configs.kuairand:poso`.
+"""Arms on KuaiRand, and on the simulator, which writes the same layout: `coldrank train --config
+coldrank.configs.kuairand:poso`.
 
-AVC is an ordinary input of every arm, so that a gain of POSO's is not the feature's. The controls at the end say what else a
-gain could be.
+AVC is an ordinary input of every arm, so that a gain of POSO's is not the feature's. The controls at the end say what
+else a gain could be.
 """
 
 from dataclasses import replace
@@ -72,7 +73,8 @@ def features(history: int = HISTORY) -> tuple[Feature, ...]:
 
 
 def tables() -> tuple[Table, ...]:
-    """Users, items and authors have rows of their own when seen twice in training; small categories are hashed together."""
+    """Users, items and authors have rows of their own when seen twice in training; small categories are hashed
+    together."""
     return (
         Table(name="user", rows=32_768, dim=16, mapping="vocabulary", min_count=2),
         Table(name="item", rows=16_384, dim=16, mapping="vocabulary", min_count=2),

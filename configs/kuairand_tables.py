@@ -1,8 +1,9 @@
 """POSO's tables on KuaiRand and the simulator, each row an arm; `base` is what all are compared with.
 
 Table 2: poso_mlp, poso_mha, poso_mmoe, poso ("All Combined"). Table 3: the arms ..._video_age, and poso_item_views.
-Table 6, of which the row AVC is Table 2's "All Combined": poso with other personalization codes. Table 7, of which the third
-row is Table 2's POSO (MHA): poso_mha with other folds. What the codes are made of is an ordinary input of every arm as well.
+Table 6, of which the row AVC is Table 2's "All Combined": poso with other personalization codes. Table 7, of which the
+third row is Table 2's POSO (MHA): poso_mha with other folds. What the codes are made of is an ordinary input of every
+arm as well.
 """
 
 from coldrank.configs import base as parts

@@ -1,4 +1,5 @@
-"""Arms for KuaiRand with users held out (`coldrank prepare kuairand --split users`): every user of the test is new to the tables.
+"""Arms for KuaiRand with users held out (`coldrank prepare kuairand --split users`): every user of the test is new to
+the tables.
 
 No arm reads the user's id, which would be learnt on the training users and is worth nothing on others.
 """

@@ -1,4 +1,5 @@
-"""Arms on MovieLens, after POSO's section 5.3: tasks Favorite (5 stars) and Satisfied (>= 4), histories of 30, the PC is AVC."""
+"""Arms on MovieLens, after POSO's section 5.3: tasks Favorite (5 stars) and Satisfied (>= 4), histories of 30, the PC
+is AVC."""
 
 from dataclasses import replace
 
@@ -16,8 +17,9 @@ DEFAULT = "base_cold_pass"
 
 
 def features(*, ratings: bool = True) -> tuple[Feature, ...]:
-    """The paper's two lists, past films and their genres, beside the ids and counts; `ratings`: also what the user thought
-    of the past films, and the as-of-time rates. Who the user is (age, occupation) only some layouts tell: left out."""
+    """The paper's two lists, past films and their genres, beside the ids and counts; `ratings`: also what the user
+    thought of the past films, and the as-of-time rates. Who the user is (age, occupation) only some layouts tell: left
+    out."""
     opinions = TASKS if ratings else ()
     return (
         Feature(name="item_id", role="item", kind="id", table="item"),
@@ -105,8 +107,8 @@ def base_cold_pass() -> RunConfig:
 
 
 def base_metacf() -> RunConfig:
-    """The base with an embedding for every user, adapted to the last films at every view count: users are held out, so none has
-    one in a table."""
+    """The base with an embedding for every user, adapted to the last films at every view count: users are held out, so
+    none has one in a table."""
     return _metacf(base())
 
 

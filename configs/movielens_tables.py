@@ -1,7 +1,7 @@
 """POSO's Tables 6 and 7 on MovieLens, each row an arm; `base` is what all are compared with.
 
-Left out: user IDs as the code, for the users of the test are not in the training data, and Table 3's age, for the log does not
-tell when a film was uploaded.
+Left out: user IDs as the code, for the users of the test are not in the training data, and Table 3's age, for the log
+does not tell when a film was uploaded.
 """
 
 from coldrank.configs import base as parts

@@ -1,4 +1,5 @@
-"""Arms of the warm-up experiments (docs/mwuf.md): four models of users and items as they are, without anything counted over time.
+"""Arms of the warm-up experiments (docs/mwuf.md): four models of users and items as they are, without anything counted
+over time.
 
 What the data counts (views, rates, histories) would tell of events of the new items that the phase does not know yet.
 """

@@ -50,12 +50,14 @@ def pf() -> RunConfig:
 
 
 def pf_balanced() -> RunConfig:
-    """PF with the losses weighed as PAM weighs its tasks': the control that tells the inner loop's gain from the weights'."""
+    """PF with the losses weighed as PAM weighs its tasks': the control that tells the inner loop's gain from the
+    weights'."""
     return balanced(pf())
 
 
 def pf_towers() -> RunConfig:
-    """PF with towers of its own for every task: the control that tells the gain of adapting from that of more weights."""
+    """PF with towers of its own for every task: the control that tells the gain of adapting from that of more
+    weights."""
     return own_towers(pf())
 
 

@@ -1,7 +1,7 @@
 """Arms of PAM on KuaiRand, and on the simulator, which writes the same layout, as streams.
 
-`coldrank prepare kuairand --data LOGS --out DATA --history 30 --item-history 30 --periods 31`, for all arms but the rankers', which
-take KuaiRand by days (docs/streaming.md).
+`coldrank prepare kuairand --data LOGS --out DATA --history 30 --item-history 30 --periods 31`, for all arms but the
+rankers', which take KuaiRand by days (docs/streaming.md).
 """
 
 from dataclasses import replace

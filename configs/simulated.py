@@ -1,4 +1,5 @@
-"""KuaiRand's arms for long simulated logs: a row for every user and video of some ten million events, and larger batches."""
+"""KuaiRand's arms for long simulated logs: a row for every user and video of some ten million events, and larger
+batches."""
 
 from dataclasses import replace
 

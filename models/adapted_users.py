@@ -16,13 +16,13 @@ POOL = 64  # items that are taken for negatives at a time
 
 
 class AdaptedUsers(nn.Module):
-    """What a model reads of a user with at most `max_views` events: p_u^K for the row of the user table. Scriptable: what
-    training and serving share.
+    """What a model reads of a user with at most `max_views` events: p_u^K for the row of the user table. Scriptable:
+    what training and serving share.
 
-    user, items: the features of the user's id and of the history's item ids, whose tables are equally wide. signal: the column
-    of the history's signals that tells a positive event from a negative one; '': every event is positive, and `negatives` times
-    its weight goes to items of the `pool` that are not in the history. fraction: of the embedding that is adapted; 0 leaves the
-    table's bit for bit.
+    user, items: the features of the user's id and of the history's item ids, whose tables are equally wide. signal: the
+    column of the history's signals that tells a positive event from a negative one; '': every event is positive, and
+    `negatives` times its weight goes to items of the `pool` that are not in the history. fraction: of the embedding
+    that is adapted; 0 leaves the table's bit for bit.
 
     pool: vectors of items, [P, D]; pool_rows: their rows, int64 [P], -1 in empty places. Without negatives P is 0.
 
@@ -76,10 +76,10 @@ class AdaptedUsers(nn.Module):
         self.max_views, self.fraction, self.negatives = max_views, fraction, negatives
 
     def forward(self, user: Tensor, items: Tensor, codes: Tensor, views: Tensor, born: Tensor | None = None) -> Tensor:
-        """user: float [B, D], embeddings of the feature `self.user`. items: float [B, L, D], of the feature `self.items`. codes:
-        int64 [B, L], of the feature `self.codes`, -1 where there is no event: joint states of its signals, or rows of items.
-        views: int64 [B], events of the user so far. born: bool [B, P], which items of the pool there are before the event
-        (None: all). -> the users' embeddings, adapted, [B, D]."""
+        """user: float [B, D], embeddings of the feature `self.user`. items: float [B, L, D], of the feature
+        `self.items`. codes: int64 [B, L], of the feature `self.codes`, -1 where there is no event: joint states of its
+        signals, or rows of items. views: int64 [B], events of the user so far. born: bool [B, P], which items of the
+        pool there are before the event (None: all). -> the users' embeddings, adapted, [B, D]."""
         known = codes >= 0
         positive = known
         if self.power > 0:

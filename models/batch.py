@@ -10,7 +10,7 @@ from torchrec import KeyedJaggedTensor
 from torchrec.streamable import Pipelineable
 
 
-class Samples(Protocol):
+class SampleView(Protocol):
     """What models and hooks read of B samples beside their embeddings, in training and in the served model."""
 
     dense: Tensor
@@ -24,7 +24,8 @@ class Samples(Protocol):
         """Rows of an id feature with one id per sample, in its table: int64 [B]."""
 
     def positions(self, feature: str) -> Tensor:
-        """What a feature of a sequence has at its positions, rows or joint states of signals: int64 [B, L], -1 for none."""
+        """What a feature of a sequence has at its positions, rows or joint states of signals: int64 [B, L], -1 for
+        none."""
 
 
 @dataclass(slots=True)
@@ -34,9 +35,9 @@ class Batch(Pipelineable):
     sparse: rows of tables, keys as `FeatureEncoder.keys`. dense: float32 [B, F]. sequence_lengths: int64 [S, B].
     labels: float32 [B, T], NaN where unknown. keys: what identifies a sample and places it in a cohort, int64 [B] each
     (`user_id`, `item_id`, `time`, `user_views`, `item_views`), and float32 `true_<task>` where the data has them.
-    sizes: B of every rank's batch in this step; empty where there is this one alone.
-    unknown: growing table -> places in the values of `sparse` and the ids there, int64 [U] each, that have no row yet; managed
-    table -> the same of all its ids; of batches for training, until their ids are given rows.
+    sizes: B of every rank's batch in this step; empty where there is this one alone. unknown: growing table -> places
+    in the values of `sparse` and the ids there, int64 [U] each, that have no row yet; managed table -> the same of all
+    its ids; of batches for training, until their ids are given rows.
     """
 
     sparse: KeyedJaggedTensor
@@ -52,14 +53,14 @@ class Batch(Pipelineable):
 
     @property
     def mean_size(self) -> float:
-        """Rows of a rank, on average: what a sum over rows is divided by to be, averaged over the ranks, the mean over the rows of
-        all. Not 0, so that the loss of no rows is 0."""
+        """Rows of a rank, on average: what a sum over rows is divided by to be, averaged over the ranks, the mean over
+        the rows of all. Not 0, so that the loss of no rows is 0."""
         return sum(self.sizes) / len(self.sizes) if self.sizes else float(max(1, len(self)))
 
     @property
     def lookup(self) -> KeyedJaggedTensor:
-        """`sparse`, with empty bags after its rows up to as many as the rank with the most has: a row-wise table's backward pass
-        takes equally many of every rank. An empty bag reads no row and changes none."""
+        """`sparse`, with empty bags after its rows up to as many as the rank with the most has: a row-wise table's
+        backward pass takes equally many of every rank. An empty bag reads no row and changes none."""
         missing = max(self.sizes, default=0) - len(self)
         if missing <= 0:
             return self.sparse
@@ -74,7 +75,8 @@ class Batch(Pipelineable):
         return self.sparse.values()[self.sparse.offsets()[first : first + size]].to(torch.int64)
 
     def positions(self, feature: str) -> Tensor:
-        """What a feature of a sequence has at its positions, rows or joint states of signals: int64 [B, L], -1 for none."""
+        """What a feature of a sequence has at its positions, rows or joint states of signals: int64 [B, L], -1 for
+        none."""
         keys, size = self.sparse.keys(), len(self)
         length = sum(key.partition(".")[0] == feature for key in keys)
         first = keys.index(f"{feature}.0")
@@ -87,7 +89,8 @@ class Batch(Pipelineable):
         return self._mapped(lambda part: part.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> "Batch":
-        """The batch in page-locked memory, from which a GPU copies while it computes; keys and unknown ids stay where they are."""
+        """The batch in page-locked memory, from which a GPU copies while it computes; keys and unknown ids stay where
+        they are."""
         return self._mapped(lambda part: part.pin_memory())
 
     def record_stream(self, stream: torch.Stream) -> None:

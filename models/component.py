@@ -15,7 +15,8 @@ Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Component:
-    """Base of such a config, which is a dataclass with keyword fields. `what` and `package` are set by `Model` and `Hook`."""
+    """Base of such a config, which is a dataclass with keyword fields. `what` and `package` are set by `Model` and
+    `Hook`."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
     what: ClassVar[str]

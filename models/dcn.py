@@ -9,7 +9,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from coldrank.models.batch import Samples
+from coldrank.models.batch import SampleView
 from coldrank.models.component import Dropout, Widths
 from coldrank.models.embeddings import Embedded, Inputs
 from coldrank.models.features import FeatureSet
@@ -44,7 +44,7 @@ class DCNModule(ModelModule):
         self.deep = MLP(width, config.tower_hidden, config.dropout)
         self.out = nn.Linear(width + config.tower_hidden[-1], tasks)
 
-    def forward(self, embedded: Embedded, batch: Samples) -> Tensor:
+    def forward(self, embedded: Embedded, batch: SampleView) -> Tensor:
         """Logits [B, T]."""
         x = first = flat(self.inputs, embedded, batch)
         for cross in self.crosses:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from coldrank.models.batch import Samples
+from coldrank.models.batch import SampleView
 from coldrank.models.embeddings import Embedded
 from coldrank.models.features import FeatureSet
 from coldrank.models.heads.head import Head
@@ -31,7 +31,7 @@ class DeepFM(WideDeep):
 class DeepFMModule(WideDeepModule):
     """Wide & Deep, and the products of all pairs of fields: sum over i < j of <e_i, e_j>, the same for every task."""
 
-    def forward(self, embedded: Embedded, batch: Samples) -> Tensor:
+    def forward(self, embedded: Embedded, batch: SampleView) -> Tensor:
         """Logits [B, T]."""
         fields = torch.stack([embedded[name] for name in self.inputs.fixed], 1)
         pairs = 0.5 * (fields.sum(1).square() - fields.square().sum(1)).sum(1, keepdim=True)

@@ -12,8 +12,8 @@ from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedTensor, Po
 from coldrank.models.batch import Batch
 from coldrank.models.features import Feature, FeatureSet
 
-# What the tables give for a batch, by the feature's name: [B, D], and of a feature of a sequence [B, L, D], where positions past a
-# sample's end are zero.
+# What the tables give for a batch, by the feature's name: [B, D], and of a feature of a sequence [B, L, D], where
+# positions past a sample's end are zero.
 Embedded = dict[str, Tensor]
 
 
@@ -29,8 +29,8 @@ def rows_of_embedded(embedded: Embedded, rows: Tensor) -> Embedded:
 
 
 class Inputs:
-    """How a model lays out what it reads: what is outside sequences side by side, in the order of the features, numbers last; the
-    features of a sequence side by side; the personalization codes side by side.
+    """How a model lays out what it reads: what is outside sequences side by side, in the order of the features, numbers
+    last; the features of a sequence side by side; the personalization codes side by side.
 
     static_dim, pc_dim: widths. sequence_lengths, sequence_dims: L and D by sequence.
     """
@@ -71,8 +71,8 @@ def places(features: FeatureSet) -> dict[str, slice]:
 
 
 class EmbeddingStage(nn.Module):
-    """Looks a batch up. All tables pool by SUM; the mean of a many-valued feature is its sum divided by its number of ids here,
-    because MEAN pooling is wrong in a collection that mixes row-wise with other shardings."""
+    """Looks a batch up. All tables pool by SUM; the mean of a many-valued feature is its sum divided by its number of
+    ids here, because MEAN pooling is wrong in a collection that mixes row-wise with other shardings."""
 
     def __init__(self, features: FeatureSet, device: torch.device | None = None) -> None:
         super().__init__()
@@ -105,8 +105,9 @@ class EmbeddingStage(nn.Module):
         return {name: parts[name] for name in self.features}
 
     def _split(self, pooled: KeyedTensor, rows: int) -> dict[str, Tensor]:
-        """Feature -> [B, D], or [B, L, D] for a sequence, of the first `rows` bags; those after them are padding. One split of the values, whose backward is one concatenation; the
-        order of the keys is the sharding plan's, and positions that it has left side by side are taken as one piece."""
+        """Feature -> [B, D], or [B, L, D] for a sequence, of the first `rows` bags; those after them are padding. One
+        split of the values, whose backward is one concatenation; the order of the keys is the sharding plan's, and
+        positions that it has left side by side are taken as one piece."""
         keys, widths, values = pooled.keys(), pooled.length_per_key(), pooled.values()
         if len(values) > rows:
             values = values[:rows]

@@ -63,10 +63,10 @@ class Standardize(nn.Module):
 class FeatureEncoder(nn.Module):
     """Raw columns -> (values int64 [V], lengths int32 [K * B], dense float32 [B, F], sequence lengths int64 [S, B]).
 
-    values and lengths are those of a KeyedJaggedTensor with the keys of `keys`. Position i of a sequence is key `name.i`, a bag
-    of at most one id: an EmbeddingBagCollection then serves candidate and history from one table without pooling the history.
-    An id of a `multi_hash` table is several values side by side.
-    What is fitted to the training data (vocabularies, quantiles, moments) lies in buffers and travels with the checkpoint.
+    values and lengths are those of a KeyedJaggedTensor with the keys of `keys`. Position i of a sequence is key
+    `name.i`, a bag of at most one id: an EmbeddingBagCollection then serves candidate and history from one table
+    without pooling the history. An id of a `multi_hash` table is several values side by side. What is fitted to the
+    training data (vocabularies, quantiles, moments) lies in buffers and travels with the checkpoint.
     """
 
     def __init__(self, features: FeatureSet) -> None:
@@ -107,8 +107,8 @@ class FeatureEncoder(nn.Module):
         return torch.cat(values), torch.cat(lengths), dense, sequence_lengths
 
     def unknown(self, raw: dict[str, Tensor], values: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """What growing tables have no row for yet, and all of managed tables, whose rows may pass to other ids: table -> places
-        in `values`, as `forward` gave them, and the ids there."""
+        """What growing tables have no row for yet, and all of managed tables, whose rows may pass to other ids: table
+        -> places in `values`, as `forward` gave them, and the ids there."""
         found: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in self.growing}
         start = 0
         for f in self.features.sparse if found else ():
@@ -133,8 +133,8 @@ class FeatureEncoder(nn.Module):
 
 
 def bucket_of(values: Tensor, edges: Tensor) -> Tensor:
-    """numbers [.., N], edges float64 [E] or [.., E], ascending -> bucket int64 [.., N]: 0 missing (NaN), else 1 + the number of
-    edges <= the value. Scriptable."""
+    """numbers [.., N], edges float64 [E] or [.., E], ascending -> bucket int64 [.., N]: 0 missing (NaN), else 1 + the
+    number of edges <= the value. Scriptable."""
     values = values.to(torch.float64)
     bucket = torch.searchsorted(edges, values, right=True) + 1
     return torch.where(torch.isnan(values), torch.zeros_like(bucket), bucket)
@@ -154,8 +154,8 @@ def salt(f: Feature) -> int:
 
 
 def _slots(lengths: Tensor, features: tuple[Feature, ...]) -> tuple[Tensor, Tensor]:
-    """Jagged lengths [B] -> the order in which the N values stand position by position, and int32 [L * B]: 1 where a sample
-    has a value at a position. Values past the longest sequence are left out."""
+    """Jagged lengths [B] -> the order in which the N values stand position by position, and int32 [L * B]: 1 where a
+    sample has a value at a position. Values past the longest sequence are left out."""
     positions, starts = features[0].length, lengths.cumsum(0) - lengths
     position = torch.arange(positions).unsqueeze(1)
     present = position < lengths

@@ -1,5 +1,5 @@
-"""Features are declared once. From the declaration come the embedding tables, the keys of the KeyedJaggedTensor, the dense
-slots, the check of incoming data and the serving signature; training and serving read the same declaration.
+"""Features are declared once. From the declaration come the embedding tables, the keys of the KeyedJaggedTensor, the
+dense slots, the check of incoming data and the serving signature; training and serving read the same declaration.
 
 A raw value is a 64-bit id or a number. What becomes of it:
 
@@ -27,12 +27,13 @@ Transform = Literal["none", "log1p", "logit"]
 class Table:
     """An embedding table of `rows` x `dim` float32.
 
-    mapping: how a raw id becomes a row. `hash`: mixed and reduced modulo rows. `multi_hash`: the sum of the rows of `hashes`
-    hashes. `vocabulary`: ids seen at least `min_count` times in the training data get a row of their own (the most frequent
-    first when there are too many), all others share row 0. `growing`: an id gets a row of its own when training first reads
-    it; ids that training has not read, or that find the table full, share row 0. `managed`: the same, but in a full table new
-    ids take the rows of old ones: of those read longest ago (eviction `lru`), or, where a batch holds the new one more often, of
-    those read least (`lfu`). `identity`: the id is the row; ids outside 0..rows-1 are refused when data is read.
+    mapping: how a raw id becomes a row. `hash`: mixed and reduced modulo rows. `multi_hash`: the sum of the rows of
+    `hashes` hashes. `vocabulary`: ids seen at least `min_count` times in the training data get a row of their own (the
+    most frequent first when there are too many), all others share row 0. `growing`: an id gets a row of its own when
+    training first reads it; ids that training has not read, or that find the table full, share row 0. `managed`: the
+    same, but in a full table new ids take the rows of old ones: of those read longest ago (eviction `lru`), or, where a
+    batch holds the new one more often, of those read least (`lfu`). `identity`: the id is the row; ids outside
+    0..rows-1 are refused when data is read.
     """
 
     name: str
@@ -55,12 +56,11 @@ class Feature:
     """One input of the model. `column` (default: the name) is the raw column; `signals` reads `columns` instead.
 
     table: the table of an `id` (several features may share one). Buckets and signals own a table of the feature's name,
-    `dim` wide and begun with the deviation `init`.
-    edges: bucket edges, ascending; empty means `buckets` quantiles taken from the training data.
-    default: the value of a missing id. A missing number or bucket has a place of its own (0 after standardising, bucket 0).
-    salted: an id of one feature is not that of another, though they share the table: the name enters the hash.
-    many: an id feature with any number of values per sample, averaged.
-    length, sequence: for role `sequence`, the longest sequence and the name of the group of aligned columns.
+    `dim` wide and begun with the deviation `init`. edges: bucket edges, ascending; empty means `buckets` quantiles
+    taken from the training data. default: the value of a missing id. A missing number or bucket has a place of its own
+    (0 after standardising, bucket 0). salted: an id of one feature is not that of another, though they share the table:
+    the name enters the hash. many: an id feature with any number of values per sample, averaged. length, sequence: for
+    role `sequence`, the longest sequence and the name of the group of aligned columns.
     """
 
     name: str
@@ -97,7 +97,8 @@ class Feature:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Keys in the KeyedJaggedTensor: one per position for a sequence, so that every position is a bag of at most one."""
+        """Keys in the KeyedJaggedTensor: one per position for a sequence, so that every position is a bag of at most
+        one."""
         if self.kind == "number":
             return ()
         return tuple(f"{self.name}.{i}" for i in range(self.length)) if self.role == "sequence" else (self.name,)
@@ -107,9 +108,9 @@ class Feature:
 class Input:
     """A raw column: what is read in training and sent in serving.
 
-    dtype: int is int64, and a missing value is `default`; float is float32, and a missing value NaN. is_list: any number of
-    values per sample, none missing. low, high: values outside low..high are refused. problem: of a number, which of some values [N]
-    cannot be, bool [N], and why, in words that follow the value.
+    dtype: int is int64, and a missing value is `default`; float is float32, and a missing value NaN. is_list: any
+    number of values per sample, none missing. low, high: values outside low..high are refused. problem: of a number,
+    which of some values [N] cannot be, bool [N], and why, in words that follow the value.
     """
 
     name: str
@@ -227,7 +228,7 @@ def _check_table(t: Table) -> None:
         (grows and t.rows < 2, f"rows={t.rows}: row 0 is for unknown ids, so 2 or more are needed"),
         (
             grows and t.min_count != 1,
-            f"min_count={t.min_count} is for mapping 'vocabulary'; a {t.mapping} table has a row for every id that it reads",
+            f"min_count={t.min_count} is for mapping 'vocabulary'; {t.mapping} tables have a row for every id",
         ),
         (t.mapping != "managed" and t.eviction != "lru", f"eviction={t.eviction!r} is for mapping 'managed'"),
     ]

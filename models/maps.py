@@ -1,4 +1,5 @@
-"""How a raw 64-bit id becomes a row of its table. What a map has learnt lies in buffers and travels with the checkpoint.
+"""How a raw 64-bit id becomes a row of its table. What a map has learnt lies in buffers and travels with the
+checkpoint.
 
 N: number of ids, H: hashes per id, R: rows of the table.
 """
@@ -57,8 +58,8 @@ class MultiHashMap(nn.Module):
 class VocabularyMap(nn.Module):
     """id int64 [N] -> row int64 [N]: 1.. for the ids of the vocabulary, 0 for every other.
 
-    remembered: int32, places in `ids` where frequent ids were found, at a hash of the id. Each is checked before it is used: it
-    may be stale, or of another id, and is no part of the state.
+    remembered: int32, places in `ids` where frequent ids were found, at a hash of the id. Each is checked before it is
+    used: it may be stale, or of another id, and is no part of the state.
     """
 
     ids: Tensor
@@ -67,8 +68,8 @@ class VocabularyMap(nn.Module):
     def __init__(self, rows: int) -> None:
         super().__init__()
         self.rows = rows
-        # Padded to the table's size, so that checkpoints of any vocabulary fit: the largest id fills the tail, and a search
-        # from the left finds the first of equal ids.
+        # Padded to the table's size, so that checkpoints of any vocabulary fit: the largest id fills the tail, and a
+        # search from the left finds the first of equal ids.
         self.register_buffer("ids", torch.full((rows - 1,), _LARGEST))
         size = min(_REMEMBERED, 1 << (2 * rows).bit_length())
         self.register_buffer("remembered", torch.zeros(size, dtype=torch.int32), persistent=False)
@@ -114,12 +115,12 @@ class GrowingMap(nn.Module):
     """id int64 [N] -> row int64 [N]: 1..R-1 for the ids that were added, each its own, 0 for every other.
 
     One thread may add ids while others look ids up: what they read is never changed, but replaced, and a row once given
-    stays. The n-th id gets row 1 + n * stride mod (R - 1), so that a table that is not full is used evenly by those who hold a
-    block of its rows each.
+    stays. The n-th id gets row 1 + n * stride mod (R - 1), so that a table that is not full is used evenly by those who
+    hold a block of its rows each.
 
-    known: int64 [2, R - 1], ids ascending and their rows; behind them the largest id with row 0. size: ids added. missed: values
-    that found the table full. All three are the checkpoint's. tail: int64 [2, M], the ids added last, a sixteenth at most,
-    so that an addition costs little; `state_dict` merges them into `known` first.
+    known: int64 [2, R - 1], ids ascending and their rows; behind them the largest id with row 0. size: ids added.
+    missed: values that found the table full. All three are the checkpoint's. tail: int64 [2, M], the ids added last, a
+    sixteenth at most, so that an addition costs little; `state_dict` merges them into `known` first.
     """
 
     known: Tensor
@@ -180,9 +181,9 @@ class ManagedMap(nn.Module):
     """id int64 [N] -> row int64 [N]: 1..R-1 for the ids that hold a row, 0 for every other. Who holds one is TorchRec's
     managed collision's to say (`train/ids/managed.py`), whose state lies here.
 
-    ids: int64 [R], ascending, the largest number where none is. places: int64 [R], the place of each in 0..R-2; the last is
-    nobody's. scores: int64 [R], when each was last read, or how often. steps: int64 [1], batches taken. missed: values that
-    found the table full of better ids. evicted: ids that lost their row.
+    ids: int64 [R], ascending, the largest number where none is. places: int64 [R], the place of each in 0..R-2; the
+    last is nobody's. scores: int64 [R], when each was last read, or how often. steps: int64 [1], batches taken. missed:
+    values that found the table full of better ids. evicted: ids that lost their row.
     """
 
     ids: Tensor
@@ -209,7 +210,8 @@ class ManagedMap(nn.Module):
         return torch.where(known, self.rows_at(self.places[at]), torch.zeros_like(at))
 
     def rows_at(self, places: Tensor) -> Tensor:
-        """Rows of places in 0..R-2: apart, so that a table that is not full is used evenly by those who hold a block of it."""
+        """Rows of places in 0..R-2: apart, so that a table that is not full is used evenly by those who hold a block of
+        it."""
         return 1 + places * self.stride % (self.rows - 1)
 
     def size(self) -> int:

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from coldrank.models.batch import Batch, Samples
+from coldrank.models.batch import Batch, SampleView
 from coldrank.models.component import Component
 from coldrank.models.embeddings import Embedded
 from coldrank.models.features import FeatureSet
@@ -47,7 +47,7 @@ class ModelModule(nn.Module):
     temperature: float | None = None
     """Of a model whose answers are inner products: logits times this."""
 
-    def forward(self, embedded: Embedded, batch: Samples) -> Tensor:
+    def forward(self, embedded: Embedded, batch: SampleView) -> Tensor:
         """Logits [B, T]."""
         raise NotImplementedError
 
@@ -86,9 +86,11 @@ class Model(Component):
         raise NotImplementedError
 
     def problem(self, features: FeatureSet, tasks: Mapping[str, Head], *, sequences: bool = False) -> str:
-        """What cannot work, in words that begin with the field; '' if nothing. sequences: whether a hook reads sequences."""
+        """What cannot work, in words that begin with the field; '' if nothing. sequences: whether a hook reads
+        sequences."""
         return ""
 
     def idle(self, features: FeatureSet) -> list[tuple[bool, tuple[str, ...], str]]:
-        """Settings without an effect beside others: whether it is so, which fields, and beside what ("has no effect ...")."""
+        """Settings without an effect beside others: whether it is so, which fields, and beside what ("has no effect
+        ...")."""
         return []

@@ -1,4 +1,5 @@
-"""The ranker (POSO, section 3 and Fig. 3): one MHA per sequence, concatenation, MMoE over tasks, towers, one logit per task.
+"""The ranker (POSO, section 3 and Fig. 3): one MHA per sequence, concatenation, MMoE over tasks, towers, one logit per
+task.
 
 B batch, L sequence length, D width, T tasks.
 """
@@ -11,7 +12,7 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from coldrank.models.batch import Samples
+from coldrank.models.batch import SampleView
 from coldrank.models.component import Dropout, Widths
 from coldrank.models.embeddings import Embedded, Inputs
 from coldrank.models.features import FeatureSet
@@ -52,8 +53,8 @@ class Ranker(Model):
     poso_mlp: bool = False
     """Personalizes the towers (POSO, Eq. 11)."""
     pc: Literal["feature", "static", "constant"] = "feature"
-    """What feeds the gates: the features of role `pc`; `static`, every input outside the sequences ("all features" of POSO's
-    Table 6); or a constant, the control that has POSO's parameters only."""
+    """What feeds the gates: the features of role `pc`; `static`, every input outside the sequences ("all features" of
+    POSO's Table 6); or a constant, the control that has POSO's parameters only."""
     gate_hidden: PositiveInt = 32
     """Width of a gate's hidden layer."""
     gate_scale: PositiveFloat = 2.0
@@ -115,12 +116,12 @@ class RankerModule(ModelModule):
         self.mmoe = PosoMMoE(*mmoe, *gate, drop) if config.poso_mmoe else MMoE(*mmoe, drop)
         self.towers = PosoTowers(*towers, *gate, drop) if config.poso_mlp else Towers(*towers, drop)
 
-    def forward(self, embedded: Embedded, batch: Samples) -> Tensor:
+    def forward(self, embedded: Embedded, batch: SampleView) -> Tensor:
         """Logits [B, T]."""
         logits: Tensor = self.towers(*self.represent(embedded, batch))
         return logits
 
-    def represent(self, embedded: Embedded, batch: Samples) -> tuple[Tensor, Tensor]:
+    def represent(self, embedded: Embedded, batch: SampleView) -> tuple[Tensor, Tensor]:
         """What the towers read: representations of the tasks [B, T, D], personalization code."""
         static = self.inputs.static(embedded, batch.dense)
         if self.pc == "static":

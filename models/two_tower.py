@@ -1,4 +1,5 @@
-"""The two-tower retrieval model (PAM, section 4.1): user and item each through a tower of their own, scores by inner product.
+"""The two-tower retrieval model (PAM, section 4.1): user and item each through a tower of their own, scores by inner
+product.
 
 B batch, U users, D width, N sets of weights.
 """
@@ -11,7 +12,7 @@ import torch
 from pydantic import PositiveFloat
 from torch import Tensor, nn
 
-from coldrank.models.batch import Batch, Samples
+from coldrank.models.batch import Batch, SampleView
 from coldrank.models.component import Widths
 from coldrank.models.embeddings import Embedded, fixed_features
 from coldrank.models.features import Feature, FeatureSet
@@ -43,7 +44,8 @@ class TwoTower(Model):
             return f"model='two_tower' learns one task; there are {len(tasks)}"
         name, head = next(iter(tasks.items()))
         if not head.is_binary:
-            return f"model='two_tower' learns whether a user meets an item; tasks.{name} is {head.kind()}, should be binary"
+            wanted = "model='two_tower' learns whether a user meets an item"
+            return f"{wanted}; tasks.{name} is {head.kind()}, should be binary"
         if features.sequences and not sequences:
             name = next(iter(features.sequences))
             return f"sequence {name!r}: the towers read a history as an id with many=True, not as a sequence"
@@ -69,8 +71,8 @@ class Tower(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, widths, strict=False))
 
     def forward(self, x: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
-        """x: [B, in_dim] -> [B, D]; with the weights of N tasks, name -> [N, ...], and x [B, in_dim] or, rows of its own for every
-        task, [N, B, in_dim] -> [N, B, D]."""
+        """x: [B, in_dim] -> [B, D]; with the weights of N tasks, name -> [N, ...], and x [B, in_dim] or, rows of its
+        own for every task, [N, B, in_dim] -> [N, B, D]."""
         return unit(self.last(self.hidden(x, weights), weights))
 
     def hidden(self, x: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -94,7 +96,8 @@ class Tower(nn.Module):
 
 
 class TwoTowerModule(ModelModule):
-    """Embedded features -> vectors of length 1. Features of role `item` go to the item's tower, all others to the user's."""
+    """Embedded features -> vectors of length 1. Features of role `item` go to the item's tower, all others to the
+    user's."""
 
     user_dense: Tensor
     item_dense: Tensor
@@ -128,7 +131,7 @@ class TwoTowerModule(ModelModule):
         )
         return Sides(user, item)
 
-    def forward(self, embedded: Embedded, batch: Samples) -> Tensor:
+    def forward(self, embedded: Embedded, batch: SampleView) -> Tensor:
         """Scores of each row's own user and item over the temperature, [B, 1]."""
         user, item = self.vectors(self.sides(embedded, batch.dense))
         return (user * item).sum(1, keepdim=True) / self.config.temperature

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from coldrank.models.batch import Samples
+from coldrank.models.batch import SampleView
 from coldrank.models.component import Dropout, Widths
 from coldrank.models.embeddings import Embedded, Inputs
 from coldrank.models.features import FeatureSet
@@ -30,8 +30,8 @@ class WideDeep(Model):
 
 
 class WideDeepModule(ModelModule):
-    """A linear map and an MLP side by side. Both read the embeddings: an id's weight in the wide part is its embedding times
-    that of the field."""
+    """A linear map and an MLP side by side. Both read the embeddings: an id's weight in the wide part is its embedding
+    times that of the field."""
 
     def __init__(self, config: WideDeep, features: FeatureSet, tasks: int) -> None:
         super().__init__()
@@ -41,14 +41,14 @@ class WideDeepModule(ModelModule):
         self.deep = MLP(self.width, config.tower_hidden, config.dropout)
         self.out = nn.Linear(config.tower_hidden[-1], tasks)
 
-    def forward(self, embedded: Embedded, batch: Samples) -> Tensor:
+    def forward(self, embedded: Embedded, batch: SampleView) -> Tensor:
         """Logits [B, T]."""
         x = flat(self.inputs, embedded, batch)
         logits: Tensor = self.wide(x) + self.out(self.deep(x))
         return logits
 
 
-def flat(inputs: Inputs, embedded: Embedded, batch: Samples) -> Tensor:
+def flat(inputs: Inputs, embedded: Embedded, batch: SampleView) -> Tensor:
     """All inputs side by side [B, D]; positions past a sequence's length are zero and do not count."""
     lengths = batch.sequence_lengths.clamp(min=1).unsqueeze(2)
     means = [inputs.sequence(embedded, name).sum(1) / n for name, n in zip(inputs.sequences, lengths, strict=True)]

@@ -38,9 +38,8 @@ class MultiheadAttention(nn.Module):
     def forward(self, query: Tensor, sequence: Tensor, lengths: Tensor, pc: Tensor | None = None) -> Tensor:
         """query: float [B, query_dim], sequence: float [B, L, sequence_dim], lengths: int64 [B] in 0 .. L.
 
-        Returns [B, H * head_dim].
-        Only positions 0 .. lengths - 1 are seen, whatever the others hold; an empty sequence yields zeros. pc is ignored.
-        ValueError for lengths that are below 0 or above L.
+        Returns [B, H * head_dim]. Only positions 0 .. lengths - 1 are seen, whatever the others hold; an empty sequence
+        yields zeros. pc is ignored. ValueError for lengths that are below 0 or above L.
         """
         check_width("query", query, self.query_dim)
         check_lengths(lengths, sequence)
@@ -48,8 +47,8 @@ class MultiheadAttention(nn.Module):
 
     @torch.jit.export
     def read(self, q: Tensor, sequence: Tensor, lengths: Tensor, pc: Tensor | None = None) -> Tensor:
-        """`forward` from q = W^Q x_non, float [B, H * head_dim], on. B may be a multiple of the number of sequences: each is
-        then read by as many queries in turn."""
+        """`forward` from q = W^Q x_non, float [B, H * head_dim], on. B may be a multiple of the number of sequences:
+        each is then read by as many queries in turn."""
         sequence = without_padding(sequence, lengths)
         context = attend(self._weights(q, sequence, lengths), sequence, lengths)
         return _project(context, self.value).flatten(1)
@@ -119,7 +118,8 @@ class PosoMultiheadAttention(nn.Module):
     @torch.no_grad()
     @torch.jit.unused
     def take_value(self, value: Tensor) -> None:
-        """Draws folds of V that sum to a plain module's `value` [H, D, head_dim], as at the start. Only for fold "v"."""
+        """Draws folds of V that sum to a plain module's `value` [H, D, head_dim], as at the start. Only for fold
+        "v"."""
         with separate_draws():
             self.value.copy_(_split(value.cpu(), 1, self.value_folds))
 
@@ -131,7 +131,8 @@ class PosoMultiheadAttention(nn.Module):
 
     @torch.jit.export
     def read(self, q: Tensor, sequence: Tensor, lengths: Tensor, pc: Tensor | None = None) -> Tensor:
-        """As `MultiheadAttention.read`; q: float [B, query_folds * H * head_dim], pc: [B, pc_dim], or [1, pc_dim] for all."""
+        """As `MultiheadAttention.read`; q: float [B, query_folds * H * head_dim], pc: [B, pc_dim], or [1, pc_dim] for
+        all."""
         sequence = without_padding(sequence, lengths)
         context = attend(self._weights(q, sequence, lengths, pc), sequence, lengths)
         gates: Tensor = self.value_gate(pc)
@@ -141,7 +142,8 @@ class PosoMultiheadAttention(nn.Module):
         return (gates * values).sum((1, 3)).flatten(1)
 
     def weights(self, query: Tensor, sequence: Tensor, lengths: Tensor, pc: Tensor | None = None) -> Tensor:
-        """Arguments of `forward` -> attention weights [B, key_folds * H, L]: those of fold 0's heads, then of fold 1's."""
+        """Arguments of `forward` -> attention weights [B, key_folds * H, L]: those of fold 0's heads, then of fold
+        1's."""
         check_width("query", query, self.query_dim)
         check_lengths(lengths, sequence)
         return self._weights(self.query(query), without_padding(sequence, lengths), lengths, pc)
@@ -156,8 +158,8 @@ class PosoMultiheadAttention(nn.Module):
 
 
 def without_padding(sequence: Tensor, lengths: Tensor) -> Tensor:
-    """Zeros at the positions past a sequence's length: NaN or infinity there would outlast a weight of 0, in the result and in
-    the gradients. sequence: float [B, L, D], lengths: int64 [B] -> [B, L, D]."""
+    """Zeros at the positions past a sequence's length: NaN or infinity there would outlast a weight of 0, in the result
+    and in the gradients. sequence: float [B, L, D], lengths: int64 [B] -> [B, L, D]."""
     padded = torch.arange(sequence.shape[1], device=sequence.device) >= lengths.unsqueeze(1)
     return sequence.masked_fill(padded.unsqueeze(2), 0.0)
 
@@ -165,9 +167,9 @@ def without_padding(sequence: Tensor, lengths: Tensor) -> Tensor:
 def attention_weights(probes: Tensor, sequence: Tensor, lengths: Tensor) -> Tensor:
     """softmax(probes . x)_l over the valid positions l < lengths; the others must be finite.
 
-    probes: float [B, R, D], sequence: float [S, L, D], lengths: int64 [S] -> [B, R, L]; B is S or a multiple, with as many
-    probes in turn for each sequence. An empty sequence keeps its
-    first position through the softmax, which is then finite: `attend` sets its result to zero.
+    probes: float [B, R, D], sequence: float [S, L, D], lengths: int64 [S] -> [B, R, L]; B is S or a multiple, with as
+    many probes in turn for each sequence. An empty sequence keeps its first position through the softmax, which is then
+    finite: `attend` sets its result to zero.
     """
     scores = _by_sequence(probes, sequence) @ sequence.transpose(1, 2)
     positions = torch.arange(sequence.shape[1], device=sequence.device)
@@ -177,8 +179,8 @@ def attention_weights(probes: Tensor, sequence: Tensor, lengths: Tensor) -> Tens
 
 
 def attend(weights: Tensor, sequence: Tensor, lengths: Tensor) -> Tensor:
-    """sum_l weights_l x_l. weights: float [B, R, L], sequence: float [S, L, D], lengths: int64 [S] -> [B, R, D], B as for
-    `attention_weights`; zeros, with zero gradients of any order, where lengths is 0."""
+    """sum_l weights_l x_l. weights: float [B, R, L], sequence: float [S, L, D], lengths: int64 [S] -> [B, R, D], B as
+    for `attention_weights`; zeros, with zero gradients of any order, where lengths is 0."""
     read = (_by_sequence(weights, sequence) @ sequence) * (lengths > 0).to(sequence.dtype)[:, None, None]
     return read.view(weights.shape[0], weights.shape[1], sequence.shape[2])
 

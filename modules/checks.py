@@ -25,8 +25,8 @@ def check_width(name: str, x: Tensor, width: int) -> None:
 
 
 def check_lengths(lengths: Tensor, sequence: Tensor) -> None:
-    """Raise ValueError unless `lengths` holds a number of positions of `sequence` [B, L, D] for each sample (scriptable). On a GPU
-    the values are checked by torch's own assertion, for which nothing waits."""
+    """Raise ValueError unless `lengths` holds a number of positions of `sequence` [B, L, D] for each sample
+    (scriptable). On a GPU the values are checked by torch's own assertion, for which nothing waits."""
     if lengths.shape != sequence.shape[:1] or lengths.is_floating_point():
         raise ValueError(f"lengths has shape {list(lengths.shape)}: it must be [{sequence.shape[0]}] whole numbers")
     right = ((lengths >= 0) & (lengths <= sequence.shape[1])).all()

@@ -23,9 +23,10 @@ def log_share(
 ) -> Tensor:
     """Log of Eq. 6: the share of a row's own user in the softmax of z_u . z_i over all candidates, [R].
 
-    items: z_i over the temperature, [R, D]. users: z_u, [U, D]. own: place of the row's user among the candidates, int64 [R].
-    ids: of the candidates, int64 [U]: then the same user, met again, is left out of the row's softmax, the own place excepted. counts: rows of each task; then items are [N, M, D], of task n the
-    first counts[n], and users [N, U, D]. Can be differentiated twice.
+    items: z_i over the temperature, [R, D]. users: z_u, [U, D]. own: place of the row's user among the candidates,
+    int64 [R]. ids: of the candidates, int64 [U]: then the same user, met again, is left out of the row's softmax, the
+    own place excepted. counts: rows of each task; then items are [N, M, D], of task n the first counts[n], and users
+    [N, U, D]. Can be differentiated twice.
     """
     if counts is None:
         items, users, counts = items.unsqueeze(0), users.unsqueeze(0), [len(items)]
@@ -65,8 +66,8 @@ class _Chunk(NamedTuple):
 
 
 class _LogShare(torch.autograd.Function):
-    """The log shares, [R]. Scores of more than `_CHUNK` pairs are held at no time; the shares of at most `_KEPT` pairs are kept for
-    the gradients, which compute those of more again."""
+    """The log shares, [R]. Scores of more than `_CHUNK` pairs are held at no time; the shares of at most `_KEPT` pairs
+    are kept for the gradients, which compute those of more again."""
 
     @staticmethod
     def forward(
@@ -116,7 +117,8 @@ class _Gradient(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """With q the change of the scores along `gradients`, p the shares and m = sum p q: of gradient . (q_own - m)."""
+        """With q the change of the scores along `gradients`, p the shares and m = sum p q: of gradient . (q_own -
+        m)."""
         gradient, *saved = ctx.saved_tensors
         items, users, own, *_ = saved
         along_items, along_users = gradients
@@ -154,7 +156,8 @@ def _chunks(counts: Sequence[int], users: Tensor) -> Iterator[_Chunk]:
 
 
 def _zeros(vectors: Tensor) -> Tensor:
-    """[N, D, rows], for gradients of vectors [N, rows, D]: products are several times faster with the narrow side first."""
+    """[N, D, rows], for gradients of vectors [N, rows, D]: products are several times faster with the narrow side
+    first."""
     return vectors.new_zeros(vectors.shape[0], vectors.shape[2], vectors.shape[1])
 
 

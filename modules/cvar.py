@@ -1,4 +1,5 @@
-"""CVAR (Zhao et al., SIGIR 2022): a conditional variational autoencoder that makes warm ID embeddings from side features.
+"""CVAR (Zhao et al., SIGIR 2022): a conditional variational autoencoder that makes warm ID embeddings from side
+features.
 
 B batch, D width of the ID embedding, S of the side features, Z of the latent code.
 """

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 class Dropout(nn.Module):
     """In training, x * m / (1 - p) with m = 0 with probability p, else 1; the identity in evaluation, as `nn.Dropout`.
 
-    On a CPU, where a Bernoulli draw per number takes an eighth of a ranker's training step, one draw of 64 bits gives four of m, and p
-    is the nearest multiple of 2^-16. On other devices this is `torch.dropout`. TorchScript knows it in evaluation only.
+    On a CPU, where a Bernoulli draw per number takes an eighth of a ranker's training step, one draw of 64 bits gives
+    four of m, and p is the nearest multiple of 2^-16. On other devices this is `torch.dropout`. TorchScript knows it in
+    evaluation only.
     """
 
     def __init__(self, p: float = 0.0) -> None:

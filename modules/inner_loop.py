@@ -1,4 +1,5 @@
-"""Gradient-based adaptation of some weights to many tasks at once (MAML), with a learned rate per tensor and step (LSLR).
+"""Gradient-based adaptation of some weights to many tasks at once (MAML), with a learned rate per tensor and step
+(LSLR).
 
 N tasks, S steps, P adapted tensors.
 """
@@ -17,9 +18,9 @@ Weights = dict[str, Tensor]
 class InnerLoop(nn.Module):
     """Omega_n <- Theta - alpha * grad L_n(Theta) (PAM, Eq. 9), `steps` times, for all tasks in one graph.
 
-    rates: float [S, P], alpha of every step and tensor, trained with everything else. Not bounded: a rate that turns negative
-    says that the task's support set misleads. second_order: the outer gradient passes through the inner ones; else these count
-    as constants. steps may be 0: nothing is adapted then.
+    rates: float [S, P], alpha of every step and tensor, trained with everything else. Not bounded: a rate that turns
+    negative says that the task's support set misleads. second_order: the outer gradient passes through the inner ones;
+    else these count as constants. steps may be 0: nothing is adapted then.
     """
 
     def __init__(self, names: Sequence[str], steps: int = 1, rate: float = 1e-3, second_order: bool = True) -> None:
@@ -39,11 +40,11 @@ class InnerLoop(nn.Module):
     ) -> list[Weights]:
         """The weights of all tasks after 0, 1, ..., S steps.
 
-        start: name -> [N, ...], where the tasks begin; shared weights are expanded. loss: the weights of all tasks -> [N], the
-        support loss of each, which must depend on the weights of its own task alone (`each_task` makes such a function of the
-        loss of one task); of a task without samples it must be a constant: its weights then stay at the start, bit for bit.
-        reduce: sums the gradients, [N, all weights], over ranks, so that all adapt to the samples of all; it must be
-        differentiable for second order.
+        start: name -> [N, ...], where the tasks begin; shared weights are expanded. loss: the weights of all tasks ->
+        [N], the support loss of each, which must depend on the weights of its own task alone (`each_task` makes such a
+        function of the loss of one task); of a task without samples it must be a constant: its weights then stay at the
+        start, bit for bit. reduce: sums the gradients, [N, all weights], over ranks, so that all adapt to the samples
+        of all; it must be differentiable for second order.
         """
         shapes = {name: start[name].shape[1:] for name in self.names}
         sizes = [shape.numel() for shape in shapes.values()]
@@ -69,13 +70,14 @@ def _named(flat: Tensor, shapes: Mapping[str, torch.Size]) -> Weights:
 
 
 def each_task(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """`loss(weights, rows, ...) -> scalar` of one task as a function of all tasks, `vmap` over the first dimension of every
-    argument: tensors [N, M, ...], rows padded to the largest task (`pad_tasks`), the weight of a padded row 0."""
+    """`loss(weights, rows, ...) -> scalar` of one task as a function of all tasks, `vmap` over the first dimension of
+    every argument: tensors [N, M, ...], rows padded to the largest task (`pad_tasks`), the weight of a padded row 0."""
     return torch.func.vmap(loss)
 
 
 def pad_tasks(task: Tensor, tasks: int) -> tuple[Tensor, Tensor]:
-    """Task of each row, int64 [B] -> the rows of each task in their order, int64 [N, M], and where there is one, bool [N, M].
+    """Task of each row, int64 [B] -> the rows of each task in their order, int64 [N, M], and where there is one, bool
+    [N, M].
 
     M: rows of the largest task. Places without a row point at row 0. Rows with a task outside 0..N-1 are in none.
     """

@@ -1,4 +1,5 @@
-"""MetaCF: meta-learned initial ID embeddings of new users, and their adaptation to a user's few events (Peng et al., 2021).
+"""MetaCF: meta-learned initial ID embeddings of new users, and their adaptation to a user's few events (Peng et al.,
+2021).
 
 B users, L events (padded), D width, K steps.
 """
@@ -16,11 +17,11 @@ Learner = Literal["general", "linear", "neural"]
 class MetaCF(nn.Module):
     """A user's few events -> the user's embedding p_u^K: an initial one, p_u^0 = g(x_u; Phi), then K gradient steps.
 
-    learner: g. `general` (Eq. 8): one vector for all users. `linear` and `neural` (Eq. 9-10): W x_u, or two layers with a ReLU
-    between them, `hidden` wide (0: `dim`); x_u is the mean of the positive items' vectors, zero without any.
-    steps: K; 0 leaves p_u^0. rate: alpha, the size of each step; `learn_rates` makes them K parameters.
-    first_order: the steps' gradients count as constants, as in the paper; else what is learnt through p_u^K is learnt through
-    the steps as well.
+    learner: g. `general` (Eq. 8): one vector for all users. `linear` and `neural` (Eq. 9-10): W x_u, or two layers with
+    a ReLU between them, `hidden` wide (0: `dim`); x_u is the mean of the positive items' vectors, zero without any.
+    steps: K; 0 leaves p_u^0. rate: alpha, the size of each step; `learn_rates` makes them K parameters. first_order:
+    the steps' gradients count as constants, as in the paper; else what is learnt through p_u^K is learnt through the
+    steps as well.
 
     The paper's Eq. 1 and 5 leave out the sigmoid, and sum once over pairs where both terms are meant.
     """
@@ -67,9 +68,9 @@ class MetaCF(nn.Module):
         return p
 
     def forward(self, items: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-        """items: float [B, L, D], the vectors of the users' items. labels: float [B, L], 1 for a positive item and 0 for a
-        negative one. weights: float [B, L], of the events in the loss; 0 where there is no event, and items and labels may be
-        anything, NaN as well. -> p_u^K, float [B, D].
+        """items: float [B, L, D], the vectors of the users' items. labels: float [B, L], 1 for a positive item and 0
+        for a negative one. weights: float [B, L], of the events in the loss; 0 where there is no event, and items and
+        labels may be anything, NaN as well. -> p_u^K, float [B, D].
 
         ValueError for items of another width.
         """
@@ -96,8 +97,8 @@ def logistic_steps(
 ) -> Tensor:
     """Gradient steps on each user's loss, p <- p - rate * grad L(p) for every rate in `rates` [K] (Eq. 4, Algorithm 1).
 
-    p: float [B, D]; items, labels, weights as in `MetaCF.forward`. With s = sigmoid(q . p), the loss of Eq. 5 is
-    L(p) = -sum_v w_v (y_v log s_v + (1 - y_v) log(1 - s_v)), and its gradient sum_v w_v (s_v - y_v) q_v: two batched products
+    p: float [B, D]; items, labels, weights as in `MetaCF.forward`. With s = sigmoid(q . p), the loss of Eq. 5 is L(p) =
+    -sum_v w_v (y_v log s_v + (1 - y_v) log(1 - s_v)), and its gradient sum_v w_v (s_v - y_v) q_v: two batched products
     for all users, no automatic differentiation. first_order: the gradients count as constants. Scriptable.
     """
     for rate in rates.unbind(0):

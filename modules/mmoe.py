@@ -58,7 +58,8 @@ class MMoE(nn.Module):
 
     @torch.jit.export
     def mix(self, first: Tensor, gate: Tensor, pc: Tensor | None = None) -> Tensor:
-        """`forward` from what is linear in x on: the experts' first layers, [B, E * hidden[0]], and W^t x, [B, T * E]."""
+        """`forward` from what is linear in x on: the experts' first layers, [B, E * hidden[0]], and W^t x, [B, T *
+        E]."""
         weights = torch.softmax(gate.unflatten(1, self.shape), -1)
         return weights @ self.experts.deepen(first)
 

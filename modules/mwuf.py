@@ -11,10 +11,11 @@ from coldrank.modules.gate import separate_draws
 
 
 class Mwuf(nn.Module):
-    """v_warm = v * tau_scale + tau_shift, with tau_scale = h(side features) and tau_shift = g(mean of the user embeddings).
+    """v_warm = v * tau_scale + tau_shift, with tau_scale = h(side features) and tau_shift = g(mean of the user
+    embeddings).
 
-    h and g are two linear layers with a ReLU between them. Their last layers start at zero, h's output is counted from 1: a
-    fresh warm-up is the identity, bit for bit.
+    h and g are two linear layers with a ReLU between them. Their last layers start at zero, h's output is counted from
+    1: a fresh warm-up is the identity, bit for bit.
     """
 
     def __init__(self, dim: int, side_dim: int, user_dim: int, hidden: int = 16) -> None:
@@ -26,8 +27,9 @@ class Mwuf(nn.Module):
             self.shifting = two_layers(user_dim, hidden, dim)
 
     def forward(self, ids: Tensor, side: Tensor, users: Tensor) -> Tensor:
-        """ids: cold ID embeddings, float [B, D]. side: embedded side features of the items, [B, S]. users: mean embedding of
-        the users who interacted with each item so far, [B, U], zeros where nobody has. Gives the warm embeddings [B, D]."""
+        """ids: cold ID embeddings, float [B, D]. side: embedded side features of the items, [B, S]. users: mean
+        embedding of the users who interacted with each item so far, [B, U], zeros where nobody has. Gives the warm
+        embeddings [B, D]."""
         check_width("ids", ids, self.dim)
         check_width("side", side, self.side_dim)
         check_width("users", users, self.user_dim)
@@ -44,7 +46,7 @@ def two_layers(in_dim: int, hidden: int, out_dim: int) -> nn.Sequential:
 
 
 def mean_users(users: Tensor, present: Tensor) -> Tensor:
-    """Mean over the users that are present: users float [B, K, U], present bool [B, K] -> [B, U], zeros without any; what is
-    not there may be anything, NaN as well."""
+    """Mean over the users that are present: users float [B, K, U], present bool [B, K] -> [B, U], zeros without any;
+    what is not there may be anything, NaN as well."""
     weights = present.to(users.dtype).unsqueeze(1)
     return torch.bmm(weights, users.masked_fill(~present.unsqueeze(2), 0.0)).squeeze(1) / weights.sum(2).clamp(min=1.0)

@@ -11,7 +11,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 
 def route(views: Tensor, cuts: Tensor) -> Tensor:
-    """The task of each row (Eq. 8): the number of cuts below the item's views before the event, int64 [B], 0 .. len(cuts).
+    """The task of each row (Eq. 8): the number of cuts below the item's views before the event, int64 [B], 0 ..
+    len(cuts).
 
     views: int64 [B]. cuts: ascending; as many views as a cut belong below it.
     """
@@ -19,7 +20,8 @@ def route(views: Tensor, cuts: Tensor) -> Tensor:
 
 
 def support(task: Tensor, tasks: int, share: float) -> Tensor:
-    """Which rows are support: of each task the first `share` of its rows, rounded down, bool [B]; the others are query."""
+    """Which rows are support: of each task the first `share` of its rows, rounded down, bool [B]; the others are
+    query."""
     order = torch.argsort(task, stable=True)
     counts = torch.bincount(task, minlength=tasks)
     place = torch.arange(len(task), device=task.device) - (counts.cumsum(0) - counts)[task[order]]
@@ -29,16 +31,16 @@ def support(task: Tensor, tasks: int, share: float) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """Some rows of a batch, task after task. index: where they are, int64 [R]. task: of each, int64 [R], ascending. counts: of
-    every task."""
+class RowsByGroup:
+    """Some rows of a batch, task after task. index: where they are, int64 [R]. task: of each, int64 [R], ascending.
+    counts: of every task."""
 
     index: Tensor
     task: Tensor
     counts: list[int]
 
     @classmethod
-    def of(cls, task: Tensor, tasks: int, use: Tensor) -> "Rows":
+    def of(cls, task: Tensor, tasks: int, use: Tensor) -> "RowsByGroup":
         """The rows where `use`, bool [B], is set."""
         index = use.nonzero().squeeze(1)
         index = index[torch.argsort(task[index], stable=True)]
@@ -46,7 +48,8 @@ class Rows:
 
     @property
     def padded(self) -> Tensor:
-        """Where the rows of every task are, int64 [N, M], M being those of the largest; 0 in the places that have none."""
+        """Where the rows of every task are, int64 [N, M], M being those of the largest; 0 in the places that have
+        none."""
         return pad_sequence(self.index.split(self.counts), batch_first=True)
 
     @property
@@ -58,6 +61,6 @@ class Rows:
         """Sum over the rows of every task: [R] -> [N]."""
         return values.new_zeros(len(self.counts)).index_add(0, self.task, values)
 
-    def to(self, device: torch.device) -> "Rows":
+    def to(self, device: torch.device) -> "RowsByGroup":
         """The rows on a device."""
-        return Rows(self.index.to(device), self.task.to(device), self.counts)
+        return RowsByGroup(self.index.to(device), self.task.to(device), self.counts)

@@ -17,7 +17,8 @@ class Gaussian(NamedTuple):
 
 
 class Prior(NamedTuple):
-    """Of an item with side features s: mean W [s, 1], covariance the same for all. weight: [S + 1, D]. covariance: [D, D]."""
+    """Of an item with side features s: mean W [s, 1], covariance the same for all. weight: [S + 1, D]. covariance: [D,
+    D]."""
 
     weight: Tensor
     covariance: Tensor
@@ -29,8 +30,8 @@ class Prior(NamedTuple):
 
 
 def fit_prior(ids: Tensor, side: Tensor, ridge: float = 1.0) -> Prior:
-    """Empirical Bayes: least squares of the trained ID embeddings [N, D] on the side features [N, S], ridge as a share of the
-    features' mean square; the covariance is that of what is left."""
+    """Empirical Bayes: least squares of the trained ID embeddings [N, D] on the side features [N, S], ridge as a share
+    of the features' mean square; the covariance is that of what is left."""
     x = _with_one(side)
     penalty = ridge * x.square().sum(0).mean() / len(x) * torch.eye(x.shape[1], dtype=x.dtype)
     penalty[-1, -1] = 0.0
@@ -42,7 +43,8 @@ def fit_prior(ids: Tensor, side: Tensor, ridge: float = 1.0) -> Prior:
 def curvature(slopes: Tensor, logits: Tensor, labels: Tensor, items: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Gradient [N, D] and Gauss-Newton matrix [N, D, D] of the summed logistic losses of each item's events.
 
-    slopes: derivative of each event's logit by its item's ID embedding, [n, D]. logits, labels: [n]. items: int64 [n] < count.
+    slopes: derivative of each event's logit by its item's ID embedding, [n, D]. logits, labels: [n]. items: int64 [n] <
+    count.
     """
     p = torch.sigmoid(logits)
     gradient = slopes.new_zeros(count, slopes.shape[1]).index_add(0, items, (p - labels).unsqueeze(1) * slopes)

@@ -14,11 +14,11 @@ from coldrank.serving.twin import Twin
 
 
 class Batched(nn.Module):
-    """An input of the request is [B, 1], one of the candidates [B, N]; a list is padded to [B, M], or [B, N, M] of candidates,
-    beside its lengths, [B, 1] or [B, N]; what is past a length is not read. Scriptable.
+    """An input of the request is [B, 1], one of the candidates [B, N]; a list is padded to [B, M], or [B, N, M] of
+    candidates, beside its lengths, [B, 1] or [B, N]; what is past a length is not read. Scriptable.
 
-    Every request of a batch has as many candidates: a server puts those together whose shapes are equal. So a wrong shape or type
-    is an error; a wrong value is its own request's fault, and the others are answered.
+    Every request of a batch has as many candidates: a server puts those together whose shapes are equal. So a wrong
+    shape or type is an error; a wrong value is its own request's fault, and the others are answered.
     """
 
     inputs: list[str]
@@ -47,8 +47,8 @@ class Batched(nn.Module):
         self.nan = math.nan
 
     def forward(self, padded: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Probabilities [B, N, T], and status int64 [B, 1]: 0, or which input of signature.json is at fault, counted from 1; that
-        request's probabilities are NaN."""
+        """Probabilities [B, N, T], and status int64 [B, 1]: 0, or which input of signature.json is at fault, counted
+        from 1; that request's probabilities are NaN."""
         typed, requests, candidates = self._typed(padded)
         status = torch.full((requests,), 1 << 40)
         for i, name in enumerate(self.inputs):
@@ -80,7 +80,8 @@ class Batched(nn.Module):
         return answers, torch.where(right, 0, status).unsqueeze(1)
 
     def _typed(self, padded: dict[str, Tensor]) -> tuple[dict[str, Tensor], int, int]:
-        """The inputs as int64 and float32, and B and N. Raises an error that names an input of the wrong shape or type."""
+        """The inputs as int64 and float32, and B and N. Raises an error that names an input of the wrong shape or
+        type."""
         typed: dict[str, Tensor] = {}
         sizes = [-1, -1, -1]  # B, and n of both sides
         of = ["", "", ""]

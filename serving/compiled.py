@@ -32,7 +32,8 @@ class OneUser(nn.Module):
 
 
 class Ready(nn.Module):
-    """Refuses what `Door` refuses, and requests of other than one user; gives what the compiled model takes. Scriptable."""
+    """Refuses what `Door` refuses, and requests of other than one user; gives what the compiled model takes.
+    Scriptable."""
 
     lists: list[str]
     counts: list[str]

@@ -10,8 +10,8 @@ from coldrank.serving.pack import Pack, Packed
 
 
 def plain(raw: dict[str, Tensor], name: str, dims: int, floating: bool) -> Tensor:
-    """An input as int64, or float32 if it is `floating`: any integers, or any real numbers and bool. Refuses what is missing, no
-    plain tensor of the CPU, or of other than so many dimensions. Scriptable."""
+    """An input as int64, or float32 if it is `floating`: any integers, or any real numbers and bool. Refuses what is
+    missing, no plain tensor of the CPU, or of other than so many dimensions. Scriptable."""
     if name not in raw:
         raise ValueError(f"input '{name}' is missing")
     x = raw[name]
@@ -112,7 +112,8 @@ class Door(nn.Module):
             candidates = requests
         if candidates > 0 and (requests == 0 or candidates % requests != 0):
             raise ValueError(
-                f"input '{of[1]}' has {candidates} values, one per candidate; must be a multiple of the {requests} of input "
+                f"input '{of[1]}' has {candidates} values, one per candidate; must be a multiple of the "
+                f"{requests} of input "
                 f"'{of[0]}', one per request"
             )
 

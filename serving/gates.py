@@ -32,7 +32,7 @@ class Gates(nn.Module):
         return torch.sigmoid(pc) * self.scale
 
 
-class Part(nn.Module):
+class GatePart(nn.Module):
     """A gate's share of what `Gates` gives. Scriptable."""
 
     def __init__(self, first: int, end: int) -> None:
@@ -45,11 +45,11 @@ class Part(nn.Module):
 
 
 def merged(model: nn.Module) -> nn.Module:
-    """Puts a share of one network in the place of every gate of a model, and returns the network: what it gives is the code that
-    the model is to be called with. Of a model without gates, what leaves the code as it is."""
+    """Puts a share of one network in the place of every gate of a model, and returns the network: what it gives is the
+    code that the model is to be called with. Of a model without gates, what leaves the code as it is."""
     found = [(m, n, g) for m in model.modules() for n, g in m.named_children() if isinstance(g, PersonalizedGate)]
     at = 0
     for parent, name, gate in found:
-        parent.register_module(name, Part(at, at + gate.output.out_features))
+        parent.register_module(name, GatePart(at, at + gate.output.out_features))
         at += gate.output.out_features
     return Gates([g for _, _, g in found]) if found else nn.Identity()

@@ -1,7 +1,7 @@
 """What training's hooks leave in the served model, between the lookup and the ranker; and what tells it so.
 
-Q requests, C candidates, n rows of a side (Q or C), S width of a side's embeddings, D width of an ID embedding, L sequence length,
-K users that an item remembers, U width of a user, N tasks of PAM.
+Q requests, C candidates, n rows of a side (Q or C), S width of a side's embeddings, D width of an ID embedding, L
+sequence length, K users that an item remembers, U width of a user, N tasks of PAM.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,13 +17,13 @@ from coldrank.models.features import FeatureSet
 from coldrank.modules.mwuf import Mwuf, mean_users
 from coldrank.serving.order import Columns, columns_of, places, spread
 from coldrank.serving.stage import Asked, Looked, Order, Side, with_sides
-from coldrank.serving.tables import Precision, Rows
+from coldrank.serving.tables import Precision, StoredRows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """How a served model has its inputs. order: of the columns of a request and of a candidate. candidate: raw columns that differ
-    between candidates."""
+    """How a served model has its inputs. order: of the columns of a request and of a candidate. candidate: raw columns
+    that differ between candidates."""
 
     features: FeatureSet
     order: list[Order]
@@ -36,8 +36,8 @@ Made = Callable[[Layout], nn.Module]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Routed:
-    """Weights by task: name in the model -> [N, ...], for all parameters of the towers. cuts: of the raw count `column`, at which
-    the tasks part."""
+    """Weights by task: name in the model -> [N, ...], for all parameters of the towers. cuts: of the raw count
+    `column`, at which the tasks part."""
 
     weights: dict[str, Tensor]
     cuts: Tensor
@@ -46,8 +46,8 @@ class Routed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hooked:
-    """made: what makes the modules that `Looked` passes through, in their order. asked: what they read beside embeddings. traced:
-    makes the module for all of it, hooks and model."""
+    """made: what makes the modules that `Looked` passes through, in their order. asked: what they read beside
+    embeddings. traced: makes the module for all of it, hooks and model."""
 
     made: Sequence[Made] = ()
     asked: Asked = field(default_factory=Asked)
@@ -109,7 +109,7 @@ class WarmItems(nn.Module):
         self.features = Columns(embedded, side)
         if self.side == 0 and (self.features.per_candidate or state.views in layout.candidate):
             raise ValueError(f"{state.item}: is warmed up by what differs between candidates; so must this")
-        self.users = Rows([state.users.flatten(0, 1)], layout.precision)
+        self.users = StoredRows([state.users.flatten(0, 1)], layout.precision)
         self.register_buffer("present", state.present.clone())
         self.max_views, self.shared_row = state.max_views, state.shared_row
 
@@ -139,8 +139,9 @@ class WarmItems(nn.Module):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WarmState:
-    """MWUF's networks, and the users that the items met: users float32 [R, K, U], present bool [R, K]. item: the id feature; side:
-    the features that scale it; views: the count of the item's views. shared_row: row 0 is of all unknown items."""
+    """MWUF's networks, and the users that the items met: users float32 [R, K, U], present bool [R, K]. item: the id
+    feature; side: the features that scale it; views: the count of the item's views. shared_row: row 0 is of all unknown
+    items."""
 
     nets: Mwuf
     users: Tensor

@@ -1,7 +1,7 @@
 """What a request holds.
 
-A request ranks C candidates for Q users (nearly always one): an input of the request has Q values, one of the candidates C, those
-of the first user first; C is a multiple of Q. With Q = C every candidate has a user of its own.
+A request ranks C candidates for Q users (nearly always one): an input of the request has Q values, one of the
+candidates C, those of the first user first; C is a multiple of Q. With Q = C every candidate has a user of its own.
 """
 
 from collections.abc import Iterable
@@ -17,9 +17,10 @@ Per = Literal["request", "candidate"]
 class Served:
     """An input of the served model. A list `c` comes as `c`, the values of all rows end to end, and `c.lengths`.
 
-    dtype: int (any integer type) or float (any real type). per: whether there is a value for every request or every candidate.
-    default: what to send for an id that is missing (a missing number is NaN). low, high: values outside are an error.
-    length: the longest list that is read (0: any); what follows is left out. sequence: its columns have equal lengths.
+    dtype: int (any integer type) or float (any real type). per: whether there is a value for every request or every
+    candidate. default: what to send for an id that is missing (a missing number is NaN). low, high: values outside are
+    an error. length: the longest list that is read (0: any); what follows is left out. sequence: its columns have equal
+    lengths.
     """
 
     name: str
@@ -34,8 +35,8 @@ class Served:
 
 
 def served_inputs(features: FeatureSet, candidate: Iterable[str], counts: Iterable[str] = ()) -> tuple[Served, ...]:
-    """The inputs of the features, and counts that no feature reads. candidate: the raw columns that differ between the candidates
-    of a request; none of a sequence."""
+    """The inputs of the features, and counts that no feature reads. candidate: the raw columns that differ between the
+    candidates of a request; none of a sequence."""
     columns = set(candidate)
     sequences = {c: f for f in features.features if f.role == "sequence" for c in f.raw_columns}
     read = tuple(

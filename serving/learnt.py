@@ -16,8 +16,8 @@ _ROW = 40
 class Learnt(nn.Module):
     """id ^ salt of its table -> number of the table and row, -1 for an id that no table knows. Scriptable.
 
-    A key of one table may be that of an unknown id of another, whose number then tells: `own_rows`. keys: int64 [M], ascending;
-    places that wait for more ids have the largest key of their table's range, and answer -1.
+    A key of one table may be that of an unknown id of another, whose number then tells: `own_rows`. keys: int64 [M],
+    ascending; places that wait for more ids have the largest key of their table's range, and answer -1.
     """
 
     keys: Tensor
@@ -71,8 +71,8 @@ def pairs(ids_of: nn.Module) -> tuple[Tensor, Tensor, int]:
 
 
 def _salts(ids: list[Tensor]) -> list[int]:
-    """A number for each table, so that no two known ids of different tables have one key: ids below 2 ** 55 stay in ranges of
-    their own, in their order."""
+    """A number for each table, so that no two known ids of different tables have one key: ids below 2 ** 55 stay in
+    ranges of their own, in their order."""
     for attempt in range(100):
         salts = [_signed((number << 55) ^ (attempt * 0x9E3779B97F4A7C15)) for number in range(len(ids))]
         keys = torch.cat([i ^ s for i, s in zip(ids, salts, strict=True)])

@@ -17,8 +17,9 @@ from coldrank.serving.pack import Pack, Packed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sides:
-    """The features outside sequences whose inputs are given once per request, and those of candidates; lists are apart."""
+class IdSides:
+    """The features outside sequences whose inputs are given once per request, and those of candidates; lists are
+    apart."""
 
     request: list[Feature]
     candidate: list[Feature]
@@ -29,9 +30,9 @@ class Ids(nn.Module):
     """ids of the features whose ids become rows in one way -> rows. Scriptable.
 
     kind: `learnt` (by vocabularies and growing tables), `hash`, `identity`, or the name of a table of several hashes.
-    starts: table -> its row 0 among those of all. of_request, of_candidate, of_lists: int64 [3, F, 1]: per feature what is mixed
-    into its ids; rows of its table, or its first answer (`learnt`); where its table starts. request, candidate: where their ids
-    are among the integers of their side.
+    starts: table -> its row 0 among those of all. of_request, of_candidate, of_lists: int64 [3, F, 1]: per feature what
+    is mixed into its ids; rows of its table, or its first answer (`learnt`); where its table starts. request,
+    candidate: where their ids are among the integers of their side.
     """
 
     request: Tensor
@@ -41,7 +42,7 @@ class Ids(nn.Module):
     of_candidate: Tensor
     of_lists: Tensor
 
-    def __init__(self, sides: Sides, encoder: FeatureEncoder, pack: Pack, kind: str, starts: dict[str, int]) -> None:
+    def __init__(self, sides: IdSides, encoder: FeatureEncoder, pack: Pack, kind: str, starts: dict[str, int]) -> None:
         super().__init__()
         tables = list(dict.fromkeys(f.table for f in sides.request + sides.candidate + sides.lists))
         self.reads = encoder.features.table(tables[0]).reads
@@ -70,8 +71,8 @@ class Ids(nn.Module):
         )
 
     def forward(self, packed: Packed, request: list[Tensor], candidate: list[Tensor]) -> list[Tensor]:
-        """Adds rows int64 [F * H, Q] of the request features to `request`, those of the candidate features [F * H, C] to
-        `candidate`, and returns those of each list [V, H]."""
+        """Adds rows int64 [F * H, Q] of the request features to `request`, those of the candidate features [F * H, C]
+        to `candidate`, and returns those of each list [V, H]."""
         ids: list[Tensor] = []
         if len(self.request) > 0:
             ids.append((packed.integers[0].index_select(0, self.request) ^ self.of_request[0]).flatten())
@@ -108,8 +109,8 @@ class Ids(nn.Module):
 class Values(nn.Module):
     """numbers -> rows int64 [F, n] of the bucket features' tables, and standardised numbers float32 [n, F]. Scriptable.
 
-    edges: float32 [F, E], each the least that is not below the feature's own, padded with infinity to one less than a power of
-    two. buckets, numbers: which of the side's numbers they read.
+    edges: float32 [F, E], each the least that is not below the feature's own, padded with infinity to one less than a
+    power of two. buckets, numbers: which of the side's numbers they read.
     """
 
     edges: Tensor

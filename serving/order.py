@@ -25,7 +25,8 @@ def columns_of(features: FeatureSet, order: Order, name: str) -> list[int]:
 
 
 def spread(x: Tensor, rows: int) -> Tensor:
-    """Rows of requests [Q, ..] for the candidates [C, ..]; those of a single request are left to spread by themselves."""
+    """Rows of requests [Q, ..] for the candidates [C, ..]; those of a single request are left to spread by
+    themselves."""
     return x if x.shape[0] == rows or x.shape[0] == 1 else x.repeat_interleave(rows // max(1, x.shape[0]), 0)
 
 

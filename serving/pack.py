@@ -30,16 +30,17 @@ def count_of(values: Tensor) -> Tensor:
 
 def _plain(x: Tensor, kind: torch.dtype) -> bool:
     """Whether it is a vector of such values, of the CPU, and neither sparse nor nested."""
-    # What is None in Python has no device; asked for anything else in the very first request, it breaks the script for good.
+    # What is None in Python has no device; asked for anything else in the very first request, it breaks the script for
+    # good.
     return x.is_cpu and x.dim() == 1 and x.dtype == kind and x.layout == torch.strided and not x.is_nested
 
 
 class Pack(nn.Module):
     """A request -> `Packed`, if it is right and of int64 and float32 throughout. Scriptable.
 
-    scalars: names of the integers and of the numbers of the request, then of those of the candidates; their order is that of
-    the rows. firsts: lists that speak for themselves, and which side they are of; others: further lists of a sequence, beside its
-    first. bounded: inputs with their least and largest value.
+    scalars: names of the integers and of the numbers of the request, then of those of the candidates; their order is
+    that of the rows. firsts: lists that speak for themselves, and which side they are of; others: further lists of a
+    sequence, beside its first. bounded: inputs with their least and largest value.
     """
 
     scalars: list[list[str]]

@@ -1,5 +1,6 @@
-"""Parts of the served model that are written by hand, for our models and hooks: they compute what rests on the request alone once for
-all of its candidates. What has none is served by tracing (`serving/traced.py`). One of a user's own is registered likewise.
+"""Parts of the served model that are written by hand, for our models and hooks: they compute what rests on the request
+alone once for all of its candidates. What has none is served by tracing (`serving/traced.py`). One of a user's own is
+registered likewise.
 """
 
 from collections.abc import Callable
@@ -25,8 +26,8 @@ from coldrank.train.hooks.pam.pam import PamModule
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HookPart:
-    """made: makes the module that what is looked up passes through. rows, positions: features whose rows, or values by position, it
-    reads. routed: the towers' weights by PAM's groups of items, of a trained model."""
+    """made: makes the module that what is looked up passes through. rows, positions: features whose rows, or values by
+    position, it reads. routed: the towers' weights by PAM's groups of items, of a trained model."""
 
     made: Made | None = None
     rows: tuple[str, ...] = ()

@@ -88,7 +88,8 @@ class ServedRanker(nn.Module):
         inner = request + candidate if self.pc == "static" else code_places(features, order)
         # Places of training's columns among those that the stage gives.
         self.code_order = torch.tensor(inner, dtype=torch.int64).argsort()
-        # A code that differs between candidates is left to the gates by themselves: merged, they multiply with many zeros.
+        # A code that differs between candidates is left to the gates by themselves: merged, they multiply with many
+        # zeros.
         once = self.pc == "constant" or (self.pc == "feature" and not order[1].pc)
         self.gates = merged(self) if once else nn.Identity()
 

@@ -1,5 +1,5 @@
-"""PAM's tasks in the served model: every part that is adapted has the weights of all tasks side by side, and a count of the
-candidate tells whose answer is taken.
+"""PAM's tasks in the served model: every part that is adapted has the weights of all tasks side by side, and a count of
+the candidate tells whose answer is taken.
 
 C candidates, N tasks of PAM, T tasks of the model, D width.
 """

@@ -38,8 +38,8 @@ PART = 64
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """An export folder: the model, the columns that it reads, its tasks, and what tells it from another. temperature: of a two-tower
-    model, whose inner products become probabilities by it (0: of another)."""
+    """An export folder: the model, the columns that it reads, its tasks, and what tells it from another. temperature:
+    of a two-tower model, whose inner products become probabilities by it (0: of another)."""
 
     model: Serve
     inputs: list[Input]
@@ -87,8 +87,8 @@ def _input(entry: dict[str, Any]) -> Input:
 
 
 def score_file(folder: Path, source: Path, out: Path) -> int:
-    """Scores every row of a file, or of the Parquet files below a folder in the order of their names, in its order, and returns their
-    number. Raises UserError for a column that is missing or wrong, and if `out` is there."""
+    """Scores every row of a file, or of the Parquet files below a folder in the order of their names, in its order, and
+    returns their number. Raises UserError for a column that is missing or wrong, and if `out` is there."""
     check_new("--out", out, "file")
     out = real_path(out)
     sources = _sources(source, out)

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from coldrank.models.encode import FeatureEncoder, joint_state
 from coldrank.models.features import Feature, FeatureSet
-from coldrank.serving.lookup import Ids, Sides, Values
+from coldrank.serving.lookup import Ids, IdSides, Values
 from coldrank.serving.pack import Pack, Packed
 from coldrank.serving.store import Store, by_position, places_of
-from coldrank.serving.tables import Place, Precision, Rows
+from coldrank.serving.tables import Place, Precision, StoredRows
 
 
 class Side(NamedTuple):
@@ -29,8 +29,8 @@ class Side(NamedTuple):
 class Looked(NamedTuple):
     """What a request holds. sequences: name -> [Q, L, D], zeros past a sequence's end. lengths: name -> int64 [Q].
 
-    What `Asked` asks for by feature or column: rows, int64 [n], in the feature's own table; codes, the states of signals or the rows of ids, int64
-    [Q, L], -1 past the end; counts, int64 [n].
+    What `Asked` asks for by feature or column: rows, int64 [n], in the feature's own table; codes, the states of
+    signals or the rows of ids, int64 [Q, L], -1 past the end; counts, int64 [n].
     """
 
     request: Side
@@ -49,7 +49,8 @@ def with_sides(looked: Looked, request: Side, candidate: Side) -> Looked:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
-    """What is read beside the embeddings: rows of id features outside sequences, states of signals, and counts by raw column."""
+    """What is read beside the embeddings: rows of id features outside sequences, states of signals, and counts by raw
+    column."""
 
     rows: tuple[str, ...] = ()
     codes: tuple[str, ...] = ()
@@ -64,7 +65,7 @@ class Order(NamedTuple):
     pc: list[Feature]
 
 
-class Stage(nn.Module):
+class Lookup(nn.Module):
     """Looks a request up, in the way of FeatureEncoder and EmbeddingStage, whose parts it is made of. Scriptable.
 
     order: request and candidate: what the columns of their tensors are.
@@ -89,12 +90,12 @@ class Stage(nn.Module):
         precision: Precision,
         asked: Asked,
     ) -> None:
-        """pack: what puts requests together. tables: name -> float32 [rows, D]. candidate: raw columns that differ between
-        candidates."""
+        """pack: what puts requests together. tables: name -> float32 [rows, D]. candidate: raw columns that differ
+        between candidates."""
         super().__init__()
         encoder, features = deepcopy(encoder), encoder.features
         members = {n: [t for t in features.tables if t.reads == n] for n in sorted({t.reads for t in features.tables})}
-        stores = {n: Store(Rows([tables[t.name] for t in ts], precision), n) for n, ts in members.items()}
+        stores = {n: Store(StoredRows([tables[t.name] for t in ts], precision), n) for n, ts in members.items()}
         tables_at = {t.name: at for n, ts in members.items() for t, at in zip(ts, stores[n].rows.places, strict=True)}
         starts = {name: at[0] for name, at in tables_at.items()}
         self.stores = nn.ModuleList(stores.values())
@@ -163,7 +164,7 @@ class Stage(nn.Module):
 
 
 def _found(
-    features: FeatureSet, groups: dict[str, Sides], side: list[Feature], i: int
+    features: FeatureSet, groups: dict[str, IdSides], side: list[Feature], i: int
 ) -> list[tuple[Feature, list[int]]]:
     """The features of a side whose rows are found one by one, in their order, and the places of their rows."""
     found = [f for g in groups.values() for f in (g.candidate if i else g.request)]
@@ -177,7 +178,8 @@ def _found(
 
 
 def _sides(features: FeatureSet, candidate: set[str], per: str) -> list[Feature]:
-    """Features outside sequences whose input is given per request, or per candidate; numbers in the order of their slots."""
+    """Features outside sequences whose input is given per request, or per candidate; numbers in the order of their
+    slots."""
     kept = [
         f for f in features.features if f.role != "sequence" and (f.raw_columns[0] in candidate) == (per == "candidate")
     ]
@@ -210,15 +212,15 @@ def _lay(
     return Order(static, [f for f in side if f.kind == "number"], pc)
 
 
-def _groups(features: FeatureSet, candidate: set[str]) -> dict[str, Sides]:
+def _groups(features: FeatureSet, candidate: set[str]) -> dict[str, IdSides]:
     """Id features by how their ids become rows: `Ids` has the names."""
-    groups: dict[str, Sides] = {}
+    groups: dict[str, IdSides] = {}
     for f in features.features:
         if f.kind == "id":
             mapping = features.table(f.table).mapping
             learnt = mapping in ("vocabulary", "growing", "managed")
             kind = "learnt" if learnt else f.table if mapping == "multi_hash" else mapping
-            group = groups.setdefault(kind, Sides(request=[], candidate=[], lists=[]))
+            group = groups.setdefault(kind, IdSides(request=[], candidate=[], lists=[]))
             if f.is_list:
                 group.lists.append(f)
             else:

@@ -1,7 +1,7 @@
 """Rows of the tables -> the embeddings of a side, in one read for all features.
 
-Q requests, C candidates, n rows of a side (Q or C), V values of a list, L sequence length, D width, H hashes, P pieces, g width of
-a piece.
+Q requests, C candidates, n rows of a side (Q or C), V values of a list, L sequence length, D width, H hashes, P pieces,
+g width of a piece.
 """
 
 from collections.abc import Sequence
@@ -9,15 +9,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from coldrank.serving.tables import Place, Rows
+from coldrank.serving.tables import Place, StoredRows
 
 
 class Store(nn.Module):
     """The tables with H reads for an id, and the features that are read from them. Scriptable.
 
-    picks: per side, for each of the H reads and each piece of the features the place of its row among all that were found; those
-    of codes last. factors, offsets: per side, of each piece: it is row * factor + offset. cuts: per side, how many columns are of
-    no codes. many: per side, lists whose mean is taken. sequences: lists that are read by position.
+    picks: per side, for each of the H reads and each piece of the features the place of its row among all that were
+    found; those of codes last. factors, offsets: per side, of each piece: it is row * factor + offset. cuts: per side,
+    how many columns are of no codes. many: per side, lists whose mean is taken. sequences: lists that are read by
+    position.
     """
 
     picks: list[Tensor]
@@ -29,7 +30,7 @@ class Store(nn.Module):
     list_factors: dict[str, int]
     list_offsets: dict[str, Tensor]
 
-    def __init__(self, rows: Rows, reads: int) -> None:
+    def __init__(self, rows: StoredRows, reads: int) -> None:
         super().__init__()
         self.rows, self.reads = rows, reads
         self.picks, self.factors, self.offsets, self.cuts = [], [], [], []
@@ -37,8 +38,8 @@ class Store(nn.Module):
         self.list_factors, self.list_offsets = {}, {}
 
     def lay(self, found: Sequence[tuple[list[int], Place]], plain: int) -> None:
-        """Takes the features of the next side. found: of each, where its H rows are found, and its table; the first `plain` are no
-        codes."""
+        """Takes the features of the next side. found: of each, where its H rows are found, and its table; the first
+        `plain` are no codes."""
         pieces = [(at, place, j) for at, place in found for j in range(place.pieces)]
         self.picks.append(torch.tensor([at[h] for h in range(self.reads) for at, _, _ in pieces], dtype=torch.int64))
         self.factors.append(torch.tensor([place.pieces for _, place, _ in pieces], dtype=torch.int64))
@@ -53,7 +54,8 @@ class Store(nn.Module):
     def forward(
         self, found: list[Tensor], lists: dict[str, Tensor], lengths: dict[str, Tensor], at: dict[str, Tensor]
     ) -> tuple[list[Tensor], list[Tensor], dict[str, Tensor]]:
-        """found: rows [F * H, n] per side. lists: name -> rows [V, H]; their lengths; at: places of the values of sequences.
+        """found: rows [F * H, n] per side. lists: name -> rows [V, H]; their lengths; at: places of the values of
+        sequences.
 
         Returns per side static part [n, ..] and code part [n, ..], and sequence features [Q, L, D].
         """
@@ -92,8 +94,8 @@ class Store(nn.Module):
 
 
 def places_of(lengths: Tensor, positions: int) -> Tensor:
-    """lengths int64 [Q] of lists end to end -> where the value at each position is, int64 [Q, L], counted from 1; 0 past a list's
-    end. Scriptable."""
+    """lengths int64 [Q] of lists end to end -> where the value at each position is, int64 [Q, L], counted from 1; 0
+    past a list's end. Scriptable."""
     position = torch.arange(positions)
     there = (lengths.cumsum(0) - lengths).unsqueeze(1) + position + 1
     return torch.where(position < lengths.unsqueeze(1), there, 0)

@@ -1,4 +1,5 @@
-"""The embedding tables as the served model holds them: end to end, in pieces of equal width, in float32, float16 or int8.
+"""The embedding tables as the served model holds them: end to end, in pieces of equal width, in float32, float16 or
+int8.
 
 R rows of all tables, D width of a table, G pieces, g width of a piece, P pieces of a row.
 """
@@ -14,20 +15,20 @@ Precision = Literal["float32", "float16", "int8"]
 
 
 class Place(NamedTuple):
-    """Where a table is. first: its row 0 among the rows of all. pieces: of each of its rows. offset: piece 0 of row r is
-    r * pieces + offset, r among the rows of all."""
+    """Where a table is. first: its row 0 among the rows of all. pieces: of each of its rows. offset: piece 0 of row r
+    is r * pieces + offset, r among the rows of all."""
 
     first: int
     pieces: int
     offset: int
 
 
-class Rows(nn.Module):
+class StoredRows(nn.Module):
     """R rows of tables of several widths, and one of zeros behind them: row `zero`, piece `zero_piece`. Scriptable.
 
-    weight: [G, g]; g is the greatest common divisor of the widths.
-    int8: each row as round((x - low) / step) in 0..255, with its step and low in float16 (row-wise, asymmetric); a value is off
-    by half a step, about a 510th of the row's range, at most, but for the rounding of low. steps: [R + 1, 2].
+    weight: [G, g]; g is the greatest common divisor of the widths. int8: each row as round((x - low) / step) in 0..255,
+    with its step and low in float16 (row-wise, asymmetric); a value is off by half a step, about a 510th of the row's
+    range, at most, but for the rounding of low. steps: [R + 1, 2].
     """
 
     weight: Tensor

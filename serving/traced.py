@@ -1,7 +1,8 @@
-"""How any model and any hooks are served: their own code for evaluation, traced over inputs as training has them, for every candidate.
+"""How any model and any hooks are served: their own code for evaluation, traced over inputs as training has them, for
+every candidate.
 
-Q requests, C candidates, S sequences, L sequence length, D width, T tasks. The ranker, the two-tower model and our hooks have parts
-of their own in its place (`serving/parts.py`), which compute what rests on the request alone once.
+Q requests, C candidates, S sequences, L sequence length, D width, T tasks. The ranker, the two-tower model and our
+hooks have parts of their own in its place (`serving/parts.py`), which compute what rests on the request alone once.
 """
 
 import warnings
@@ -149,7 +150,8 @@ def _scored(
 def asked_by(
     model: ModelModule, heads: Heads, hooks: Sequence[HookModule], features: FeatureSet, counts: Sequence[str]
 ) -> Asked:
-    """What a model and its hooks read beside embeddings, found out by calling them. counts: the raw counts that hooks name."""
+    """What a model and its hooks read beside embeddings, found out by calling them. counts: the raw counts that hooks
+    name."""
     lengths = {f.name: f.length for f in features.sparse if f.role == "sequence"}
     empty = Asked(counts=tuple(counts))
     embedded, dense, beside = _example(features, Inputs(features), empty)

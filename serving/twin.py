@@ -1,4 +1,5 @@
-"""The model as it is served: raw values of a request in, a probability or value per task and candidate out; needs torch alone."""
+"""The model as it is served: raw values of a request in, a probability or value per task and candidate out; needs torch
+alone."""
 
 from copy import deepcopy
 
@@ -13,7 +14,7 @@ from coldrank.serving.hooked import Hooked, Layout
 from coldrank.serving.inputs import Served, served_inputs
 from coldrank.serving.pack import Pack, Packed
 from coldrank.serving.parts import model_part
-from coldrank.serving.stage import Stage
+from coldrank.serving.stage import Lookup
 from coldrank.serving.tables import Precision
 from coldrank.serving.update import apply, check, digest
 
@@ -34,7 +35,7 @@ class Core(nn.Module):
     ) -> None:
         super().__init__()
         features = encoder.features
-        self.stage = Stage(encoder, pack, tables, candidate, precision, hooked.asked)
+        self.stage = Lookup(encoder, pack, tables, candidate, precision, hooked.asked)
         order = self.stage.order
         layout = Layout(features=features, order=order, candidate=candidate, precision=precision)
         self.hooks = nn.ModuleList(made(layout) for made in hooked.made)
@@ -105,14 +106,14 @@ class Twin(nn.Module):
 
     @torch.jit.export
     def update(self, delta: dict[str, Tensor]) -> None:
-        """Goes on to a later state, in place, as `update.delta` wrote it; refuses a delta that is half written or of another
-        model and then changes nothing. No request may be under way."""
+        """Goes on to a later state, in place, as `update.delta` wrote it; refuses a delta that is half written or of
+        another model and then changes nothing. No request may be under way."""
         check(self.state, self.version, delta)
         apply(self.state, delta)
         self.version.copy_(delta["to"])
 
     def forward(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
-        """raw: the inputs by name -> task: what its head gives, float32 [C] (of the two-tower model, inner products). Raises an error that
-        names the input at fault."""
+        """raw: the inputs by name -> task: what its head gives, float32 [C] (of the two-tower model, inner products).
+        Raises an error that names the input at fault."""
         given = self.core(self.door(raw))
         return {task: column for task, column in zip(self.tasks, given.unbind(1))}  # noqa: B905

@@ -1,7 +1,7 @@
 """Changes of a served model's state: how one state is told from another, and what a delta holds.
 
-A delta is name -> tensor: for every tensor of the state that changed, `rows:NAME` int64 [K] and `values:NAME` [K, ..]; `from` and
-`to`, the versions of the models between which it leads; and `sum`, its own digest.
+A delta is name -> tensor: for every tensor of the state that changed, `rows:NAME` int64 [K] and `values:NAME` [K, ..];
+`from` and `to`, the versions of the models between which it leads; and `sum`, its own digest.
 """
 
 import torch
@@ -31,8 +31,8 @@ def digest(tensors: dict[str, Tensor], leave_out: str) -> Tensor:
 
 
 def _whole(values: Tensor) -> Tensor:
-    """Numbers of any type -> int64, different ones to different ones. A script cannot read the bits of a float: its mantissa
-    and exponent stand for them."""
+    """Numbers of any type -> int64, different ones to different ones. A script cannot read the bits of a float: its
+    mantissa and exponent stand for them."""
     if not values.is_floating_point():
         return values.to(torch.int64)
     mantissa, exponent = torch.frexp(values.to(torch.float64))
@@ -45,14 +45,15 @@ def rows_of(tensor: Tensor) -> Tensor:
 
 
 def version_of(state: State, structure: str) -> Tensor:
-    """int64 []: tells models apart by all that their answers depend on: their state, and `structure`, a digest in hexadecimal of the
-    rest."""
+    """int64 []: tells models apart by all that their answers depend on: their state, and `structure`, a digest in
+    hexadecimal of the rest."""
     rest = torch.tensor([int(structure[i : i + 8], 16) for i in range(0, len(structure), 8)])
     return digest({"rest": rest, "state": digest(state, "")}, "")
 
 
 def delta(before: State, version: Tensor, after: State, new_version: Tensor) -> State:
-    """What leads from one state to another of the same names, types and shapes. version, new_version: of the models, int64 []."""
+    """What leads from one state to another of the same names, types and shapes. version, new_version: of the models,
+    int64 []."""
     changed: State = {}
     for name, new in after.items():
         old, new = rows_of(before[name]), rows_of(new)

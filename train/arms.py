@@ -28,8 +28,8 @@ _LIBRARIES = (
 
 
 def find_arm(source: str, kind: type[T]) -> T:
-    """What the arm `package.module:name` returns, or of a module alone the arm that it names in `DEFAULT`. Raises UserError for
-    whatever is in the way, on one line with the place in the caller's code."""
+    """What the arm `package.module:name` returns, or of a module alone the arm that it names in `DEFAULT`. Raises
+    UserError for whatever is in the way, on one line with the place in the caller's code."""
     where = f"--config {source}"
     module_name, _, name = source.partition(":")
     module = import_module(module_name, where)
@@ -59,8 +59,8 @@ def find_arm(source: str, kind: type[T]) -> T:
 
 
 def candidates(module: ModuleType, kind: type[T]) -> dict[str, Callable[[], T]]:
-    """Name -> function of a module that may be an arm, imported ones too: without required arguments, and declared to return a
-    `kind`, or the module's own with nothing declared. None is called."""
+    """Name -> function of a module that may be an arm, imported ones too: without required arguments, and declared to
+    return a `kind`, or the module's own with nothing declared. None is called."""
     found = {}
     for name, value in sorted(vars(module).items()):
         if name.startswith("_") or not callable(value) or inspect.isclass(value) or _required(value) != []:
@@ -80,7 +80,8 @@ def import_module(name: str, where: str) -> ModuleType:
     if path.suffix == ".py" or len(path.parts) > 1:
         parts = [part for part in path.with_suffix("").parts if part not in (".", path.anchor)]
         raise UserError(
-            f"{where}: {name} is a file's path; write {'.'.join(parts)}:arm, where the command is called or on PYTHONPATH"
+            f"{where}: {name} is a file's path; write {'.'.join(parts)}:arm, where the command is called or on "
+            f"PYTHONPATH"
         )
     if not all(part.isidentifier() for part in name.split(".")):
         raise UserError(f"{where}: write package.module:function, or a .json")

@@ -1,8 +1,9 @@
 """Checkpoints by torch.distributed.checkpoint: written in the background, beside, then renamed; the last few kept.
 
-`checkpoints/step-N/` holds the model, the optimizers and the encoder (DCP files, sharded) and `progress.json`: where the run
-stands, the shape of every tensor, and size and CRC-32 of every file. A folder named `step-N` is a whole checkpoint, because it
-is renamed when all ranks have written; what became of its files later, on a bad disk or in a copy, the sums tell.
+`checkpoints/step-N/` holds the model, the optimizers and the encoder (DCP files, sharded) and `progress.json`: where
+the run stands, the shape of every tensor, and size and CRC-32 of every file. A folder named `step-N` is a whole
+checkpoint, because it is renamed when all ranks have written; what became of its files later, on a bad disk or in a
+copy, the sums tell.
 """
 
 import json
@@ -77,14 +78,15 @@ class Saver:
                 shutil.rmtree(partial)
 
     def begin(self, state: State, own: State, progress: Progress) -> None:
-        """Copies the state and begins to write `step-N`. own: what each rank has for itself, by name. Raises UserError, on every
-        rank, for a state that is not finite."""
+        """Copies the state and begins to write `step-N`. own: what each rank has for itself, by name. Raises UserError,
+        on every rank, for a state that is not finite."""
         self.finish()
         self.lock.check()
         # What the encoder knows is fitted, not learnt: edges that no value needs are infinite there.
         if name := not_finite({part: state[part] for part in ("model", "optimizers")}):
             raise UserError(
-                f"step {progress.step}: {name} is not finite; {self.kept()}; try a lower optim.dense_lr or optim.sparse_lr"
+                f"step {progress.step}: {name} is not finite; {self.kept()}; try a lower optim.dense_lr or "
+                f"optim.sparse_lr"
             )
         # With the lock's token: who lost it may still be writing in the background.
         partial = self.folder / f"step-{progress.step}.{self.lock.token}.partial"
@@ -140,15 +142,15 @@ class Saver:
 def load(folder: Path, state: State, own: State, ranks: Ranks) -> Progress:
     """Loads the last checkpoint that can be used into the state, in place; says which were refused, and why.
 
-    own: tensors that each rank has for itself; left alone where the checkpoint is of fewer ranks. Raises UserError if no
-    checkpoint can be used.
+    own: tensors that each rank has for itself; left alone where the checkpoint is of fewer ranks. Raises UserError if
+    no checkpoint can be used.
     """
     return _first_usable(folder, ranks, lambda path: _load(path, state, own, ranks), "; --fresh starts over")
 
 
 def load_summed(folder: Path, step: int, own: State, world_size: int, ranks: Ranks) -> None:
-    """Loads what each of `world_size` ranks had for itself in a checkpoint, added up, into `own` on the first rank; zeros on the
-    others."""
+    """Loads what each of `world_size` ranks had for itself in a checkpoint, added up, into `own` on the first rank;
+    zeros on the others."""
     path = folder / f"step-{step}"
     stored = FileSystemReader(path).read_metadata().state_dict_metadata
     for name, value in own.items():
@@ -160,7 +162,8 @@ def load_summed(folder: Path, step: int, own: State, world_size: int, ranks: Ran
 
 
 def newest(folder: Path, ranks: Ranks) -> tuple[Path, dict[str, list[int]]]:
-    """The last checkpoint whose files are as they were written, and the shapes of its tensors by name; says which were refused.
+    """The last checkpoint whose files are as they were written, and the shapes of its tensors by name; says which were
+    refused.
 
     Raises UserError if there is none.
     """
@@ -275,7 +278,8 @@ def _other_columns(stored: dict[str, Any], state: State) -> str | None:
                 rows = whole_shape(state["model"][parameter.removeprefix("tables.")])[0]
                 before, now = (n // rows for n in (there.size[0], whole_shape(value)[0]))
                 return (
-                    f"table {table}: the optimizer's sums are of {_columns(before)} and this plan's are of {_columns(now)}; "
+                    f"table {table}: the optimizer's sums are of {_columns(before)} and this plan's are of "
+                    f"{_columns(now)}; "
                     f"leave sharding.tables.{table} and sharding.column_width as they were"
                 )
     return None

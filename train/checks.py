@@ -57,7 +57,8 @@ def _check_data(config: RunConfig) -> None:
     d = config.data
     if d.global_batch_size > 0 and d.batch_size != DataConfig().batch_size:
         raise UserError(
-            f"{config.name}: data.global_batch_size={d.global_batch_size} and data.batch_size={d.batch_size}: one of them; "
+            f"{config.name}: data.global_batch_size={d.global_batch_size} and data.batch_size={d.batch_size}: "
+            f"one of them; "
             f"data.batch_size={DataConfig().batch_size} leaves it to the first, data.global_batch_size=0 to the second"
         )
     if d.order == "random" and d.shuffle_rows == 0:
@@ -107,13 +108,15 @@ def _check_rates(config: RunConfig, tables: set[str]) -> None:
     managed = [t.name for t in config.tables if t.mapping == "managed"]
     if managed and config.train.pipeline == "on":
         raise UserError(
-            f"{config.name}: train.pipeline='on': rows of managed tables ({', '.join(managed)}) pass from one id to another, "
+            f"{config.name}: train.pipeline='on': rows of managed tables ({', '.join(managed)}) pass from one id "
+            f"to another, "
             "and a pipeline reads ahead of the steps; set train.pipeline=auto"
         )
     for name in config.optim.table_lr_scale:
         if name not in tables:
             raise UserError(
-                f"{config.name}: optim.table_lr_scale has {name!r}, which is no table; there are {', '.join(sorted(tables))}"
+                f"{config.name}: optim.table_lr_scale has {name!r}, which is no table; there are "
+                f"{', '.join(sorted(tables))}"
             )
 
 

@@ -1,4 +1,5 @@
-"""The training as a job for torchx: `torchx run train/component.py:ranker --config ... --data ... --out ...`; see docs/cluster.md."""
+"""The training as a job for torchx: `torchx run train/component.py:ranker --config ... --data ... --out ...`; see
+docs/cluster.md."""
 
 # torchx reads the signature's text, and takes these types in their old spelling alone.
 # ruff: noqa: UP006, UP035, UP045
@@ -28,23 +29,17 @@ def ranker(
     max_restarts: int = 3,
     max_retries: int = 3,
 ) -> AppDef:
-    """Trains a ranker with sharded tables on many processes; goes on from the last checkpoint whenever it is started again.
+    """Trains a ranker with sharded tables on many processes; goes on from the last checkpoint whenever it is started
+    again.
 
     Args:
-        args: more arguments of `coldrank train`, after `--`, as in `-- --set train.steps=200 seed=2`; torchx takes each option once
-        config: package.module:arm, or the config.json of a run
-        data: folder written by `coldrank prepare`, seen by every host
-        out: run folder, in storage that every host shares
-        j: hosts x processes per host; on GPUs a process per GPU
-        cpu: cores per host
-        gpu: GPUs per host
-        memMB: memory per host, in MiB
-        h: a named resource in place of cpu, gpu and memMB
-        image: container image with coldrank installed
-        env: more environment variables
-        mounts: volumes of the container, as torchx writes them
-        max_restarts: how often the processes of a host are started again, by torchrun, when one has died
-        max_retries: how often the scheduler starts the job again
+        args: more arguments of `coldrank train`, after `--`, as in `-- --set train.steps=200 seed=2`; torchx takes each
+        option once config: package.module:arm, or the config.json of a run data: folder written by `coldrank prepare`,
+        seen by every host out: run folder, in storage that every host shares j: hosts x processes per host; on GPUs a
+        process per GPU cpu: cores per host gpu: GPUs per host memMB: memory per host, in MiB h: a named resource in
+        place of cpu, gpu and memMB image: container image with coldrank installed env: more environment variables
+        mounts: volumes of the container, as torchx writes them max_restarts: how often the processes of a host are
+        started again, by torchrun, when one has died max_retries: how often the scheduler starts the job again
     """
     command = ["train", "--config", config, "--data", data, "--out", out, *args]
     _check(command)

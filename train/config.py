@@ -36,8 +36,8 @@ class RunConfig(Section):
     tasks: dict[str, InstanceOf[Head]]
     """Task -> what it is: its labels are the column `label_<task>` (docs/tasks.md)."""
     cold_weight: NonNegativeFloat = 1.0
-    """Weight in the loss of the samples of new users (`cohorts.new_user_max_views`), where those of others weigh 1; at 2 each
-    counts as if it were there twice."""
+    """Weight in the loss of the samples of new users (`cohorts.new_user_max_views`), where those of others weigh 1; at
+    2 each counts as if it were there twice."""
     hooks: tuple[InstanceOf[Hook], ...] = ()
     """The training methods that are on, from the outermost to the innermost (docs/hooks.md)."""
     features: tuple[Feature, ...]
@@ -91,7 +91,8 @@ _WORDS = {
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
-    """The config as plain JSON values; hooks by their names, in order. A task may be its weight alone, as arms had it before."""
+    """The config as plain JSON values; hooks by their names, in order. A task may be its weight alone, as arms had it
+    before."""
     values = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     if isinstance(config.tasks, dict):
         values["tasks"] = {name: t.to_json() if isinstance(t, Head) else t for name, t in config.tasks.items()}
@@ -109,8 +110,8 @@ def _plain(value: Any) -> Any:
 
 
 def parse(values: dict[str, Any], source: str) -> RunConfig:
-    """Plain values -> a config whose fields are of their types and within their ranges. Raises UserError that names the field, the
-    value and what would be right."""
+    """Plain values -> a config whose fields are of their types and within their ranges. Raises UserError that names the
+    field, the value and what would be right."""
     values = dict(values)
     if isinstance(values.get("model"), dict):
         values["model"] = component(Model, values["model"], f"{source}: model")

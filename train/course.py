@@ -1,4 +1,5 @@
-"""The one way through the data: stage after stage, each begun, trained on, ended and kept. Passes over the data are one stage."""
+"""The one way through the data: stage after stage, each begun, trained on, ended and kept. Passes over the data are one
+stage."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,8 +25,8 @@ class Loop(Protocol):
 
 
 class Course:
-    """A run's stages, and what it makes of each. Hooks are told of them directly: `begins` before a stage's first step, after
-    what `before` does; `ends` after its last, before its checkpoint, so that what they make there is in it.
+    """A run's stages, and what it makes of each. Hooks are told of them directly: `begins` before a stage's first step,
+    after what `before` does; `ends` after its last, before its checkpoint, so that what they make there is in it.
 
     A run that resumes where a stage's last step is kept and its end is not, is told of the end then.
     """
@@ -82,7 +83,8 @@ class Course:
         raise NotImplementedError
 
     def facts(self, progress: Progress) -> dict[str, Any]:
-        """What run.json says of the data. fit_rows: of a pass, or of the periods begun. samples: that all ranks have read."""
+        """What run.json says of the data. fit_rows: of a pass, or of the periods begun. samples: that all ranks have
+        read."""
         raise NotImplementedError
 
     def results(self, progress: Progress, require_lock: Callable[[], None]) -> list[MetricRow]:

@@ -6,7 +6,8 @@ from coldrank.train.config import NAMED, RunConfig, to_dict
 
 
 def difference(config: RunConfig, base: RunConfig) -> str:
-    """The fields in which two configs differ, a line each: `field: base -> config`; tasks, features, tables and hooks by name."""
+    """The fields in which two configs differ, a line each: `field: base -> config`; tasks, features, tables and hooks
+    by name."""
     ours, theirs = to_dict(config), to_dict(base)
     lines = []
     for name in ("tasks", "hooks"):

@@ -1,4 +1,5 @@
-"""Whether a run could begin, found out without its memory or its time: of many runs all are asked before the first starts."""
+"""Whether a run could begin, found out without its memory or its time: of many runs all are asked before the first
+starts."""
 
 import json
 from pathlib import Path
@@ -23,8 +24,9 @@ from coldrank.train.streaming import stages
 
 
 def check_run(config: RunConfig, data: DataFolder) -> None:
-    """Makes the parts of a run on one process, but for what takes memory, and opens what it reads. Raises UserError for what
-    cannot be: settings, hooks, model, optimizer, memory for the tables, splits, columns, files, another run's weights."""
+    """Makes the parts of a run on one process, but for what takes memory, and opens what it reads. Raises UserError for
+    what cannot be: settings, hooks, model, optimizer, memory for the tables, splits, columns, files, another run's
+    weights."""
     features = validate(config)
     task = made_task(config, features, make_hooks(config, features))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -28,7 +28,8 @@ from coldrank.train.task import RankingTask
 
 
 def evaluation_reader(make: BatchMaker, data: DataFolder, split: str, config: RunConfig, ranks: Ranks) -> SampleReader:
-    """A split in order of time. Raises UserError for a split or a column that is not there, and for a split without rows."""
+    """A split in order of time. Raises UserError for a split or a column that is not there, and for a split without
+    rows."""
     reader = SampleReader(
         data.files((split,)),
         make.columns(),
@@ -60,8 +61,8 @@ def score(
     """Scores the samples of a reader, sorted by time, user and item; on the first rank, None on the others.
 
     what: a name for the progress bar. There must be a row. Columns: user_id, item_id, time (ms), user_views,
-    item_views, label_<task> (null: unknown), prob_<task> (of a task that is not binary pred_<task>), true_<task>, and those of
-    `retrieval.VECTORS` of a two-tower model.
+    item_views, label_<task> (null: unknown), prob_<task> (of a task that is not binary pred_<task>), true_<task>, and
+    those of `retrieval.VECTORS` of a two-tower model.
     """
     task = model.module
     assert isinstance(task, RankingTask)

@@ -15,11 +15,11 @@ _BLOCK = 1 << 24
 
 
 def not_finite(state: dict[str, Any]) -> str | None:
-    """Name of the first tensor of a state, nested as it may be, that holds NaN or an infinite number on any rank; None if there
-    is none. Called by all ranks."""
+    """Name of the first tensor of a state, nested as it may be, that holds NaN or an infinite number on any rank; None
+    if there is none. Called by all ranks."""
     tensors = [(name, x) for name, x in _tensors(state) if x.is_floating_point() and x.numel()]
-    # A sum is NaN or infinite if an element is, costs no memory, and there is one wait for the device. Large finite elements
-    # may sum to infinity: those are looked at one by one.
+    # A sum is NaN or infinite if an element is, costs no memory, and there is one wait for the device. Large finite
+    # elements may sum to infinity: those are looked at one by one.
     sums = torch.stack([x.sum(dtype=torch.float32) for _, x in tensors]).tolist() if tensors else []
     mine = next(
         (n for (n, x), total in zip(tensors, sums, strict=True) if not (math.isfinite(total) or _is_finite(x))), None

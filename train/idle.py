@@ -1,8 +1,8 @@
 """Settings that change nothing beside others: refused, not ignored.
 
-A config whose field is not at its default says something; where nothing reads it, it says something wrong. Arms may hold what only
-their variants need (sizes of the ranker's parts, rows of a shuffle buffer): of those, a field is refused where `--set` names it.
-`optim.gate_lr_scale` is never refused: a search varies it over arms with gates and without.
+A config whose field is not at its default says something; where nothing reads it, it says something wrong. Arms may
+hold what only their variants need (sizes of the ranker's parts, rows of a shuffle buffer): of those, a field is refused
+where `--set` names it. `optim.gate_lr_scale` is never refused: a search varies it over arms with gates and without.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,8 +25,8 @@ class _Rule(NamedTuple):
 
 
 def idle_problem(config: RunConfig, named: Sequence[str] = ()) -> str:
-    """The first field that is set and changes nothing, in words; '' if there is none. named: fields of `--set`, of which those that
-    arms may hold for their variants are told as well."""
+    """The first field that is set and changes nothing, in words; '' if there is none. named: fields of `--set`, of
+    which those that arms may hold for their variants are told as well."""
     for rule in _rules(config):
         for path in rule.fields if rule.holds else ():
             if path in _KEPT and path not in named:

@@ -24,8 +24,8 @@ def from_dict(values: dict[str, Any], source: str = "config") -> RunConfig:
 
 
 def load(source: str, overrides: list[str] | None = None) -> RunConfig:
-    """Loads `package.module:function`, `package.module` for the arm that it names in `DEFAULT`, or a `config.json`, then applies
-    `a.b=c` overrides, then validates. Raises UserError on one line."""
+    """Loads `package.module:function`, `package.module` for the arm that it names in `DEFAULT`, or a `config.json`,
+    then applies `a.b=c` overrides, then validates. Raises UserError on one line."""
     if source.endswith(".json"):
         try:
             values = json.loads(Path(source).read_text())

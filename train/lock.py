@@ -1,11 +1,11 @@
 """One writer a folder: `train`, `evaluate` and whole experiments hold a lock in the folder that they write into.
 
-`lock/` holds one file, named by its holder's token. Nothing here rests on flock or on clocks, which shared file systems do not
-keep alike: a folder that is renamed to `lock` takes it where nobody has it, and a rename of the holder's file, from its token to
-one's own, takes it over. Both happen on the file server, once: of two contenders one succeeds.
+`lock/` holds one file, named by its holder's token. Nothing here rests on flock or on clocks, which shared file systems
+do not keep alike: a folder that is renamed to `lock` takes it where nobody has it, and a rename of the holder's file,
+from its token to one's own, takes it over. Both happen on the file server, once: of two contenders one succeeds.
 
-A live holder touches its file every few seconds. A holder on this very machine is known by its process; one elsewhere is taken
-for dead when its file has not changed while it was watched for `PATIENCE_S`.
+A live holder touches its file every few seconds. A holder on this very machine is known by its process; one elsewhere
+is taken for dead when its file has not changed while it was watched for `PATIENCE_S`.
 """
 
 import errno
@@ -41,8 +41,8 @@ NAME = "lock"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Holder:
-    """Who holds a lock. machine: tells boots and process namespaces apart (empty: not known). started: of the process, as the
-    machine counts. jobs: of torchrun and slurm -> how often they have started it again. since: UTC."""
+    """Who holds a lock. machine: tells boots and process namespaces apart (empty: not known). started: of the process,
+    as the machine counts. jobs: of torchrun and slurm -> how often they have started it again. since: UTC."""
 
     token: str
     host: str
@@ -73,8 +73,8 @@ class Holder:
         return None
 
     def patience(self, other: "Holder | None") -> float:
-        """Seconds after which another holder that gives no sign is taken for dead: few where it is of an earlier start of this
-        very job, which torchrun and slurm end before they start it again."""
+        """Seconds after which another holder that gives no sign is taken for dead: few where it is of an earlier start
+        of this very job, which torchrun and slurm end before they start it again."""
         if other and any(self.jobs[job] > other.jobs[job] for job in self.jobs.keys() & other.jobs.keys()):
             return RESTART_S
         return PATIENCE_S
@@ -84,8 +84,8 @@ class Holder:
 
 
 class Lock:
-    """The lock of a folder, held within `with`. Raises UserError that names the holder where another one has it; nothing in
-    the folder is changed then."""
+    """The lock of a folder, held within `with`. Raises UserError that names the holder where another one has it;
+    nothing in the folder is changed then."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / NAME
@@ -221,8 +221,8 @@ class Lock:
             return []
 
     def _read(self, token: str) -> tuple[Holder | None, int]:
-        """The holder, None where it has taken the lock and not yet said who it is; and when its file was touched. Both of one
-        opened file: between two looks it may be taken over, and a dead holder would seem to have touched it."""
+        """The holder, None where it has taken the lock and not yet said who it is; and when its file was touched. Both
+        of one opened file: between two looks it may be taken over, and a dead holder would seem to have touched it."""
         try:
             with (self.path / token).open("rb") as file:  # opened, it is asked of the file server anew
                 touched, text = os.fstat(file.fileno()).st_mtime_ns, file.read()

@@ -8,9 +8,9 @@ _NEVER = 2**31 - 1
 
 
 def reuse_freed_memory() -> None:
-    """Has the C library keep the memory that is freed for what is allocated next. By default it hands blocks of some megabytes back
-    at once, and the system clears the same pages anew for every activation of every step: a fifth of a step's time at a
-    batch of 4,096. glibc only; others stay as they are."""
+    """Has the C library keep the memory that is freed for what is allocated next. By default it hands blocks of some
+    megabytes back at once, and the system clears the same pages anew for every activation of every step: a fifth of a
+    step's time at a batch of 4,096. glibc only; others stay as they are."""
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(_MMAP_THRESHOLD, _NEVER)

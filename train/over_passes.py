@@ -24,8 +24,8 @@ def passes_as_stage(data: DataFolder, config: RunConfig) -> Stage:
 
 
 class OverPasses(Course):
-    """Opens what is read. Raises UserError for a split that is not there or empty: its mistakes are better known now than at the
-    end."""
+    """Opens what is read. Raises UserError for a split that is not there or empty: its mistakes are better known now
+    than at the end."""
 
     def __init__(self, run: Run, folder: RunFolder) -> None:
         super().__init__(run)

@@ -21,7 +21,8 @@ _RENAMED = {"mwuf": ("below_views", "max_views", -1), "metacf": ("below_views", 
 
 
 def override_all(values: dict[str, Any], texts: list[str]) -> dict[str, Any]:
-    """A config as JSON values with fields changed. Raises UserError for a field that is not there, with what may be meant."""
+    """A config as JSON values with fields changed. Raises UserError for a field that is not there, with what may be
+    meant."""
     values = json.loads(json.dumps(values))
     paths = [text.partition("=")[0] for text in texts]
     kinds = [path in _KINDS or path == "tasks" or bool(_task_of(path)) for path in paths]
@@ -63,7 +64,8 @@ def _task_of(path: str) -> str:
 
 
 def _set_task(tasks: Any, name: str, value: Any, text: str) -> bool:
-    """Sets a task's weight, of one that is there; or its head, by its kind or whole, of one that may be new. Whether it did."""
+    """Sets a task's weight, of one that is there; or its head, by its kind or whole, of one that may be new. Whether it
+    did."""
     there = isinstance(tasks, dict) and isinstance(tasks.get(name), dict)
     if there and _is_number(value):
         tasks[name]["weight"] = value
@@ -117,8 +119,9 @@ def _listed(value: Any) -> list[Any]:
 
 
 def with_new_names(values: dict[str, Any]) -> dict[str, Any]:
-    """A config as JSON values, its fields where they are now. Before, hooks were names, with a section each whether on or off; there
-    was one section of all rankers' fields, and one of the two-tower model; a task was its weight, and all were binary."""
+    """A config as JSON values, its fields where they are now. Before, hooks were names, with a section each whether on
+    or off; there was one section of all rankers' fields, and one of the two-tower model; a task was its weight, and all
+    were binary."""
     values = dict(values)
     if isinstance(names := values.get("hooks", {}), list):
         sections = {name: values.get(name) for name in ("metacf", "mwuf", "pam")}

@@ -1,6 +1,7 @@
 """SIGTERM while training: a run that is to make way ends its step and writes a checkpoint first.
 
-Slurm and Kubernetes send SIGTERM some seconds before SIGKILL when they preempt a job, and torchrun when a host is to go.
+Slurm and Kubernetes send SIGTERM some seconds before SIGKILL when they preempt a job, and torchrun when a host is to
+go.
 """
 
 import signal
@@ -45,7 +46,8 @@ class Stop:
 
 @contextmanager
 def preemption() -> Iterator[Stop]:
-    """Within it, SIGTERM sets a flag instead of ending the process. Threads other than the main one cannot ask for that."""
+    """Within it, SIGTERM sets a flag instead of ending the process. Threads other than the main one cannot ask for
+    that."""
     stop = Stop()
 
     def handle(number: int, frame: FrameType | None) -> None:

@@ -16,7 +16,8 @@ class Recent:
 
     def __init__(self, tasks: list[str], ranks: Ranks) -> None:
         self.tasks, self.rate, self.ranks = tasks, 0.0, ranks.world_size
-        # This rank's part of the steps, samples, its part of the loss; per task the loss over the known labels and their number.
+        # This rank's part of the steps, samples, its part of the loss; per task the loss over the known labels and
+        # their number.
         self.sums = torch.zeros(3 + 2 * len(tasks), dtype=torch.float64, device=ranks.device)
         # Which of the steps counted in the sums was the first whose loss is not finite (0: none).
         self.bad = torch.zeros((), dtype=torch.float64, device=ranks.device)
@@ -38,7 +39,8 @@ class Recent:
         self.samples += samples
 
     def not_finite(self, step: int) -> int | None:
-        """The first step, up to `step`, the last one added, whose loss was not finite on any rank. Called by all ranks."""
+        """The first step, up to `step`, the last one added, whose loss was not finite on any rank. Called by all
+        ranks."""
         none = torch.full_like(self.bad, math.inf)
         first = torch.where(self.bad > 0, self.bad - self.sums[0], none)
         dist.all_reduce(first, op=dist.ReduceOp.MIN)
@@ -50,7 +52,8 @@ class Recent:
         dist.all_reduce(sums)
         steps, samples, loss, *by_task = sums.tolist()
         losses, known = by_task[: len(self.tasks)], by_task[len(self.tasks) :]
-        # Speed is of this process: what it did since it began or last wrote, its share of the samples scaled up to all ranks.
+        # Speed is of this process: what it did since it began or last wrote, its share of the samples scaled up to all
+        # ranks.
         share = samples / max(1.0, float(self.sums[1]))
         self.rate = self.samples * share / (time.perf_counter() - self.since)
         values = [("all", "loss", loss / steps, samples)]

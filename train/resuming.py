@@ -1,4 +1,5 @@
-"""Which lengths a run may be given when it goes on: one that changes what its steps so far were a part of is refused."""
+"""Which lengths a run may be given when it goes on: one that changes what its steps so far were a part of is
+refused."""
 
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from coldrank.train.progress import Progress
 def check_length(folder: Path, before: RunConfig, now: RunConfig, progress: Progress, end: int) -> None:
     """Raises UserError for a length with which a run cannot go on as it began. end: the step at which it would end now.
 
-    Rates that decay do so over the whole run: with another end they would jump. Which passes are those of new users alone
-    follows from the number of epochs. And a model of more steps is not one of fewer.
+    Rates that decay do so over the whole run: with another end they would jump. Which passes are those of new users
+    alone follows from the number of epochs. And a model of more steps is not one of fewer.
     """
     if end < progress.step:
         raise UserError(
@@ -27,7 +28,8 @@ def check_length(folder: Path, before: RunConfig, now: RunConfig, progress: Prog
     epochs = (before.train.epochs, now.train.epochs)
     if now.train.cold_passes and epochs[0] != epochs[1] and progress.epoch >= min(epochs):
         raise UserError(
-            f"{folder}: train.epochs: {epochs[0]} -> {epochs[1]}: the run is in pass {progress.epoch + 1}, and whether that is "
+            f"{folder}: train.epochs: {epochs[0]} -> {epochs[1]}: the run is in pass {progress.epoch + 1}, and "
+            f"whether that is "
             "over new users alone would change; --fresh starts over"
         )
 

@@ -57,7 +57,8 @@ class RunFolder:
         return SummaryWriter(str(self.path / "tensorboard"), purge_step=purge_step)
 
     def check(self, resumed: RunConfig | None) -> None:
-        """Raises UserError if the folder holds something that is no run, or, to go on with, the run of another config."""
+        """Raises UserError if the folder holds something that is no run, or, to go on with, the run of another
+        config."""
         if self.path.exists() and not (self.path.is_dir() and self._is_run()):
             raise UserError(f"{self.path}: is there already and is no run folder; give another --out")
         check_folder("--out", self.path)
@@ -160,7 +161,8 @@ class RunFolder:
         self.board.flush()
 
     def log_evaluation(self, rows: list[MetricRow]) -> None:
-        """Writes an evaluation into metrics.jsonl, in place of an earlier one of the same step and split, and as summary."""
+        """Writes an evaluation into metrics.jsonl, in place of an earlier one of the same step and split, and as
+        summary."""
         self.require_lock()
         step, split = rows[0]["step"], rows[0]["split"]
         before = self._rows()
@@ -179,8 +181,8 @@ class RunFolder:
 
 
 def _without_length(config: RunConfig) -> RunConfig:
-    """The config but for what may change when a run goes on: its length, how it is read, told and kept, and where the tables
-    lie."""
+    """The config but for what may change when a run goes on: its length, how it is read, told and kept, and where the
+    tables lie."""
     data = replace(config.data, prefetch=DataConfig().prefetch, eval_batch_size=DataConfig().eval_batch_size)
     train = replace(config.train, **{name: getattr(TrainConfig(), name) for name in _FREE})
     return replace(config, train=train, data=data, sharding=ShardingConfig())

@@ -74,7 +74,8 @@ class OptimConfig(Section):
     clip_norm: NonNegativeFloat = 0.0
     """Largest norm of all dense gradients together (0: no limit)."""
     sparse_clip: NonNegativeFloat = 0.0
-    """Largest size of an element of the gradient that a bag of a table gets, before those of a row are summed (0: no limit)."""
+    """Largest size of an element of the gradient that a bag of a table gets, before those of a row are summed (0: no
+    limit)."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -82,11 +83,11 @@ class TrainConfig(Section):
     """Length and bookkeeping of the training."""
 
     mode: Literal["passes", "periods"] = "passes"
-    """Passes over `data.fit`, or periods (docs/streaming.md): each period of the data, whatever its split, is scored by the
-    model of all before it and then trained on, once and in order of time."""
+    """Passes over `data.fit`, or periods (docs/streaming.md): each period of the data, whatever its split, is scored by
+    the model of all before it and then trained on, once and in order of time."""
     first_period: str = ""
-    """The first that is streamed; what lies before is trained on without being scored, as `data.order` says (empty: the first
-    of the data is)."""
+    """The first that is streamed; what lies before is trained on without being scored, as `data.order` says (empty: the
+    first of the data is)."""
     look_back: tuple[NonNegativeInt, ...] = (1, 7)
     """After each period, a sample of the periods so far back is scored."""
     look_back_rows: PositiveInt = 10_000
@@ -96,8 +97,8 @@ class TrainConfig(Section):
     epochs: PositiveInt = 1
     """Passes over the data."""
     cold_passes: NonNegativeInt = 0
-    """Passes over the samples of new users alone (`cohorts.new_user_max_views`), after the epochs; the schedule of the learning
-    rates spans both."""
+    """Passes over the samples of new users alone (`cohorts.new_user_max_views`), after the epochs; the schedule of the
+    learning rates spans both."""
     cold_trains: Literal["all", "gates"] = "all"
     """What the cold passes train: all, or the gates only."""
     steps: NonNegativeInt = 0
@@ -111,12 +112,13 @@ class TrainConfig(Section):
     threads: NonNegativeInt = 0
     """Threads of torch (0: its default)."""
     accumulate: PositiveInt = 1
-    """Micro-batches: the dense part takes a batch in so many slices, one after another, and holds the activations of one; the
-    step is that of the whole batch, for tables and dense weights."""
+    """Micro-batches: the dense part takes a batch in so many slices, one after another, and holds the activations of
+    one; the step is that of the whole batch, for tables and dense weights."""
     precision: Literal["float32", "bf16"] = "float32"
     """Of the dense part in training, under autocast; tables, losses and evaluation are in float32."""
     pipeline: Literal["auto", "on", "off"] = "auto"
-    """Sends the ids of the next batch while one is computed (the same results; auto: on GPUs, where no table is managed)."""
+    """Sends the ids of the next batch while one is computed (the same results; auto: on GPUs, where no table is
+    managed)."""
     warm_start: str = ""
     """Folder of a run whose weights this one begins with, where they fit (train/warm_start.py)."""
     warm_rename: dict[str, str] = field(default_factory=dict)

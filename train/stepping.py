@@ -17,7 +17,8 @@ from coldrank.train.ids.growing import Grown
 
 
 class Taken(NamedTuple):
-    """A batch, and where the stream stands once it is trained on: in which pass (0-based), after how many batches of it.
+    """A batch, and where the stream stands once it is trained on: in which pass (0-based), after how many batches of
+    it.
 
     grown: growing table -> how far it has grown with the batch.
     """
@@ -38,8 +39,8 @@ def one_by_one(
 ) -> Steps:
     """Trains on the batches, and yields each after its step.
 
-    begin: called before the forward pass of a batch, sets the rates and clears the gradients. end: called after the backward
-    pass, applies them.
+    begin: called before the forward pass of a batch, sets the rates and clears the gradients. end: called after the
+    backward pass, applies them.
     """
     for taken in stream:
         begin(taken)
@@ -52,9 +53,9 @@ def one_by_one(
 def pipelined(
     model: DistributedModelParallel, stream: Iterator[Taken], device: torch.device, begin: Begin, end: End
 ) -> Steps:
-    """`one_by_one`, bit for bit, with the ids of the next batch on their way to the ranks that hold their rows, and the batch
-    after it on its way to the device, while a batch is computed. The stream is read up to two batches ahead of what is
-    yielded."""
+    """`one_by_one`, bit for bit, with the ids of the next batch on their way to the ranks that hold their rows, and the
+    batch after it on its way to the device, while a batch is computed. The stream is read up to two batches ahead of
+    what is yielded."""
     ahead: deque[Taken] = deque()
 
     def read() -> Iterator[Batch]:
@@ -81,7 +82,8 @@ def pipelined(
 
 
 class _Pipeline(TrainPipelineSparseDist[Batch, Outputs]):
-    """Keeps the thread that makes batches out of the trace: torch.fx changes the call of modules for all threads meanwhile."""
+    """Keeps the thread that makes batches out of the trace: torch.fx changes the call of modules for all threads
+    meanwhile."""
 
     def _pipeline_model(self, *args: Any, **kwargs: Any) -> None:
         with MODULE_CALLS:
@@ -89,7 +91,8 @@ class _Pipeline(TrainPipelineSparseDist[Batch, Outputs]):
 
 
 class _Hooks:
-    """Stands where the pipeline takes an optimizer: it calls `zero_grad` before a forward pass, `step` after the backward."""
+    """Stands where the pipeline takes an optimizer: it calls `zero_grad` before a forward pass, `step` after the
+    backward."""
 
     def __init__(self, begin: End, end: End) -> None:
         self._begin, self._end = begin, end

@@ -1,7 +1,8 @@
 """Training on a stream of periods: every period is a test first and training afterwards (prequential evaluation).
 
-Period t is scored by the model of all periods before it, then trained on in one pass in order of time. The periods are those of
-the prepared data, of all splits. What is fitted to data (vocabularies, edges, moments) is fitted to the warm part alone.
+Period t is scored by the model of all periods before it, then trained on in one pass in order of time. The periods are
+those of the prepared data, of all splits. What is fitted to data (vocabularies, edges, moments) is fitted to the warm
+part alone.
 """
 
 import time
@@ -38,7 +39,8 @@ _BACK_METRICS = ("auc", "ne")
 
 
 def stages(data: DataFolder, config: RunConfig) -> list[Stage]:
-    """The stages of a data folder as it is now. Raises UserError for a `train.first_period` that cannot be the first."""
+    """The stages of a data folder as it is now. Raises UserError for a `train.first_period` that cannot be the
+    first."""
     found = _by_period(data)
     names, first = list(found), config.train.first_period
     if first and first not in names[1:]:
@@ -70,7 +72,8 @@ class Stream(Course):
         return self.run.data.paths(p for s in self.stages if not s.scored for p in s.partitions)
 
     def facts(self, progress: Progress) -> Json:
-        """fit_rows: of the periods begun. samples: that all ranks have read so far. periods: name -> step of its last batch."""
+        """fit_rows: of the periods begun. samples: that all ranks have read so far. periods: name -> step of its last
+        batch."""
         begun = sum(p["rows"] for p in progress.partitions)
         left = 0
         if progress.period and not progress.pass_done:
@@ -79,7 +82,8 @@ class Stream(Course):
         return {"fit_rows": begun, "samples": begun - left, "periods": dict(progress.ends)}
 
     def check_data(self, progress: Progress) -> None:
-        """Raises UserError if what was trained on is no longer what the data folder holds, naming the first difference."""
+        """Raises UserError if what was trained on is no longer what the data folder holds, naming the first
+        difference."""
         data = self.run.data
         before = {p["path"]: p for p in progress.partitions}
         now = {
@@ -174,7 +178,8 @@ class Stream(Course):
         )
 
     def before(self, stage: Stage, progress: Progress) -> None:
-        """Scores a period that comes after all that was trained on: rows that are not later than all of it are left out."""
+        """Scores a period that comes after all that was trained on: rows that are not later than all of it are left
+        out."""
         if not stage.scored:
             return
         last = max(p["time_max"] for p in progress.partitions)

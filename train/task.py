@@ -34,7 +34,8 @@ class RankingTask(nn.Module):
         hooks: Mapping[str, HookModule] = MappingProxyType({}),
     ) -> None:
         """cold_weight: weight in the loss of rows with `user_views` of at most `new_user_max_views`; others weigh 1.
-        accumulate, bf16: how the dense part is trained, as in TrainConfig; evaluation knows neither. hooks: by name, in order."""
+        accumulate, bf16: how the dense part is trained, as in TrainConfig; evaluation knows neither. hooks: by name, in
+        order."""
         super().__init__()
         self.embeddings = EmbeddingStage(features, device=device)
         self.ranker = model.build(features, len(tasks))
@@ -46,7 +47,8 @@ class RankingTask(nn.Module):
 
     def forward(self, batch: Batch) -> Outputs:
         if isinstance(batch, fx.Proxy):
-            # TorchRec's pipeline traces which tables are read and from what of the batch; the rest is none of its business.
+            # TorchRec's pipeline traces which tables are read and from what of the batch; the rest is none of its
+            # business.
             traced: Outputs = self.embeddings.ebc(batch.lookup)
             return traced
         embedded = self.embeddings(batch)

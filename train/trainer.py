@@ -38,8 +38,8 @@ from coldrank.train.warm_start import warm_start
 def train(config: RunConfig, data: DataFolder, out: Path, ranks: Ranks, *, fresh: bool, diff: str) -> list[MetricRow]:
     """Trains to the end and evaluates; resumes from the last checkpoint in `out` unless `fresh`.
 
-    Raises UserError if `out` holds the run of another config or data, or something that is no run, or is in use by another
-    process, and Preempted, once a checkpoint is written, on SIGTERM.
+    Raises UserError if `out` holds the run of another config or data, or something that is no run, or is in use by
+    another process, and Preempted, once a checkpoint is written, on SIGTERM.
     """
     with held(out, ranks, lambda: RunFolder(out).check(None)) as lock:
         return _train_held(config, data, RunFolder(out, lock.lock), lock, ranks, fresh=fresh, diff=diff)
@@ -100,8 +100,8 @@ def _train(
 
 
 def facts(run: Run, course: Course, progress: Progress, *, finished: bool) -> dict[str, Any]:
-    """What run.json says. seconds: of training, without evaluation. samples: read by all ranks so far, each pass counted.
-    Parameters are those of the whole model, whatever part of it this rank holds."""
+    """What run.json says. seconds: of training, without evaluation. samples: read by all ranks so far, each pass
+    counted. Parameters are those of the whole model, whatever part of it this rank holds."""
     tables = sum(t.rows * t.dim for t in run.encoder.features.tables)
     return {
         "finished": finished,

@@ -1,9 +1,9 @@
 """Warm start: a new run begins with the weights of another run, of the same arm or of another one.
 
-What is loaded has one meaning there and here. A table comes with what gives its rows their meaning, the vocabulary or the bucket
-edges: so an id that the other run did not know reads the row of unknown ids. Dense weights come if both runs read the same
-inputs in the same order, with the moments that standardise the numbers; gates, if the personalization code is the same too.
-Weights only: optimizers and schedules start anew.
+What is loaded has one meaning there and here. A table comes with what gives its rows their meaning, the vocabulary or
+the bucket edges: so an id that the other run did not know reads the row of unknown ids. Dense weights come if both runs
+read the same inputs in the same order, with the moments that standardise the numbers; gates, if the personalization
+code is the same too. Weights only: optimizers and schedules start anew.
 """
 
 from dataclasses import dataclass, field, replace
@@ -29,8 +29,8 @@ State = dict[str, Any]
 
 @dataclass(slots=True)
 class Report:
-    """What became of each tensor. Names are those of the new run; moved: loaded from another name or shape, name -> how; left: as
-    initialised, name -> why; unused: tensors of the other run that found no place."""
+    """What became of each tensor. Names are those of the new run; moved: loaded from another name or shape, name ->
+    how; left: as initialised, name -> why; unused: tensors of the other run that found no place."""
 
     source: str = ""
     loaded: list[str] = field(default_factory=list)
@@ -61,8 +61,8 @@ class Report:
 def warm_start(config: RunConfig, model: nn.Module, state: State, features: FeatureSet, ranks: Ranks) -> Report:
     """Loads what fits from the last checkpoint of the run `config.train.warm_start` into `state`, in place.
 
-    state: `model` and `encoder`, as in a checkpoint; the encoder is fitted. Called by all ranks. Raises UserError if the folder
-    holds no run or no checkpoint that can be used, or if nothing fits.
+    state: `model` and `encoder`, as in a checkpoint; the encoder is fitted. Called by all ranks. Raises UserError if
+    the folder holds no run or no checkpoint that can be used, or if nothing fits.
     """
     folder = Path(config.train.warm_start)
     if not (folder / "config.json").exists():

@@ -1,7 +1,7 @@
 """What a head is: a config, and the module that it builds. docs/tasks.md shows one of a user's own.
 
-A head turns a task's one logit per row into what is served, says which labels are right, how the logit learns from them, and by what
-the answers are judged. N labels.
+A head turns a task's one logit per row into what is served, says which labels are right, how the logit learns from
+them, and by what the answers are judged. N labels.
 """
 
 from dataclasses import dataclass
@@ -16,11 +16,13 @@ from coldrank.models.component import Component
 
 
 class HeadModule(nn.Module):
-    """From logits to losses and to what is served. Each element is treated by itself: what is given has one shape, [..], and so has
-    what comes back. Its parameters are dense parameters like any other. `predict` becomes a part of the served file: scriptable."""
+    """From logits to losses and to what is served. Each element is treated by itself: what is given has one shape,
+    [..], and so has what comes back. Its parameters are dense parameters like any other. `predict` becomes a part of
+    the served file: scriptable."""
 
     def losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """float [..] each; labels NaN where unknown -> the loss of each, [..]; where the label is unknown 0, without a gradient."""
+        """float [..] each; labels NaN where unknown -> the loss of each, [..]; where the label is unknown 0, without a
+        gradient."""
         raise NotImplementedError
 
     def predict(self, logits: Tensor) -> Tensor:
@@ -35,8 +37,8 @@ class Head(Component):
     what: ClassVar[str] = "head"
     package: ClassVar[str] = "coldrank.models.heads"
     gives: ClassVar[str] = "value"
-    """What is served, in a word. `probability`: labels are 0 and 1, and the predictions' column is `prob_<task>`; else it is
-    `pred_<task>`."""
+    """What is served, in a word. `probability`: labels are 0 and 1, and the predictions' column is `prob_<task>`; else
+    it is `pred_<task>`."""
     loss_name: ClassVar[str] = "loss"
     """What metrics.jsonl calls the loss of the task in training."""
     metrics: ClassVar[tuple[str, ...]] = ()
@@ -58,8 +60,8 @@ class Head(Component):
         raise NotImplementedError
 
     def label_problem(self, labels: NDArray[np.floating[Any]]) -> tuple[NDArray[np.bool_], str]:
-        """Which of some labels [N] cannot be, bool [N], and why, in words that follow the label. What is said of NaN, an unknown
-        label, is of no consequence."""
+        """Which of some labels [N] cannot be, bool [N], and why, in words that follow the label. What is said of NaN,
+        an unknown label, is of no consequence."""
         raise NotImplementedError
 
     def problem(self) -> str:
@@ -67,5 +69,6 @@ class Head(Component):
         return ""
 
     def idle(self) -> list[tuple[bool, tuple[str, ...], str]]:
-        """Settings without an effect beside others: whether it is so, which fields, and beside what ("has no effect ...")."""
+        """Settings without an effect beside others: whether it is so, which fields, and beside what ("has no effect
+        ...")."""
         return []

@@ -14,8 +14,8 @@ from coldrank.modules.gate import separate_draws
 class Answers(nn.Module):
     """Logits of all tasks -> what is served. Scriptable.
 
-    parts: `label_<task>` -> the module of a task, or of several that are computed at once, under the name of the first. starts:
-    the first task of each part, and T.
+    parts: `label_<task>` -> the module of a task, or of several that are computed at once, under the name of the first.
+    starts: the first task of each part, and T.
     """
 
     starts: list[int]
@@ -34,7 +34,8 @@ class Answers(nn.Module):
 
 
 class Heads(Answers):
-    """And how they learn. Neighbouring tasks whose heads differ in their weight alone and have no state are one part."""
+    """And how they learn. Neighbouring tasks whose heads differ in their weight alone and have no state are one
+    part."""
 
     weights: Tensor
 
@@ -58,14 +59,14 @@ class Heads(Answers):
     def loss(
         self, logits: Tensor, labels: Tensor, row_weights: Tensor | None = None, rows: float | None = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """logits, labels: [B, T], labels NaN where unknown. row_weights: float [B] (None: 1 each). rows: what the sum over rows is
-        divided by (None: B).
+        """logits, labels: [B, T], labels NaN where unknown. row_weights: float [B] (None: 1 each). rows: what the sum
+        over rows is divided by (None: B).
 
-        Returns the loss, sum over tasks of weight * (sum over known labels of row weight * loss) / rows, and per task the sum
-        over the known labels and their number, [T] each, unweighted and detached. Dividing by rows rather than by the number of
-        known labels or the sum of the row weights gives every label of a row the same weight, whatever else is in its batch.
-        Of several ranks, `rows` is the mean number of their rows: the mean over ranks is then the loss of all rows together.
-        A row of weight 2 counts as two equal rows.
+        Returns the loss, sum over tasks of weight * (sum over known labels of row weight * loss) / rows, and per task
+        the sum over the known labels and their number, [T] each, unweighted and detached. Dividing by rows rather than
+        by the number of known labels or the sum of the row weights gives every label of a row the same weight, whatever
+        else is in its batch. Of several ranks, `rows` is the mean number of their rows: the mean over ranks is then the
+        loss of all rows together. A row of weight 2 counts as two equal rows.
         """
         losses = self.losses(logits, labels)
         sums = losses.sum(0)

@@ -1,4 +1,5 @@
-"""The model as an AOTInductor package: torch.export's graph compiled to machine code, beside the script that checks its inputs."""
+"""The model as an AOTInductor package: torch.export's graph compiled to machine code, beside the script that checks its
+inputs."""
 
 import warnings
 from pathlib import Path

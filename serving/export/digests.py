@@ -15,8 +15,8 @@ def write_digests(folder: Path) -> None:
 
 
 def verify(folder: Path) -> str:
-    """Holds every file of an export folder against its digest, and returns what tells the export from others. Raises UserError,
-    with the file, for one that is missing, another than was written, or not of the export."""
+    """Holds every file of an export folder against its digest, and returns what tells the export from others. Raises
+    UserError, with the file, for one that is missing, another than was written, or not of the export."""
     path = folder / NAME
     try:
         text = path.read_text()

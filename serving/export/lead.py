@@ -27,8 +27,8 @@ def check_base(base: Path) -> None:
 
 
 def write_delta(base: Path, folder: Path, requests: Iterable[Request]) -> None:
-    """Writes `delta.pt` into a new export folder. What is written is read again, applied to the model of `base`, and held against
-    the new model: the state bit for bit, and the answers to the requests.
+    """Writes `delta.pt` into a new export folder. What is written is read again, applied to the model of `base`, and
+    held against the new model: the state bit for bit, and the answers to the requests.
 
     Raises UserError if the base differs in more than its state.
     """

@@ -30,7 +30,8 @@ _BATCH = 2048
 
 @dataclass(frozen=True, slots=True)
 class Both:
-    """Rows of a split scored by the trained and by the served model. difference: task -> the largest, in probability."""
+    """Rows of a split scored by the trained and by the served model. difference: task -> the largest, in
+    probability."""
 
     difference: dict[str, float]
     trained: pl.DataFrame
@@ -43,7 +44,8 @@ class Both:
 
 
 def sample(trained: Trained, data: DataFolder, split: str, rows: int) -> Raw:
-    """Raw columns of rows drawn from a split; all if it has fewer. Raises UserError for a split that is not there or empty."""
+    """Raw columns of rows drawn from a split; all if it has fewer. Raises UserError for a split that is not there or
+    empty."""
     reader = SampleReader(data.files((split,)), trained.make.columns(), trained.config.data.eval_batch_size)
     if reader.total_rows == 0:
         raise UserError(f"{data.path}: split {split!r} has no rows; --split names another")
@@ -99,7 +101,8 @@ def check_difference(both: Both, what: str) -> None:
     for task, value in both.difference.items():
         if not value <= LIMIT:
             raise UserError(
-                f"{what}: probability of {task} differs by {value:.3g} from the trained model's; at most {LIMIT:g} is right"
+                f"{what}: probability of {task} differs by {value:.3g} from the trained model's; at most "
+                f"{LIMIT:g} is right"
             )
 
 
@@ -122,7 +125,8 @@ def check_loss(found: dict[str, dict[str, Any]], what: str) -> None:
         change = metrics["gauc_change"]
         if change is not None and change < -LOSS:
             raise UserError(
-                f"{what}: loses {-100 * change:.3f} points of GAUC of {task}, more than {100 * LOSS:g}; --allow-loss exports it "
+                f"{what}: loses {-100 * change:.3f} points of GAUC of {task}, more than {100 * LOSS:g}; "
+                f"--allow-loss exports it "
                 "all the same"
             )
 

@@ -13,10 +13,12 @@ _TYPES = {"int": "int64", "float": "float32"}
 
 
 def candidate_columns(features: FeatureSet, change: Iterable[str] = (), counts: Iterable[str] = ()) -> set[str]:
-    """The raw columns that differ between the candidates of a request. counts: columns that are read beside the features'.
+    """The raw columns that differ between the candidates of a request. counts: columns that are read beside the
+    features'.
 
-    By default those that features of role `item` read, and of the columns that `coldrank prepare` makes all counts and rates but
-    those of the user alone. change: `NAME` adds a column, `-NAME` takes one out. Raises UserError for a name that is none.
+    By default those that features of role `item` read, and of the columns that `coldrank prepare` makes all counts and
+    rates but those of the user alone. change: `NAME` adds a column, `-NAME` takes one out. Raises UserError for a name
+    that is none.
     """
     of_items = {c for f in features.features if f.role == "item" for c in f.raw_columns}
     past = {c for f in features.features if f.role == "sequence" for c in f.raw_columns}
@@ -40,12 +42,13 @@ def _made_of_items(column: str) -> bool:
 def signature(
     inputs: tuple[Served, ...], tasks: list[str], meanings: dict[str, str], temperature: float | None = None
 ) -> dict[str, Any]:
-    """What signature.json holds. meanings: column -> what it is, as the data's manifest says. temperature: of the two-tower model,
-    which gives inner products."""
+    """What signature.json holds. meanings: column -> what it is, as the data's manifest says. temperature: of the
+    two-tower model, which gives inner products."""
     meaning = "probability of {}"
     if temperature:
         meaning = (
-            "inner product of the vectors of user and item, -1 to 1, to rank by {}; the sigmoid of it over the temperature is "
+            "inner product of the vectors of user and item, -1 to 1, to rank by {}; the sigmoid of it over the "
+            "temperature is "
             "the probability that the evaluation reports"
         )
     return {

@@ -1,7 +1,8 @@
 """What a model file is beside the tensors of its state: its code, and every number that is a constant of it.
 
-The code is the graph of each method, with all calls in place. The rest is read from the archive that torch.jit.save writes:
-`data.pkl`, a pickle of the module's attributes whose tensors lie in `data/`, and `constants.pkl` with `constants/`.
+The code is the graph of each method, with all calls in place. The rest is read from the archive that torch.jit.save
+writes: `data.pkl`, a pickle of the module's attributes whose tensors lie in `data/`, and `constants.pkl` with
+`constants/`.
 """
 
 import hashlib
@@ -28,8 +29,8 @@ def load_script(path: Path) -> torch.jit.ScriptModule:
 
 
 def structure(path: Path) -> str:
-    """A digest of a scripted model, all but the contents of `state` and `version`. Two models of one structure and equal states
-    answer alike."""
+    """A digest of a scripted model, all but the contents of `state` and `version`. Two models of one structure and
+    equal states answer alike."""
     with zipfile.ZipFile(path) as archive:
         names = {n.partition("/")[2]: n for n in archive.namelist()}
         read = lambda name: archive.read(names[name])

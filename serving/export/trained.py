@@ -66,8 +66,8 @@ class Trained:
         return served
 
     def twin(self, candidate: set[str], precision: Precision = "float32", *, traced: bool = False) -> Twin:
-        """The model to serve. candidate: raw columns that differ between the candidates of a request. traced: without the
-        parts that are written by hand. Raises UserError for a column that a hook needs on the other side."""
+        """The model to serve. candidate: raw columns that differ between the candidates of a request. traced: without
+        the parts that are written by hand. Raises UserError for a column that a hook needs on the other side."""
         bags = self.task.embeddings.ebc.embedding_bags
         tables = {t.name: bags[t.name].weight.detach() for t in self.encoder.features.tables}
         hooked = served_hooks(self.config, self.task, self.encoder.features, traced=traced)

@@ -27,7 +27,7 @@ from coldrank.train.config import to_dict
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
+class ExportRequest:
     """What is to be exported. data: prepared samples (None: where the run read them). split: compared (empty: the run's
     evaluation split). candidate: changes of `candidate_columns`. allow_loss: of GAUC, by smaller tables.
     delta: export folder that is in service, from which delta.pt is to lead to this one. aoti: an
@@ -44,8 +44,9 @@ class Request:
     aoti: bool = False
 
 
-def export(request: Request) -> dict[str, Any]:
-    """Writes the folder, whole or not at all; returns what parity.json holds. Raises UserError for what cannot be exported."""
+def export(request: ExportRequest) -> dict[str, Any]:
+    """Writes the folder, whole or not at all; returns what parity.json holds. Raises UserError for what cannot be
+    exported."""
     if request.aoti and request.delta is not None:
         raise UserError("--format aoti: a compiled package takes no delta; export it whole, without --delta")
     check_new("--out", request.out)
@@ -90,14 +91,15 @@ def save_script(twin: Twin, path: Path) -> None:
         torch.jit.save(script, str(path))
 
 
-def recorded(trained: Trained, data: DataFolder, request: Request) -> Raw:
+def recorded(trained: Trained, data: DataFolder, request: ExportRequest) -> Raw:
     """The samples that an export is compared on."""
     rows = parity.ROWS if request.tables == "float32" else parity.METRIC_ROWS
     return parity.sample(trained, data, _split(trained, request), rows)
 
 
-def hold(trained: Trained, folder: Path, raw: Raw, request: Request) -> dict[str, Any]:
-    """Compares the exported file with the trained model; raises UserError where it falls short, else returns what was found."""
+def hold(trained: Trained, folder: Path, raw: Raw, request: ExportRequest) -> dict[str, Any]:
+    """Compares the exported file with the trained model; raises UserError where it falls short, else returns what was
+    found."""
     path = folder / ("model.pt2" if request.aoti else "model.pt")
     model = by_user(load_package(folder), trained.reads) if request.aoti else load_script(path)
     exact = request.tables == "float32"
@@ -120,7 +122,7 @@ def hold(trained: Trained, folder: Path, raw: Raw, request: Request) -> dict[str
     }
 
 
-def _split(trained: Trained, request: Request) -> str:
+def _split(trained: Trained, request: ExportRequest) -> str:
     return request.split or trained.config.data.evaluate
 
 

@@ -156,7 +156,7 @@ def test_what_a_set_of_features_needs():
         (replace(TABLE, mapping="growing", rows=1), "table 'item': rows=1: row 0 is for unknown ids"),
         (replace(TABLE, mapping="growing", min_count=2), "min_count=2 is for mapping 'vocabulary'"),
         (replace(TABLE, mapping="managed", rows=1), "table 'item': rows=1: row 0 is for unknown ids"),
-        (replace(TABLE, mapping="managed", min_count=3), "min_count=3 is for .*; a managed table"),
+        (replace(TABLE, mapping="managed", min_count=3), "min_count=3 is for .*; managed tables"),
         (replace(TABLE, mapping="growing", eviction="lfu"), "eviction='lfu' is for mapping 'managed'"),
     ],
 )

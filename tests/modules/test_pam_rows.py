@@ -2,7 +2,7 @@
 
 import torch
 
-from coldrank.modules.pam import Rows, route, support
+from coldrank.modules.pam import RowsByGroup, route, support
 
 
 def test_a_cut_belongs_to_the_task_below_it():
@@ -22,7 +22,7 @@ def test_support_is_the_first_share_of_each_task_in_order():
 
 def test_rows_stand_task_after_task_in_the_order_of_the_batch():
     task = torch.tensor([2, 0, 2, 1, 0])
-    rows = Rows.of(task, 4, torch.tensor([True, True, True, False, True]))
+    rows = RowsByGroup.of(task, 4, torch.tensor([True, True, True, False, True]))
     assert rows.index.tolist() == [1, 4, 0, 2]
     assert rows.task.tolist() == [0, 0, 2, 2] and rows.counts == [2, 0, 2, 0]
     assert rows.sums(torch.tensor([1.0, 2.0, 4.0, 8.0])).tolist() == [3, 0, 12, 0]

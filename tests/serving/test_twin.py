@@ -13,7 +13,7 @@ from coldrank.data.batches import DataFolder
 from coldrank.data.errors import UserError
 from coldrank.serving.export import parity
 from coldrank.serving.export.write import load_script, save_script
-from coldrank.serving.tables import Rows
+from coldrank.serving.tables import StoredRows
 from coldrank.serving.twin import Twin
 
 CLOSE = {"rtol": 0, "atol": 1e-5}
@@ -79,12 +79,12 @@ def test_quantized_rows_are_within_half_a_step():
     table[7] = 0.25
     rows = torch.arange(51)
     whole = torch.cat([table, torch.zeros(1, 6)])
-    torch.testing.assert_close(Rows([table], "float32")(rows, rows), whole)
-    torch.testing.assert_close(Rows([table], "float16")(rows, rows), whole, rtol=1e-3, atol=1e-7)
+    torch.testing.assert_close(StoredRows([table], "float32")(rows, rows), whole)
+    torch.testing.assert_close(StoredRows([table], "float16")(rows, rows), whole, rtol=1e-3, atol=1e-7)
     spread = (whole.amax(1) - whole.amin(1)).unsqueeze(1)
     rounding = whole.abs().amax(1, keepdim=True) * 2**-10 + 1e-6  # step and low are in float16
-    assert ((Rows([table], "int8")(rows, rows) - whole).abs() <= spread / 510 + rounding).all()
-    assert torch.equal(Rows([table], "int8")(rows, rows)[50], torch.zeros(6))
+    assert ((StoredRows([table], "int8")(rows, rows) - whole).abs() <= spread / 510 + rounding).all()
+    assert torch.equal(StoredRows([table], "int8")(rows, rows)[50], torch.zeros(6))
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,12 @@ Choice = Literal["auto", "table_wise", "row_wise", "column_wise", "data_parallel
 class ShardingConfig:
     """Where the tables lie. tables: table -> choice; default: the choice for all others.
 
-    auto: on one rank table_wise; on several, tables of up to `replicate_up_to` bytes are data_parallel (not with Adam or
-    `optim.sparse_clip`), and TorchRec's planner chooses for each of the others between table_wise, row_wise and, with several
-    hosts, table_row_wise.
-    These four train alike, to rounding. column_wise and grid do not: row-wise Adagrad then has one sum per row and column shard.
-    table_row_wise (the rows over the ranks of one host) and grid (so, with the columns over hosts) need several hosts; on one,
-    they are row_wise and column_wise. column_width: least width of a column shard, a multiple of 4.
-    memory_margin: share of a rank's memory that a plan leaves free.
+    auto: on one rank table_wise; on several, tables of up to `replicate_up_to` bytes are data_parallel (not with Adam
+    or `optim.sparse_clip`), and TorchRec's planner chooses for each of the others between table_wise, row_wise and,
+    with several hosts, table_row_wise. These four train alike, to rounding. column_wise and grid do not: row-wise
+    Adagrad then has one sum per row and column shard. table_row_wise (the rows over the ranks of one host) and grid
+    (so, with the columns over hosts) need several hosts; on one, they are row_wise and column_wise. column_width: least
+    width of a column shard, a multiple of 4. memory_margin: share of a rank's memory that a plan leaves free.
     """
 
     default: Choice = "auto"
@@ -48,7 +47,8 @@ class ShardingConfig:
         for t in tables:
             if self.tables.get(t.name) in ("column_wise", "grid") and not self._widths(t.dim):
                 raise UserError(
-                    f"{arm}: sharding.tables.{t.name}={self.tables[t.name]}: dim {t.dim} has no equal parts of at least "
+                    f"{arm}: sharding.tables.{t.name}={self.tables[t.name]}: dim {t.dim} has no equal parts of "
+                    f"at least "
                     f"sharding.column_width={self.column_width}; set a smaller column_width, or row_wise"
                 )
 

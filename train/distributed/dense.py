@@ -17,7 +17,8 @@ _ROWS = 8
 
 
 def dense_bytes(task: RankingTask, features: FeatureSet, rows: int) -> int:
-    """rows: samples whose activations are held at a time -> bytes for the weights, gradients and Adam's moments, and for what a step keeps until its backward pass, in float32.
+    """rows: samples whose activations are held at a time -> bytes for the weights, gradients and Adam's moments, and
+    for what a step keeps until its backward pass, in float32.
 
     The latter is measured, in a forward pass over a few rows on the CPU, where the dense part has to be.
     """

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from coldrank.models.features import FeatureSet, Table
 from coldrank.train.distributed.plan import Plan
-from coldrank.train.distributed.request import FLOAT_BYTES, Request
+from coldrank.train.distributed.request import FLOAT_BYTES, PlanRequest
 from coldrank.train.distributed.search import even_plan, fits, guessed_rows, with_rows
 from coldrank.train.distributed.table import size
 
@@ -18,7 +18,7 @@ _ENDLESS = 1 << 60
 _MOST_ROWS = 1 << 40
 
 
-def shortage(request: Request) -> str:
+def shortage(request: PlanRequest) -> str:
     """One line: what the fullest rank would need at the least, what it has, and what takes most of it."""
     plan = _endless(request)
     memory = plan.memory()
@@ -34,8 +34,9 @@ def shortage(request: Request) -> str:
     )
 
 
-def remedies(request: Request) -> Iterator[str]:
-    """Changes, one at a time, with which the model fits. Each has been tried with the tables that leave the choice row-wise."""
+def remedies(request: PlanRequest) -> Iterator[str]:
+    """Changes, one at a time, with which the model fits. Each has been tried with the tables that leave the choice
+    row-wise."""
     yield from _looser(request)
     cluster = request.cluster
     for factor in (2, 4, 8):
@@ -67,9 +68,9 @@ def remedies(request: Request) -> Iterator[str]:
             yield f"table {table.name} of {rows:,} rows (now {table.rows:,})"
 
 
-def largest_rows(request: Request) -> tuple[Table, int] | None:
-    """The largest table that the config declares, and the rows that it could have, to 1%, at its width, with the tables that
-    leave the choice row-wise. None if there is no such table, or if it does not fit so as it is."""
+def largest_rows(request: PlanRequest) -> tuple[Table, int] | None:
+    """The largest table that the config declares, and the rows that it could have, to 1%, at its width, with the tables
+    that leave the choice row-wise. None if there is no such table, or if it does not fit so as it is."""
     if not (table := largest_table(request.features)):
         return None
     good = lambda n: fits(_with_rows(request, table, n))
@@ -84,7 +85,7 @@ def largest_table(features: FeatureSet) -> Table | None:
     return max(of_ids, key=lambda t: t.rows * t.dim, default=None)
 
 
-def _looser(request: Request) -> Iterator[str]:
+def _looser(request: PlanRequest) -> Iterator[str]:
     """Row-wise in place of what the config asks for: one table alone if that does, or all."""
     sharding = request.sharding
     asked = {t.name: sharding.choice(t.name) for t in request.features.tables}
@@ -96,28 +97,28 @@ def _looser(request: Request) -> Iterator[str]:
         yield " ".join(f"--set sharding.tables.{t}=row_wise" for t in tight)
 
 
-def _row_wise(request: Request, tables: list[str]) -> Request:
+def _row_wise(request: PlanRequest, tables: list[str]) -> PlanRequest:
     sharding = replace(request.sharding, tables={**request.sharding.tables, **dict.fromkeys(tables, "row_wise")})
     return replace(request, sharding=sharding)
 
 
-def _endless(request: Request) -> Plan:
+def _endless(request: PlanRequest) -> Plan:
     plan = even_plan(replace(request, cluster=replace(request.cluster, memory=_ENDLESS)))
     assert plan is not None
     return plan
 
 
-def _with_batch(request: Request, batch_size: int) -> Request:
+def _with_batch(request: PlanRequest, batch_size: int) -> PlanRequest:
     return replace(request, batch_size=batch_size, dense_bytes=request.dense_bytes * batch_size // request.batch_size)
 
 
-def _with_rows(request: Request, table: Table, rows: int) -> Request:
+def _with_rows(request: PlanRequest, table: Table, rows: int) -> PlanRequest:
     return replace(request, features=with_rows(request.features, table, rows))
 
 
 def _most(good: Callable[[int], bool], low: int, high: int, guess: int) -> int:
-    """The most rows from `low`, which is good, to `high`, to 1% and three digits, that are good. More rows are never better.
-    Looks around the guess first, in growing strides."""
+    """The most rows from `low`, which is good, to `high`, to 1% and three digits, that are good. More rows are never
+    better. Looks around the guess first, in growing strides."""
     least, stride = low, 1.004
     at = min(max(guess, int(low * 1.01) + 1), high)
     while low < at and low * 1.01 + 1 < high:

@@ -8,12 +8,12 @@ import numpy as np
 from torchrec.distributed.types import EmbeddingModuleShardingPlan
 
 from coldrank.models.features import Table
-from coldrank.train.distributed.request import FLOAT_BYTES, Request
+from coldrank.train.distributed.request import FLOAT_BYTES, PlanRequest
 
 
 class Shard(NamedTuple):
-    """A part of a table on a rank. exchange: bytes of the ids and embeddings that a step moves through it. milliseconds: the
-    planner's estimate of its work per step."""
+    """A part of a table on a rank. exchange: bytes of the ids and embeddings that a step moves through it.
+    milliseconds: the planner's estimate of its work per step."""
 
     rank: int
     rows: int
@@ -35,13 +35,13 @@ class Placed(NamedTuple):
 class Plan:
     """module: the plan as TorchRec takes it for the EmbeddingBagCollection. placed: the same as it can be shown."""
 
-    request: Request
+    request: PlanRequest
     module: EmbeddingModuleShardingPlan
     placed: tuple[Placed, ...]
 
     def memory(self) -> dict[str, np.ndarray]:
-        """Kind -> bytes on every rank, float64 [ranks]; last their sum. Gradients: of data_parallel tables, whose are dense. Maps
-        of ids: not beside GPUs, where they lie in the host's memory."""
+        """Kind -> bytes on every rank, float64 [ranks]; last their sum. Gradients: of data_parallel tables, whose are
+        dense. Maps of ids: not beside GPUs, where they lie in the host's memory."""
         world_size = self.request.cluster.world_size
         shards = [(p.sharding == "data_parallel", s) for p in self.placed for s in p.shards]
         weights = [(s.rank, s.rows * s.columns * FLOAT_BYTES) for _, s in shards]

@@ -15,7 +15,8 @@ FLOAT_BYTES = 4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cluster:
-    """Ranks, as many on every host. memory: bytes per rank, of the GPU, or of the host shared out where there is none."""
+    """Ranks, as many on every host. memory: bytes per rank, of the GPU, or of the host shared out where there is
+    none."""
 
     device: Literal["cpu", "cuda"]
     world_size: int
@@ -24,8 +25,9 @@ class Cluster:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
-    """What is to be planned. batch_size: samples per rank and step. dense_bytes: of each rank's memory, for all but tables."""
+class PlanRequest:
+    """What is to be planned. batch_size: samples per rank and step. dense_bytes: of each rank's memory, for all but
+    tables."""
 
     features: FeatureSet
     sharding: ShardingConfig
@@ -46,7 +48,8 @@ class Request:
 
     @property
     def fixed_bytes(self) -> int:
-        """Bytes of each rank's memory that no plan changes: the dense part and, where memory is the host's, the maps of ids."""
+        """Bytes of each rank's memory that no plan changes: the dense part and, where memory is the host's, the maps of
+        ids."""
         maps = sum(map(self.map_bytes, self.features.tables)) if self.cluster.device == "cpu" else 0
         return self.dense_bytes + maps
 
@@ -62,8 +65,8 @@ class Request:
         }
 
     def _filled(self, table: Table, way: str) -> str:
-        """A sharding type, or what trains like it where ranks would be left without rows of the table: with an empty part FBGEMM
-        1.8 reads beyond the sizes of its tables."""
+        """A sharding type, or what trains like it where ranks would be left without rows of the table: with an empty
+        part FBGEMM 1.8 reads beyond the sizes of its tables."""
         ranks = self.cluster.world_size
         parts = {"row_wise": ranks}.get(way, ranks // self.cluster.hosts)
         whole = {"row_wise": "table_wise", "table_row_wise": "table_wise", "grid_shard": "column_wise"}

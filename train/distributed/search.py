@@ -21,7 +21,7 @@ from torchrec.distributed.types import EmbeddingModuleShardingPlan, ModuleSharde
 from coldrank.models.embeddings import EmbeddingStage
 from coldrank.models.features import FeatureSet, Table
 from coldrank.train.distributed.plan import Placed, Plan, Shard
-from coldrank.train.distributed.request import FLOAT_BYTES, Cluster, Request
+from coldrank.train.distributed.request import FLOAT_BYTES, Cluster, PlanRequest
 
 # Values per sample of a many-valued feature, of which the config says nothing.
 _MANY = 3.0
@@ -29,7 +29,7 @@ _MANY = 3.0
 _SHARDS, _LEAST = 400_000, 4
 
 
-def make_plan(request: Request) -> Plan | None:
+def make_plan(request: PlanRequest) -> Plan | None:
     """The fastest plan that the planner finds; None if none fits. A function of the request alone.
 
     If its search ends without one, everything that it may choose is tried row-wise, which spreads memory most evenly.
@@ -37,21 +37,22 @@ def make_plan(request: Request) -> Plan | None:
     return _search(request, request.choices()) or even_plan(request)
 
 
-def even_plan(request: Request) -> Plan | None:
+def even_plan(request: PlanRequest) -> Plan | None:
     """The plan in which every table that leaves the choice is row-wise; None if it does not fit."""
     return _search(request, _evenly(request.choices()))
 
 
-def like(plan: Plan, request: Request) -> Plan | None:
-    """A plan for a request in which each table lies as in another plan, but for those of which `request` asks something else;
-    one proposal, where `make_plan` tries many."""
+def like(plan: Plan, request: PlanRequest) -> Plan | None:
+    """A plan for a request in which each table lies as in another plan, but for those of which `request` asks something
+    else; one proposal, where `make_plan` tries many."""
     before = {p.table.name: [p.sharding] for p in plan.placed}
     asked, now = plan.request.choices(), request.choices()
     return _search(request, {t: before[t] if now[t] == asked[t] else now[t] for t in now})
 
 
-def fits(request: Request) -> bool:
-    """Whether there is an `even_plan`; much faster than to make it where it has nothing but row-wise tables and copies."""
+def fits(request: PlanRequest) -> bool:
+    """Whether there is an `even_plan`; much faster than to make it where it has nothing but row-wise tables and
+    copies."""
     evenly = _evenly(request.choices())
     space = _Space(request, evenly)
     if all(some in (["row_wise"], ["data_parallel"]) for some in evenly.values()):
@@ -60,7 +61,7 @@ def fits(request: Request) -> bool:
     return _planned(space) is not None
 
 
-def guessed_rows(request: Request, table: Table) -> int:
+def guessed_rows(request: PlanRequest, table: Table) -> int:
     """About how many rows a table could have in an even plan; no bound."""
     evenly = _evenly(request.choices())
     space = _Space(request, evenly)
@@ -87,10 +88,11 @@ def _evenly(choices: Mapping[str, list[str]]) -> dict[str, list[str]]:
 
 
 class _Space:
-    """What a search goes through. Copies cost the same on every rank: the planner spreads the other tables over the memory that
-    they leave. copies: with one shard each. free: bytes of a rank for the other tables; below 0 if there are none."""
+    """What a search goes through. Copies cost the same on every rank: the planner spreads the other tables over the
+    memory that they leave. copies: with one shard each. free: bytes of a rank for the other tables; below 0 if there
+    are none."""
 
-    def __init__(self, request: Request, allowed: Mapping[str, list[str]]) -> None:
+    def __init__(self, request: PlanRequest, allowed: Mapping[str, list[str]]) -> None:
         self.request, self.constraints = request, _constraints(request, allowed)
         copied = {t for t, some in allowed.items() if some == ["data_parallel"]}
         self.stage = EmbeddingStage(request.features, device=torch.device("meta"))
@@ -116,8 +118,8 @@ class _Space:
 
     @property
     def hopeless(self) -> bool:
-        """Whether it can be told without a search that there is no plan: a table whose shards are too large however it is sharded,
-        or more of all tables than the ranks hold."""
+        """Whether it can be told without a search that there is no plan: a table whose shards are too large however it
+        is sharded, or more of all tables than the ranks hold."""
         if self.free < 0:
             return True
         costs = self.costs()
@@ -150,7 +152,7 @@ def _planned(space: _Space) -> tuple[EmbeddingModuleShardingPlan, list[ShardingO
     return plan.get("ebc", EmbeddingModuleShardingPlan()), found.options
 
 
-def _search(request: Request, allowed: Mapping[str, list[str]]) -> Plan | None:
+def _search(request: PlanRequest, allowed: Mapping[str, list[str]]) -> Plan | None:
     space = _Space(request, allowed)
     if (planned := _planned(space)) is None:
         return None
@@ -163,7 +165,7 @@ def _search(request: Request, allowed: Mapping[str, list[str]]) -> Plan | None:
     return Plan(request, module, tuple(placed[t.name] for t in request.features.tables))
 
 
-def _constraints(request: Request, allowed: Mapping[str, list[str]]) -> dict[str, ParameterConstraints]:
+def _constraints(request: PlanRequest, allowed: Mapping[str, list[str]]) -> dict[str, ParameterConstraints]:
     by_table = request.features.by_table
     return {
         table: ParameterConstraints(
@@ -191,7 +193,7 @@ def _topology(cluster: Cluster, free: int) -> Topology:
     )
 
 
-def _placed(request: Request, option: ShardingOption, ranks: Sequence[int]) -> Placed:
+def _placed(request: PlanRequest, option: ShardingOption, ranks: Sequence[int]) -> Placed:
     shards = option.shards * (len(ranks) // len(option.shards))
     parts = []
     for rank, shard in zip(ranks, shards, strict=True):
@@ -237,14 +239,14 @@ class _Part(Sharder):
 class _Enumerator(EmbeddingEnumerator):
     """Ways to shard each table, in an order that is the same in every process: TorchRec's goes through sets of strings.
 
-    The optimizer's state is counted here: TorchRec counts row-wise Adagrad's as if column shards shared it. What a shard costs
-    depends on its size: of those of one size, of which row-wise tables have as many as there are ranks, one is estimated; not
-    `whole`, it stands for all.
+    The optimizer's state is counted here: TorchRec counts row-wise Adagrad's as if column shards shared it. What a
+    shard costs depends on its size: of those of one size, of which row-wise tables have as many as there are ranks, one
+    is estimated; not `whole`, it stands for all.
     """
 
     def __init__(
         self,
-        request: Request,
+        request: PlanRequest,
         topology: Topology,
         constraints: dict[str, ParameterConstraints],
         *,
@@ -280,13 +282,14 @@ class _Enumerator(EmbeddingEnumerator):
 class _Copies(_Enumerator):
     """Makes one copy of each table: the others are like it."""
 
-    def __init__(self, request: Request, topology: Topology, constraints: dict[str, ParameterConstraints]) -> None:
+    def __init__(self, request: PlanRequest, topology: Topology, constraints: dict[str, ParameterConstraints]) -> None:
         super().__init__(request, topology, constraints)
         self._world_size = 1  # of which come the shards; what they cost is of all ranks, which the topology knows
 
 
 class _Greedy(GreedyProposer):
-    """TorchRec's proposals, fewer where each is long: of tens of tables that are sharded over a thousand ranks, the first few."""
+    """TorchRec's proposals, fewer where each is long: of tens of tables that are sharded over a thousand ranks, the
+    first few."""
 
     left = 0
 

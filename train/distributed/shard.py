@@ -15,7 +15,7 @@ from coldrank.train.distributed.dense import dense_bytes
 from coldrank.train.distributed.fit import shortage
 from coldrank.train.distributed.plan import Plan
 from coldrank.train.distributed.ranks import Ranks
-from coldrank.train.distributed.request import Cluster, Request
+from coldrank.train.distributed.request import Cluster, PlanRequest
 from coldrank.train.distributed.search import Sharder, make_plan, quiet
 from coldrank.train.distributed.tables import init_tables
 from coldrank.train.optim.table_optimizer import fused_params, scale_rates
@@ -27,8 +27,8 @@ def shard(
 ) -> tuple[DistributedModelParallel, Plan]:
     """Shards the tables as the config says and the planner finds, and initialises them from the seed.
 
-    The tables' optimizer is fused with the backward pass. The dense part has to be on the CPU still. Raises UserError, on every
-    rank, if the tables do not fit.
+    The tables' optimizer is fused with the backward pass. The dense part has to be on the CPU still. Raises UserError,
+    on every rank, if the tables do not fit.
     """
     plan = _agreed_plan(task, ranks, config, features)
     sharder = Sharder(fused_params=fused_params(config.optim, ranks.device))
@@ -67,7 +67,7 @@ def _agreed_plan(task: RankingTask, ranks: Ranks, config: RunConfig, features: F
 def plan_for(task: RankingTask, ranks: Ranks, config: RunConfig, features: FeatureSet) -> Plan:
     """Where the tables would lie on a cluster of hosts like this one. Raises UserError if they do not fit."""
     batch = config.data.rank_batch(ranks.world_size)
-    request = Request(
+    request = PlanRequest(
         features=features,
         sharding=config.sharding,
         optim=config.optim,

@@ -1,4 +1,5 @@
-"""When a plan leaves the work uneven: which table it is, and what would spread it. Whatever is suggested has been planned."""
+"""When a plan leaves the work uneven: which table it is, and what would spread it. Whatever is suggested has been
+planned."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,8 +30,8 @@ def busiest_table(plan: Plan) -> Placed:
 
 
 def spread(plan: Plan) -> Spread | None:
-    """Other places for the tables that keep the busiest rank busy, one after the other until the work is even, with which that
-    rank has less to do; None if nothing tried does that."""
+    """Other places for the tables that keep the busiest rank busy, one after the other until the work is even, with
+    which that rank has less to do; None if nothing tried does that."""
     found, moved = plan, set[str]()
     while found.balance > UNEVEN and len(moved) < _MOVED:
         placed = busiest_table(found)
@@ -49,7 +50,8 @@ def spread(plan: Plan) -> Spread | None:
 
 
 def _others(plan: Plan, table: Table) -> Iterator[ShardingConfig]:
-    """Shardings of a table that spread it further: its rows over all ranks, or over those of a host and its columns over hosts."""
+    """Shardings of a table that spread it further: its rows over all ranks, or over those of a host and its columns
+    over hosts."""
     sharding = plan.request.sharding
     asked = lambda choice, **width: replace(sharding, tables={**sharding.tables, table.name: choice}, **width)
     row_wise: Choice = "row_wise"

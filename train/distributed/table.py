@@ -20,8 +20,8 @@ def size(amount: float) -> str:
 
 
 def tables(plan: Plan) -> str:
-    """A line per table, the largest first; the small ones that are sharded alike share one. Every rank holds the whole map of
-    ids, in the host's memory."""
+    """A line per table, the largest first; the small ones that are sharded alike share one. Every rank holds the whole
+    map of ids, in the host's memory."""
     by_size = sorted(plan.placed, key=lambda p: -p.table.rows * p.table.dim)
     others: dict[tuple[str, str], list[Placed]] = {}
     for p in by_size[_LISTED:]:
@@ -80,6 +80,7 @@ def balance(plan: Plan) -> str:
     """How evenly the planner expects the work on the tables to be spread."""
     work = plan.work()
     return (
-        f"work on the tables, by the planner's estimate: busiest rank {work.max():.2f} ms a step, mean {work.mean():.2f} ms "
+        f"work on the tables, by the planner's estimate: busiest rank {work.max():.2f} ms a step, mean "
+        f"{work.mean():.2f} ms "
         f"(balance {plan.balance:.2f})"
     )

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 
-# Rows of a table are initialised in blocks of this size, each from a seed of its own: any shard of any plan starts equal.
+# Rows of a table are initialised in blocks of this size, each from a seed of its own: any shard of any plan starts
+# equal.
 _INIT_BLOCK = 65_536
 
 

@@ -1,2 +1,2 @@
-"""Pluggable training methods: `RunConfig.hooks` holds the config of each that is on, in order. docs/hooks.md; docs/extending.md shows
-one of a user's own."""
+"""Pluggable training methods: `RunConfig.hooks` holds the config of each that is on, in order. docs/hooks.md;
+docs/extending.md shows one of a user's own."""

@@ -1,17 +1,19 @@
-"""What a training method is: a config, and the module that it builds, which takes part in the step's graph, in what comes before
-and after a step, and in the periods of a stream. docs/extending.md shows one of a user's own.
+"""What a training method is: a config, and the module that it builds, which takes part in the step's graph, in what
+comes before and after a step, and in the periods of a stream. docs/extending.md shows one of a user's own.
 
-The module is one of the task's, `task.hooks[name]`. Its parameters are trained with the dense part and averaged over the ranks,
-its buffers are in every checkpoint. All that is called here is called on every rank. `RunConfig.hooks` holds the hooks that are
-on, in order: the embeddings pass through them from the first to the last, and the first one is the outermost around the dense
-part.
+The module is one of the task's, `task.hooks[name]`. Its parameters are trained with the dense part and averaged over
+the ranks, its buffers are in every checkpoint. All that is called here is called on every rank. `RunConfig.hooks` holds
+the hooks that are on, in order: the embeddings pass through them from the first to the last, and the first one is the
+outermost around the dense part.
 
-A batch has one pass of its own. A hook may make others beside it, *side passes*, from which nothing is kept: their rows and
-embeddings may be others than the batch's (MWUF's second pass, with warm embeddings). Their loss has gradients like any other.
+A batch has one pass of its own. A hook may make others beside it, *side passes*, from which nothing is kept: their rows
+and embeddings may be others than the batch's (MWUF's second pass, with warm embeddings). Their loss has gradients like
+any other.
 
 Where state may lie: what outlives a step, in buffers, written outside the graph (`before_step`, `after_step`, `begins`,
-`ends`). What `embed` or `dense` finds for `after_step`, in a plain attribute, written in the batch's own pass while it is
-trained on (`self.training and torch.is_grad_enabled()`, and in `dense` not `rest.side`), and taken away by `after_step`.
+`ends`). What `embed` or `dense` finds for `after_step`, in a plain attribute, written in the batch's own pass while it
+is trained on (`self.training and torch.is_grad_enabled()`, and in `dense` not `rest.side`), and taken away by
+`after_step`.
 """
 
 from collections.abc import Callable, Sequence
@@ -54,7 +56,7 @@ class Settings(Protocol):
     train: TrainConfig
 
 
-class Run(Protocol):
+class RunView(Protocol):
     """What hooks see of the run that they are in."""
 
     data: DataFolder
@@ -71,7 +73,8 @@ class Run(Protocol):
 class Rest:
     """What is inside a hook's `dense`: the hooks after it, and innermost `rank`, the model and its loss.
 
-    model: the model. heads: of its tasks. side: whether the pass that the hook is in is a side pass; all that is called inside of one is.
+    model: the model. heads: of its tasks. side: whether the pass that the hook is in is a side pass; all that is called
+    inside of one is.
     """
 
     def __init__(
@@ -96,12 +99,13 @@ class Rest:
 
     def aside(self, batch: Batch, embedded: Embedded) -> Outputs:
         """A side pass, after the own one, of the whole batch or, where `by_rows`, of some of its rows
-        (`train.optim.slices.rows_of`). Every rank makes it or none, unless `by_rows`: what is inside may add up over the ranks."""
+        (`train.optim.slices.rows_of`). Every rank makes it or none, unless `by_rows`: what is inside may add up over
+        the ranks."""
         return self._go(batch, embedded, side=True)
 
     def around(self, rank: Rank) -> "Rest":
-        """The same hooks around another model and loss: what trains or scores in its own way has the hooks inside it do what
-        they do to that. `rank` is called once in the batch's own pass, before any side pass."""
+        """The same hooks around another model and loss: what trains or scores in its own way has the hooks inside it do
+        what they do to that. `rank` is called once in the batch's own pass, before any side pass."""
         other = Rest(self.model, self.heads, self._hooks, rank, by_rows=False, side=self.side)
         other._calls = self._calls
         return other
@@ -127,31 +131,33 @@ class HookModule(nn.Module):
     """Takes part in nothing: a hook overrides what it needs."""
 
     slices: ClassVar[bool] = True
-    """Whether the dense part may take a batch in slices (`train.accumulate`), without its `sparse` part; False for a hook whose
-    `dense` compares rows, reads `batch.sparse`, adds up over ranks or goes on with what `embed` has found."""
+    """Whether the dense part may take a batch in slices (`train.accumulate`), without its `sparse` part; False for a
+    hook whose `dense` compares rows, reads `batch.sparse`, adds up over ranks or goes on with what `embed` has
+    found."""
 
     def embed(self, batch: Batch, embedded: Embedded) -> Embedded:
-        """What the next hook and the model see in the place of the embeddings; in the graph, in training and evaluation. Called
-        once for a batch; side passes begin after it. In the served model, which is traced, the batch has what
-        `models.batch.Samples` says."""
+        """What the next hook and the model see in the place of the embeddings; in the graph, in training and
+        evaluation. Called once for a batch; side passes begin after it. In the served model, which is traced, the batch
+        has what `models.batch.Samples` says."""
         return embedded
 
     def dense(self, rest: Rest, batch: Batch, embedded: Embedded) -> Outputs:
-        """Logits and loss; in the graph, in training and evaluation, in the batch's own pass and in side passes (`rest.side`).
-        Calls `rest`, or a `rest.around(...)`, once; else the hooks inside would be off (RuntimeError)."""
+        """Logits and loss; in the graph, in training and evaluation, in the batch's own pass and in side passes
+        (`rest.side`). Calls `rest`, or a `rest.around(...)`, once; else the hooks inside would be off
+        (RuntimeError)."""
         return rest(batch, embedded)
 
-    def before_step(self, run: Run, taken: Taken) -> None:
+    def before_step(self, run: RunView, taken: Taken) -> None:
         """Before a batch is looked up."""
 
-    def after_step(self, run: Run) -> None:
+    def after_step(self, run: RunView) -> None:
         """After all weights are updated, before a checkpoint can be written."""
 
-    def begins(self, run: Run, stage: Stage, progress: Progress) -> None:
-        """Once a period is scored, before its first step. Passes over the data are one period, which is not scored; a run that
-        resumes inside of a period is not told again."""
+    def begins(self, run: RunView, stage: Stage, progress: Progress) -> None:
+        """Once a period is scored, before its first step. Passes over the data are one period, which is not scored; a
+        run that resumes inside of a period is not told again."""
 
-    def ends(self, run: Run, stage: Stage, progress: Progress) -> None:
+    def ends(self, run: RunView, stage: Stage, progress: Progress) -> None:
         """After a period's last step (of passes: the last of all); again when a run resumes there."""
 
 
@@ -167,13 +173,13 @@ class Hook(Component):
 
     @property
     def own_lr_scale(self) -> float | None:
-        """Learning rate of its parameters over `optim.dense_lr`, in an optimizer of their own; None: they are dense parameters
-        like any other."""
+        """Learning rate of its parameters over `optim.dense_lr`, in an optimizer of their own; None: they are dense
+        parameters like any other."""
         return None
 
     def build(self, config: Settings, features: FeatureSet) -> HookModule:
-        """The module. features: what the model reads. Raises UserError, or ValueError that names the field, for settings that
-        cannot work."""
+        """The module. features: what the model reads. Raises UserError, or ValueError that names the field, for
+        settings that cannot work."""
         raise NotImplementedError
 
     def problem(self, config: Settings) -> str:
@@ -181,5 +187,6 @@ class Hook(Component):
         return ""
 
     def idle(self, config: Settings) -> list[tuple[bool, tuple[str, ...], str]]:
-        """Settings without an effect beside others: whether it is so, which fields, and beside what ("has no effect ...")."""
+        """Settings without an effect beside others: whether it is so, which fields, and beside what ("has no effect
+        ...")."""
         return []

@@ -1,7 +1,7 @@
 """MetaCF in a model: while a user has few events, the ID embedding is the one adapted to them (modules/metacf.py).
 
-A sample's history is the support, as of the time of its event; the sample itself is the query, and the model's loss on it trains
-the learner of the initial embedding together with the rest. B batch, L sequence length.
+A sample's history is the support, as of the time of its event; the sample itself is the query, and the model's loss on
+it trains the learner of the initial embedding together with the rest. B batch, L sequence length.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from coldrank.models.embeddings import Embedded
 from coldrank.models.features import FeatureSet
 from coldrank.modules import MetaCF as Adaptation
 from coldrank.modules.gate import separate_draws
-from coldrank.train.hooks.hook import Hook, HookModule, Run, Settings
+from coldrank.train.hooks.hook import Hook, HookModule, RunView, Settings
 from coldrank.train.hooks.rows import of_all_ranks
 
 
@@ -32,11 +32,11 @@ class MetaCF(Hook):
     items: str = "hist_item_id"
     """The feature of the history's items, whose table is as wide as the user's."""
     signal: str = ""
-    """The column of the history's signals that tells a positive event from a negative one ('': hist_<task> of the first task that
-    has one, and none for a history without signals; none: every event is positive)."""
+    """The column of the history's signals that tells a positive event from a negative one ('': hist_<task> of the first
+    task that has one, and none for a history without signals; none: every event is positive)."""
     negatives: NonNegativeInt = 3
-    """Where no signal tells, so many times an event's weight goes to items that are not in the history, drawn from those of the
-    last batch."""
+    """Where no signal tells, so many times an event's weight goes to items that are not in the history, drawn from
+    those of the last batch."""
     max_views: NonNegativeInt = 10
     """Events of a user who is new."""
     learner: Literal["general", "linear", "neural"] = "neural"
@@ -70,9 +70,9 @@ class MetaCF(Hook):
 class MetaCFModule(HookModule):
     """Adapts the embeddings of new users, in training and evaluation. users: what serving takes over.
 
-    Where no signal tells positive events from others, the pool of negatives is drawn after each step from the items of the
-    histories in the batch, of all ranks; born: the earliest event that had each of them in its history, ms, int64 [P]. In
-    training an event takes those alone that an event up to then had.
+    Where no signal tells positive events from others, the pool of negatives is drawn after each step from the items of
+    the histories in the batch, of all ranks; born: the earliest event that had each of them in its history, ms, int64
+    [P]. In training an event takes those alone that an event up to then had.
     """
 
     born: Tensor
@@ -115,8 +115,9 @@ class MetaCFModule(HookModule):
         return embedded | {users.user: users(embedded[users.user], items, codes, views, born)}
 
     @torch.no_grad()
-    def after_step(self, run: Run) -> None:
-        """Draws the next pool: of the items met, those whose row and step give the lowest numbers, on any number of ranks."""
+    def after_step(self, run: RunView) -> None:
+        """Draws the next pool: of the items met, those whose row and step give the lowest numbers, on any number of
+        ranks."""
         if self._met is None:
             return
         met, self._met = _drawn(*self._met, int(self.steps)), None
@@ -140,7 +141,8 @@ def signal_of(c: MetaCF, config: Settings, features: FeatureSet) -> str:
 
 
 def _drawn(rows: Tensor, vectors: Tensor, times: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of events' items (rows int64 [n], vectors [n, D]) and times, up to `POOL` different items: with the earliest time of each."""
+    """Of events' items (rows int64 [n], vectors [n, D]) and times, up to `POOL` different items: with the earliest time
+    of each."""
     unique, place = rows.unique(return_inverse=True)
     earliest = torch.full_like(unique, torch.iinfo(torch.int64).max).scatter_reduce(0, place, times, "amin")
     first = torch.full_like(unique, len(rows)).scatter_reduce(

@@ -1,10 +1,11 @@
 """MWUF in a model: warm ID embeddings for items with few views (modules/mwuf.py), while it trains or on a frozen one.
 
-Two losses: L_cold of the ID embeddings as they are, L_warm of the warm ones. L_cold trains what it would train without the hook
-(mode joint), or the ID embeddings of cold items alone (warm_up). L_warm trains the two networks and nothing else: its gradient
-is taken with respect to the warm embeddings, and handed on to the networks.
+Two losses: L_cold of the ID embeddings as they are, L_warm of the warm ones. L_cold trains what it would train without
+the hook (mode joint), or the ID embeddings of cold items alone (warm_up). L_warm trains the two networks and nothing
+else: its gradient is taken with respect to the warm embeddings, and handed on to the networks.
 
-B batch, D width of the ID embedding, R rows of the item's table, K users that are remembered, U width of a user's embedding.
+B batch, D width of the ID embedding, R rows of the item's table, K users that are remembered, U width of a user's
+embedding.
 """
 
 from dataclasses import dataclass
@@ -21,14 +22,15 @@ from coldrank.models.maps import GrowingMap, VocabularyMap
 from coldrank.models.model import Outputs
 from coldrank.modules.mwuf import Mwuf as Networks
 from coldrank.modules.mwuf import mean_users
-from coldrank.train.hooks.hook import Hook, HookModule, Rest, Run, Settings
+from coldrank.train.hooks.hook import Hook, HookModule, Rest, RunView, Settings
 from coldrank.train.hooks.rows import TableRows, of_all_ranks
 from coldrank.train.optim.slices import rows_of
 from coldrank.train.stepping import Taken
 
 
 class Views(NamedTuple):
-    """Of a batch: rows of the items, views of these before, and ids of the users, int64 [B] each; users' embeddings [B, U]."""
+    """Of a batch: rows of the items, views of these before, and ids of the users, int64 [B] each; users' embeddings [B,
+    U]."""
 
     rows: Tensor
     views: Tensor
@@ -38,13 +40,13 @@ class Views(NamedTuple):
 
 @dataclass(kw_only=True, slots=True)
 class Mwuf(Hook):
-    """While an item has at most `max_views` views, as `cohorts.new_item_max_views` counts them, its warm ID embedding is scored
-    with (docs/mwuf.md)."""
+    """While an item has at most `max_views` views, as `cohorts.new_item_max_views` counts them, its warm ID embedding
+    is scored with (docs/mwuf.md)."""
 
     reads: ClassVar[tuple[str, ...]] = ("item_views",)
     mode: Literal["joint", "warm_up"] = "joint"
-    """joint: the model trains as it would without, the networks beside it. warm_up: the model, from `train.warm_start`, is
-    frozen; the ID embeddings of cold items and the networks train."""
+    """joint: the model trains as it would without, the networks beside it. warm_up: the model, from `train.warm_start`,
+    is frozen; the ID embeddings of cold items and the networks train."""
     item: str = "item_id"
     """The feature of the item's id."""
     user: tuple[str, ...] = ("user_id",)
@@ -52,8 +54,8 @@ class Mwuf(Hook):
     max_views: NonNegativeInt = 50
     """Views of an item that is cold."""
     users: PositiveInt = 20
-    """Of an item's first views, so many users are remembered, each with an embedding: rows of the item's table x users x width
-    floats on every rank."""
+    """Of an item's first views, so many users are remembered, each with an embedding: rows of the item's table x users
+    x width floats on every rank."""
     hidden: PositiveInt = 16
     """Width of the two networks."""
     lr_scale: PositiveFloat = 1.0
@@ -61,8 +63,8 @@ class Mwuf(Hook):
     warm_every: PositiveInt = 3
     """Of the cold rows, one in so many trains the two networks, its gradient so many times as large."""
     common_init: bool = True
-    """An item that is read for the first time begins with the mean of the old items' ID embeddings, those with more than
-    `max_views` views."""
+    """An item that is read for the first time begins with the mean of the old items' ID embeddings, those with more
+    than `max_views` views."""
     refresh: PositiveInt = 100
     """Steps between two updates of that mean."""
 
@@ -84,7 +86,8 @@ class Mwuf(Hook):
         return [(not self.common_init, ("refresh",), "with mwuf.common_init=False")]
 
     def side(self, features: FeatureSet) -> list[Feature]:
-        """Embedded features of the item beside its id. Raises ValueError that names a field for settings that cannot work."""
+        """Embedded features of the item beside its id. Raises ValueError that names a field for settings that cannot
+        work."""
         fixed = {f.name: f for f in features.sparse if f.role not in ("sequence", "pc")}
         for name in (self.item, *self.user):
             if name not in fixed:
@@ -100,11 +103,11 @@ class Mwuf(Hook):
 
 
 class MwufModule(HookModule):
-    """Remembers the users of every item's first K views, each at the place of its view, so that an event sees those before it
-    alone, in whatever order events are trained on.
+    """Remembers the users of every item's first K views, each at the place of its view, so that an event sees those
+    before it alone, in whatever order events are trained on.
 
-    users: [R, K, U], embeddings as they were when trained on. present: bool [R, K]. views: int64 [R], of each item so far.
-    common: [D], the mean that new items begin with; zeros until a refresh finds an old item.
+    users: [R, K, U], embeddings as they were when trained on. present: bool [R, K]. views: int64 [R], of each item so
+    far. common: [D], the mean that new items begin with; zeros until a refresh finds an old item.
     """
 
     slices: ClassVar[bool] = False  # what `embed` has found waits for `dense`, whole
@@ -160,8 +163,8 @@ class MwufModule(HookModule):
         return still | {item: torch.where(cold.unsqueeze(1), ids, ids.detach())}
 
     def warmed(self, ids: Tensor, side: Tensor, rows: Tensor, views: Tensor) -> Tensor:
-        """Warm ID embeddings of items at `rows` that had so many views: ids [B, D], side [B, S] of their other features, rows and
-        views int64 [B] -> [B, D]; gradients reach the networks alone."""
+        """Warm ID embeddings of items at `rows` that had so many views: ids [B, D], side [B, S] of their other
+        features, rows and views int64 [B] -> [B, D]; gradients reach the networks alone."""
         present = self.present[rows] & (torch.arange(self.config.users, device=views.device) < views.unsqueeze(1))
         if self.shared_row:
             present = present & (rows > 0).unsqueeze(1)
@@ -194,7 +197,7 @@ class MwufModule(HookModule):
         handed_on = (warm * gradient).sum()
         return out._replace(loss=out.loss + (handed_on - handed_on.detach()))
 
-    def before_step(self, run: Run, taken: Taken) -> None:
+    def before_step(self, run: RunView, taken: Taken) -> None:
         """Gives new items the common initialisation; mode warm_up: holds the model still."""
         if self._rows is None:
             self._rows = TableRows(run.model, self.table)
@@ -223,7 +226,7 @@ class MwufModule(HookModule):
             self._rows.write(new, self.common)
 
     @torch.no_grad()
-    def after_step(self, run: Run) -> None:
+    def after_step(self, run: RunView) -> None:
         """Remembers the users of the batch, of all ranks."""
         assert self._seen is not None
         seen, self._seen = Views(*(of_all_ranks(t) for t in self._seen)), None

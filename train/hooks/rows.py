@@ -47,8 +47,8 @@ class TableRows:
 
 
 def per_rank(counts: Tensor, dtype: torch.dtype) -> Tensor:
-    """Counts of all ranks together, at least 1, over the number of ranks: int64 [...] -> float [...]. A sum over a rank's rows
-    that is divided by it becomes, in the mean over the ranks, the mean over the rows of all."""
+    """Counts of all ranks together, at least 1, over the number of ranks: int64 [...] -> float [...]. A sum over a
+    rank's rows that is divided by it becomes, in the mean over the ranks, the mean over the rows of all."""
     ranks = dist.get_world_size() if dist.is_initialized() else 1
     if ranks > 1:
         counts = counts.clone()

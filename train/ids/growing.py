@@ -1,8 +1,8 @@
 """New ids get rows of growing and managed tables: at the step that first reads them, the same on every rank.
 
-A batch is encoded ahead, with the rows of that moment; what had none, or may have lost it, waits in `Batch.unknown`. The
-training thread settles those in the order of its steps, so that the maps depend on the batches trained on alone, not on how far
-reading is ahead.
+A batch is encoded ahead, with the rows of that moment; what had none, or may have lost it, waits in `Batch.unknown`.
+The training thread settles those in the order of its steps, so that the maps depend on the batches trained on alone,
+not on how far reading is ahead.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,8 +25,9 @@ _Found = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 class Grown(NamedTuple):
-    """A growing or managed table once a batch has its rows. size: ids with a row. missed: values so far that found the table
-    full. rows: int64 [N], those of ids that are new with the batch; nothing has read them before, or they were renewed."""
+    """A growing or managed table once a batch has its rows. size: ids with a row. missed: values so far that found the
+    table full. rows: int64 [N], those of ids that are new with the batch; nothing has read them before, or they were
+    renewed."""
 
     size: int
     missed: int
@@ -36,7 +37,8 @@ class Grown(NamedTuple):
 class Growth:
     """Gives rows to the ids of batches. Every call is made by all ranks, in the order of the steps.
 
-    managed: whether rows may pass from one id to another; no batch may then be taken before the step of the last is done.
+    managed: whether rows may pass from one id to another; no batch may then be taken before the step of the last is
+    done.
     """
 
     def __init__(self, encoder: FeatureEncoder, ranks: Ranks, renew: Callable[[str, Tensor, int], None]) -> None:
@@ -92,7 +94,8 @@ class Growth:
             tqdm.write(f"table {name!r} is full: {then}")
 
     def state_after(self, state: dict[str, Any], grown: Mapping[str, Grown]) -> dict[str, Any]:
-        """The encoder's state as it was once a batch had its rows: a pipeline reads ahead of the steps that it has done."""
+        """The encoder's state as it was once a batch had its rows: a pipeline reads ahead of the steps that it has
+        done."""
         of_maps: dict[str, Tensor] = {}
         for name, now in grown.items():
             table = self.maps[name]

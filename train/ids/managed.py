@@ -18,8 +18,8 @@ _POLICIES = {"lru": (LRU_EvictionPolicy, "_mch_last_access_iter"), "lfu": (LFU_E
 
 
 def admit(table: ManagedMap, ids: Tensor, counts: Tensor) -> Tensor:
-    """Takes the ids of a batch, int64 [N], ascending and distinct, and how often it holds each. Returns the rows, int64, that
-    have come to other ids; who held them has lost them."""
+    """Takes the ids of a batch, int64 [N], ascending and distinct, and how often it holds each. Returns the rows,
+    int64, that have come to other ids; who held them has lost them."""
     policy, scores = _POLICIES[table.eviction]
     mine = {
         "_mch_sorted_raw_ids": "ids",
@@ -27,8 +27,8 @@ def admit(table: ManagedMap, ids: Tensor, counts: Tensor) -> Tensor:
         scores: "scores",
         "_current_iter_tensor": "steps",
     }
-    # Made anew for each batch, from the map: TorchRec's keeps more than is in its state dict (a history as long as its first
-    # batch, and a count of batches).
+    # Made anew for each batch, from the map: TorchRec's keeps more than is in its state dict (a history as long as its
+    # first batch, and a count of batches).
     module = MCHManagedCollisionModule(table.rows, torch.device("cpu"), policy(), eviction_interval=1)
     for theirs, ours in mine.items():
         module.get_buffer(theirs).copy_(table.get_buffer(ours))
@@ -45,7 +45,8 @@ def admit(table: ManagedMap, ids: Tensor, counts: Tensor) -> Tensor:
 
 
 class Renewal:
-    """Makes rows as if nothing had been learnt in them: weights as of the table's initialisation, nothing in the optimizer."""
+    """Makes rows as if nothing had been learnt in them: weights as of the table's initialisation, nothing in the
+    optimizer."""
 
     def __init__(
         self, model: DistributedModelParallel, optimizers: Optimizers, scales: dict[str, float], seed: int
@@ -55,7 +56,8 @@ class Renewal:
 
     @torch.no_grad()
     def __call__(self, table: str, rows: Tensor, step: int) -> None:
-        """rows: int64 [N]. The new weights are a function of seed, table, step and these rows alone, on any number of ranks."""
+        """rows: int64 [N]. The new weights are a function of seed, table, step and these rows alone, on any number of
+        ranks."""
         if not len(rows):
             return
         ((name, value),) = [(n, v) for n, v in self.model.state_dict().items() if table_of(n) == table]

@@ -17,7 +17,7 @@ from coldrank.train.sections import Decay, OptimConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class OptimizerPart:
     """An optimizer and the rates of its groups at full rate. what: of the tables, the gates, a hook or the
     other dense parameters."""
 
@@ -34,8 +34,8 @@ class Part:
 class Optimizers:
     """All optimizers of a sharded model. While `gates_only` is set, everything but POSO's gates stands still.
 
-    Tables that a sharding plan replicates on every rank (data-parallel) have ordinary gradients. They are found by themselves
-    among the parameters, and get the tables' optimizer, rates and schedule.
+    Tables that a sharding plan replicates on every rank (data-parallel) have ordinary gradients. They are found by
+    themselves among the parameters, and get the tables' optimizer, rates and schedule.
     """
 
     def __init__(
@@ -44,7 +44,8 @@ class Optimizers:
         config: OptimConfig,
         hooks: Mapping[str, float | None] = MappingProxyType({}),
     ) -> None:
-        """hooks: name -> learning rate of its parameters over the dense one, where they have an optimizer of their own."""
+        """hooks: name -> learning rate of its parameters over the dense one, where they have an optimizer of their
+        own."""
         self.config = config
         self.gates_only = False
         loose = dict(in_backward_optimizer_filter(model.named_parameters()))
@@ -116,13 +117,13 @@ class Optimizers:
         return [(p, group["lr"]) for group in self.parts[-1].optimizer.param_groups for p in group["params"]]
 
 
-def _part(what: str, optimizer: KeyedOptimizer) -> Part:
-    return Part(what, optimizer, tuple(group["lr"] for group in optimizer.param_groups))
+def _part(what: str, optimizer: KeyedOptimizer) -> OptimizerPart:
+    return OptimizerPart(what, optimizer, tuple(group["lr"] for group in optimizer.param_groups))
 
 
 def factor(step: int, total: int, warmup: int, decay: Decay) -> float:
-    """Share of a full learning rate in force at a step (0-based) of `total`: linear warm-up, then constant, or down to a tenth
-    along a line or half a cosine."""
+    """Share of a full learning rate in force at a step (0-based) of `total`: linear warm-up, then constant, or down to
+    a tenth along a line or half a cosine."""
     if step < warmup:
         return (step + 1) / warmup
     if decay == "constant" or total <= warmup:

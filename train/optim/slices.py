@@ -21,12 +21,13 @@ def in_slices(
     weights: Sequence[Tensor],
     count: int,
 ) -> "Outputs":
-    """What `dense(batch, embedded)` gives, up to rounding, and the same gradients, for a loss that is a mean over rows, of all ranks.
+    """What `dense(batch, embedded)` gives, up to rounding, and the same gradients, for a loss that is a mean over rows,
+    of all ranks.
 
     Every slice runs forward and backward before the next, so that the activations of one are held at a time. The summed
-    gradients of `weights` and of the embeddings wait until the step's own backward passes through, once: to the tables, which
-    are updated once, and to DistributedDataParallel, which averages over the ranks once. Not twice differentiable; a
-    loss that compares the rows of a batch sees those of its slice alone.
+    gradients of `weights` and of the embeddings wait until the step's own backward passes through, once: to the tables,
+    which are updated once, and to DistributedDataParallel, which averages over the ranks once. Not twice
+    differentiable; a loss that compares the rows of a batch sees those of its slice alone.
 
     count: slices, of equal size but for the last. `dense` gets no `sparse` part: it has been looked up.
     """
@@ -73,7 +74,8 @@ def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
 
 
 def rows_of(batch: Batch, rows: slice | Tensor) -> Batch:
-    """Some rows of a batch, for what comes after the lookup: without the `sparse` part. rows: a slice, or int64 [R] on any device."""
+    """Some rows of a batch, for what comes after the lookup: without the `sparse` part. rows: a slice, or int64 [R] on
+    any device."""
     to = lambda device: rows if isinstance(rows, slice) else rows.to(device)
     there = to(batch.dense.device)
     return Batch(

@@ -1,4 +1,5 @@
-"""The tables' optimizer: FBGEMM's, fused with the backward pass; its stand-in for tables that every rank holds; weight decay."""
+"""The tables' optimizer: FBGEMM's, fused with the backward pass; its stand-in for tables that every rank holds; weight
+decay."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -60,8 +61,9 @@ def _set_rate(table: nn.Module, optimizer: type[torch.optim.Optimizer], rate: fl
 def replicated(tables: dict[str, Tensor], optim: OptimConfig) -> torch.optim.Optimizer:
     """The optimizer of data-parallel tables, whose gradients are dense: the fused one's rule, one group per table.
 
-    tables: name -> parameter [rows, dim]. A row without gradient stays, as it does in the fused kernels; for Adam, whose
-    moments would move it on, there is no such rule: UserError. Nor is there one for `sparse_clip`, which looks at single reads.
+    tables: name -> parameter [rows, dim]. A row without gradient stays, as it does in the fused kernels; for Adam,
+    whose moments would move it on, there is no such rule: UserError. Nor is there one for `sparse_clip`, which looks at
+    single reads.
     """
     for field, value in (("table_optimizer", optim.table_optimizer), ("sparse_clip", optim.sparse_clip)):
         if value not in ("rowwise_adagrad", "adagrad", "sgd", 0):
@@ -75,8 +77,8 @@ def replicated(tables: dict[str, Tensor], optim: OptimConfig) -> torch.optim.Opt
 
 
 class _RowWiseAdagrad(torch.optim.Optimizer):
-    """FBGEMM's row-wise Adagrad for dense gradients, its state under FBGEMM's name: a checkpoint can be loaded whether a table
-    is copied or sharded. A row without gradient stays."""
+    """FBGEMM's row-wise Adagrad for dense gradients, its state under FBGEMM's name: a checkpoint can be loaded whether
+    a table is copied or sharded. A row without gradient stays."""
 
     def __init__(self, tables: dict[str, Tensor], rates: dict[str, float], eps: float) -> None:
         groups = [{"params": [p], "lr": rates[name], "table": name} for name, p in tables.items()]
@@ -96,8 +98,8 @@ class _RowWiseAdagrad(torch.optim.Optimizer):
 
 
 class RowDecay:
-    """Decoupled weight decay of the rows that a step has read: after the step, w <- (1 - rate * decay) w, once for a row
-    however often it was read. Rows that no sample reads stay: decaying them would touch whole tables at every step.
+    """Decoupled weight decay of the rows that a step has read: after the step, w <- (1 - rate * decay) w, once for a
+    row however often it was read. Rows that no sample reads stay: decaying them would touch whole tables at every step.
 
     The rate is that of the row's table in this step, warm-up and scale included.
     """
@@ -121,8 +123,8 @@ class RowDecay:
 
     @torch.no_grad()
     def step(self, replicated: Iterable[tuple[Tensor, float]]) -> None:
-        """Decays what was read since the last step. replicated: data-parallel tables, whose gradients tell their rows, and
-        their rates."""
+        """Decays what was read since the last step. replicated: data-parallel tables, whose gradients tell their rows,
+        and their rates."""
         read, self.read = self.read, []
         for bag, features in read:
             keep = 1.0 - bag.emb_module.get_learning_rate() * self.decay

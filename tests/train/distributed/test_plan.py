@@ -21,7 +21,7 @@ from coldrank.train.distributed.config import ShardingConfig
 from coldrank.train.distributed.dense import dense_bytes
 from coldrank.train.distributed.fit import largest_rows, shortage
 from coldrank.train.distributed.plan import Plan
-from coldrank.train.distributed.request import Cluster, Request
+from coldrank.train.distributed.request import Cluster, PlanRequest
 from coldrank.train.distributed.search import fits, make_plan, with_rows
 from coldrank.train.distributed.table import memory as memory_text
 from coldrank.train.distributed.table import tables
@@ -44,8 +44,8 @@ def big(sharding: ShardingConfig | None = None) -> RunConfig:
 
 def request(
     sharding: ShardingConfig | None = None, *, world_size: int = 8, hosts: int = 1, memory: float = 4e9, **optim: object
-) -> Request:
-    return Request(
+) -> PlanRequest:
+    return PlanRequest(
         features=validate(big(sharding)),
         sharding=sharding or ShardingConfig(),
         optim=OptimConfig(**optim),

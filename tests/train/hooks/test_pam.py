@@ -18,7 +18,7 @@ from coldrank.models.encode import FeatureEncoder
 from coldrank.models.heads import Binary
 from coldrank.models.ranker import Ranker
 from coldrank.models.two_tower import Sides
-from coldrank.modules.pam import Rows
+from coldrank.modules.pam import RowsByGroup
 from coldrank.train.checks import validate
 from coldrank.train.distributed.ranks import Ranks
 from coldrank.train.hooks.make import make_hooks
@@ -187,10 +187,10 @@ def test_support_rows_of_the_batch_before(folder):
     )
     rows = task_rows(task.ranker, batch, task.embeddings(batch), task.heads)
     torch.testing.assert_close(hook.before.item[: len(kept)], rows.sides.item[kept].detach())
-    chosen = Rows.of(route, 4, torch.isin(torch.arange(len(route)), torch.tensor(kept)))
+    chosen = RowsByGroup.of(route, 4, torch.isin(torch.arange(len(route)), torch.tensor(kept)))
     detached = TowerRows(rows.model, Sides(*(x.detach() for x in rows.sides)), rows.labels, rows.ids)
     path = hook.adapt(detached, chosen, hook.start(task.ranker), chosen.index)
-    everything = Rows.of(route, 4, torch.ones_like(route, dtype=torch.bool))
+    everything = RowsByGroup.of(route, 4, torch.ones_like(route, dtype=torch.bool))
     expected, _ = hook._query(rows, everything, path)
     torch.testing.assert_close(task(batch).loss, expected)
 

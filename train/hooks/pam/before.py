@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from coldrank.models.batch import Batch
 from coldrank.models.features import FeatureSet
 from coldrank.models.two_tower import Sides, TwoTowerModule
-from coldrank.modules.pam import Rows, support
+from coldrank.modules.pam import RowsByGroup, support
 from coldrank.train.distributed.ranks import Ranks
 from coldrank.train.hooks.hook import Settings
 from coldrank.train.hooks.pam.config import PamConfig
@@ -18,8 +18,9 @@ from coldrank.train.hooks.pam.rows import TowerRows
 
 
 class Before(nn.Module):
-    """What the towers read of the rows, [M, Du] and [M, Di]; their labels [M, 1], ids of users and tasks, int64 [M], -1 where there is
-    no row. M: `pam.support` of a batch. Equal on all ranks, each of which gives an equal part of the rows."""
+    """What the towers read of the rows, [M, Du] and [M, Di]; their labels [M, 1], ids of users and tasks, int64 [M], -1
+    where there is no row. M: `pam.support` of a batch. Equal on all ranks, each of which gives an equal part of the
+    rows."""
 
     user: Tensor
     item: Tensor
@@ -43,10 +44,12 @@ class Before(nn.Module):
         self.register_buffer("task", torch.full((rows,), -1))
         self._now: list[Tensor] | None = None
 
-    def rows(self, model: TwoTowerModule) -> tuple[TowerRows, Rows]:
+    def rows(self, model: TwoTowerModule) -> tuple[TowerRows, RowsByGroup]:
         """The rows, and those of them that there are."""
         sides = Sides(self.user, self.item)
-        return TowerRows(model, sides, self.labels, model.ids(self.ids)), Rows.of(self.task, self.tasks, self.task >= 0)
+        return TowerRows(model, sides, self.labels, model.ids(self.ids)), RowsByGroup.of(
+            self.task, self.tasks, self.task >= 0
+        )
 
     def note(self, rows: TowerRows, batch: Batch, task: Tensor) -> None:
         """Takes support rows of this batch, of each task its last."""

@@ -16,7 +16,8 @@ class PamConfig(Hook):
     cuts: tuple[int, ...] = (5, 50, 200, 1000, 5000)
     """Views of the item before the event at which the tasks part."""
     quantiles: int = 0
-    """Takes as many tasks, of equally many rows of the first period or of the passes' `data.fit`, in their place (0: the cuts)."""
+    """Takes as many tasks, of equally many rows of the first period or of the passes' `data.fit`, in their place (0:
+    the cuts)."""
     cold: int = 1
     """The task (0-based) of cold items."""
     cold_weight: float = 2.0
@@ -36,11 +37,13 @@ class PamConfig(Hook):
     query: Literal["rest", "all"] = "rest"
     """all: every row is query, those of the support set too."""
     support_average: Literal["batch", "task"] = "task"
-    """Of the support loss: the sum over a task's rows divided by the rows of the batch, or the mean over its own rows."""
+    """Of the support loss: the sum over a task's rows divided by the rows of the batch, or the mean over its own
+    rows."""
     query_average: Literal["batch", "task"] = "batch"
     """Of the query loss, likewise."""
     candidates: Literal["set", "batch"] = "batch"
-    """The users that a row's own user competes with in the softmax. set: those of the same support or query set. batch: all."""
+    """The users that a row's own user competes with in the softmax. set: those of the same support or query set. batch:
+    all."""
     step_weights: tuple[float, ...] = ()
     """Of the query losses after 0, 1, ... inner steps (empty: that of the last alone)."""
     adapt: tuple[str, ...] = ("towers",)
@@ -48,8 +51,8 @@ class PamConfig(Hook):
     across: Literal["rank", "ranks"] = "rank"
     """Whether every rank adapts to its own rows or all to those of all ranks."""
     serve_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Omega of the tasks in the next period is Theta plus the moving mean, with this decay, of what their batches' inner loops
-    added (0: of the last batch)."""
+    """Omega of the tasks in the next period is Theta plus the moving mean, with this decay, of what their batches'
+    inner loops added (0: of the last batch)."""
     own: bool = False
     """Tasks also have offsets of their own, learned like Theta."""
     gamma: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat] = (1.0, 0.0, 0.0)
@@ -59,12 +62,14 @@ class PamConfig(Hook):
     store: Literal["last", "spread"] = "last"
     """Keeps a cold item as it was last, or at a number of views that differs from item to item."""
     dress: Literal["all", "next"] = "all"
-    """The tasks whose rows are dressed as cold for L_A: all popular ones (the paper's), or the one next to the cold one."""
+    """The tasks whose rows are dressed as cold for L_A: all popular ones (the paper's), or the one next to the cold
+    one."""
     enhancer_trains: Literal["all", "towers"] = "all"
-    """What L_S and L_A train: all that the loss trains, embeddings as well (the paper's Eq. 18), or the towers alone."""
+    """What L_S and L_A train: all that the loss trains, embeddings as well (the paper's Eq. 18), or the towers
+    alone."""
     adapt_on_test_labels: bool = False
-    """Evaluation adapts on the labels under test, as the authors' released code does; a leak, for comparison with published
-    figures alone."""
+    """Evaluation adapts on the labels under test, as the authors' released code does; a leak, for comparison with
+    published figures alone."""
 
     @property
     def tasks(self) -> int:
@@ -123,7 +128,7 @@ class PamConfig(Hook):
             (not self.adapt, "adapt is empty: name what is adapted, as towers"),
             (
                 any(self.gamma[1:]) and self.cold == self.tasks - 1,
-                f"cold={self.cold}: gamma={list(self.gamma)} dresses items of the tasks above the cold one, and there is none",
+                f"cold={self.cold}: gamma={list(self.gamma)} dresses items of tasks above the cold one: there is none",
             ),
             *((broken, f"{what} has no effect {where}") for broken, what, where in self._idle),
         ]

@@ -16,31 +16,31 @@ from coldrank.models.features import FeatureSet
 from coldrank.models.two_tower import Sides, Tower, TwoTowerModule
 from coldrank.modules.gate import separate_draws
 from coldrank.modules.inner_loop import Weights
-from coldrank.modules.pam import Rows
+from coldrank.modules.pam import RowsByGroup
 from coldrank.train.distributed.ranks import Ranks
 from coldrank.train.hooks.hook import Settings
 from coldrank.train.hooks.pam.config import PamConfig
-from coldrank.train.hooks.pam.rows import Split, TaskRows, TowerRows
+from coldrank.train.hooks.pam.rows import SupportQuery, TaskRows, TowerRows
 from coldrank.train.hooks.rows import per_rank
 
 
 class Adapting(Protocol):
     """What the enhancer asks of PAM; `Pam` says what each does."""
 
-    def adapt(self, rows: TaskRows, support: Rows, start: Weights, among: Tensor | None) -> list[Weights]: ...
+    def adapt(self, rows: TaskRows, support: RowsByGroup, start: Weights, among: Tensor | None) -> list[Weights]: ...
 
-    def among(self, rows: Rows) -> Tensor | None: ...
+    def among(self, rows: RowsByGroup) -> Tensor | None: ...
 
-    def query_scale(self, query: Rows, size: float) -> Tensor: ...
+    def query_scale(self, query: RowsByGroup, size: float) -> Tensor: ...
 
-    def of_tasks(self, losses: Tensor, rows: Rows) -> Tensor: ...
+    def of_tasks(self, losses: Tensor, rows: RowsByGroup) -> Tensor: ...
 
 
 class Enhancer(nn.Module):
     """gamma_S L_S + gamma_A L_A.
 
-    store: what an item's behaviour embeddings were while it was cold, float32 [rows of the item table, D]; kept: whether there is
-    something, bool [rows]. Both are equal on all ranks. They end where the table ends.
+    store: what an item's behaviour embeddings were while it was cold, float32 [rows of the item table, D]; kept:
+    whether there is something, bool [rows]. Both are equal on all ranks. They end where the table ends.
     """
 
     store: Tensor
@@ -84,7 +84,7 @@ class Enhancer(nn.Module):
         pam: Adapting,
         rows: TowerRows,
         batch: Batch,
-        split: Split,
+        split: SupportQuery,
         start: Weights,
         adapted: Weights,
     ) -> Tensor:
@@ -106,7 +106,8 @@ class Enhancer(nn.Module):
         return loss
 
     def _instruct(self, rows: TowerRows, dressed: Tensor, use: Tensor, adapted: Weights) -> Tensor:
-        """Eq. 15-16: the cold task's weights map a dressed item to the ID embedding that it has now; the mean squared error."""
+        """Eq. 15-16: the cold task's weights map a dressed item to the ID embedding that it has now; the mean squared
+        error."""
         tower = rows.model.towers["item"]
         assert isinstance(tower, Tower)
         prefix = "towers.item."
@@ -120,25 +121,25 @@ class Enhancer(nn.Module):
         self,
         pam: Adapting,
         rows: TowerRows,
-        split: Split,
+        split: SupportQuery,
         use: Tensor,
         start: Weights,
         size: float,
     ) -> Tensor:
-        """Eq. 14: the query loss of the cold task on dressed items, by weights adapted to a support set of such: what are support
-        rows without the dress."""
+        """Eq. 14: the query loss of the cold task on dressed items, by weights adapted to a support set of such: what
+        are support rows without the dress."""
         first = torch.zeros_like(use).index_fill(0, split.support.index, True)
         one = torch.zeros_like(split.task)
         cold = {name: w[self.config.cold].unsqueeze(0) for name, w in start.items()}
-        weights = pam.adapt(rows, Rows.of(one, 1, use & first), cold, pam.among(split.support))[-1]
-        query = Rows.of(one, 1, use & ~first if self.config.query == "rest" else use)
+        weights = pam.adapt(rows, RowsByGroup.of(one, 1, use & first), cold, pam.among(split.support))[-1]
+        query = RowsByGroup.of(one, 1, use & ~first if self.config.query == "rest" else use)
         scale = pam.query_scale(query, size)
         losses = rows.losses(query, pam.among(split.query))(weights)
         return (pam.of_tasks(losses, query) * scale).sum()
 
     def note(self, batch: Batch, task: Tensor, inputs: Tensor, cuts: Tensor) -> None:
-        """Notes what cold items look like in this batch. task: of its rows [B]; inputs: what the item's tower reads [B, D]; cuts:
-        where the tasks part, in views."""
+        """Notes what cold items look like in this batch. task: of its rows [B]; inputs: what the item's tower reads [B,
+        D]; cuts: where the tasks part, in views."""
         c, items = self.config, batch.sparse[self.id].values()
         cold = (task == c.cold) & (items >= self.first)
         if c.store == "spread":

@@ -18,12 +18,12 @@ from coldrank.models.features import FeatureSet
 from coldrank.models.model import Outputs
 from coldrank.models.two_tower import TwoTowerModule
 from coldrank.modules.inner_loop import InnerLoop, Weights
-from coldrank.modules.pam import Rows, route, support
-from coldrank.train.hooks.hook import HookModule, Rest, Run, Settings
+from coldrank.modules.pam import RowsByGroup, route, support
+from coldrank.train.hooks.hook import HookModule, Rest, RunView, Settings
 from coldrank.train.hooks.pam.before import Before
 from coldrank.train.hooks.pam.config import PamConfig
 from coldrank.train.hooks.pam.enhancer import Enhancer
-from coldrank.train.hooks.pam.rows import Split, TaskRows, TowerRows, task_rows
+from coldrank.train.hooks.pam.rows import SupportQuery, TaskRows, TowerRows, task_rows
 from coldrank.train.hooks.rows import per_rank
 from coldrank.train.progress import Progress, Stage
 from coldrank.train.stepping import Taken
@@ -39,8 +39,8 @@ class Pam(PamConfig):
 class PamModule(HookModule):
     """Trains the query losses of weights adapted to support sets, and scores with the weights that were adapted before.
 
-    What is adapted lies in the model; `shift.<name>`, [N, ...], is what to add to it for each task, Omega_n - Theta, as the
-    batches so far have left it: checkpoints hold both. No label of a period changes what scores it.
+    What is adapted lies in the model; `shift.<name>`, [N, ...], is what to add to it for each task, Omega_n - Theta, as
+    the batches so far have left it: checkpoints hold both. No label of a period changes what scores it.
     """
 
     slices: ClassVar[bool] = False
@@ -69,8 +69,8 @@ class PamModule(HookModule):
         self._adapted: tuple[Weights, Tensor] | None = None
 
     def dense(self, rest: Rest, batch: Batch, embedded: Embedded) -> Outputs:
-        """The hooks inside have PAM's loss in the place of the model's; a side pass of theirs is judged by the weights that the
-        batch's own pass has adapted, as it will be served."""
+        """The hooks inside have PAM's loss in the place of the model's; a side pass of theirs is judged by the weights
+        that the batch's own pass has adapted, as it will be served."""
         if not (self.training and torch.is_grad_enabled()):
             return rest.around(lambda batch, embedded, side: self._scored(rest, batch, embedded))(batch, embedded)
         paths: list[list[Weights]] = []
@@ -85,8 +85,8 @@ class PamModule(HookModule):
     def _learnt(
         self, rest: Rest, batch: Batch, embedded: Embedded, path: list[Weights] | None, *, keep: bool
     ) -> tuple[Outputs, list[Weights]]:
-        """Query losses after the inner loop, and no logits; the weights after each of its steps. path: these, if they are known.
-        keep: notes what is left of the batch after the step."""
+        """Query losses after the inner loop, and no logits; the weights after each of its steps. path: these, if they
+        are known. keep: notes what is left of the batch after the step."""
         rows, split, start = self._parts(rest, batch, embedded)
         if path is None:
             given, adapt_to = (
@@ -107,14 +107,14 @@ class PamModule(HookModule):
                 self.enhancer.note(batch, split.task, rows.sides.item, self.cuts)
         return Outputs(loss, torch.zeros_like(batch.labels), self._sums(losses, batch, split.query)), path
 
-    def _parts(self, rest: Rest, batch: Batch, embedded: Embedded) -> tuple[TaskRows, Split, Weights]:
+    def _parts(self, rest: Rest, batch: Batch, embedded: Embedded) -> tuple[TaskRows, SupportQuery, Weights]:
         rows = task_rows(rest.model, batch, embedded, rest.heads)
         return rows, self.split(batch), self.start(rest.model)
 
     def _scored(self, rest: Rest, batch: Batch, embedded: Embedded) -> Outputs:
         """By the weights that each task was left with."""
         rows, split, start = self._parts(rest, batch, embedded)
-        seen = Rows.of(split.task, self.config.tasks, torch.ones_like(split.task, dtype=torch.bool))
+        seen = RowsByGroup.of(split.task, self.config.tasks, torch.ones_like(split.task, dtype=torch.bool))
         leaks = self.config.adapt_on_test_labels
         weights = self._leaking(rows, seen, start) if leaks else self.served(start)
         losses = rows.losses(seen)(weights)
@@ -122,23 +122,25 @@ class PamModule(HookModule):
         logits, vectors = rows.outputs(weights, split.task)
         return Outputs(loss, logits, self._sums(losses, batch, seen), vectors)
 
-    def _sums(self, losses: Tensor, batch: Batch, seen: Rows) -> tuple[Tensor, Tensor]:
+    def _sums(self, losses: Tensor, batch: Batch, seen: RowsByGroup) -> tuple[Tensor, Tensor]:
         """Losses of rows [R, T] -> their sums and how many are known, [T]."""
         known = (~torch.isnan(batch.labels[seen.index])).sum(0).to(losses.dtype)
         return losses.detach().sum(0), known
 
-    def of_tasks(self, losses: Tensor, rows: Rows) -> Tensor:
+    def of_tasks(self, losses: Tensor, rows: RowsByGroup) -> Tensor:
         """Losses of rows, [R, T] -> their sums over each of PAM's tasks, [N], with the weights of the model's tasks."""
         return rows.sums(losses @ self.loss_weights.to(losses.dtype))
 
-    def split(self, batch: Batch) -> Split:
+    def split(self, batch: Batch) -> SupportQuery:
         """Tasks, support and query of a batch, in its order."""
         n = self.config.tasks
         task = route(batch.keys["item_views"], self.cuts)
         first = support(task, n, self.config.support)
         query = ~first if self.config.query == "rest" and self.before is None else torch.ones_like(first)
         device = batch.labels.device
-        return Split(task.to(device), Rows.of(task, n, first).to(device), Rows.of(task, n, query).to(device))
+        return SupportQuery(
+            task.to(device), RowsByGroup.of(task, n, first).to(device), RowsByGroup.of(task, n, query).to(device)
+        )
 
     def start(self, model: nn.Module) -> Weights:
         """Theta, and with `own` what each task adds to it: [N, ...]."""
@@ -147,11 +149,11 @@ class PamModule(HookModule):
         start = {name: params[name].expand(n, *params[name].shape) for name in self.names}
         return {k: w + self.own[_key("own", k)] for k, w in start.items()} if self.config.own else start
 
-    def among(self, rows: Rows) -> Tensor | None:
+    def among(self, rows: RowsByGroup) -> Tensor | None:
         """Whose users are the candidates of a support or query set: the set's own rows, or (None) all of the batch."""
         return rows.index if self.config.candidates == "set" else None
 
-    def adapt(self, rows: TaskRows, support: Rows, start: Weights, among: Tensor | None) -> list[Weights]:
+    def adapt(self, rows: TaskRows, support: RowsByGroup, start: Weights, among: Tensor | None) -> list[Weights]:
         """The weights after 0, 1, ... inner steps on the support rows (Eq. 9)."""
         together = self.config.across == "ranks" and dist.is_initialized() and dist.get_world_size() > 1
         scale = self.scale(support, len(rows.labels), self.config.support_average, over_ranks=together)
@@ -163,7 +165,7 @@ class PamModule(HookModule):
 
         return self.loop(start, loss, _SumOverRanks.apply if together else None)
 
-    def scale(self, rows: Rows, batch: int, average: str, *, over_ranks: bool = False) -> Tensor:
+    def scale(self, rows: RowsByGroup, batch: int, average: str, *, over_ranks: bool = False) -> Tensor:
         """What the sum over a task's rows is multiplied by, [N]. over_ranks: the rows of all ranks are meant."""
         counts = torch.tensor(
             rows.counts if average == "task" else [batch] * len(rows.counts), device=rows.index.device
@@ -172,18 +174,18 @@ class PamModule(HookModule):
             dist.all_reduce(counts)
         return 1 / counts.clamp(min=1).to(self.loop.rates.dtype)
 
-    def query_scale(self, query: Rows, size: float) -> Tensor:
-        """What the sum over a task's query rows on this rank is multiplied by, [N]: the mean over the ranks is then over the rows of
-        all. size: `Batch.mean_size`."""
+    def query_scale(self, query: RowsByGroup, size: float) -> Tensor:
+        """What the sum over a task's query rows on this rank is multiplied by, [N]: the mean over the ranks is then
+        over the rows of all. size: `Batch.mean_size`."""
         if self.config.query_average == "batch":
             return 1 / torch.full((len(query.counts),), size, dtype=self.loop.rates.dtype, device=query.index.device)
         return 1 / per_rank(query.count_tensor, self.loop.rates.dtype)
 
     def _query(
-        self, rows: TaskRows, query: Rows, path: list[Weights], size: float | None = None
+        self, rows: TaskRows, query: RowsByGroup, path: list[Weights], size: float | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Eq. 11: sum over the tasks of lambda * query loss; and the losses of the rows after the last step. size: as of
-        `query_scale`; None: those of this rank."""
+        """Eq. 11: sum over the tasks of lambda * query loss; and the losses of the rows after the last step. size: as
+        of `query_scale`; None: those of this rank."""
         shares = self.config.step_weights or (1.0,)
         scale = self.weights * self.query_scale(query, len(rows.labels) if size is None else size)
         losses = rows.losses(query, self.among(query))
@@ -198,16 +200,16 @@ class PamModule(HookModule):
         """What scores: Theta and what the inner loops have left of each task."""
         return {name: w + self.get_buffer(_key("shift", name)) for name, w in start.items()}
 
-    def _leaking(self, rows: TaskRows, whole: Rows, start: Weights) -> Weights:
+    def _leaking(self, rows: TaskRows, whole: RowsByGroup, start: Weights) -> Weights:
         return self.adapt(rows, whole, {name: w.detach() for name, w in start.items()}, None)[-1]
 
-    def before_step(self, run: Run, taken: Taken) -> None:
+    def before_step(self, run: RunView, taken: Taken) -> None:
         """What is stored of an item goes with its row, where the row passes to another."""
         if self.enhancer is not None and (grown := taken.grown.get(self.enhancer.table)) is not None:
             self.enhancer.kept[grown.rows.to(self.enhancer.kept.device)] = False
 
     @torch.no_grad()
-    def after_step(self, run: Run) -> None:
+    def after_step(self, run: RunView) -> None:
         """Takes up what the step's inner loop added; tasks without support keep what they had."""
         if self._adapted is None:
             return
@@ -227,9 +229,9 @@ class PamModule(HookModule):
             if part is not None:
                 part.keep(run.ranks)
 
-    def begins(self, run: Run, stage: Stage, progress: Progress) -> None:
-        """Sets the cuts before the first step, whatever a warm start has brought: the config's, or the quantiles of the item's
-        views in the rows of the first period or of the passes. Raises UserError where two of these are one."""
+    def begins(self, run: RunView, stage: Stage, progress: Progress) -> None:
+        """Sets the cuts before the first step, whatever a warm start has brought: the config's, or the quantiles of the
+        item's views in the rows of the first period or of the passes. Raises UserError where two of these are one."""
         if progress.step:
             return
         n = self.config.quantiles
@@ -241,7 +243,8 @@ class PamModule(HookModule):
         cuts = np.quantile(views, np.arange(1, n) / n).astype(np.int64)
         if len(np.unique(cuts)) < len(cuts):
             raise UserError(
-                f"{run.config.name}: pam.quantiles={n}: item_views of {len(views)} rows part at {cuts.tolist()}, and two of these "
+                f"{run.config.name}: pam.quantiles={n}: item_views of {len(views)} rows part at {cuts.tolist()}, "
+                f"and two of these "
                 "are one; set fewer quantiles, or pam.cuts"
             )
         self.cuts.copy_(torch.from_numpy(cuts))

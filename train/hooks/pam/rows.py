@@ -20,30 +20,31 @@ from coldrank.models.ranker import RankerModule
 from coldrank.models.two_tower import Sides, Tower, TwoTowerModule
 from coldrank.modules.contrast import log_share, share_loss
 from coldrank.modules.inner_loop import Weights
-from coldrank.modules.pam import Rows
+from coldrank.modules.pam import RowsByGroup
 
 
-class Split(NamedTuple):
+class SupportQuery(NamedTuple):
     """task: of each row, int64 [B]."""
 
     task: Tensor
-    support: Rows
-    query: Rows
+    support: RowsByGroup
+    query: RowsByGroup
 
 
 class TaskRows(Protocol):
-    """A batch before the part that is adapted. Weights are those of the model by name, stacked over the tasks, [N, ...].
+    """A batch before the part that is adapted. Weights are those of the model by name, stacked over the tasks, [N,
+    ...].
 
     labels: [B, T]."""
 
     labels: Tensor
 
-    def losses(self, rows: Rows, among: Tensor | None = None) -> Callable[[Weights], Tensor]:
-        """A function of the weights: the loss of each row and task of the model by the weights of the row's task, [R, T]; 0 where
-        the label is unknown. What does not depend on the weights is computed once.
+    def losses(self, rows: RowsByGroup, among: Tensor | None = None) -> Callable[[Weights], Tensor]:
+        """A function of the weights: the loss of each row and task of the model by the weights of the row's task, [R,
+        T]; 0 where the label is unknown. What does not depend on the weights is computed once.
 
-        among: rows whose users are the candidates of the two-tower model, int64 [U], the rows themselves among them; None: all
-        of the batch."""
+        among: rows whose users are the candidates of the two-tower model, int64 [U], the rows themselves among them;
+        None: all of the batch."""
 
     def outputs(self, weights: Weights, task: Tensor) -> tuple[Tensor, Vectors | None]:
         """Logits [B, T] by the weights of each row's task, int64 [B]; of the two-tower model its vectors as well."""
@@ -64,7 +65,7 @@ class TowerRows:
         """sides: of the whole batch."""
         return cls(model, sides, batch.labels, model.ids(batch.keys["user_id"].to(sides.item.device)))
 
-    def losses(self, rows: Rows, among: Tensor | None = None) -> Callable[[Weights], Tensor]:
+    def losses(self, rows: RowsByGroup, among: Tensor | None = None) -> Callable[[Weights], Tensor]:
         """Eq. 7 of each of the rows."""
         user, ids, own = self.sides.user, self.ids, rows.index
         if among is not None:
@@ -114,18 +115,18 @@ class RankerRows:
         """The batch up to the towers."""
         return cls(model, *model.represent(embedded, batch), batch.labels, heads)
 
-    def losses(self, rows: Rows, among: Tensor | None = None) -> Callable[[Weights], Tensor]:
+    def losses(self, rows: RowsByGroup, among: Tensor | None = None) -> Callable[[Weights], Tensor]:
         """The heads' losses of each of the rows."""
         labels, logits = self.labels[rows.index], self._logits(rows)
         return lambda weights: self.heads.losses(logits(weights), labels)
 
     def outputs(self, weights: Weights, task: Tensor) -> tuple[Tensor, Vectors | None]:
         """Logits."""
-        rows = Rows.of(task, len(next(iter(weights.values()))), torch.ones_like(task, dtype=torch.bool))
+        rows = RowsByGroup.of(task, len(next(iter(weights.values()))), torch.ones_like(task, dtype=torch.bool))
         logits = self._logits(rows)(weights)
         return torch.empty_like(logits).index_copy(0, rows.index, logits), None
 
-    def _logits(self, rows: Rows) -> Callable[[Weights], Tensor]:
+    def _logits(self, rows: RowsByGroup) -> Callable[[Weights], Tensor]:
         """[R, T]. All tasks at once, their rows padded to those of the largest; what the padding gives is left out."""
         x, pc = self.x[rows.padded], self.pc[rows.padded]
         present = _count(rows.padded[0]) < rows.count_tensor.unsqueeze(1)
@@ -150,8 +151,8 @@ def _of(weights: Mapping[str, Tensor], side: str) -> dict[str, Tensor]:
 
 @singledispatch
 def task_rows(model: nn.Module, batch: Batch, embedded: Embedded, heads: Heads) -> TaskRows:
-    """A batch before the part of its model that is adapted. heads: of the model's tasks. Another model's is registered with
-    `task_rows.register`."""
+    """A batch before the part of its model that is adapted. heads: of the model's tasks. Another model's is registered
+    with `task_rows.register`."""
     raise NotImplementedError
 
 

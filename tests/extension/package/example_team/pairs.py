@@ -6,7 +6,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from coldrank.models.batch import Samples
+from coldrank.models.batch import SampleView
 from coldrank.models.embeddings import Embedded, Inputs, fixed_features
 from coldrank.models.features import FeatureSet
 from coldrank.models.model import Model, ModelModule
@@ -34,7 +34,7 @@ class PairsModule(ModelModule):
         self.maps = nn.ModuleDict({f.name: nn.Linear(features.dim(f), config.width) for f in fixed})
         self.of_tasks = nn.Linear(config.width, tasks)
 
-    def forward(self, embedded: Embedded, batch: Samples) -> Tensor:
+    def forward(self, embedded: Embedded, batch: SampleView) -> Tensor:
         fields = torch.stack([self.maps[name](embedded[name]) for name in self.inputs.fixed], 1)
         pairs = 0.5 * (fields.sum(1).square() - fields.square().sum(1))
         logits: Tensor = self.linear(self.inputs.static(embedded, batch.dense)) + self.of_tasks(pairs)

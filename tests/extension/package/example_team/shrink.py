@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from coldrank.models.batch import Batch
 from coldrank.models.embeddings import Embedded
 from coldrank.models.features import FeatureSet
-from coldrank.train.hooks.hook import Hook, HookModule, Run, Settings
+from coldrank.train.hooks.hook import Hook, HookModule, RunView, Settings
 
 
 @dataclass(kw_only=True, slots=True)
@@ -56,7 +56,7 @@ class ShrinkModule(HookModule):
         return embedded | {self.config.user: torch.lerp(self.mean.expand_as(users), users, share)}
 
     @torch.no_grad()
-    def after_step(self, run: Run) -> None:
+    def after_step(self, run: RunView) -> None:
         if self._seen is not None and len(self._seen):
             self.mean.lerp_(self._seen.mean(0), 1 - self.config.decay)
         self._seen = None
