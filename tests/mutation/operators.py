@@ -232,8 +232,14 @@ class _Essence(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
-        node.keywords = [k for k in node.keywords if k.arg not in ("strict", "desc", "unit", "help")]
+        node.keywords = [k for k in node.keywords if k.arg not in ("strict", "desc", "unit", "help", "device")]
         node.args = [a for a in node.args if not (isinstance(a, ast.Starred) and ast.unparse(a.value) == "()")]
+        return node
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        self.generic_visit(node)
+        same: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.Is: ast.Eq, ast.IsNot: ast.NotEq}
+        node.ops = [same.get(type(op), type(op))() for op in node.ops]
         return node
 
     def visit_Constant(self, node: ast.Constant) -> ast.AST:

@@ -26,6 +26,8 @@ def test_fewer_rows_leave_none_of_those_before(monkeypatch):
     before._now = noted(before, 5, 2)
     before.keep(Ranks(0, 1, torch.device("cpu")))
     assert before.task.tolist() == [2] * 5 + [-1] * 11
+    before.keep(Ranks(0, 1, torch.device("cpu")))  # a step that noted nothing
+    assert before.task.tolist() == [2] * 5 + [-1] * 11
 
     before._now = noted(before, places, 3)
     before.keep(Ranks(0, 1, torch.device("cpu")))

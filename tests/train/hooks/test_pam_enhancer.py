@@ -193,3 +193,8 @@ def test_of_an_item_met_twice_the_last_is_stored(folder):
     hook.enhancer._cold = torch.tensor([7, 3, 7, 3]), values
     hook.enhancer.keep(ONE)
     assert hook.enhancer.store[[3, 7], 0].tolist() == [3, 2]
+
+
+def test_a_checkpoint_holds_what_was_learnt_and_not_what_the_config_says(folder):
+    _, _, hook = batch_and_task(folder, config(gamma=(1.0, 1.0, 0.0)))
+    assert set(hook.enhancer.state_dict()) == {"store", "kept", "to_id.weight", "to_id.bias"}
