@@ -13,7 +13,7 @@ from coldrank.data.batches import DataFolder
 from coldrank.serving.export.write import load_script, save_script
 from coldrank.serving.tables import Precision
 from coldrank.serving.twin import Twin
-from coldrank.serving.update import State, delta, digest, version_of
+from coldrank.serving.update import State, apply, check, delta, digest, version_of
 
 
 def twins(
@@ -173,3 +173,20 @@ def test_a_version_covers_the_structure_and_the_state():
         int(version_of({"x": torch.tensor([2.0])}, rest)),
     }
     assert len(versions) == 4
+
+
+def test_a_number_is_one_row():
+    """Tensors of no dimension, one and two, each with a change; what is left out of the delta stays."""
+    before = {"seen": torch.tensor(3), "bias": torch.tensor([0.5, 1.5]), "table": torch.zeros(3, 2)}
+    after = {
+        "seen": torch.tensor(7),
+        "bias": torch.tensor([0.5, 2.5]),
+        "table": torch.tensor([[0, 0], [0, 9.0], [0, 0]]),
+    }
+    changes = delta(before, torch.tensor(1), after, torch.tensor(2))
+    assert changes["rows:seen"].tolist() == [0] and changes["values:seen"].tolist() == [7]
+    assert changes["rows:bias"].tolist() == [1] and changes["values:bias"].tolist() == [2.5]
+    assert changes["rows:table"].tolist() == [1] and changes["values:table"].tolist() == [[0, 9]]
+    check(before, torch.tensor(1), changes)
+    apply(before, changes)
+    assert all(torch.equal(before[name], value) for name, value in after.items())
