@@ -19,9 +19,11 @@ BESIDE: dict[str, str] = {
     "configs/test_defaults.py",
     "models/encode.py": "models/test_encode.py models/test_maps.py models/test_embeddings.py train/ids/test_growing.py",
     "models/embeddings.py": "models/test_embeddings.py models/test_ranker.py",
-    "models/maps.py": "models/test_maps.py models/test_encode.py train/ids/test_growing.py train/ids/test_managed.py",
+    "models/maps.py": "models/test_maps.py models/test_state_names.py models/test_encode.py "
+    "train/ids/test_growing.py train/ids/test_managed.py",
     "models/ranker.py": "models/test_ranker.py models/test_embeddings.py configs/test_defaults.py",
-    "models/two_tower.py": "models/test_two_tower.py metrics/test_retrieval.py configs/test_defaults.py",
+    "models/two_tower.py": "models/test_two_tower.py models/test_state_names.py metrics/test_retrieval.py "
+    "configs/test_defaults.py",
     "serving/batched.py": "serving/test_triton.py",
     "serving/inputs.py": "serving/test_served_inputs.py serving/test_twin.py",
     "serving/compiled.py": "serving/test_compiled.py",
@@ -59,7 +61,7 @@ BESIDE: dict[str, str] = {
     "train/hooks/mwuf*.py": "train/hooks/test_mwuf_hook.py train/hooks/test_hook.py train/hooks/test_side_passes.py "
     "configs/test_defaults.py",
     "train/hooks/pam/*": "train/hooks/test_pam_before.py train/hooks/test_pam.py train/hooks/test_pam_enhancer.py "
-    "train/hooks/test_pam_runs.py configs/test_defaults.py",
+    "train/hooks/test_pam_runs.py models/test_state_names.py configs/test_defaults.py",
     "train/hooks/*": "configs/test_defaults.py train/hooks",
 }
 

@@ -106,6 +106,7 @@ def test_a_full_table_says_so_once_and_counts_what_reads_row_0(data, ranks, tmp_
     *_, facts = run(replace(config, train=replace(config.train, epochs=2)), data, tmp_path / "r", ranks)
     told = capsys.readouterr().out
     assert told.count("table 'user' is full: all 32 rows for ids are taken; further ids read row 0") == 1
+    assert "table 'tag'" not in told
     made = build(config, data, ranks)
     known: set[int] = set()
     missed = 0
