@@ -1,5 +1,5 @@
-"""What a checkpoint holds beside parameters: what was learnt, and nothing that the config says anyway. A name that comes or
-goes here is one that older checkpoints lack, or that newer programs refuse."""
+"""What a checkpoint holds beside parameters: what was learnt, and nothing that the config says anyway. A name that
+comes or goes here is one that older checkpoints lack, or that newer programs refuse."""
 
 import pytest
 from retrieving import two_tower, with_pam
