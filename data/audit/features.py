@@ -165,10 +165,8 @@ def crossed_auc(codes: Codes, labels: NDArray[np.int8]) -> float:
 
 def rank_auc(scores: Floats, y: NDArray[np.bool_]) -> float:
     """AUC of scores, float64 [N], for y, bool [N]; ties count half. One half where a class is missing."""
-    rank = np.unique(scores, return_inverse=True)[1]
-    positives, negatives = np.bincount(rank[y], minlength=1), np.bincount(rank[~y], minlength=1)
-    size = max(len(positives), len(negatives))
-    positives, negatives = (np.pad(c, (0, size - len(c))) for c in (positives, negatives))
+    distinct, rank = np.unique(scores, return_inverse=True)
+    positives, negatives = (np.bincount(rank[rows], minlength=len(distinct)) for rows in (y, ~y))
     if not positives.sum() or not negatives.sum():
         return 0.5
     below = np.cumsum(negatives) - negatives
