@@ -9,6 +9,7 @@ from pathlib import Path
 
 from coldrank.cli.check import add_check
 from coldrank.cli.compare import add_compare
+from coldrank.cli.config import add_config
 from coldrank.cli.evaluate import add_evaluate
 from coldrank.cli.explain import add_explain
 from coldrank.cli.export import add_export
@@ -74,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
     add_export(commands)
     add_score(commands)
     add_plan(commands)
+    add_config(commands)
     return whole
 
 

@@ -1,16 +1,12 @@
 """`coldrank train`."""
 
 import argparse
-import importlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from coldrank.cli.options import add_data, add_jobs, add_set
 from coldrank.data.errors import UserError
-
-if TYPE_CHECKING:
-    from coldrank.train.config import RunConfig
 
 
 def add_train(commands: Any) -> None:
@@ -102,6 +98,7 @@ def _train_one(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from coldrank.data.batches import DataFolder
+    from coldrank.train.difference import from_base
     from coldrank.train.distributed.ranks import process_group
     from coldrank.train.evaluate import summary_table
     from coldrank.train.load import load
@@ -112,7 +109,7 @@ def _train_one(args: argparse.Namespace) -> None:
     with process_group() as ranks:
         # A job that its scheduler starts again goes on, even if its command says to start over.
         fresh = args.fresh and not is_restart()
-        rows = train(config, data, args.out, ranks, fresh=fresh, diff=_diff(args.config, config))
+        rows = train(config, data, args.out, ranks, fresh=fresh, diff=from_base(args.config, config))
         if ranks.is_first:
             table = summary_table(rows) if rows else "(no period is scored yet)"
             tqdm.write(f"\n{table}\n\n{args.out}: run folder, all metrics in summary.json")
@@ -121,21 +118,3 @@ def _train_one(args: argparse.Namespace) -> None:
 def is_restart() -> bool:
     """Whether torchrun or slurm has started this very job before."""
     return any(int(os.environ.get(name, "0")) > 0 for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
-
-
-def _diff(source: str, config: "RunConfig") -> str:
-    """Difference to the arm `base` of the same module, if it has one; to nothing when a config.json is repeated."""
-    from coldrank.train.arms import find_arm
-    from coldrank.train.config import RunConfig
-    from coldrank.train.difference import difference
-    from coldrank.train.load import arms
-
-    if source.endswith(".json"):
-        return f"repeats {source}\n"
-    module = source.partition(":")[0]
-    if "base" not in arms(importlib.import_module(module)):
-        return ""
-    try:
-        return difference(config, find_arm(f"{module}:base", RunConfig))
-    except UserError as error:  # the arm has no need of it
-        return f"no base to compare with: {error}\n"

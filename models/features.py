@@ -25,25 +25,30 @@ Transform = Literal["none", "log1p", "logit"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
-    """An embedding table of `rows` x `dim` float32.
-
-    mapping: how a raw id becomes a row. `hash`: mixed and reduced modulo rows. `multi_hash`: the sum of the rows of
-    `hashes` hashes. `vocabulary`: ids seen at least `min_count` times in the training data get a row of their own (the
-    most frequent first when there are too many), all others share row 0. `growing`: an id gets a row of its own when
-    training first reads it; ids that training has not read, or that find the table full, share row 0. `managed`: the
-    same, but in a full table new ids take the rows of old ones: of those read longest ago (eviction `lru`), or, where a
-    batch holds the new one more often, of those read least (`lfu`). `identity`: the id is the row; ids outside
-    0..rows-1 are refused when data is read.
-    """
+    """An embedding table of `rows` x `dim` float32."""
 
     name: str
+    """Of the table."""
     rows: int
+    """Its height."""
     dim: int
+    """Its width."""
     mapping: Mapping = "hash"
+    """How a raw id becomes a row. `hash`: mixed and reduced modulo rows. `multi_hash`: the sum of the rows of `hashes`
+    hashes. `vocabulary`: ids seen at least `min_count` times in the training data get a row of their own (the most
+    frequent first when there are too many), all others share row 0. `growing`: an id gets a row of its own when
+    training first reads it; ids that training has not read, or that find the table full, share row 0. `managed`: the
+    same, but in a full table new ids take the rows of old ones. `identity`: the id is the row; ids outside 0..rows-1
+    are refused when data is read."""
     min_count: int = 1
+    """Of `vocabulary`: how often an id is seen before it has a row of its own."""
     hashes: int = 2
+    """Of `multi_hash`: rows that are read for an id."""
     eviction: Literal["lru", "lfu"] = "lru"
+    """Of `managed`, whose row goes: of the id read longest ago (`lru`), or, where a batch holds the new one more often,
+    of the one read least (`lfu`)."""
     init: float = 0.0
+    """Standard deviation of the first weights (0: `optim.table_init`)."""
 
     @property
     def reads(self) -> int:
@@ -53,32 +58,43 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Feature:
-    """One input of the model. `column` (default: the name) is the raw column; `signals` reads `columns` instead.
-
-    table: the table of an `id` (several features may share one). Buckets and signals own a table of the feature's name,
-    `dim` wide and begun with the deviation `init`. edges: bucket edges, ascending; empty means `buckets` quantiles
-    taken from the training data. default: the value of a missing id. A missing number or bucket has a place of its own
-    (0 after standardising, bucket 0). salted: an id of one feature is not that of another, though they share the table:
-    the name enters the hash. many: an id feature with any number of values per sample, averaged. length, sequence: for
-    role `sequence`, the longest sequence and the name of the group of aligned columns.
-    """
+    """One input of the model."""
 
     name: str
+    """Of the feature."""
     role: Role
+    """Whose it is: the user's, the item's, the event's (context); part of a sequence; or a personalization code
+    (pc)."""
     kind: Kind
+    """What becomes of a raw value: see the head of this file."""
     column: str = ""
+    """The raw column ('': the feature's name)."""
     columns: tuple[str, ...] = ()
+    """Of kind `signals`: the raw columns whose joint state is read."""
     table: str = ""
+    """Of kind `id`: its table; several features may share one. Buckets and signals own a table of the feature's
+    name."""
     dim: int = 0
+    """Of buckets and signals: the width of their table."""
     init: float = 0.0
+    """Of buckets and signals: standard deviation of their table's first weights (0: `optim.table_init`)."""
     edges: tuple[float, ...] = ()
+    """Of buckets: the edges, ascending (empty: `buckets` quantiles taken from the training data)."""
     buckets: int = 0
+    """Of buckets without edges: how many."""
     transform: Transform = "none"
+    """Of a number, before it is standardised."""
     default: int = 0
+    """The value of a missing id. A missing number or bucket has a place of its own (0 after standardising, bucket
+    0)."""
     salted: bool = False
+    """An id of this feature is not that of another, though they share the table: the name enters the hash."""
     many: bool = False
+    """An id feature with any number of values per sample, averaged."""
     sequence: str = ""
+    """Of role `sequence`: the name of the group of aligned columns."""
     length: int = 0
+    """Of role `sequence`: the longest sequence."""
 
     @property
     def raw_columns(self) -> tuple[str, ...]:

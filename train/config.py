@@ -86,6 +86,7 @@ _WORDS = {
     "greater_than_equal": "must not be below {ge:g}",
     "less_than": "must be below {lt:g}",
     "less_than_equal": "must not be above {le:g}",
+    "multiple_of": "must be a multiple of {multiple_of:g}",
     "too_short": "give at least {min_length}",
 }
 

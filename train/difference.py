@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from coldrank.data.errors import UserError
+from coldrank.train.arms import candidates, find_arm, import_module
 from coldrank.train.config import NAMED, RunConfig, to_dict
 
 
@@ -26,6 +28,20 @@ def difference(config: RunConfig, base: RunConfig) -> str:
     keys = [k for k in dict.fromkeys([*flat_theirs, *flat_ours]) if flat_ours.get(k) != flat_theirs.get(k)]
     changed = [f"{k}: {flat_theirs.get(k, '(none)')} -> {flat_ours.get(k, '(none)')}" for k in keys]
     return "".join(line + "\n" for line in [*changed, *lines])
+
+
+def from_base(source: str, config: RunConfig) -> str:
+    """Difference to the arm `base` of the module of `source`, as `load` takes it, if it has one; to nothing when a
+    config.json is repeated."""
+    if source.endswith(".json"):
+        return f"repeats {source}\n"
+    module = source.partition(":")[0]
+    if "base" not in candidates(import_module(module, f"--config {source}"), RunConfig):
+        return ""
+    try:
+        return difference(config, find_arm(f"{module}:base", RunConfig))
+    except UserError as error:  # the arm has no need of it
+        return f"no base to compare with: {error}\n"
 
 
 def _by_name(entries: Any) -> dict[str, Any]:

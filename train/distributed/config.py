@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt
 
 from coldrank.data.errors import UserError
 from coldrank.models.features import Table
@@ -12,21 +14,22 @@ Choice = Literal["auto", "table_wise", "row_wise", "column_wise", "data_parallel
 
 @dataclass(kw_only=True, slots=True)
 class ShardingConfig:
-    """Where the tables lie. tables: table -> choice; default: the choice for all others.
-
-    auto: on one rank table_wise; on several, tables of up to `replicate_up_to` bytes are data_parallel (not with Adam
-    or `optim.sparse_clip`), and TorchRec's planner chooses for each of the others between table_wise, row_wise and,
-    with several hosts, table_row_wise. These four train alike, to rounding. column_wise and grid do not: row-wise
-    Adagrad then has one sum per row and column shard. table_row_wise (the rows over the ranks of one host) and grid
-    (so, with the columns over hosts) need several hosts; on one, they are row_wise and column_wise. column_width: least
-    width of a column shard, a multiple of 4. memory_margin: share of a rank's memory that a plan leaves free.
-    """
+    """Where the tables lie. All choices but column_wise and grid train alike, to rounding: with these, row-wise Adagrad
+    has one sum per row and column shard. table_row_wise and grid need several hosts; on one, they are row_wise and
+    column_wise."""
 
     default: Choice = "auto"
+    """The choice for all tables that `tables` does not name. auto: on one rank table_wise; on several, tables of up to
+    `replicate_up_to` bytes are data_parallel (not with Adam or `optim.sparse_clip`), and TorchRec's planner chooses for
+    each of the others between table_wise, row_wise and, with several hosts, table_row_wise."""
     tables: dict[str, Choice] = field(default_factory=dict)
-    replicate_up_to: int = 1 << 20
-    column_width: int = 32
-    memory_margin: float = 0.15
+    """Table -> choice."""
+    replicate_up_to: NonNegativeInt = 1 << 20
+    """Bytes up to which auto copies a table to every rank."""
+    column_width: Annotated[int, Field(ge=4, multiple_of=4)] = 32
+    """Least width of a column shard, a multiple of 4."""
+    memory_margin: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    """Share of a rank's memory that a plan leaves free."""
 
     def choice(self, table: str) -> Choice:
         """The choice for a table."""
@@ -38,12 +41,6 @@ class ShardingConfig:
         for name in self.tables:
             if name not in names:
                 raise UserError(f"{arm}: sharding.tables.{name}: no such table; there are {', '.join(names)}")
-        if self.replicate_up_to < 0:
-            raise UserError(f"{arm}: sharding.replicate_up_to={self.replicate_up_to}: must not be below 0")
-        if self.column_width < 4 or self.column_width % 4:
-            raise UserError(f"{arm}: sharding.column_width={self.column_width}: must be a multiple of 4 above 0")
-        if not 0 <= self.memory_margin < 1:
-            raise UserError(f"{arm}: sharding.memory_margin={self.memory_margin}: must be in [0, 1)")
         for t in tables:
             if self.tables.get(t.name) in ("column_wise", "grid") and not self._widths(t.dim):
                 raise UserError(

@@ -233,16 +233,16 @@ def test_mistakes_are_one_line(arm, flags, message, capsys):
     [
         (
             {"tables": {"item": "column_wise"}},
-            "a: sharding.tables.item=column_wise: dim 16 has no equal parts of at least",
+            "base: sharding.tables.item=column_wise: dim 8 has no equal parts of at least",
         ),
-        ({"column_width": 6}, "a: sharding.column_width=6: must be a multiple of 4"),
-        ({"replicate_up_to": -1}, "a: sharding.replicate_up_to=-1: must not be below 0"),
-        ({"memory_margin": 1.0}, r"a: sharding.memory_margin=1.0: must be in \[0, 1\)"),
+        ({"column_width": 6}, "base: sharding.column_width=6: must be a multiple of 4"),
+        ({"replicate_up_to": -1}, "base: sharding.replicate_up_to=-1: must not be below 0"),
+        ({"memory_margin": 1.0}, "base: sharding.memory_margin=1.0: must be below 1"),
     ],
 )
 def test_mistakes_in_the_config(fields, message):
     with pytest.raises(UserError, match=message):
-        ShardingConfig(**fields).check("a", [Table(name="item", rows=8, dim=16)])
+        validate(replace(sample_base(), sharding=ShardingConfig(**fields)))
 
 
 def test_maps_of_ids_take_memory_of_the_host():
