@@ -56,6 +56,8 @@ def main() -> None:
     config.name = "lightgbm"
     if "valid" not in config.data.fit:
         raise SystemExit("data.fit must hold 'valid': the number of trees is found on it")
+    if others := [task for task, head in config.tasks.items() if not head.is_binary]:
+        raise SystemExit(f"tasks.{others[0]}: is not binary, as all are that are learned here")
     data = DataFolder.open(args.data)
     numbers, ids = columns(validate(config))
     frames = {split: read(data, split, config, numbers + ids) for split in (*config.data.fit, config.data.evaluate)}

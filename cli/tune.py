@@ -37,7 +37,9 @@ def add_tune(commands: Any) -> None:
     )
     p.add_argument("--trials", type=int, default=10, help="trials of each arm (default: 10)")
     p.add_argument("--seeds", type=int, default=1, help="seeds of each trial (default: 1)")
-    p.add_argument("--tasks", default="", metavar="A,B,...", help="tasks whose mean AUC counts (default: all)")
+    p.add_argument(
+        "--tasks", default="", metavar="A,B,...", help="tasks whose mean AUC counts (default: all that have one)"
+    )
     p.add_argument("--cohort", default="all", help="cohort whose AUC counts (default: all)")
     p.add_argument(
         "--sampler",

@@ -155,8 +155,12 @@ def check_search(search: Search, arms: Sequence[str], data: DataFolder) -> None:
             config = _jobs(search, arm, overrides, Path())[0].load()
             what = " ".join([f"{search.module}:{arm}", *overrides])
             checks.check(what, config)
+            with_auc = [task for task, head in config.tasks.items() if "auc" in head.metrics]
             if unknown := [task for task in search.tasks if task not in config.tasks]:
                 raise UserError(f"--tasks {unknown[0]}: {what} has no such task; it has {', '.join(config.tasks)}")
+            judged = search.tasks or with_auc or list(config.tasks)
+            if without := [task for task in judged if task not in with_auc]:
+                raise UserError(f"{what}: task {without[0]} has no AUC, by which trials are judged")
     require_distinct(arms, [_jobs(search, arm, [], Path())[0].load() for arm in arms])
 
 
@@ -198,7 +202,7 @@ def _jobs(search: Search, arm: str, overrides: Sequence[str], folder: Path) -> l
 
 
 def _value(run: Path, search: Search) -> float | None:
-    """Mean AUC over the tasks, in percent; None where the run has failed or a task has no AUC."""
+    """Mean AUC over the tasks that are judged by it, in percent; None where the run has failed or one has no value."""
     summary = run / "summary.json"
     if not summary.exists():
         return None

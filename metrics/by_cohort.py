@@ -1,4 +1,5 @@
-"""Metrics of predicted probabilities, per task and cohort: AUC, AUC at fixed AVC, GAUC, NE, log loss, calibration.
+"""Metrics per task and cohort. Those of probabilities are here: AUC, AUC at fixed AVC, GAUC, NE, log loss,
+calibration; those of other numbers in values.py.
 
 All take these arrays of numbers, compute in float64, and return nan where the metric has no value:
 
@@ -9,18 +10,24 @@ All take these arrays of numbers, compute in float64, and return nan where the m
 AVC: accumulated view count of the user before the event.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
 from coldrank.data.cohorts import CohortConfig, cohort_masks
-from coldrank.metrics.columns import int_column, label_column, score_column
+from coldrank.metrics.columns import int_column, label_column, number_column, score_column
 from coldrank.metrics.mann_whitney import BoolArray, FloatArray, IntArray, Numbers, SortedRows
+from coldrank.metrics.values import VALUES, ndcg, ndcg_k
+from coldrank.models.heads.head import Head
 
 LOG_CLIP = 1e-7  # float32 cannot tell probabilities closer to 1 than this
 EXACT_AVC = 10
+# Of a task whose head gives probabilities.
+BINARY = ("auc", "auc_fixed_avc", "gauc", "ne", "logloss", "calibration", "label_rate")
+# Of the rows of a cohort, bool [N]: metric -> value.
+_Measure = Callable[[BoolArray], dict[str, float]]
 
 
 def avc_groups(avc: IntArray) -> IntArray:
@@ -98,36 +105,78 @@ def calibration(labels: Numbers, scores: Numbers, weights: Numbers | None = None
     return weighted_mean(scores[known].astype(np.float64), weight) / rate if rate > 0 else float("nan")
 
 
+def unknown_metrics(head: Head) -> list[str]:
+    """Names that a head is judged by and that are no metric of what it gives."""
+    if head.is_binary:
+        return [name for name in head.metrics if name not in BINARY]
+    return [name for name in head.metrics if name not in VALUES and not ndcg_k(name)]
+
+
 def evaluate_predictions(
-    frame: pl.DataFrame, tasks: Sequence[str], cohorts: CohortConfig | None = None
+    frame: pl.DataFrame, tasks: Mapping[str, Head], cohorts: CohortConfig | None = None
 ) -> list[dict[str, str | float | int | None]]:
     """Every metric of every task and cohort, as rows `{"cohort", "task", "metric", "value", "n"}`.
 
-    frame: has `user_id`, `user_views`, `item_views` and per task `label_<task>` (null: unknown) and `prob_<task>`. A
-        simulated log has the true probability `true_<task>` too; `best_auc` is the AUC of that.
+    frame: has `user_id`, `user_views`, `item_views` and per task `label_<task>` (null: unknown) and `prob_<task>`, or
+        `pred_<task>` of a head that gives no probability. A simulated log has the true probability `true_<task>` too;
+        `best_auc` is the AUC of that.
     value: None where the metric has none, as a class is missing. n: number of labelled rows.
-    Missing columns, nulls in columns other than labels and probabilities that are not finite raise UserError.
+    Missing columns, nulls in columns other than labels and predictions that are not finite raise UserError.
     """
     user_views, item_views = int_column(frame, "user_views"), int_column(frame, "item_views")
     masks = cohort_masks(user_views, item_views, cohorts or CohortConfig())
     users = np.unique(int_column(frame, "user_id"), return_inverse=True)[1]
     avc = avc_groups(user_views)
     rows: list[dict[str, str | float | int | None]] = []
-    for task in tasks:
-        labels, scores = label_column(frame, task), score_column(frame, f"prob_{task}")
-        true = score_column(frame, f"true_{task}") if f"true_{task}" in frame.columns else None
-        known = labels >= 0
-        orders = _TaskOrders.from_scores(labels, scores, known, users, avc)
-        by_truth = None if true is None else SortedRows.from_scores(labels, true, known)
+    for task, head in tasks.items():
+        known, measure = (
+            _of_probabilities(frame, task, head, users, avc)
+            if head.is_binary
+            else _of_numbers(frame, task, head, users)
+        )
         for cohort, mask in masks.items():
-            values = _task_metrics(orders.where(mask), users)
-            if by_truth is not None:
-                values["best_auc"] = mean_or_nan(by_truth.where(mask).pairs().auc())
             n = int(np.count_nonzero(mask & known))
-            for metric, value in values.items():
+            for metric, value in measure(mask).items():
                 finite = value if np.isfinite(value) else None
                 rows.append({"cohort": cohort, "task": task, "metric": metric, "value": finite, "n": n})
     return rows
+
+
+def _of_probabilities(
+    frame: pl.DataFrame, task: str, head: Head, users: IntArray, avc: IntArray
+) -> tuple[BoolArray, _Measure]:
+    """Which labels are known, bool [N], and the metrics of a task of 0 and 1."""
+    labels, scores = label_column(frame, task), score_column(frame, f"prob_{task}")
+    true = score_column(frame, f"true_{task}") if f"true_{task}" in frame.columns else None
+    known = labels >= 0
+    orders = _TaskOrders.from_scores(labels, scores, known, users, avc)
+    by_truth = None if true is None else SortedRows.from_scores(labels, true, known)
+
+    def measure(mask: BoolArray) -> dict[str, float]:
+        every = _task_metrics(orders.where(mask), users)
+        values = {name: every[name] for name in head.metrics}
+        if by_truth is not None:
+            values["best_auc"] = mean_or_nan(by_truth.where(mask).pairs().auc())
+        return values
+
+    return known, measure
+
+
+def _of_numbers(frame: pl.DataFrame, task: str, head: Head, users: IntArray) -> tuple[BoolArray, _Measure]:
+    """Which labels are known, bool [N], and the metrics of a task of numbers."""
+    labels, predictions = number_column(frame, f"label_{task}"), number_column(frame, f"pred_{task}", unknown=False)
+    known = ~np.isnan(labels)
+
+    def measure(mask: BoolArray) -> dict[str, float]:
+        use = mask & known
+        label, prediction = labels[use], predictions[use]
+        grades = head.grades(label)
+        return {
+            name: ndcg(grades, prediction, users[use], k) if (k := ndcg_k(name)) else VALUES[name](label, prediction)
+            for name in head.metrics
+        }
+
+    return known, measure
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -45,6 +45,19 @@ def score_column(frame: pl.DataFrame, name: str, where: str = "predictions") -> 
     return values
 
 
+def number_column(frame: pl.DataFrame, name: str, where: str = "predictions", *, unknown: bool = True) -> Numbers:
+    """A column of numbers, float64 [N]; NaN where it is null, which is refused unless `unknown`."""
+    column = _column(frame, name, where)
+    if not column.dtype.is_numeric() and column.dtype != pl.Null:
+        raise UserError(f"{where}: column {name} is {_described(column)}; expected numbers")
+    values = column.cast(pl.Float64).to_numpy()
+    wrong = np.isinf(values) if unknown else ~np.isfinite(values)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise UserError(f"{where}: {name} is {column[row]} at row {row}; expected a finite number")
+    return values
+
+
 def require_columns(columns: Iterable[str], needed: Iterable[str], where: str) -> None:
     """Raise UserError naming the columns of `needed` that are not there."""
     present = set(columns)

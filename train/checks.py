@@ -2,6 +2,7 @@
 
 from coldrank.data.arm import ArmSettings
 from coldrank.data.errors import UserError
+from coldrank.metrics.by_cohort import unknown_metrics
 from coldrank.models.features import FeatureSet
 from coldrank.train.config import NAMED, RunConfig, parse, to_dict
 from coldrank.train.idle import idle_problem
@@ -50,6 +51,10 @@ def _check_tasks(config: RunConfig) -> None:
             raise UserError(f"{config.name}: tasks: {name!r}: a task's name holds no dot")
         if wrong := head.problem():
             raise UserError(f"{config.name}: tasks.{name}.{wrong}")
+        if unknown := unknown_metrics(head):
+            raise UserError(
+                f"{config.name}: tasks.{name}: {head.kind()} is judged by {unknown[0]!r}, which is no metric of it"
+            )
 
 
 def _check_data(config: RunConfig) -> None:

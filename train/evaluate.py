@@ -97,7 +97,7 @@ def metric_rows(
     frame: pl.DataFrame, config: RunConfig, step: int, split: str, period: str | None = None
 ) -> list[MetricRow]:
     """The metrics of a scored split or period, as the rows of metrics.jsonl."""
-    rows = evaluate_predictions(frame, list(config.tasks), config.cohorts)
+    rows = evaluate_predictions(frame, config.tasks, config.cohorts)
     rows += metric_values(frame, list(config.tasks), config.cohorts, config.metrics)
     return [{"step": step, "period": period, "split": split, **row} for row in rows]
 
@@ -135,11 +135,21 @@ def evaluate(
     return metric_rows(frame, run.config, step, split) + retrieval_rows(frame, run.config, run.data, step, split)
 
 
-def summary_table(rows: list[MetricRow], metric: str = "auc") -> str:
-    """One metric per task (down) and cohort (across), in percent."""
-    tasks = list(dict.fromkeys(r["task"] for r in rows))
+def summary_table(rows: list[MetricRow]) -> str:
+    """The first metric of each task (down) in each cohort (across); shares in percent."""
+    metric = {r["task"]: r["metric"] for r in reversed(rows)}
     cohorts = list(dict.fromkeys(r["cohort"] for r in rows))
-    value = {(r["task"], r["cohort"]): r["value"] for r in rows if r["metric"] == metric}
-    show = lambda v: "-" if v is None else f"{100 * v:.2f}"
-    body = [[task, *(show(value.get((task, c))) for c in cohorts)] for task in tasks]
-    return tabulate(body, headers=[f"{metric} %", *cohorts], stralign="right")
+    value = {(r["task"], r["cohort"]): r["value"] for r in rows if r["metric"] == metric[r["task"]]}
+    named = {task: f"{name}{' %' * _is_share(name)}" for task, name in metric.items()}
+    one = len(set(named.values())) == 1
+    body = []
+    for task in dict.fromkeys(r["task"] for r in rows):
+        values = [value.get((task, c)) for c in cohorts]
+        shown = ["-" if v is None else f"{100 * v:.2f}" if _is_share(metric[task]) else f"{v:.4g}" for v in values]
+        body.append([task if one else f"{task}: {named[task]}", *shown])
+    first = next(iter(named.values())) if one else ""
+    return tabulate(body, headers=[first, *cohorts], stralign="right", disable_numparse=True)
+
+
+def _is_share(metric: str) -> bool:
+    return "auc" in metric or metric.startswith(("ndcg@", "recall@"))

@@ -2,10 +2,12 @@
 
 import math
 import time
+from collections.abc import Mapping
 
 import torch
 import torch.distributed as dist
 
+from coldrank.models.heads.head import Head
 from coldrank.train.distributed.ranks import Ranks
 from coldrank.train.run_folder import MetricRow
 
@@ -14,7 +16,7 @@ class Recent:
     """Sums since they were last written. They stay on the device, so that no step waits for a number, and go into
     checkpoints, so that a run that resumes writes what it would have written."""
 
-    def __init__(self, tasks: list[str], ranks: Ranks) -> None:
+    def __init__(self, tasks: Mapping[str, Head], ranks: Ranks) -> None:
         self.tasks, self.rate, self.ranks = tasks, 0.0, ranks.world_size
         # This rank's part of the steps, samples, its part of the loss; per task the loss over the known labels and
         # their number.
@@ -47,7 +49,8 @@ class Recent:
         return None if math.isinf(float(first)) else step + round(float(first) * self.ranks)
 
     def rows(self, step: int) -> list[MetricRow]:
-        """Mean loss, log loss per task and samples per second, over all ranks and the steps since the last call."""
+        """Mean loss, that of each task's head and samples per second, over all ranks and the steps since the last
+        call."""
         sums = self.sums.clone()
         dist.all_reduce(sums)
         steps, samples, loss, *by_task = sums.tolist()
@@ -57,7 +60,8 @@ class Recent:
         share = samples / max(1.0, float(self.sums[1]))
         self.rate = self.samples * share / (time.perf_counter() - self.since)
         values = [("all", "loss", loss / steps, samples)]
-        values += [(t, "logloss", x / n if n else None, n) for t, x, n in zip(self.tasks, losses, known, strict=True)]
+        for (task, head), total, n in zip(self.tasks.items(), losses, known, strict=True):
+            values.append((task, head.loss_name, total / n if n else None, n))
         values += [("all", "samples_per_second", self.rate, samples)]
         self.sums.zero_()
         self.samples, self.since = 0, time.perf_counter()

@@ -35,7 +35,7 @@ from coldrank.train.run_folder import MetricRow, RunFolder
 Json = dict[str, Any]
 POLL_S = 5.0
 # Of a look back: enough to see what is forgotten.
-_BACK_METRICS = ("auc", "ne")
+_BACK_METRICS = ("auc", "ne", "xauc", "mae")
 
 
 def stages(data: DataFolder, config: RunConfig) -> list[Stage]:

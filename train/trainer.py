@@ -53,7 +53,7 @@ def _train_held(
         folder.check(config)
     run = build(config, data, ranks)
     course: Course = (Stream if config.train.mode == "periods" else OverPasses)(run, folder)
-    recent = Recent(list(config.tasks), ranks)
+    recent = Recent(config.tasks, ranks)
     warm = None
     if resumes:
         progress = _resume(run, course, folder, recent)

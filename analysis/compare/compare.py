@@ -122,10 +122,13 @@ def _without_failed(
 
 
 def _left_out(runs: Sequence[ScoredRun]) -> list[str]:
-    """A line for every task that some runs lack, which is therefore not compared."""
+    """A line for every task that is not compared: some runs lack it, or its predictions are no probabilities."""
     tasks = dict.fromkeys(task for run in runs for task in run.tasks)
     lacking = {task: [str(run.folder) for run in runs if task not in run.tasks] for task in tasks}
-    return [f"Task {task} is left out: not predicted by {', '.join(who)}." for task, who in lacking.items() if who]
+    lines = [f"Task {task} is left out: not predicted by {', '.join(who)}." for task, who in lacking.items() if who]
+    others = dict.fromkeys(task for run in runs for task in run.others if task not in tasks)
+    why = "its predictions are no probabilities; its metrics are in summary.json"
+    return lines + [f"Task {task} is left out: {why}." for task in others]
 
 
 def _all_rows(trial: _Trial, rows: SharedRows, resampling: Resampling, days: Days) -> list[Row]:

@@ -38,7 +38,9 @@ class ScoredRun:
     split: str
     """The split that it predicts."""
     tasks: tuple[str, ...]
-    """The tasks that it predicts."""
+    """The tasks that it predicts the probability of."""
+    others: tuple[str, ...]
+    """Tasks that it predicts in another way, `pred_<task>`: they are not compared."""
     cohorts: CohortConfig | None
     """The thresholds of its config.json; None: it has none."""
     config: dict[str, Any]
@@ -78,8 +80,10 @@ def read_run(folder: Path, split: str) -> ScoredRun:
     columns = parquet.schema(path).names
     require_columns(columns, [*KEYS, *VIEWS], str(path))
     tasks = tuple(c.removeprefix("prob_") for c in columns if c.startswith("prob_"))
+    others = tuple(c.removeprefix("pred_") for c in columns if c.startswith("pred_"))
     if not tasks:
-        raise UserError(f"{path}: no column prob_<task>")
+        there = f": probabilities are compared, and {', '.join(others)} have none" if others else ""
+        raise UserError(f"{path}: no column prob_<task>{there}")
     require_columns(columns, [f"label_{task}" for task in tasks], str(path))
     return ScoredRun(
         folder=folder,
@@ -87,6 +91,7 @@ def read_run(folder: Path, split: str) -> ScoredRun:
         seed=seed,
         split=split,
         tasks=tasks,
+        others=others,
         cohorts=cohorts,
         config=fields,
         facts=read_object(facts) if facts.is_file() else {},

@@ -8,11 +8,14 @@ B rows of a batch, T tasks.
 """
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from coldrank.models.heads.head import Head
 
 Cohorts = dict[str, Tensor]
 
@@ -43,8 +46,9 @@ class _Moments:
 class Changes:
     """Accumulates over batches; `rows` gives the figures."""
 
-    def __init__(self, tasks: list[str]) -> None:
-        self.tasks = tasks
+    def __init__(self, tasks: Mapping[str, Head], answers: Callable[[Tensor], Tensor]) -> None:
+        """answers: logits [B, T] -> what the tasks' heads give, [B, T]."""
+        self.tasks, self.answers = tasks, answers
         self.layers: dict[str, _Moments] = {}
         self.norms: dict[tuple[str, str], float] = {}
         self.moved: dict[tuple[str, str, str], float] = {}
@@ -70,7 +74,7 @@ class Changes:
             for cohort, mask in cohorts.items():
                 key = (name, layer, cohort)
                 self.moved[key] = self.moved.get(key, 0.0) + float(moved[mask].sum())
-        shift = (torch.sigmoid(masked["logits"].double()) - torch.sigmoid(plain["logits"].double())).abs()
+        shift = (self.answers(masked["logits"].double()) - self.answers(plain["logits"].double())).abs()
         for cohort, mask in cohorts.items():
             self.points[name, cohort] = self.points.get((name, cohort), torch.zeros(())) + shift[mask].sum(0)
 
@@ -98,7 +102,8 @@ class Changes:
         return figures
 
     def shifts(self) -> list[dict[str, Any]]:
-        """Per mask, cohort and task: mean absolute change of the probability in percentage points; None: no rows."""
+        """Per mask, cohort and task: mean absolute change of the probability in percentage points; None: no rows.
+        Of tasks that give a probability."""
         return [
             {
                 "mask": mask,
@@ -107,5 +112,6 @@ class Changes:
                 "points": 100 * float(total[i]) / self.counts[cohort] if self.counts[cohort] else None,
             }
             for (mask, cohort), total in self.points.items()
-            for i, task in enumerate(self.tasks)
+            for i, (task, head) in enumerate(self.tasks.items())
+            if head.is_binary
         ]

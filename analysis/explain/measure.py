@@ -1,5 +1,6 @@
 """Everything that `coldrank explain` measures of one run, as plain JSON values."""
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ class _Meter:
         config, self.features, self.device = run.config, run.encoder.features, run.ranks.device
         tasks = list(config.tasks)
         self.task, self.masks = task, masks
-        self.changes, self.experts = Changes(tasks), ExpertUse(tasks)
+        self.changes, self.experts = Changes(config.tasks, deepcopy(task.heads).cpu()), ExpertUse(tasks)
         self.gates = GateOutputs(Buckets(config, run.encoder), layouts(ranker_of(task), tasks))
         positions = bool(ranker_of(task).positions)
         self.attention = {n: Attention(fs, positions) for n, fs in self.features.sequences.items()}

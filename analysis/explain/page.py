@@ -63,6 +63,7 @@ def draw_page(content: Mapping[str, Any]) -> tuple[str, list[Drawn]]:
         sections=sections,
         masks=all_masks(runs),
         verdict=submergence(runs),
+        shift_tasks=list(dict.fromkeys(s["task"] for s in runs[0]["shifts"])),
         shifts=[{(s["mask"], s["cohort"], s["task"]): s["points"] for s in run["shifts"]} for run in runs],
         signals=[signal_rows(run) for run in runs],
         pair=PAIR,

@@ -62,6 +62,11 @@ def _model_problems(config: RunConfig, features: FeatureSet) -> list[str]:
         wrong.append(f"{what}: the warm-up experiments compare methods of their own on a ranker; leave it out")
     if len(config.tasks) != 1:
         wrong.append(f"tasks={list(config.tasks)}: the warm-up experiments have one; --set tasks='{{\"name\": 1}}'")
+    wrong += [
+        f"tasks.{name} is {head.kind()}: the warm-up experiments have a binary one"
+        for name, head in config.tasks.items()
+        if not head.is_binary
+    ]
     if config.model.personalized:
         wrong.append("model.poso_*: the warm-up experiments have no personalization code; unset them")
     for f in features.features:

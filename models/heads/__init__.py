@@ -2,5 +2,7 @@
 
 from coldrank.models.heads.binary import Binary
 from coldrank.models.heads.head import Head, HeadModule
+from coldrank.models.heads.ordinal import Ordinal
+from coldrank.models.heads.regression import Regression
 
-__all__ = ["Binary", "Head", "HeadModule"]
+__all__ = ["Binary", "Head", "HeadModule", "Ordinal", "Regression"]

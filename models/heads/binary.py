@@ -18,10 +18,10 @@ class Binary(Head):
 
     gives: ClassVar[str] = "probability"
     loss_name: ClassVar[str] = "logloss"
-    metrics: ClassVar[tuple[str, ...]] = (
-        *("auc", "auc_fixed_avc", "gauc"),
-        *("ne", "logloss", "calibration", "label_rate"),
-    )
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return "auc", "auc_fixed_avc", "gauc", "ne", "logloss", "calibration", "label_rate"
 
     def build(self) -> "BinaryModule":
         return BinaryModule()

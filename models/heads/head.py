@@ -41,10 +41,14 @@ class Head(Component):
     it is `pred_<task>`."""
     loss_name: ClassVar[str] = "loss"
     """What metrics.jsonl calls the loss of the task in training."""
-    metrics: ClassVar[tuple[str, ...]] = ()
-    """By which it is judged, names of metrics/by_cohort.py; the first is the one that a table shows."""
     weight: NonNegativeFloat = 1.0
     """Of the task's loss in that of all tasks."""
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """By which it is judged: names of `metrics.by_cohort.BINARY`, or of `metrics.values.VALUES` for what is no
+        probability. A table shows the first. A metric of one's own is one of `RunConfig.metrics`."""
+        return ()
 
     @property
     def is_binary(self) -> bool:
@@ -63,6 +67,10 @@ class Head(Component):
         """Which of some labels [N] cannot be, bool [N], and why, in words that follow the label. What is said of NaN,
         an unknown label, is of no consequence."""
         raise NotImplementedError
+
+    def grades(self, labels: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+        """Labels [N] as grades from 0 on, whose gain in NDCG is 2^grade - 1."""
+        return labels
 
     def problem(self) -> str:
         """Which settings cannot work together, in words that begin with the field; '' if nothing."""

@@ -132,5 +132,5 @@ def check_loss(found: dict[str, dict[str, Any]], what: str) -> None:
 
 
 def _metrics(frame: pl.DataFrame, trained: Trained) -> dict[tuple[str, str], Any]:
-    rows = evaluate_predictions(frame, trained.tasks, trained.config.cohorts)
+    rows = evaluate_predictions(frame, trained.config.tasks, trained.config.cohorts)
     return {(str(r["task"]), str(r["metric"])): r["value"] for r in rows if r["cohort"] == "all"}

@@ -27,6 +27,7 @@ from coldrank.data.fit import fit_encoder
 from coldrank.data.read import take
 from coldrank.data.sample import Sample, draw
 from coldrank.models.features import Feature
+from coldrank.models.heads import Binary
 from coldrank.modules import PosoMultiheadAttention
 from coldrank.modules.gate import PersonalizedGate
 from coldrank.train.config import RunConfig
@@ -187,7 +188,7 @@ def test_gates_without_a_bucketized_code_are_shown_by_views(data, ranks):
 
 
 def test_change_by_hand():
-    changes = Changes(["a"])
+    changes = Changes({"a": Binary()}, torch.sigmoid)
     plain = {"x": torch.tensor([[0.0, 0.0], [2.0, 4.0]]), "logits": torch.tensor([[0.0], [0.0]])}
     shifted = {"x": torch.tensor([[0.0, 3.0], [2.0, 4.0]]), "logits": torch.tensor([[0.0], [torch.inf]])}
     changes.add_plain(plain, COHORTS)

@@ -223,6 +223,11 @@ def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
                 "a task that an arm lacks",
             ),
             (
+                ["--set", "tasks.like=regression", "--tasks", "like"],
+                "my_arms:base: task like has no AUC, by which trials are judged",
+                "a task that has no AUC",
+            ),
+            (
                 ["--cohort", "old"],
                 "--cohort old: no such cohort; there are all, new_user",
                 "a cohort that is not there",

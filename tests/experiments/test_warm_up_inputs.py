@@ -16,7 +16,7 @@ from coldrank.experiments.warm_up.experiment import PASSES
 from coldrank.experiments.warm_up.protocol import Protocol, write_splits
 from coldrank.experiments.warm_up.table import tables
 from coldrank.models.features import Feature
-from coldrank.models.heads import Binary
+from coldrank.models.heads import Binary, Regression
 from coldrank.train.config import to_dict
 from coldrank.train.hooks.mwuf import Mwuf
 
@@ -101,6 +101,12 @@ HISTORY = Feature(name="past", column="hist_item_id", kind="id", table="item", r
             [],
             "tasks=['long_view', 'like']: the warm-up experiments have one",
             marks=pytest.mark.tried(NOT, "warm_up with two tasks", "refused, in the place of taking the first"),
+        ),
+        pytest.param(
+            lambda: replace(small_config(), tasks={"long_view": Regression()}),
+            [],
+            "tasks.long_view is regression: the warm-up experiments have a binary one",
+            marks=pytest.mark.tried(NOT, "warm_up with a task that is not binary", "refused by its name"),
         ),
         pytest.param(
             lambda: replace(small_config(), features=tuple(f for f in small_config().features if f.name != "user_id")),

@@ -14,6 +14,7 @@ from coldrank.data.errors import UserError
 from coldrank.metrics import by_cohort as metrics
 from coldrank.metrics.by_cohort import evaluate_predictions
 from coldrank.metrics.mann_whitney import FloatArray, IntArray, Numbers, SortedRows
+from coldrank.models.heads import Binary
 
 
 def naive_auc(labels: Numbers, scores: Numbers, weights: Numbers | None = None) -> float:
@@ -174,7 +175,7 @@ def predictions(rows: int = 3000) -> pl.DataFrame:
 
 def test_evaluate_predictions_equals_the_metrics_on_each_cohort() -> None:
     frame = predictions()
-    by_metric = {(r["cohort"], r["metric"]): r for r in evaluate_predictions(frame, ["like"])}
+    by_metric = {(r["cohort"], r["metric"]): r for r in evaluate_predictions(frame, {"like": Binary()})}
     cohorts = {
         "all": pl.lit(True),
         "new_user": pl.col("user_views") <= 10,
@@ -203,7 +204,7 @@ def test_evaluate_predictions_equals_the_metrics_on_each_cohort() -> None:
 
 def test_evaluate_predictions_uses_the_thresholds_and_says_none_for_empty_cohorts() -> None:
     frame = predictions().with_columns(user_views=pl.lit(3))
-    rows = evaluate_predictions(frame, ["like"], CohortConfig(new_user_max_views=2))
+    rows = evaluate_predictions(frame, {"like": Binary()}, CohortConfig(new_user_max_views=2))
     empty = [row for row in rows if row["cohort"] == "new_user"]
     assert {row["metric"] for row in empty} >= {"auc", "auc_fixed_avc", "gauc", "ne", "logloss"}
     assert all(row["value"] is None and row["n"] == 0 for row in empty)
@@ -215,10 +216,10 @@ def test_evaluate_predictions_names_what_is_wrong() -> None:
         prob_like=pl.when(pl.col("index") == 7).then(float("nan")).otherwise("prob_like")
     )
     with pytest.raises(UserError, match="prob_like is nan at row 7"):
-        evaluate_predictions(bad, ["like"])
+        evaluate_predictions(bad, {"like": Binary()})
     with pytest.raises(UserError, match="no column label_follow"):
-        evaluate_predictions(frame, ["follow"])
+        evaluate_predictions(frame, {"follow": Binary()})
     with pytest.raises(UserError, match="label_like is 2 at row 0"):
-        evaluate_predictions(frame.with_columns(label_like=pl.lit(2)), ["like"])
+        evaluate_predictions(frame.with_columns(label_like=pl.lit(2)), {"like": Binary()})
     with pytest.raises(UserError, match="user_views is Int32 with 20 nulls"):
-        evaluate_predictions(frame.with_columns(user_views=pl.lit(None, dtype=pl.Int32)), ["like"])
+        evaluate_predictions(frame.with_columns(user_views=pl.lit(None, dtype=pl.Int32)), {"like": Binary()})

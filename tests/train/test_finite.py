@@ -121,13 +121,14 @@ ON_TWO = """
 import torch
 from coldrank.train.distributed.ranks import process_group
 from coldrank.train.finite import not_finite
+from coldrank.models.heads import Binary
 from coldrank.train.recent import Recent
 
 with process_group() as ranks:
     x = torch.ones(4)
     x[2] = float("nan") if ranks.rank == 1 else 1.0
     assert not_finite({"a": torch.ones(2), "shard": x}) == "shard"
-    recent, loss = Recent(["like"], ranks), torch.tensor(0.5)
+    recent, loss = Recent({"like": Binary()}, ranks), torch.tensor(0.5)
     one = torch.ones(1)
     for step in range(1, 6):
         bad = step == (4 if ranks.rank == 1 else 5)

@@ -115,6 +115,20 @@ def runs(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.tried("configs and runs", "compare: a task that is not binary", "left out, and said so")
+def test_a_task_without_probabilities_is_left_out_and_named(tmp_path: Path) -> None:
+    for name in ("base", "poso"):
+        frame = write_run(tmp_path / name, name, 1).with_columns(label_watch_s=pl.lit(3.0), pred_watch_s=pl.lit(2.0))
+        frame.write_parquet(tmp_path / name / "predictions-test.parquet")
+    found = compared(tmp_path / "base", tmp_path / "poso", baseline="base")
+    line = "Task watch_s is left out: its predictions are no probabilities; its metrics are in summary.json."
+    assert line in found.notes and {row.task for row in found.rows} == {"like"}
+    for name in ("base", "poso"):
+        frame.drop("label_like", "prob_like").write_parquet(tmp_path / name / "predictions-test.parquet")
+    with pytest.raises(UserError, match="no column prob_<task>: probabilities are compared, and watch_s have none"):
+        compared(tmp_path / "base", tmp_path / "poso", baseline="base")
+
+
 def test_command_writes_and_prints_the_comparison(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [runs / name for name in ("poso-1", "base-1", "poso-2", "base-2", "base-3", "poso-3", "trees")]
     run_command(*folders, "--out", runs / "new" / "out")

@@ -15,7 +15,7 @@ from coldrank.data.errors import UserError
 from coldrank.data.fit import fit_encoder
 from coldrank.data.read import SampleReader
 from coldrank.models.encode import FeatureEncoder
-from coldrank.models.heads import Binary
+from coldrank.models.heads import Binary, Ordinal, Regression
 from coldrank.models.ranker import Ranker
 from coldrank.models.two_tower import Sides
 from coldrank.modules.pam import RowsByGroup
@@ -302,15 +302,33 @@ def test_the_enhancer_needs_the_two_tower_model():
         make_hooks(wanted, validate(wanted))
 
 
-def ranker(**pam: object):
+BINARY = {"long_view": Binary(), "like": Binary(weight=0.5)}
+NUMBERS = {"long_view": Regression(loss="huber", delta=0.3), "like": Ordinal(3, lowest=0, weight=0.5)}
+
+
+def ranker(tasks=BINARY, **pam: object):
     """POSO's ranker with two tasks and PAM's on its towers."""
-    plain = arms.poso(growing())
-    return replace(plain, hooks=(replace(PAM, **pam),), tasks={"long_view": Binary(), "like": Binary(weight=0.5)})
+    return replace(arms.poso(growing()), hooks=(replace(PAM, **pam),), tasks=tasks)
 
 
-@pytest.mark.parametrize("second_order", [True, False])
-def test_on_the_ranker_equals_a_loop_over_the_tasks(folder, second_order):
-    batch, task, hook = batch_and_task(folder, ranker(second_order=second_order))
+def naive_losses(tasks, heads, logits, labels):
+    """[R, 2]; labels without NaN."""
+    if tasks is BINARY:
+        return torch.nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    head = heads.parts["label_like"]
+    cuts = torch.stack([head.first, head.first + torch.log1p(head.gaps[0].exp()) + 1e-6])
+    above = torch.nn.functional.pad(
+        torch.sigmoid(logits[:, 1:] - cuts), (1, 0), value=1.0
+    )  # P(above level k), k = 0, 1, 2
+    level = labels[:, 1].long()
+    share = above.gather(1, level[:, None]) - above.gather(1, (level + 1)[:, None])
+    huber = torch.nn.functional.huber_loss(logits[:, 0], labels[:, 0], reduction="none", delta=0.3)
+    return torch.stack([huber, -share[:, 0].log()], 1)
+
+
+@pytest.mark.parametrize(("tasks", "second_order"), [(BINARY, True), (BINARY, False), (NUMBERS, True)])
+def test_on_the_ranker_equals_a_loop_over_the_tasks(folder, tasks, second_order):
+    batch, task, hook = batch_and_task(folder, ranker(tasks, second_order=second_order))
     c, model = hook.config, task.ranker
     x, pc = model.represent(task.embeddings(batch), batch)
     weight = torch.tensor([1.0, 0.5], dtype=torch.float64)
@@ -320,8 +338,8 @@ def test_on_the_ranker_equals_a_loop_over_the_tasks(folder, second_order):
         logits = functional_call(model.towers, own, (x[rows], pc[rows]))
         labels = batch.labels[rows]
         known = ~torch.isnan(labels)
-        cross = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels.nan_to_num(), reduction="none")
-        return (cross.where(known, 0.0) * weight).sum()
+        losses = naive_losses(tasks, task.heads, logits, labels.nan_to_num())
+        return (losses.where(known, 0.0) * weight).sum()
 
     total = 0.0
     names = [k for k, _ in model.named_parameters() if k.startswith("towers.")]
@@ -340,7 +358,8 @@ def test_on_the_ranker_equals_a_loop_over_the_tasks(folder, second_order):
         adapted.append(weights)
     out = task(batch)
     torch.testing.assert_close(out.loss, total)
-    wanted = [*model.parameters(), *task.embeddings.ebc.parameters(), hook.loop.rates]
+    wanted = [*model.parameters(), *task.embeddings.ebc.parameters(), hook.loop.rates, *task.heads.parameters()]
+    assert len(list(task.heads.parameters())) == (0 if tasks is BINARY else 2)
     pairs = zip(torch.autograd.grad(out.loss, wanted), torch.autograd.grad(total, wanted), strict=True)
     for ours, theirs in pairs:
         torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-12)
