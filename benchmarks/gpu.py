@@ -1,7 +1,7 @@
 """One training on a GPU: bf16, TorchRec's pipeline, fused table optimizer. Prints samples/s, step time and memory.
 
     python benchmarks/gpu.py --data DATA --out runs/gpu --config coldrank.configs.kuairand:poso --batch-size 8192
-    python benchmarks/gpu.py --data DATA --out runs/gpu --set optim.table_optimizer=adagrad
+    python benchmarks/gpu.py --data DATA --out runs/gpu --set optim.tables.kind=adagrad
 
 Has not been run on a GPU yet. `--device cpu` runs the same on the CPU, where Adagrad takes the place of Adam for the
 tables. The run folder is that of `coldrank train`; `gpu.json` in it holds the figures, with the hardware named.
@@ -56,10 +56,10 @@ def main() -> None:
 
 def settings(steps: int, batch_size: int, device: str) -> list[str]:
     """Config fields: bf16, the pipeline, fused Adam for the tables (on the CPU: Adagrad), ten lines of metrics."""
-    table_optimizer = "adam" if device == "cuda" else "adagrad"
+    kind = "adam" if device == "cuda" else "adagrad"
     fields = {"precision": "bf16", "pipeline": "on", "steps": steps, "log_every": max(1, steps // 10)}
     of_training = [f"train.{name}={value}" for name, value in fields.items()]
-    return [*of_training, f"data.batch_size={batch_size}", f"optim.table_optimizer={table_optimizer}"]
+    return [*of_training, f"data.batch_size={batch_size}", f"optim.tables.kind={kind}"]
 
 
 def measure(config: RunConfig, data: DataFolder, out: Path) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def measure(config: RunConfig, data: DataFolder, out: Path) -> dict[str, Any]:
         "versions": {name: version(name) for name in ("torch", "torchrec", "coldrank")} | {"cuda": torch.version.cuda},
         "arm": config.name,
         "precision": config.train.precision,
-        "table_optimizer": config.optim.table_optimizer,
+        "table_optimizer": config.optim.tables.kind,
         "batch_size": config.data.batch_size,
         "steps": config.train.steps,
         "samples_per_second": round(rate),

@@ -37,7 +37,7 @@ from coldrank.models.ranker import Ranker
 from coldrank.train.config import RunConfig
 from coldrank.train.distributed.ranks import process_group
 from coldrank.train.run import build
-from coldrank.train.sections import DataConfig, OptimConfig, TrainConfig
+from coldrank.train.sections import DataConfig, OptimConfig, TablesConfig, TrainConfig
 
 IDS = {"user_id": "user", "item_id": "item", "c0": "c0", "c1": "c1"}
 SIZES = {
@@ -81,7 +81,7 @@ def arm(work: Work) -> RunConfig:
         tables=tuple(Table(name=t, rows=work.rows, dim=16, mapping="identity") for t in IDS.values()),
         model=Ranker(experts=work.experts, expert_hidden=(128, 64), tower_hidden=(32,)),
         data=DataConfig(fit=("train",), batch_size=work.batch),
-        optim=OptimConfig(table_optimizer="adagrad"),
+        optim=OptimConfig(tables=TablesConfig(kind="adagrad")),
         train=TrainConfig(threads=1, checkpoint_every=0),
     )
     return parts.poso(config)

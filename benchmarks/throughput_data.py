@@ -27,7 +27,7 @@ from coldrank.models.features import Feature, Table
 from coldrank.models.heads import Binary
 from coldrank.models.ranker import Ranker
 from coldrank.train.config import RunConfig
-from coldrank.train.sections import DataConfig, OptimConfig, TrainConfig
+from coldrank.train.sections import DataConfig, DenseConfig, OptimConfig, TablesConfig, TrainConfig
 
 ROWS, DIM, LENGTH = 50_000, 16, 50
 EXPERTS, EXPERT, TOWER = 4, (256, 128), (64,)
@@ -116,7 +116,9 @@ def arm(work: str, batch: int) -> RunConfig:
         tables=tuple(Table(name=tables.get(n, f"of_{n}"), rows=ROWS, dim=DIM, mapping="identity") for n in IDS),
         model=Ranker(experts=EXPERTS, expert_hidden=EXPERT, tower_hidden=TOWER),
         data=DataConfig(fit=("train",), batch_size=batch, shuffle_rows=16 * batch),
-        optim=OptimConfig(table_optimizer="adagrad", sparse_lr=TABLE_RATE, sparse_eps=TABLE_EPS, dense_lr=DENSE_RATE),
+        optim=OptimConfig(
+            tables=TablesConfig(kind="adagrad", lr=TABLE_RATE, eps=TABLE_EPS), dense=DenseConfig(lr=DENSE_RATE)
+        ),
         train=TrainConfig(threads=1, checkpoint_every=0),
     )
 

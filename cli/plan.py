@@ -138,7 +138,7 @@ def _request(args: argparse.Namespace) -> "PlanRequest":
     return PlanRequest(
         features=features,
         sharding=config.sharding,
-        optim=config.optim,
+        optimizer=config.optim.tables,
         batch_size=batch_size,
         dense_bytes=dense_bytes(task, features, -(-batch_size // config.train.accumulate)),
         cluster=cluster,

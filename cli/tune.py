@@ -32,7 +32,7 @@ def add_tune(commands: Any) -> None:
         action="append",
         required=True,
         metavar="FIELD=VALUES",
-        help="low..high (drawn log-uniformly) or a|b|c, e.g. --vary optim.dense_lr=1e-3..5e-3 --vary "
+        help="low..high (drawn log-uniformly) or a|b|c, e.g. --vary optim.dense.lr=1e-3..5e-3 --vary "
         "'model.dropout=.1|.2'",
     )
     p.add_argument("--trials", type=int, default=10, help="trials of each arm (default: 10)")

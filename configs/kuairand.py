@@ -12,7 +12,7 @@ from coldrank.models.features import Feature, Table
 from coldrank.models.heads import Binary
 from coldrank.models.ranker import Ranker
 from coldrank.train.config import RunConfig
-from coldrank.train.sections import DataConfig, OptimConfig, TrainConfig
+from coldrank.train.sections import DataConfig, DenseConfig, OptimConfig, TablesConfig, TrainConfig
 
 # Nothing tried gains over it where user ids are learnt (docs/results.md).
 DEFAULT = "base"
@@ -98,7 +98,9 @@ def base() -> RunConfig:
             heads=4, head_dim=8, positions=True, experts=8, expert_hidden=(128, 64), tower_hidden=(32,), dropout=0.1
         ),
         data=DataConfig(batch_size=512),
-        optim=OptimConfig(sparse_lr=0.05, dense_lr=1.8e-3, gate_lr_scale=0.3, decay="linear"),
+        optim=OptimConfig(
+            tables=TablesConfig(lr=0.05), dense=DenseConfig(lr=1.8e-3, gate_lr_scale=0.3), decay="linear"
+        ),
         train=TrainConfig(epochs=1),
     )
 

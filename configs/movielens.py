@@ -8,7 +8,7 @@ from coldrank.models.features import Feature, Table
 from coldrank.models.heads import Binary
 from coldrank.models.ranker import Ranker
 from coldrank.train.config import RunConfig
-from coldrank.train.sections import DataConfig, OptimConfig, TrainConfig
+from coldrank.train.sections import DataConfig, DenseConfig, OptimConfig, TablesConfig, TrainConfig
 
 HISTORY = 30
 TASKS = ("favorite", "satisfied")
@@ -45,7 +45,7 @@ def base() -> RunConfig:
             heads=4, head_dim=8, positions=True, experts=4, expert_hidden=(128, 64), tower_hidden=(32,), dropout=0.1
         ),
         data=DataConfig(batch_size=512),
-        optim=OptimConfig(sparse_lr=0.03, dense_lr=4e-3, decay="linear"),
+        optim=OptimConfig(tables=TablesConfig(lr=0.03), dense=DenseConfig(lr=4e-3), decay="linear"),
         train=TrainConfig(epochs=1),
     )
 

@@ -10,7 +10,7 @@ from coldrank.models.deepfm import DeepFM
 from coldrank.models.features import Feature, Table
 from coldrank.models.heads import Binary
 from coldrank.train.config import RunConfig
-from coldrank.train.sections import DataConfig, OptimConfig, TrainConfig
+from coldrank.train.sections import DataConfig, DenseConfig, OptimConfig, TrainConfig
 
 DIM = 16
 
@@ -37,7 +37,7 @@ def movielens() -> RunConfig:
         ),
         model=model,
         data=DataConfig(fit=("old",), evaluate="test", batch_size=2048),
-        optim=OptimConfig(dense_lr=1e-3, weight_decay=1e-6),
+        optim=OptimConfig(dense=DenseConfig(lr=1e-3, weight_decay=1e-6)),
         train=TrainConfig(epochs=1),
     )
 

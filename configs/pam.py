@@ -11,7 +11,7 @@ from coldrank.models.heads import Binary
 from coldrank.models.two_tower import TwoTower
 from coldrank.train.config import RunConfig
 from coldrank.train.hooks.pam import Pam
-from coldrank.train.sections import DataConfig, OptimConfig, TrainConfig
+from coldrank.train.sections import DataConfig, DenseConfig, OptimConfig, TablesConfig, TrainConfig
 
 DIM = 8
 # How L_S, and L_A, were set when the figures of docs/pam.md were measured; the defaults are the paper's.
@@ -44,7 +44,7 @@ def pf() -> RunConfig:
         ),
         model=TwoTower(same_user=False),
         data=DataConfig(batch_size=1024, eval_batch_size=1024, order="time"),
-        optim=OptimConfig(sparse_lr=0.3, dense_lr=4e-3, table_init=0.05),
+        optim=OptimConfig(tables=TablesConfig(lr=0.3, init=0.05), dense=DenseConfig(lr=4e-3)),
         train=TrainConfig(mode="periods", first_period="p25", look_back=(), checkpoint_every=0),
     )
 

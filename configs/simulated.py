@@ -62,5 +62,6 @@ def base_cold_weighted() -> RunConfig:
 
 def _long(config: RunConfig) -> RunConfig:
     tables = tuple(replace(t, rows=ROWS.get(t.name, t.rows)) for t in config.tables)
-    data, optim = replace(config.data, batch_size=1024), replace(config.optim, dense_lr=2.5e-3)
+    data = replace(config.data, batch_size=1024)
+    optim = replace(config.optim, dense=replace(config.optim.dense, lr=2.5e-3))
     return replace(config, tables=tables, data=data, optim=optim)

@@ -48,7 +48,7 @@ class Table:
     """Of `managed`, whose row goes: of the id read longest ago (`lru`), or, where a batch holds the new one more often,
     of the one read least (`lfu`)."""
     init: float = 0.0
-    """Standard deviation of the first weights (0: `optim.table_init`)."""
+    """Standard deviation of the first weights (0: `optim.tables.init`)."""
 
     @property
     def reads(self) -> int:
@@ -77,7 +77,7 @@ class Feature:
     dim: int = 0
     """Of buckets and signals: the width of their table."""
     init: float = 0.0
-    """Of buckets and signals: standard deviation of their table's first weights (0: `optim.table_init`)."""
+    """Of buckets and signals: standard deviation of their table's first weights (0: `optim.tables.init`)."""
     edges: tuple[float, ...] = ()
     """Of buckets: the edges, ascending (empty: `buckets` quantiles taken from the training data)."""
     buckets: int = 0

@@ -3,16 +3,22 @@
 Sizes, weights and lengths that the program tells apart differ here, so that one in the place of another fails a test.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from samples import TASKS
 
 from coldrank.configs.base import AVC_EDGES, counts, history, personalization_code
-from coldrank.models.features import Feature, Mapping, Table
+from coldrank.models.features import Feature, Table
+from coldrank.models.features import Mapping as IdMapping
 from coldrank.models.heads import Binary
 from coldrank.models.ranker import Ranker
 from coldrank.train.config import RunConfig
 from coldrank.train.hooks.hook import Hook
+
+Fields = Mapping[str, object]
+NONE: Fields = MappingProxyType({})
 
 
 def tiny(config: RunConfig) -> RunConfig:
@@ -63,7 +69,7 @@ def sample_base() -> RunConfig:
     return replace(config, model=model)
 
 
-def growing(rows: int = 64, mapping: Mapping = "growing") -> RunConfig:
+def growing(rows: int = 64, mapping: IdMapping = "growing") -> RunConfig:
     """`sample_base` with growing (or managed) tables of users, of items, which histories read too, and of tags."""
     config = sample_base()
     sizes = {"user": rows, "item": rows + 8, "tag": 32}
@@ -76,6 +82,13 @@ def changed(config: RunConfig, name: str, **fields: object) -> RunConfig:
     hooks = tuple(replace(hook, **fields) if hook.short_name() == name else hook for hook in config.hooks)
     assert hooks != config.hooks
     return replace(config, hooks=hooks)
+
+
+def with_optim(config: RunConfig, *, tables: Fields = NONE, dense: Fields = NONE, **fields: object) -> RunConfig:
+    """The config with other settings of its optimizers."""
+    o = config.optim
+    optim = replace(o, tables=replace(o.tables, **tables), dense=replace(o.dense, **dense), **fields)
+    return replace(config, optim=optim)
 
 
 def hook_of(config: RunConfig, name: str) -> Hook:

@@ -85,8 +85,8 @@ class Saver:
         # What the encoder knows is fitted, not learnt: edges that no value needs are infinite there.
         if name := not_finite({part: state[part] for part in ("model", "optimizers")}):
             raise UserError(
-                f"step {progress.step}: {name} is not finite; {self.kept()}; try a lower optim.dense_lr or "
-                f"optim.sparse_lr"
+                f"step {progress.step}: {name} is not finite; {self.kept()}; try a lower optim.dense.lr or "
+                f"optim.tables.lr"
             )
         # With the lock's token: who lost it may still be writing in the background.
         partial = self.folder / f"step-{progress.step}.{self.lock.token}.partial"

@@ -117,17 +117,17 @@ def _check_rates(config: RunConfig, tables: set[str]) -> None:
             f"to another, "
             "and a pipeline reads ahead of the steps; set train.pipeline=auto"
         )
-    for name in config.optim.table_lr_scale:
+    for name in config.optim.tables.lr_scale:
         if name not in tables:
             raise UserError(
-                f"{config.name}: optim.table_lr_scale has {name!r}, which is no table; there are "
+                f"{config.name}: optim.tables.lr_scale has {name!r}, which is no table; there are "
                 f"{', '.join(sorted(tables))}"
             )
 
 
 def _check_periods(config: RunConfig) -> None:
     """Checks what a stream of periods leaves no room for."""
-    t, o = config.train, config.optim
+    t = config.train
     if len(set(t.look_back)) < len(t.look_back):
         raise UserError(f"{config.name}: train.look_back={list(t.look_back)}: must be different numbers")
     if t.mode == "passes":
@@ -139,8 +139,7 @@ def _check_periods(config: RunConfig) -> None:
         "train.epochs": (t.epochs, 1),
         "train.cold_passes": (t.cold_passes, 0),
         # A decay ends with the run, and a stream does not.
-        "optim.decay": (o.decay, "constant"),
-        "optim.sparse_decay": (o.sparse_decay or "constant", "constant"),
+        **{name: (decay, "constant") for name, decay in config.optim.decays().items()},
     }
     for name, (value, right) in wanted.items():
         if value != right:

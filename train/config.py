@@ -63,7 +63,7 @@ class RunConfig(Section):
 
     def table_scales(self, features: FeatureSet) -> dict[str, float]:
         """Table -> standard deviation of its first weights."""
-        return {t.name: t.init or self.optim.table_init for t in features.tables}
+        return {t.name: t.init or self.optim.tables.init for t in features.tables}
 
     def hook(self, kind: type[H]) -> H:
         """The hook of a class, which has to be on."""

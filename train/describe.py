@@ -8,6 +8,7 @@ from dataclasses import MISSING, Field, fields
 from typing import Any, NamedTuple
 
 from coldrank.train.config import NAMED, RunConfig
+from coldrank.train.sections import Section
 
 # Sections that hold fields; others are fields themselves.
 _SECTIONS = ("retrieval", "data", "optim", "train", "cohorts", "sharding")
@@ -67,7 +68,11 @@ def _described(config: RunConfig) -> Iterator[Described]:
 def _of(part: Any, path: str) -> Iterator[Described]:
     meaning = meanings(type(part))
     for field in fields(part):
-        yield Described(f"{path}.{field.name}", getattr(part, field.name), _default(field), meaning[field.name])
+        value, inside = getattr(part, field.name), f"{path}.{field.name}"
+        if isinstance(value, Section):
+            yield from _of(value, inside)
+        else:
+            yield Described(inside, value, _default(field), meaning[field.name])
 
 
 def _field(part: Any, name: str) -> "Field[Any]":

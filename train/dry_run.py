@@ -31,7 +31,7 @@ def check_run(config: RunConfig, data: DataFolder) -> None:
     task = made_task(config, features, make_hooks(config, features))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     ranks = Ranks(0, 1, device)
-    fused_params(config.optim, device)
+    fused_params(config.optim.tables, device)
     if device.type == "cpu":
         plan_for(task, ranks, config, features)
     make = BatchMaker(FeatureEncoder(features), config.tasks, data.truths(config.tasks))
@@ -55,7 +55,7 @@ class Checks:
     def check(self, what: str, config: RunConfig) -> None:
         """what: how an error names the run."""
         values = to_dict(config)
-        kept = {name: values["optim"][name] for name in ("table_optimizer", "table_lr_scale", "sparse_clip")}
+        kept = {name: values["optim"]["tables"][name] for name in ("kind", "lr_scale", "clip_value")}
         key = json.dumps(values | {"seed": 0, "name": "", "optim": kept})
         if key in self.done:
             return

@@ -2,11 +2,13 @@
 
 A config whose field is not at its default says something; where nothing reads it, it says something wrong. Arms may
 hold what only their variants need (sizes of the ranker's parts, rows of a shuffle buffer): of those, a field is refused
-where `--set` names it. `optim.gate_lr_scale` is never refused: a search varies it over arms with gates and without.
+where `--set` names it. `optim.dense.gate_lr_scale` is never refused: a search varies it over arms with gates and
+without.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, fields
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from coldrank.models.features import FeatureSet
@@ -38,7 +40,6 @@ def idle_problem(config: RunConfig, named: Sequence[str] = ()) -> str:
 
 
 def _rules(config: RunConfig) -> Iterator[_Rule]:
-    o, t = config.optim, config.train
     yield _Rule(not config.model.retrieves, _all(config, "retrieval"), f"with model={config.model.kind()!r}")
     features = FeatureSet(config.features, config.tables)
     for holds, names, why in config.model.idle(features):
@@ -50,13 +51,8 @@ def _rules(config: RunConfig) -> Iterator[_Rule]:
         for holds, names, why in hook.idle(config):
             yield _Rule(holds, [f"{hook.short_name()}.{name}" for name in names], why)
     yield from _of_training(config)
+    yield from _of_optimizers(config)
     yield from _of_sharding(config)
-    yield _Rule(o.table_optimizer == "sgd", ["optim.sparse_eps"], "with optim.table_optimizer='sgd'")
-    inits = [table.init for table in config.tables] + [
-        f.init for f in config.features if f.kind in ("bucket", "signals")
-    ]
-    yield _Rule(all(inits), ["optim.table_init"], "where every table has an init of its own")
-    yield _Rule(not t.warm_start, ["train.warm_rename"], "without train.warm_start")
 
 
 def _of_training(config: RunConfig) -> Iterator[_Rule]:
@@ -70,17 +66,31 @@ def _of_training(config: RunConfig) -> Iterator[_Rule]:
     yield _Rule(not t.cold_passes, ["train.cold_trains"], "with train.cold_passes=0")
     once = not stream and not t.checkpoint_every
     yield _Rule(once, ["train.keep_checkpoints"], "with train.checkpoint_every=0, which writes one")
+    yield _Rule(not t.warm_start, ["train.warm_rename"], "without train.warm_start")
+
+
+def _of_optimizers(config: RunConfig) -> Iterator[_Rule]:
+    o, tables = config.optim, config.optim.tables
+    kind = f"with optim.tables.kind={tables.kind!r}"
+    yield _Rule(tables.kind == "sgd", ["optim.tables.eps"], kind)
+    yield _Rule(tables.kind != "adam", ["optim.tables.betas"], kind)
+    inits = [*(t.init for t in config.tables), *(f.init for f in config.features if f.kind in ("bucket", "signals"))]
+    yield _Rule(all(inits), ["optim.tables.init"], "where every table has an init of its own")
+    for name in ("warmup_steps", "decay"):
+        both = all(getattr(part, name) is not None for part in (tables, o.dense))
+        yield _Rule(both, [f"optim.{name}"], f"beside optim.tables.{name} and optim.dense.{name}")
 
 
 def _of_sharding(config: RunConfig) -> Iterator[_Rule]:
-    s, o = config.sharding, config.optim
+    s, tables = config.sharding, config.optim.tables
     owned = [f.name for f in config.features if f.kind in ("bucket", "signals")]
     choices = {s.choice(name) for name in (*(table.name for table in config.tables), *owned)}
     columns = choices & {"column_wise", "grid"}
     yield _Rule(not columns, ["sharding.column_width"], "where no table is column_wise or grid")
     yield _Rule("auto" not in choices, ["sharding.replicate_up_to"], "where no table is auto")
-    fused = o.table_optimizer == "adam" or o.sparse_clip > 0
-    yield _Rule(fused, ["sharding.replicate_up_to"], "with adam or optim.sparse_clip, which copied tables cannot have")
+    fused = tables.kind == "adam" or tables.clip_value > 0
+    why = "with adam or optim.tables.clip_value, which copied tables cannot have"
+    yield _Rule(fused, ["sharding.replicate_up_to"], why)
     named = {*(table.name for table in config.tables), *owned} <= set(s.tables)
     yield _Rule(named, ["sharding.default"], "where sharding.tables names every table")
 
@@ -94,7 +104,7 @@ def _value(config: RunConfig, path: str) -> tuple[Any, Any]:
     section, _, name = path.rpartition(".")
     by_name: dict[str, Any] = {hook.short_name(): hook for hook in config.hooks}
     by_name |= {f"tasks.{task}": head for task, head in config.tasks.items()}
-    holder: Any = by_name[section] if section in by_name else getattr(config, section)
+    holder: Any = by_name[section] if section in by_name else attrgetter(section)(config)
     field = next(f for f in fields(holder) if f.name == name)
     plain = field.default if field.default_factory is MISSING else field.default_factory()
     return getattr(holder, name), plain

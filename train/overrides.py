@@ -13,9 +13,25 @@ from coldrank.train.config import NAMED
 from coldrank.train.hooks.hook import Hook
 
 # Fields that hold something for some of the tables: `--set` may name another.
-_BY_TABLE = ("optim.table_lr_scale", "sharding.tables")
+_BY_TABLE = ("optim.tables.lr_scale", "sharding.tables")
 # Which say what other fields there are: they come first.
 _KINDS = (*NAMED, "model", "model.kind")
+# Fields of `optim` -> their names now, `section.field`, before tables and dense weights had a section each.
+_OPTIM_BEFORE = {
+    "sparse_lr": "tables.lr",
+    "sparse_eps": "tables.eps",
+    "sparse_weight_decay": "tables.weight_decay",
+    "sparse_warmup_steps": "tables.warmup_steps",
+    "sparse_decay": "tables.decay",
+    "sparse_clip": "tables.clip_value",
+    "table_optimizer": "tables.kind",
+    "table_lr_scale": "tables.lr_scale",
+    "table_init": "tables.init",
+    "dense_lr": "dense.lr",
+    "gate_lr_scale": "dense.gate_lr_scale",
+    "weight_decay": "dense.weight_decay",
+    "clip_norm": "dense.clip_norm",
+}
 # Hook -> a field's former name, its name now, and what is added to its value: counts below so many, now of at most.
 _RENAMED = {"mwuf": ("below_views", "max_views", -1), "metacf": ("below_views", "max_views", -1)}
 
@@ -36,6 +52,7 @@ def override(values: dict[str, Any], text: str) -> None:
     path, equals, given = text.partition("=")
     if not equals:
         raise UserError(f"--set {text}: write field=value, for example --set train.steps=200")
+    path = _path_now(path)
     if path in _KINDS:
         _set_kinds(values, path, _value(given), text)
         return
@@ -121,7 +138,7 @@ def _listed(value: Any) -> list[Any]:
 def with_new_names(values: dict[str, Any]) -> dict[str, Any]:
     """A config as JSON values, its fields where they are now. Before, hooks were names, with a section each whether on
     or off; there was one section of all rankers' fields, and one of the two-tower model; a task was its weight, and all
-    were binary."""
+    were binary; `optim` was one section."""
     values = dict(values)
     if isinstance(names := values.get("hooks", {}), list):
         sections = {name: values.get(name) for name in ("metacf", "mwuf", "pam")}
@@ -130,6 +147,8 @@ def with_new_names(values: dict[str, Any]) -> dict[str, Any]:
     values["hooks"] = {name: _with_new_field(name, of) for name, of in values.get("hooks", {}).items()}
     if isinstance(tasks := values.get("tasks"), dict):
         values["tasks"] = {name: _head_of_before(of) for name, of in tasks.items()}
+    if isinstance(optim := values.get("optim"), dict):
+        values["optim"] = _optim_of_before(optim)
     model = values.get("model")
     if "two_tower" in values:
         towers = values.pop("two_tower")
@@ -145,6 +164,23 @@ def _with_new_field(name: str, fields: Any) -> Any:
     if isinstance(fields, dict) and type(fields.get(old)) is int and new not in fields:
         return {k: v for k, v in fields.items() if k != old} | {new: fields[old] + added}
     return fields
+
+
+def _path_now(path: str) -> str:
+    section, _, inside = path.partition(".")
+    field, dot, key = inside.partition(".")
+    return f"optim.{_OPTIM_BEFORE[field]}{dot}{key}" if section == "optim" and field in _OPTIM_BEFORE else path
+
+
+def _optim_of_before(optim: dict[str, Any]) -> dict[str, Any]:
+    if "tables" in optim or "dense" in optim:
+        return optim
+    values: dict[str, Any] = {}
+    for name, value in optim.items():
+        section, _, field = _OPTIM_BEFORE.get(name, name).rpartition(".")
+        holder = values.setdefault(section, {}) if section else values
+        holder[field] = value
+    return values
 
 
 def _head_of_before(task: Any) -> Any:

@@ -45,6 +45,5 @@ def _said(config: RunConfig) -> str:
 
 def _decays(config: RunConfig) -> str:
     """The setting by which rates decay; empty where they don't."""
-    o = config.optim
-    names = {"optim.decay": o.decay, "optim.sparse_decay": o.sparse_decay or "constant"}
-    return next((f"{name}={value!r}" for name, value in names.items() if value != "constant"), "")
+    decays = config.optim.decays()
+    return next((f"{name}={value!r}" for name, value in decays.items() if value != "constant"), "")

@@ -1,9 +1,9 @@
 """Sections of a run's config: its data, its optimizers, its training."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 
 class Section:
@@ -39,43 +39,77 @@ class DataConfig(Section):
 
 
 Decay = Literal["constant", "linear", "cosine"]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+@dataclass(kw_only=True, slots=True)
+class OptimizerConfig(Section):
+    """What the optimizers of the tables and of the dense weights have in common."""
+
+    lr: PositiveFloat
+    """Learning rate."""
+    eps: PositiveFloat = 1e-8
+    """Added to the denominator. Above 0, or a weight whose gradients are all 0 becomes 0 / 0."""
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    """Of Adam: what the means of gradients and of their squares keep at a step."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Decoupled, w <- (1 - rate * weight_decay) w; of the tables' rows, those that a step reads."""
+    warmup_steps: NonNegativeInt | None = None
+    """Steps over which the rate rises linearly (None: `optim.warmup_steps`)."""
+    decay: Decay | None = None
+    """Of the rate after that (None: `optim.decay`)."""
+
+
+@dataclass(kw_only=True, slots=True)
+class TablesConfig(OptimizerConfig):
+    """The embedding tables' optimizer, fused with the backward pass."""
+
+    kind: Literal["rowwise_adagrad", "adagrad", "sgd", "adam"] = "rowwise_adagrad"
+    """The rule; adam needs a GPU."""
+    lr: PositiveFloat = 0.05
+    """Learning rate."""
+    lr_scale: dict[str, NonNegativeFloat] = field(default_factory=dict)
+    """Table -> its learning rate over `lr`."""
+    clip_value: NonNegativeFloat = 0.0
+    """Largest size of an element of the gradient that a bag of a table gets, before those of a row are summed (0: no
+    limit)."""
+    init: NonNegativeFloat = 0.01
+    """Standard deviation of the tables' first weights."""
+
+
+@dataclass(kw_only=True, slots=True)
+class DenseConfig(OptimizerConfig):
+    """AdamW, for everything else."""
+
+    lr: PositiveFloat = 1e-3
+    """Learning rate."""
+    gate_lr_scale: PositiveFloat = 1.0
+    """Learning rate of POSO's gates over `lr`."""
+    clip_norm: NonNegativeFloat = 0.0
+    """Largest norm of all dense gradients together (0: no limit)."""
 
 
 @dataclass(kw_only=True, slots=True)
 class OptimConfig(Section):
-    """`table_optimizer`, fused with the backward pass, for the tables; AdamW for everything else (docs/training.md)."""
+    """The two optimizers, and the schedule of both where they have none of their own (docs/training.md)."""
 
-    sparse_lr: PositiveFloat = 0.05
-    """Learning rate of the tables."""
-    sparse_eps: PositiveFloat = 1e-8
-    """Added to the denominator of the tables' optimizer. Above 0, or a row with a gradient of 0 becomes 0 / 0."""
-    dense_lr: PositiveFloat = 1e-3
-    """Learning rate of everything else."""
-    gate_lr_scale: PositiveFloat = 1.0
-    """Learning rate of POSO's gates over that of the other dense parameters."""
-    weight_decay: NonNegativeFloat = 0.0
-    """Decoupled, w <- (1 - rate * weight_decay) w, of all dense parameters."""
+    tables: TablesConfig = field(default_factory=TablesConfig)
+    """Of the embedding tables."""
+    dense: DenseConfig = field(default_factory=DenseConfig)
+    """Of everything else."""
     warmup_steps: NonNegativeInt = 0
     """Steps over which all learning rates rise linearly."""
     decay: Decay = "constant"
     """Of all learning rates after that: constant, or down to a tenth, linear or as half a cosine."""
-    table_init: NonNegativeFloat = 0.01
-    """Standard deviation of the tables' first weights."""
-    table_optimizer: Literal["rowwise_adagrad", "adagrad", "sgd", "adam"] = "rowwise_adagrad"
-    """Of the tables; adam needs a GPU."""
-    table_lr_scale: dict[str, NonNegativeFloat] = field(default_factory=dict)
-    """Table -> its learning rate over sparse_lr."""
-    sparse_warmup_steps: NonNegativeInt | None = None
-    """Of the tables (None: as the others)."""
-    sparse_decay: Decay | None = None
-    """Of the tables (None: as the others)."""
-    sparse_weight_decay: NonNegativeFloat = 0.0
-    """Weight decay of the tables, for the rows that a step reads."""
-    clip_norm: NonNegativeFloat = 0.0
-    """Largest norm of all dense gradients together (0: no limit)."""
-    sparse_clip: NonNegativeFloat = 0.0
-    """Largest size of an element of the gradient that a bag of a table gets, before those of a row are summed (0: no
-    limit)."""
+
+    def schedule(self, part: OptimizerConfig) -> tuple[int, Decay]:
+        """Steps of warm-up and decay of one of the two."""
+        return (self.warmup_steps if part.warmup_steps is None else part.warmup_steps), part.decay or self.decay
+
+    def decays(self) -> dict[str, Decay]:
+        """The decays that are set, by their fields."""
+        every = {"decay": self.decay, "tables.decay": self.tables.decay, "dense.decay": self.dense.decay}
+        return {f"optim.{name}": decay for name, decay in every.items() if decay is not None}
 
 
 @dataclass(kw_only=True, slots=True)

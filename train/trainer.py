@@ -224,5 +224,5 @@ class _Loop:
     def _require_finite(self) -> None:
         """Raises UserError, on every rank, where a loss was not finite since the last line of metrics."""
         if (step := self.recent.not_finite(self.progress.step)) is not None:
-            hint = "try a lower optim.dense_lr or optim.sparse_lr"
+            hint = "try a lower optim.dense.lr or optim.tables.lr"
             raise UserError(f"step {step}: the loss is not finite; {self.saver.kept()}; {hint}")

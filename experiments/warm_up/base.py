@@ -89,7 +89,7 @@ class Base(nn.Module):
         fit_encoder(self.encoder, data.files(("old",)))
         self.stage = EmbeddingStage(features)
         for table in self.stage.ebc.embedding_bags.values():
-            nn.init.normal_(table.weight, std=config.optim.table_init)
+            nn.init.normal_(table.weight, std=config.optim.tables.init)
         self.ranker = config.model.build(features, 1)
         self.make = BatchMaker(self.encoder, config.tasks)
         self.places = places(features)
@@ -152,9 +152,9 @@ def pretrain(base: Base, rows: SplitRows, seed: int, dropout: float = 0.0) -> No
     dropout: DropoutNet's share of the events, drawn anew in each batch, whose ID embedding is the mean of all old
         items'. The mean gets no gradient.
     """
-    o, rng = base.config.optim, np.random.default_rng(seed)
+    o, rng = base.config.optim.dense, np.random.default_rng(seed)
     torch.manual_seed(seed)
-    optimizer = torch.optim.Adam(base.parameters(), lr=o.dense_lr, weight_decay=o.weight_decay)
+    optimizer = torch.optim.Adam(base.parameters(), o.lr, o.betas, o.eps, o.weight_decay)
     base.train()
     for _ in range(base.config.train.epochs):
         for index in rows.batches(base.config.data.batch_size, rng):

@@ -12,13 +12,15 @@ from coldrank.train.config import RunConfig, to_dict
 from coldrank.train.difference import difference
 from coldrank.train.hooks.mwuf import Mwuf
 from coldrank.train.load import from_dict
-from coldrank.train.sections import OptimConfig, TrainConfig
+from coldrank.train.sections import DenseConfig, OptimConfig, TablesConfig, TrainConfig
 
 # Columns that tell of events: those of the new items are not to be known before their phase.
 _COUNTED = ("user_views", "item_views", "rate_", "views_", "hist_", "item_hist_", "user_hist_")
 # What the protocol does not do, by the fields that ask for it.
 _TRAIN = ("mode", "steps", "cold_passes", "accumulate", "precision", "warm_start")
-_OPTIM = ("gate_lr_scale", "warmup_steps", "decay", "table_lr_scale", "sparse_weight_decay", "clip_norm", "sparse_clip")
+_SCHEDULE = ("warmup_steps", "decay")
+_TABLES = ("lr_scale", "weight_decay", "clip_value", *_SCHEDULE)
+_DENSE = ("gate_lr_scale", "clip_norm", *_SCHEDULE)
 
 
 class Roles(NamedTuple):
@@ -83,7 +85,13 @@ def _model_problems(config: RunConfig, features: FeatureSet) -> list[str]:
 
 
 def _setting_problems(config: RunConfig) -> list[str]:
-    parts = [("train", config.train, TrainConfig(), _TRAIN), ("optim", config.optim, OptimConfig(), _OPTIM)]
+    optim = config.optim
+    parts = [
+        ("train", config.train, TrainConfig(), _TRAIN),
+        ("optim", optim, OptimConfig(), _SCHEDULE),
+        ("optim.tables", optim.tables, TablesConfig(), _TABLES),
+        ("optim.dense", optim.dense, DenseConfig(), _DENSE),
+    ]
     changed = [
         f"{part}.{name}={getattr(section, name)!r}"
         for part, section, plain, names in parts

@@ -56,7 +56,7 @@ class Method:
 
     def first(self) -> Tensor:
         """ID embeddings of the new items without an event, [N, D]."""
-        return torch.randn(len(self.side), self.base.dim) * self.base.config.optim.table_init
+        return torch.randn(len(self.side), self.base.dim) * self.base.config.optim.tables.init
 
     def ids(self, events: EmbeddedEvents) -> Tensor:
         """ID embeddings to score events with, [n, D]."""

@@ -14,6 +14,7 @@ from coldrank.train.config import RunConfig
 from coldrank.train.describe import described, meanings
 from coldrank.train.hooks.hook import Hook
 from coldrank.train.load import load
+from coldrank.train.sections import DenseConfig, TablesConfig
 
 ARM = "coldrank.configs.kuairand:poso"
 SECTIONS = [type(getattr(load(ARM), f.name)) for f in fields(RunConfig) if is_dataclass(getattr(load(ARM), f.name))]
@@ -21,7 +22,11 @@ MODELS = [find(Model, kind) for kind in ("ranker", "two_tower", "wide_deep", "de
 PARTS = [find(Hook, kind) for kind in ("mwuf", "metacf", "pam")] + [find(Head, "binary")]
 
 
-@pytest.mark.parametrize("cls", [RunConfig, Feature, Table, *SECTIONS, *MODELS, *PARTS], ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize(
+    "cls",
+    [RunConfig, Feature, Table, *SECTIONS, TablesConfig, DenseConfig, *MODELS, *PARTS],
+    ids=lambda cls: cls.__name__,
+)
 def test_every_field_has_a_meaning(cls):
     assert fields(cls) and all(text.endswith(".") for text in meanings(cls).values()), meanings(cls)
 
@@ -32,7 +37,8 @@ def test_every_field_is_there_under_its_path():
     assert (entries["mwuf.max_views"].value, entries["mwuf.max_views"].default) == (30, 50)
     assert entries["optim.decay"].value == "cosine" and entries["optim.decay"].changed
     assert not entries["mwuf.hidden"].changed and entries["tasks.like.weight"].value == 1.0
-    flat = {f"{name}.{f.name}" for name in ("data", "optim", "train", "model") for f in fields(getattr(config, name))}
+    flat = {f"{name}.{f.name}" for name in ("data", "train", "model") for f in fields(getattr(config, name))}
+    flat |= {f"optim.dense.{f.name}" for f in fields(config.optim.dense)} | {"optim.tables.kind", "optim.warmup_steps"}
     assert flat <= entries.keys() and {"features.user_id", "tables.item", "hooks", "seed"} <= entries.keys()
 
 

@@ -24,9 +24,10 @@ from coldrank.modules.posterior import fit_prior
 from coldrank.train.hooks.metacf import MetaCF
 from coldrank.train.hooks.mwuf import Mwuf
 from coldrank.train.hooks.pam import Pam
-from coldrank.train.sections import DataConfig, OptimConfig, TrainConfig
+from coldrank.train.sections import DataConfig, DenseConfig, OptimConfig, TablesConfig, TrainConfig
 
 NOTHING: tuple[()] = ()
+OF_BOTH = {"eps": 1e-8, "betas": (0.9, 0.999), "weight_decay": 0.0, "warmup_steps": None, "decay": None}
 OF_CONFIGS: list[tuple[type, dict[str, Any]]] = [
     (Table, {"mapping": "hash", "min_count": 1, "hashes": 2, "eviction": "lru", "init": 0.0}),
     (
@@ -52,12 +53,11 @@ OF_CONFIGS: list[tuple[type, dict[str, Any]]] = [
         | {"global_batch_size": 0, "shuffle_rows": 131_072, "order": "random", "prefetch": 4},
     ),
     (
-        OptimConfig,
-        {"sparse_lr": 0.05, "sparse_eps": 1e-8, "dense_lr": 1e-3, "gate_lr_scale": 1.0, "weight_decay": 0.0}
-        | {"warmup_steps": 0, "decay": "constant", "table_init": 0.01, "table_optimizer": "rowwise_adagrad"}
-        | {"table_lr_scale": {}, "sparse_warmup_steps": None, "sparse_decay": None, "sparse_weight_decay": 0.0}
-        | {"clip_norm": 0.0, "sparse_clip": 0.0},
+        TablesConfig,
+        OF_BOTH | {"kind": "rowwise_adagrad", "lr": 0.05, "lr_scale": {}, "clip_value": 0.0, "init": 0.01},
     ),
+    (DenseConfig, OF_BOTH | {"lr": 1e-3, "gate_lr_scale": 1.0, "clip_norm": 0.0}),
+    (OptimConfig, {"tables": TablesConfig(), "dense": DenseConfig(), "warmup_steps": 0, "decay": "constant"}),
     (
         TrainConfig,
         {"mode": "passes", "first_period": "", "look_back": (1, 7), "look_back_rows": 10_000, "follow_s": 0.0}

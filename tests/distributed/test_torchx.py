@@ -132,7 +132,7 @@ AWKWARD = """it's "a, b" [c] {d} $e ${app_id} * ; \\n"""
 @pytest.mark.slow
 def test_several_fields_reach_the_ranks_as_they_were_given(command, tmp_path):
     out = tmp_path / "a run"
-    fields = [f"name={AWKWARD}", "train.steps=1", 'optim.table_lr_scale={"user": 0.5, "item": 0.25}', "seed=5"]
+    fields = [f"name={AWKWARD}", "train.steps=1", 'optim.tables.lr_scale={"user": 0.5, "item": 0.25}', "seed=5"]
     job = torchx(
         *("-s", "local_cwd", "train/component.py:ranker", "-j", "1x1", "--max_restarts", "0"),
         *(*command[1:], "--out", str(out), "--", "--set", *fields, "--set=data.eval_batch_size=64"),
@@ -141,7 +141,9 @@ def test_several_fields_reach_the_ranks_as_they_were_given(command, tmp_path):
     assert job.returncode == 0, said[-3000:]
     config = json.loads((out / "config.json").read_text())
     assert config["name"] == AWKWARD and config["seed"] == 5 and config["train"]["steps"] == 1
-    assert config["optim"]["table_lr_scale"] == {"user": 0.5, "item": 0.25} and config["data"]["eval_batch_size"] == 64
+    assert (
+        config["optim"]["tables"]["lr_scale"] == {"user": 0.5, "item": 0.25} and config["data"]["eval_batch_size"] == 64
+    )
 
 
 @pytest.mark.tried("ranks", "--set twice, through torchx", "torchx refuses; the page says to write one --set")

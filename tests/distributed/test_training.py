@@ -8,7 +8,7 @@ import pytest
 import torch
 from launch import launch
 from samples import write_samples
-from tiny import sample_base
+from tiny import sample_base, with_optim
 
 from coldrank.configs import base as arms
 from coldrank.train.config import RunConfig, to_dict
@@ -29,9 +29,8 @@ def test_slices_clipping_and_decay_on_two_ranks_are_those_of_one(tmp_path):
     """
     data = str(write_samples(tmp_path / "data"))
     config = arms.poso(sample_base())
-    optim = replace(config.optim, clip_norm=0.05, sparse_clip=3e-5, weight_decay=1.0, sparse_weight_decay=0.5)
-    optim = replace(optim, table_lr_scale={"user": 0.25}, sparse_warmup_steps=4, sparse_decay="cosine")
-    config = replace(config, optim=optim)
+    tables = {"clip_value": 3e-5, "weight_decay": 0.5, "lr_scale": {"user": 0.25}, "warmup_steps": 4, "decay": "cosine"}
+    config = with_optim(config, tables=tables, dense={"clip_norm": 0.05, "weight_decay": 1.0})
     results = {}
     for ranks, slices in ((1, 1), (2, 3)):
         out = tmp_path / str(ranks)

@@ -15,7 +15,7 @@ import torch
 from launch import launch
 from retrieving import two_tower, with_pam
 from samples import write_samples
-from tiny import growing, sample_base
+from tiny import growing, sample_base, with_optim
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict_from_keys
 
@@ -65,9 +65,8 @@ def configs() -> dict[str, tuple[str, RunConfig]]:
     """Case -> the name of its data and its config."""
     plain = global_batch(sample_base(), epochs=2)
     rows = replace(plain, sharding=SHARDINGS["row_wise"])
-    optim = replace(plain.optim, clip_norm=0.05, weight_decay=1.0, sparse_weight_decay=0.5)
-    rich = replace(arms.poso(rows), optim=optim, cold_weight=3.0)
-    rich = replace(rich, train=replace(rich.train, accumulate=3, cold_passes=1))
+    rich = replace(arms.poso(rows), cold_weight=3.0, train=replace(rows.train, accumulate=3, cold_passes=1))
+    rich = with_optim(rich, tables={"weight_decay": 0.5}, dense={"clip_norm": 0.05, "weight_decay": 1.0})
     stream = replace(rows, train=replace(rows.train, mode="periods", epochs=1, first_period="b", look_back=(1,)))
     users = (Table(name="user", rows=61, dim=8, mapping="vocabulary"),)
     hooked = replace(rows, tables=(*users, *rows.tables[1:]))

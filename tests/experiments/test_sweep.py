@@ -12,6 +12,7 @@ from coldrank.data.batches import DataFolder
 from coldrank.data.errors import UserError
 from coldrank.experiments.sweep import Job, run_all
 from coldrank.experiments.tune import Field
+from coldrank.train.difference import flat
 from coldrank.train.lock import Lock
 
 ARMS = """
@@ -22,7 +23,7 @@ from coldrank.models.deepfm import DeepFM
 from coldrank.models.heads import Binary
 from coldrank.models.ranker import Ranker
 from coldrank.train.config import RunConfig
-from coldrank.train.sections import DataConfig, TrainConfig
+from coldrank.train.sections import DataConfig, DenseConfig, OptimConfig, TablesConfig, TrainConfig
 
 
 def base() -> RunConfig:
@@ -49,7 +50,7 @@ def broken() -> RunConfig:
 
 
 def hot() -> RunConfig:
-    return replace(base(), name="hot", optim=replace(base().optim, dense_lr=1e37))
+    return replace(base(), name="hot", optim=OptimConfig(dense=DenseConfig(lr=1e37)))
 
 
 def deep() -> RunConfig:
@@ -59,7 +60,7 @@ def deep() -> RunConfig:
 
 
 def adam() -> RunConfig:
-    return replace(base(), name="adam", optim=replace(base().optim, table_optimizer="adam"))
+    return replace(base(), name="adam", optim=OptimConfig(tables=TablesConfig(kind="adam")))
 
 
 def vast() -> RunConfig:
@@ -111,13 +112,13 @@ def test_an_experiment_runs_all_arms_and_seeds_and_skips_what_is_done(place: Pat
     assert [json.loads((run / "config.json").read_text())["seed"] for run in runs] == [1, 2]
     assert _train("--arms", "base", "--seeds", "2", "--out", "all") == 0
     assert [(run / "summary.json").stat().st_mtime_ns for run in runs] == written, "nothing was run again"
-    assert _train("--arms", "base", "--out", "all", "--set", "optim.dense_lr=1e-4") == 2
-    assert "all/base-1: holds another run (optim.dense_lr: 0.001 -> 0.0001)" in capfd.readouterr().err
+    assert _train("--arms", "base", "--out", "all", "--set", "optim.dense.lr=1e-4") == 2
+    assert "all/base-1: holds another run (optim.dense.lr: 0.001 -> 0.0001)" in capfd.readouterr().err
 
 
 @pytest.mark.slow
 def test_a_search_gives_every_arm_the_same_trials_and_its_result_is_trained(place: Path):
-    vary = ["--vary", "optim.dense_lr=1e-4..1e-2", "--vary", "optim.decay=constant|linear"]
+    vary = ["--vary", "optim.dense.lr=1e-4..1e-2", "--vary", "optim.decay=constant|linear"]
     arguments = ["tune", "--config", "my_arms", "--arms", "base,wide", *vary, "--trials", "2", "--data", "data"]
     assert main([*arguments, "--tasks", "long_view", "--out", "search"]) == 0
     results = json.loads(Path("search/tuned.json").read_text())["arms"]
@@ -132,7 +133,7 @@ def test_a_search_gives_every_arm_the_same_trials_and_its_result_is_trained(plac
     tuned = json.loads(Path("search/tuned.json").read_text())["arms"]["wide"]["overrides"]
     assert _train("--arms", "wide", "--tuned", "search", "--out", "tuned") == 0
     config = json.loads(Path("tuned/wide-1/config.json").read_text())
-    kept = {f"optim.{name}": value for name, value in config["optim"].items()}
+    kept = {f"optim.{name}": value for name, value in flat(config["optim"]).items()}
     read = {
         field: json.loads(value) if value[0].isdigit() else value
         for field, _, value in (o.partition("=") for o in tuned)
@@ -141,9 +142,9 @@ def test_a_search_gives_every_arm_the_same_trials_and_its_result_is_trained(plac
 
 
 def test_fields_of_a_search():
-    assert Field.parse("optim.dense_lr=1e-4..1e-2") == Field("optim.dense_lr", 1e-4, 1e-2)
+    assert Field.parse("optim.dense.lr=1e-4..1e-2") == Field("optim.dense.lr", 1e-4, 1e-2)
     assert Field.parse("model.dropout=.1|.2").choices == (".1", ".2")
-    for wrong in ("optim.dense_lr", "a=0..1", "a=2..1", "a=x..y", "=1|2"):
+    for wrong in ("optim.dense.lr", "a=0..1", "a=2..1", "a=x..y", "=1|2"):
         with pytest.raises(UserError, match="write field=low"):
             Field.parse(wrong)
 
@@ -174,7 +175,7 @@ def test_mistakes(arguments: list[str], message: str, capfd: pytest.CaptureFixtu
             ("deep", "deep: .*needs fields of one width", "whose model cannot be built"),
             (
                 "adam",
-                "my_arms:adam: optim.table_optimizer='adam' needs a GPU",
+                "my_arms:adam: optim.tables.kind='adam' needs a GPU",
                 "with an optimizer that this host lacks",
             ),
             ("vast", "my_arms:vast: .*`coldrank plan` says what would make it fit", "whose tables fit nowhere"),
@@ -194,7 +195,7 @@ def test_all_arms_are_built_before_the_first_runs(arm: str, message: str, capfd:
     assert _train("--arms", f"base,wide,{arm}", "--out", "never") == 2
     assert re.search(message, capfd.readouterr().err)
     assert not Path("never").exists()
-    tune = ["tune", "--config", "my_arms", "--data", "data", "--out", "never", "--vary", "optim.dense_lr=1e-4..1e-2"]
+    tune = ["tune", "--config", "my_arms", "--data", "data", "--out", "never", "--vary", "optim.dense.lr=1e-4..1e-2"]
     if arm != "far":  # trials are judged on `valid`
         assert main([*tune, "--arms", f"base,{arm}", "--trials", "1"]) == 2
         assert re.search(message, capfd.readouterr().err)
@@ -239,7 +240,7 @@ def test_a_search_is_checked_before_its_first_trial(
     arguments: list[str], message: str, capfd: pytest.CaptureFixture[str]
 ):
     tune = ["tune", "--config", "my_arms", "--arms", "base,wide", "--data", "data", "--out", "never"]
-    assert main([*tune, "--vary", "optim.dense_lr=1e-4..1e-2", "--trials", "2", *arguments]) == 2
+    assert main([*tune, "--vary", "optim.dense.lr=1e-4..1e-2", "--trials", "2", *arguments]) == 2
     assert re.search(message, capfd.readouterr().err)
     assert not Path("never").exists()
 

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 from samples import write_samples
 from test_warm_up import small_config
+from tiny import with_optim
 
 from coldrank.data.batches import DataFolder
 from coldrank.experiments.warm_up.__main__ import main
@@ -164,9 +165,9 @@ def test_results_of_another_experiment_are_not_mixed_in(prepared, tmp_path, caps
     before = (tmp_path / "out/results.jsonl").read_text()
     assert called(small_config(), tmp_path, prepared, "--k", "3") == 2
     assert "protocol: Protocol(old_above=14" in capsys.readouterr().err
-    other = replace(small_config(), optim=replace(small_config().optim, dense_lr=0.5))
+    other = with_optim(small_config(), dense={"lr": 0.5})
     assert called(other, tmp_path, prepared) == 2
-    assert "optim.dense_lr: 0.001 -> 0.5" in capsys.readouterr().err
+    assert "optim.dense.lr: 0.001 -> 0.5" in capsys.readouterr().err
     assert (tmp_path / "out/results.jsonl").read_text() == before and len(before.splitlines()) == len(PASSES)
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from launch import launch
 from samples import write_samples
-from tiny import sample_base
+from tiny import sample_base, with_optim
 
 from coldrank.configs import base as arms
 from coldrank.train.config import RunConfig, to_dict
@@ -40,8 +40,8 @@ def data(tmp_path_factory) -> Path:
 def poso(tmp_path_factory) -> Path:
     """POSO with one rate of every kind, without dropout: devices draw their own."""
     config = arms.poso(sample_base())
-    optim = replace(config.optim, warmup_steps=3, clip_norm=1.0, sparse_weight_decay=1e-3)
-    return written(replace(config, optim=optim), tmp_path_factory.mktemp("poso") / "poso.json")
+    config = with_optim(config, tables={"weight_decay": 1e-3}, dense={"clip_norm": 1.0}, warmup_steps=3)
+    return written(config, tmp_path_factory.mktemp("poso") / "poso.json")
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +77,9 @@ def test_two_ranks_learn_what_one_learns(device, poso, data, of_cpu, tmp_path):
 @pytest.mark.parametrize("device", DEVICES)
 def test_bf16_by_the_pipeline_and_resumed_scores_as_uninterrupted(device, data, tmp_path):
     config = arms.poso(sample_base())
-    optim = replace(config.optim, table_optimizer="adam" if device == "cuda" else "adagrad")
+    config = with_optim(config, tables={"kind": "adam" if device == "cuda" else "adagrad"})
     train = replace(config.train, precision="bf16", pipeline="on", steps=10)
-    arm = written(replace(config, optim=optim, train=train), tmp_path / "arm.json")
+    arm = written(replace(config, train=train), tmp_path / "arm.json")
     scores = []
     for name, stops in (("whole", (10,)), ("cut", (4, 10))):
         command = ["-m", "coldrank.train.main", "train", "--config", arm, "--data", data, "--out", tmp_path / name]
@@ -94,7 +94,7 @@ def test_bf16_by_the_pipeline_and_resumed_scores_as_uninterrupted(device, data, 
 @pytest.mark.parametrize("device", DEVICES)
 def test_benchmark_gives_its_figures(device, poso, data, tmp_path):
     command = [ROOT / "benchmarks/gpu.py", "--device", device, "--data", data, "--out", tmp_path / "run"]
-    command += ["--config", poso, "--steps", 8, "--batch-size", 64, "--set", "optim.sparse_weight_decay=0"]
+    command += ["--config", poso, "--steps", 8, "--batch-size", 64, "--set", "optim.tables.weight_decay=0"]
     launch(1, *command, device=device)
     result = json.loads((tmp_path / "run/gpu.json").read_text())
     assert result["samples_per_second"] > 0 and result["auc"].keys() == {"long_view", "like"}

@@ -12,6 +12,7 @@ from coldrank.train.checks import validate
 from coldrank.train.config import RunConfig, to_dict
 from coldrank.train.difference import difference
 from coldrank.train.load import arms, from_dict, load
+from coldrank.train.sections import DenseConfig, OptimConfig, TablesConfig
 
 POSO = "coldrank.configs.kuairand:poso"
 
@@ -51,9 +52,61 @@ def test_a_task_of_before_is_its_weight():
     assert from_dict(to_dict(replace(config, tasks={"long_view": 1, "like": 0.5}))) == config
 
 
+OF_BEFORE = {
+    "sparse_lr": 0.2,
+    "sparse_eps": 1e-6,
+    "sparse_weight_decay": 0.1,
+    "sparse_warmup_steps": 3,
+    "sparse_clip": 0.5,
+    "sparse_decay": "cosine",
+    "table_optimizer": "adagrad",
+    "table_lr_scale": {"user": 0.5},
+    "table_init": 0.2,
+    "dense_lr": 0.01,
+    "gate_lr_scale": 0.3,
+    "weight_decay": 0.4,
+    "clip_norm": 2.0,
+    "warmup_steps": 7,
+    "decay": "linear",
+}
+NOW = OptimConfig(
+    tables=TablesConfig(
+        kind="adagrad",
+        lr=0.2,
+        eps=1e-6,
+        lr_scale={"user": 0.5},
+        weight_decay=0.1,
+        clip_value=0.5,
+        init=0.2,
+        warmup_steps=3,
+        decay="cosine",
+    ),
+    dense=DenseConfig(lr=0.01, gate_lr_scale=0.3, weight_decay=0.4, clip_norm=2.0),
+    warmup_steps=7,
+    decay="linear",
+)
+
+
+@pytest.mark.tried("configs and runs", "a config.json, or --set, with the former fields of optim", "read as those now")
+def test_optimizers_of_before_are_read(tmp_path):
+    path, config = tmp_path / "config.json", to_dict(sample_base())
+    path.write_text(json.dumps(config | {"optim": OF_BEFORE}))
+    assert load(str(path)).optim == NOW
+    given = [f"optim.{name}={json.dumps(value)}" for name, value in OF_BEFORE.items() if name != "table_lr_scale"]
+    path.write_text(json.dumps(config))
+    assert load(str(path), [*given, "optim.table_lr_scale.user=0.5"]).optim == NOW
+    path.write_text(json.dumps(config | {"optim": {"dense": {"lr": 0.1}, "sparse_lr": 0.1}}))
+    with pytest.raises(UserError, match=r"optim.sparse_lr=0.1: unexpected keyword argument"):
+        load(str(path))
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("optim.table.lr=2", "no field 'optim.table'; did you mean 'tables'"),
+        ("optim.tables.kind=adamw", "optim.tables.kind='adamw': input should be 'rowwise_adagrad', 'adagrad', 'sgd'"),
+        ("optim.dense.betas=[0.9,1]", "optim.dense.betas.1=1: must be below 1"),
+        ("optim.dense.clip_value=1", "no field 'optim.dense.clip_value'; there are betas, clip_norm, "),
         ("modle.heads=2", "no field 'modle'; did you mean 'model'"),
         ("model.head=2", "no field 'model.head'; did you mean 'heads'"),
         ("model.heads.x=2", "no field 'model.heads.x'; it has no fields"),

@@ -221,7 +221,7 @@ def test_a_default_is_a_name(write):
 @pytest.mark.parametrize("value", ["nan", "NaN", "Infinity", "-inf", "1e999"])
 def test_numbers_are_finite(write, value):
     module = write("def mine():\n    return sample_base()")
-    for field in ("optim.dense_lr", "tasks.like", "cold_weight", "model.gate_scale"):
+    for field in ("optim.dense.lr", "tasks.like", "cold_weight", "model.gate_scale"):
         with pytest.raises(UserError, match=f"{field}.*=.*: input should be a finite number"):
             load(f"{module}:mine", [f"{field}={value}"])
 

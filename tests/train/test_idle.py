@@ -1,10 +1,11 @@
 """Every field of every section of a config: where it changes nothing it is refused, or it is listed as never idle."""
 
 from dataclasses import fields, is_dataclass, replace
+from operator import attrgetter
 
 import pytest
 from retrieving import two_tower
-from tiny import changed, hook_of, sample_base
+from tiny import changed, hook_of, sample_base, with_optim
 
 from coldrank.configs import base as parts
 from coldrank.data.errors import UserError
@@ -16,21 +17,13 @@ from coldrank.train.hooks.mwuf import Mwuf
 from coldrank.train.idle import idle_problem
 from coldrank.train.load import load
 
-SECTIONS = ("data", "optim", "train", "model", "retrieval", "cohorts", "sharding")
+SECTIONS = ("data", "optim", "optim.tables", "optim.dense", "train", "model", "retrieval", "cohorts", "sharding")
 # What is read in every combination that there is, or refused by a check of its own where it is not (epochs in a stream).
 NEVER = {
     "data": {"evaluate", "batch_size", "global_batch_size", "eval_batch_size", "order", "prefetch"},
-    "optim": {
-        "sparse_lr",
-        "dense_lr",
-        "weight_decay",
-        "warmup_steps",
-        "decay",
-        "gate_lr_scale",
-        "table_optimizer",
-        "table_lr_scale",
-    }
-    | {"sparse_warmup_steps", "sparse_decay", "sparse_weight_decay", "clip_norm", "sparse_clip"},
+    "optim": {"tables", "dense"},
+    "optim.tables": {"kind", "lr", "lr_scale", "weight_decay", "warmup_steps", "decay", "clip_value"},
+    "optim.dense": {"lr", "gate_lr_scale", "eps", "betas", "weight_decay", "warmup_steps", "decay", "clip_norm"},
     "train": {"mode", "first_period", "follow_s", "epochs", "cold_passes", "steps", "log_every", "checkpoint_every"}
     | {"threads", "accumulate", "precision", "pipeline", "warm_start"},
     "model": {"experts", "expert_hidden", "tower_hidden", "dropout", "poso_mmoe", "poso_mlp"},
@@ -40,8 +33,10 @@ NEVER = {
 PLAIN = Ranker()
 OTHER = {  # another value than the default, that is right in itself
     "data.fit": ("train",),
-    "optim.sparse_eps": 1e-6,
-    "optim.table_init": 0.1,
+    "optim.tables.eps": 1e-6,
+    "optim.tables.betas": (0.5, 0.5),
+    "optim.tables.init": 0.1,
+    "optim.decay": "linear",
     "train.look_back": (2,),
     "train.look_back_rows": 50,
     "train.cold_trains": "gates",
@@ -72,7 +67,10 @@ def put(config: RunConfig, path: str, value: object) -> RunConfig:
     section, _, name = path.rpartition(".")
     if section in config.hook_names:
         return changed(config, section, **{name: value})
-    return replace(config, **{section: replace(getattr(config, section), **{name: value})})
+    outer, _, inner = section.partition(".")
+    holder = getattr(config, outer)
+    changes = {inner: replace(getattr(holder, inner), **{name: value})} if inner else {name: value}
+    return replace(config, **{outer: replace(holder, **changes)})
 
 
 def bare() -> RunConfig:
@@ -105,8 +103,11 @@ def every_table() -> RunConfig:
 # Where a field changes nothing.
 CASES = {
     "data.fit": [stream],
-    "optim.sparse_eps": [lambda: put(bare(), "optim.table_optimizer", "sgd")],
-    "optim.table_init": [own_inits],
+    "optim.tables.eps": [lambda: put(bare(), "optim.tables.kind", "sgd")],
+    "optim.tables.betas": [bare, lambda: put(bare(), "optim.tables.kind", "sgd")],
+    "optim.tables.init": [own_inits],
+    "optim.warmup_steps": [lambda: with_optim(bare(), tables={"warmup_steps": 2}, dense={"warmup_steps": 0})],
+    "optim.decay": [lambda: with_optim(bare(), tables={"decay": "linear"}, dense={"decay": "constant"})],
     "train.look_back": [bare],
     "train.look_back_rows": [bare, lambda: put(stream(), "train.look_back", ())],
     "train.cold_trains": [lambda: replace(parts.poso(bare()))],
@@ -119,8 +120,8 @@ CASES = {
     "sharding.default": [every_table],
     "sharding.replicate_up_to": [
         lambda: put(bare(), "sharding.default", "row_wise"),
-        lambda: put(bare(), "optim.table_optimizer", "adam"),
-        lambda: put(bare(), "optim.sparse_clip", 0.1),
+        lambda: put(bare(), "optim.tables.kind", "adam"),
+        lambda: put(bare(), "optim.tables.clip_value", 0.1),
     ],
     "sharding.column_width": [bare],
     "metacf.hidden": [lambda: metacf(learner="linear")],
@@ -148,8 +149,8 @@ def other(config: RunConfig, path: str) -> object:
         return OTHER[path]
     if path == "retrieval.ks":
         return (3,)
-    section, _, name = path.partition(".")
-    holder = hook_of(config, section) if section in config.hook_names else getattr(config, section)
+    section, _, name = path.rpartition(".")
+    holder = hook_of(config, section) if section in config.hook_names else attrgetter(section)(config)
     value = getattr(holder, name)
     if isinstance(value, bool):
         return not value
@@ -160,8 +161,9 @@ def other(config: RunConfig, path: str) -> object:
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_field_is_listed(section):
-    names = {f.name for f in fields(getattr(sample_base(), section))}
-    idle = {path.partition(".")[2] for path in (*CASES, *KEPT, *OF_SEQUENCES) if path.startswith(f"{section}.")}
+    names = {f.name for f in fields(attrgetter(section)(sample_base()))}
+    paths = [path.rpartition(".") for path in (*CASES, *KEPT, *OF_SEQUENCES)]
+    idle = {name for of, _, name in paths if of == section}
     if section == "retrieval":  # as a whole, without such a model
         idle = names
     never = NEVER.get(section, set())
@@ -171,7 +173,8 @@ def test_every_field_is_listed(section):
 def test_every_section_is_listed():
     whole = sample_base()
     of_classes = {f.name for f in fields(whole) if is_dataclass(getattr(whole, f.name))}
-    assert of_classes == set(SECTIONS)
+    of_optim = {f"optim.{f.name}" for f in fields(whole.optim) if is_dataclass(getattr(whole.optim, f.name))}
+    assert of_classes | of_optim == set(SECTIONS)
 
 
 @tried("a setting that nothing reads beside the others: every field of every section")

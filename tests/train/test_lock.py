@@ -213,7 +213,7 @@ def test_a_second_experiment_or_search_changes_nothing(data, tmp_path, capfd):
     with Lock(tmp_path):
         before = content(tmp_path)
         assert main(["train", *arms]) == 2
-        assert main(["tune", *arms, "--vary", "optim.dense_lr=1e-3..1e-2"]) == 2
+        assert main(["tune", *arms, "--vary", "optim.dense.lr=1e-3..1e-2"]) == 2
         assert content(tmp_path) == before
     assert capfd.readouterr().err.count(f"{tmp_path}: is in use by process {os.getpid()} on ") == 2
 

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from tiny import sample_base
+from tiny import sample_base, with_optim
 
 from coldrank.configs import base as arms
 from coldrank.data.errors import UserError
@@ -17,10 +17,11 @@ from coldrank.train.trainer import train
 def config(**changes) -> RunConfig:
     """tiny: 700 rows in 11 steps a pass."""
     base = arms.poso(sample_base())
-    optim = {name: changes.pop(name) for name in ("decay", "sparse_decay", "warmup_steps") if name in changes}
-    return replace(base, optim=replace(base.optim, **optim), train=replace(base.train, **changes))
+    optim = {name: changes.pop(name) for name in ("decay", "tables", "warmup_steps") if name in changes}
+    return replace(with_optim(base, **optim), train=replace(base.train, **changes))
 
 
+COSINE = {"decay": "cosine"}
 REFUSED = {
     "train.steps raised, rates that decay": (
         {"decay": "linear", "steps": 4},
@@ -28,14 +29,14 @@ REFUSED = {
         r"train\.steps=4 -> train\.steps=8: optim\.decay='linear' is over the whole run, and .*train\.warm_start=\S+run with",
     ),
     "train.steps lowered, tables' rates that decay": (
-        {"sparse_decay": "cosine", "steps": 6},
-        {"sparse_decay": "cosine", "steps": 5},
+        {"tables": COSINE, "steps": 6},
+        {"tables": COSINE, "steps": 5},
         "is at step 6 already, and train.steps=5 ends at step 5",
     ),
     "train.steps given up for epochs, tables' rates that decay": (
-        {"sparse_decay": "cosine", "steps": 4},
-        {"sparse_decay": "cosine"},
-        r"train\.steps=4 -> train\.epochs=1: optim\.sparse_decay='cosine' is over",
+        {"tables": COSINE, "steps": 4},
+        {"tables": COSINE},
+        r"train\.steps=4 -> train\.epochs=1: optim\.tables\.decay='cosine' is over",
     ),
     "train.epochs raised, rates that decay": (
         {"decay": "cosine", "epochs": 1},
@@ -107,7 +108,7 @@ def test_what_leaves_the_steps_so_far_as_they_were_may_change(data, ranks, tmp_p
     if steps:
         assert checkpoint.steps(out / "checkpoints")[-1] == steps
     if what == "constant rates, more steps":
-        full = config().optim.dense_lr
+        full = config().optim.dense.lr
         assert seen == pytest.approx([full * min(1, n / 6) for n in range(1, 9)])
     assert json.loads((out / "run.json").read_text())["finished"]
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import sample_base
+from tiny import sample_base, with_optim
 
 from coldrank.configs import base as arms
 from coldrank.data.batches import batches
@@ -44,9 +44,7 @@ def test_runs_with_other_table_optimizers_resume_exactly(data, ranks, tmp_path, 
     scores = []
     for name, stops in (("whole", (6,)), ("cut", (3, 6))):
         for steps in stops:
-            config = with_train(steps=steps)
-            scales = {"user": 0.5}
-            config = replace(config, optim=replace(config.optim, table_optimizer=optimizer, table_lr_scale=scales))
+            config = with_optim(with_train(steps=steps), tables={"kind": optimizer, "lr_scale": {"user": 0.5}})
             train(config, data, tmp_path / name, ranks, fresh=False, diff="")
         scores.append((tmp_path / name / "predictions-test.parquet").read_bytes())
     assert scores[0] == scores[1]

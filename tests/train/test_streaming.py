@@ -20,6 +20,7 @@ from coldrank.train.checks import validate
 from coldrank.train.config import RunConfig
 from coldrank.train.hooks.hook import HookModule
 from coldrank.train.over_passes import passes_as_stage
+from coldrank.train.sections import DenseConfig
 from coldrank.train.task import RankingTask
 from coldrank.train.trainer import train
 
@@ -223,6 +224,7 @@ def test_periods_that_are_told(data, ranks, config, tmp_path, monkeypatch):
     ("section", "fields", "said"),
     [
         ("optim", {"decay": "linear"}, "optim.decay='linear': must be 'constant' with train.mode=periods"),
+        ("optim", {"dense": DenseConfig(decay="cosine")}, "optim.dense.decay='cosine': must be 'constant' with "),
         ("train", {"epochs": 2}, "train.epochs=2: must be 1 with train.mode=periods"),
         ("train", {"mode": "passes"}, "train.first_period='2022-05-03' is of a stream; set train.mode=periods"),
         ("train", {"look_back": (1, 1)}, r"train.look_back=\[1, 1\]: must be different numbers"),

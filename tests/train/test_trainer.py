@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 import torch
 from samples import write_samples
-from tiny import sample_base
+from tiny import sample_base, with_optim
 
 from coldrank.configs import base as arms
 from coldrank.data.batches import DataFolder
@@ -79,7 +79,7 @@ def test_run_folder_holds_what_other_programs_read(data, ranks, tmp_path):
 
 def test_training_learns(data, ranks, tmp_path):
     config = sample_base()
-    config = replace(config, train=replace(config.train, epochs=30), optim=replace(config.optim, dense_lr=5e-3))
+    config = with_optim(replace(config, train=replace(config.train, epochs=30)), dense={"lr": 5e-3})
     run(config, data, tmp_path / "r", ranks)
     summary = json.loads((tmp_path / "r/summary.json").read_text())
     auc = {(r["task"], r["cohort"]): r["value"] for r in summary if r["metric"] == "auc"}
@@ -164,7 +164,7 @@ def test_tables_of_ids_never_seen_stay_as_they_were(data, ranks):
     parts = build(config, data, ranks)
     weights = parts.model.state_dict()["embeddings.ebc.embedding_bags.tag.weight"]
     before = weights.local_shards()[0].tensor.clone()
-    assert before.std() == pytest.approx(config.optim.table_init, rel=0.3)
+    assert before.std() == pytest.approx(config.optim.tables.init, rel=0.3)
     torch.manual_seed(0)
     again = build(config, data, ranks).model.state_dict()["embeddings.ebc.embedding_bags.tag.weight"]
     assert torch.equal(before, again.local_shards()[0].tensor)
@@ -172,7 +172,7 @@ def test_tables_of_ids_never_seen_stay_as_they_were(data, ranks):
 
 def test_a_loss_that_is_not_finite_stops_the_run(data, ranks, tmp_path):
     config = sample_base()
-    config = replace(config, optim=replace(config.optim, dense_lr=1e37), train=replace(config.train, log_every=1))
+    config = with_optim(replace(config, train=replace(config.train, log_every=1)), dense={"lr": 1e37})
     with pytest.raises(UserError, match=r"^step \d+: the loss is not finite"):
         run(config, data, tmp_path / "r", ranks)
     assert checkpoint.steps(tmp_path / "r/checkpoints") == []
@@ -180,7 +180,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(data, ranks, tmp_path):
 
 def test_a_cold_pass_reads_new_users_alone_and_may_train_the_gates_only(data, ranks, tmp_path):
     config = arms.poso(sample_base())
-    plain = replace(config, optim=replace(config.optim, decay="constant"))
+    plain = with_optim(config, decay="constant")
     rows = pl.concat([pl.read_parquet(p, hive_partitioning=False) for p in data.files(config.data.fit)])
     cold = rows.filter(pl.col("user_views") <= 10).height
     run(plain, data, tmp_path / "plain", ranks)

@@ -20,8 +20,8 @@ class ShardingConfig:
 
     default: Choice = "auto"
     """The choice for all tables that `tables` does not name. auto: on one rank table_wise; on several, tables of up to
-    `replicate_up_to` bytes are data_parallel (not with Adam or `optim.sparse_clip`), and TorchRec's planner chooses for
-    each of the others between table_wise, row_wise and, with several hosts, table_row_wise."""
+    `replicate_up_to` bytes are data_parallel (not with Adam or `optim.tables.clip_value`), and TorchRec's planner
+    chooses for each of the others between table_wise, row_wise and, with several hosts, table_row_wise."""
     tables: dict[str, Choice] = field(default_factory=dict)
     """Table -> choice."""
     replicate_up_to: NonNegativeInt = 1 << 20

@@ -8,7 +8,7 @@ import torch
 from coldrank.models.features import FeatureSet, Table
 from coldrank.models.maps import map_of
 from coldrank.train.distributed.config import ShardingConfig
-from coldrank.train.sections import OptimConfig
+from coldrank.train.sections import TablesConfig
 
 FLOAT_BYTES = 4
 
@@ -31,7 +31,7 @@ class PlanRequest:
 
     features: FeatureSet
     sharding: ShardingConfig
-    optim: OptimConfig
+    optimizer: TablesConfig
     batch_size: int
     dense_bytes: int
     cluster: Cluster
@@ -56,7 +56,7 @@ class PlanRequest:
     def state_bytes(self, rows: int, columns: int) -> int:
         """Bytes of the optimizer's state for a part of a table."""
         of_a_row = {"rowwise_adagrad": 1, "adagrad": columns, "sgd": 0, "adam": 2 * columns}
-        return rows * of_a_row[self.optim.table_optimizer] * FLOAT_BYTES
+        return rows * of_a_row[self.optimizer.kind] * FLOAT_BYTES
 
     def choices(self) -> dict[str, list[str]]:
         """Table -> the sharding types, by TorchRec's names, that the planner may choose from."""
@@ -79,7 +79,7 @@ class PlanRequest:
             if self.cluster.world_size == 1:
                 return ["table_wise"]
             # Two things that fused optimizers do and those of copied tables cannot.
-            copies = self.optim.table_optimizer != "adam" and not self.optim.sparse_clip
+            copies = self.optimizer.kind != "adam" and not self.optimizer.clip_value
             if copies and table.rows * table.dim * FLOAT_BYTES <= self.sharding.replicate_up_to:
                 return ["data_parallel"]
             return ["table_wise", "row_wise", *(["table_row_wise"] if several else [])]

@@ -31,8 +31,8 @@ def shard(
     on every rank, if the tables do not fit.
     """
     plan = _agreed_plan(task, ranks, config, features)
-    sharder = Sharder(fused_params=fused_params(config.optim, ranks.device))
-    scale_rates(task.embeddings.ebc, config.optim)
+    sharder = Sharder(fused_params=fused_params(config.optim.tables, ranks.device))
+    scale_rates(task.embeddings.ebc, config.optim.tables)
     for name, part in task.named_children():
         if name != "embeddings":
             part.to(ranks.device)
@@ -70,7 +70,7 @@ def plan_for(task: RankingTask, ranks: Ranks, config: RunConfig, features: Featu
     request = PlanRequest(
         features=features,
         sharding=config.sharding,
-        optim=config.optim,
+        optimizer=config.optim.tables,
         batch_size=batch,
         dense_bytes=dense_bytes(task, features, -(-batch // config.train.accumulate)),
         cluster=_cluster(ranks),

@@ -173,7 +173,7 @@ class Hook(Component):
 
     @property
     def own_lr_scale(self) -> float | None:
-        """Learning rate of its parameters over `optim.dense_lr`, in an optimizer of their own; None: they are dense
+        """Learning rate of its parameters over `optim.dense.lr`, in an optimizer of their own; None: they are dense
         parameters like any other."""
         return None
 

@@ -78,8 +78,8 @@ class Mwuf(Hook):
     def problem(self, config: Settings) -> str:
         if self.mode == "warm_up" and not config.train.warm_start:
             return "mwuf.mode=warm_up needs train.warm_start: the model is to be a trained one, and to stay"
-        if self.mode == "warm_up" and config.optim.sparse_weight_decay:
-            return "mwuf.mode=warm_up needs optim.sparse_weight_decay=0: the model is to be a trained one, and to stay"
+        if self.mode == "warm_up" and config.optim.tables.weight_decay:
+            return "mwuf.mode=warm_up needs optim.tables.weight_decay=0: the model is to be a trained one, and to stay"
         return ""
 
     def idle(self, config: Settings) -> list[tuple[bool, tuple[str, ...], str]]:

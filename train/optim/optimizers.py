@@ -3,10 +3,12 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 
 import torch
 from torch import Tensor
+from torch.optim import AdamW
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizer, KeyedOptimizerWrapper
 from torchrec.optim.optimizers import in_backward_optimizer_filter
@@ -46,7 +48,7 @@ class Optimizers:
     ) -> None:
         """hooks: name -> learning rate of its parameters over the dense one, where they have an optimizer of their
         own."""
-        self.config = config
+        self.config, c = config, config.dense
         self.gates_only = False
         loose = dict(in_backward_optimizer_filter(model.named_parameters()))
         tables = {name: p for name, p in loose.items() if ".embedding_bags." in name}
@@ -61,21 +63,23 @@ class Optimizers:
         self.fused = model.fused_optimizer
         self.parts = [_part("tables", self.fused)]
         for what, params, rate in (
-            ("dense", rest, config.dense_lr),
-            ("gates", gates, config.dense_lr * config.gate_lr_scale),
-            *((f"hook {h}", of_hooks[h], config.dense_lr * scale) for h, scale in scales.items()),
+            ("dense", rest, c.lr),
+            ("gates", gates, c.lr * c.gate_lr_scale),
+            *((f"hook {h}", of_hooks[h], c.lr * scale) for h, scale in scales.items()),
         ):
             if params:
-                make = lambda p, rate=rate: torch.optim.AdamW(p, lr=rate, weight_decay=config.weight_decay, fused=True)
-                self.parts.append(_part(what, KeyedOptimizerWrapper(params, make)))
+                adamw = partial(AdamW, lr=rate, betas=c.betas, eps=c.eps, weight_decay=c.weight_decay, fused=True)
+                self.parts.append(_part(what, KeyedOptimizerWrapper(params, adamw)))
         names = ["tables", *(f"dense{i}" for i in range(len(self.parts) - 1))]
         self.replicated = list(tables.values())
         if tables:
             by_name = {name.split(".embedding_bags.")[1].rsplit(".", 1)[0]: p for name, p in tables.items()}
-            self.parts.append(_part("tables", KeyedOptimizerWrapper(tables, lambda _: replicated(by_name, config))))
+            self.parts.append(
+                _part("tables", KeyedOptimizerWrapper(tables, lambda _: replicated(by_name, config.tables)))
+            )
             names.append("tables")  # as if they were sharded: a checkpoint does not tell
         self.all = CombinedOptimizer([(n, part.optimizer) for n, part in zip(names, self.parts, strict=True)])
-        self.row_decay = RowDecay(model, config.sparse_weight_decay)
+        self.row_decay = RowDecay(model, config.tables.weight_decay)
         self._begun = False
         for part in self.parts[1:]:
             part.set(0.0)  # this makes the state by a step, which must not decay weights
@@ -89,9 +93,7 @@ class Optimizers:
     def begin_step(self, step: int, total: int) -> None:
         """Sets the rates and clears the gradients. The fused optimizer takes its rate now: it acts inside backward."""
         c = self.config
-        dense = factor(step, total, c.warmup_steps, c.decay)
-        warmup = c.warmup_steps if c.sparse_warmup_steps is None else c.sparse_warmup_steps
-        tables = factor(step, total, warmup, c.sparse_decay or c.decay)
+        tables, dense = (factor(step, total, *c.schedule(part)) for part in (c.tables, c.dense))
         for part in self.parts:
             stands = self.gates_only and part.what != "gates"
             part.set(0.0 if stands else tables if part.what == "tables" else dense)
@@ -104,9 +106,8 @@ class Optimizers:
 
     def end_step(self) -> None:
         """Applies the dense gradients (the tables were updated during backward), and the decay of the tables' rows."""
-        c = self.config
-        if c.clip_norm:
-            torch.nn.utils.clip_grad_norm_(self.dense, c.clip_norm)
+        if limit := self.config.dense.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.dense, limit)
         for part in self.parts[1:]:
             part.optimizer.step()
         self.row_decay.step(self._replicated_rates())

@@ -13,7 +13,7 @@ from torchrec.distributed.embeddingbag import ShardedEmbeddingBagCollection
 from torchrec.optim import RowWiseAdagrad
 
 from coldrank.data.errors import UserError
-from coldrank.train.sections import OptimConfig
+from coldrank.train.sections import TablesConfig
 
 _FUSED = {
     "rowwise_adagrad": EmbOptimType.EXACT_ROWWISE_ADAGRAD,
@@ -29,25 +29,25 @@ _UNFUSED: dict[str, type[torch.optim.Optimizer]] = {
 }
 
 
-def fused_params(optim: OptimConfig, device: torch.device) -> dict[str, object]:
+def fused_params(tables: TablesConfig, device: torch.device) -> dict[str, object]:
     """What TorchRec's sharders take for the tables. Raises UserError for an optimizer that the device does not have.
 
     FBGEMM's own weight decay is left at 0: its CPU kernels take the argument and ignore it. `RowDecay` stands in.
     """
-    if device.type == "cpu" and optim.table_optimizer == "adam":
+    if device.type == "cpu" and tables.kind == "adam":
         have = ", ".join(name for name in _FUSED if name != "adam")
-        raise UserError(f"optim.table_optimizer='adam' needs a GPU; on the CPU there are {have}")
-    clip = {"gradient_clipping": True, "max_gradient": optim.sparse_clip} if optim.sparse_clip else {}
-    rate = {"learning_rate": optim.sparse_lr, "eps": optim.sparse_eps}
-    return {"optimizer": _FUSED[optim.table_optimizer], **rate, **clip}
+        raise UserError(f"optim.tables.kind='adam' needs a GPU; on the CPU there are {have}")
+    clip = {"gradient_clipping": True, "max_gradient": tables.clip_value} if tables.clip_value else {}
+    betas = dict(zip(("beta1", "beta2"), tables.betas, strict=True)) if tables.kind == "adam" else {}
+    return {"optimizer": _FUSED[tables.kind], "learning_rate": tables.lr, "eps": tables.eps, **betas, **clip}
 
 
-def scale_rates(ebc: EmbeddingBagCollection, optim: OptimConfig) -> None:
-    """Gives the tables of `table_lr_scale` their own rate, before sharding. Tables of one rate share a kernel; those of
+def scale_rates(ebc: EmbeddingBagCollection, tables: TablesConfig) -> None:
+    """Gives the tables of `lr_scale` their own rate, before sharding. Tables of one rate share a kernel; those of
     another get one of their own, and with it a parameter group."""
-    for name, scale in optim.table_lr_scale.items():
+    for name, scale in tables.lr_scale.items():
         if name in ebc.embedding_bags:  # else a table that this arm does not read
-            _set_rate(ebc.embedding_bags[name], _UNFUSED[optim.table_optimizer], optim.sparse_lr * scale)
+            _set_rate(ebc.embedding_bags[name], _UNFUSED[tables.kind], tables.lr * scale)
 
 
 def _set_rate(table: nn.Module, optimizer: type[torch.optim.Optimizer], rate: float) -> None:
@@ -58,22 +58,22 @@ def _set_rate(table: nn.Module, optimizer: type[torch.optim.Optimizer], rate: fl
     in_backward(optimizer, table.parameters(), {"lr": rate}, register_hook=False)
 
 
-def replicated(tables: dict[str, Tensor], optim: OptimConfig) -> torch.optim.Optimizer:
+def replicated(tables: dict[str, Tensor], config: TablesConfig) -> torch.optim.Optimizer:
     """The optimizer of data-parallel tables, whose gradients are dense: the fused one's rule, one group per table.
 
     tables: name -> parameter [rows, dim]. A row without gradient stays, as it does in the fused kernels; for Adam,
-    whose moments would move it on, there is no such rule: UserError. Nor is there one for `sparse_clip`, which looks at
+    whose moments would move it on, there is no such rule: UserError. Nor is there one for `clip_value`, which looks at
     single reads.
     """
-    for field, value in (("table_optimizer", optim.table_optimizer), ("sparse_clip", optim.sparse_clip)):
+    for field, value in (("kind", config.kind), ("clip_value", config.clip_value)):
         if value not in ("rowwise_adagrad", "adagrad", "sgd", 0):
-            raise UserError(f"optim.{field}={value!r}: not for data-parallel tables ({', '.join(tables)})")
-    rates = {name: optim.sparse_lr * optim.table_lr_scale.get(name, 1.0) for name in tables}
-    if optim.table_optimizer == "rowwise_adagrad":
-        return _RowWiseAdagrad(tables, rates, optim.sparse_eps)
+            raise UserError(f"optim.tables.{field}={value!r}: not for data-parallel tables ({', '.join(tables)})")
+    rates = {name: config.lr * config.lr_scale.get(name, 1.0) for name in tables}
+    if config.kind == "rowwise_adagrad":
+        return _RowWiseAdagrad(tables, rates, config.eps)
     groups = [{"params": [p], "lr": rates[name]} for name, p in tables.items()]
-    arguments: dict[str, Any] = {} if optim.table_optimizer == "sgd" else {"eps": optim.sparse_eps}
-    return _UNFUSED[optim.table_optimizer](groups, **arguments)
+    arguments: dict[str, Any] = {} if config.kind == "sgd" else {"eps": config.eps}
+    return _UNFUSED[config.kind](groups, **arguments)
 
 
 class _RowWiseAdagrad(torch.optim.Optimizer):
@@ -114,7 +114,7 @@ class RowDecay:
             if isinstance(bag, BatchedFusedEmbeddingBag):
                 if getattr(bag.emb_module, "lxu_cache_weights", torch.empty(0)).numel():
                     names = ", ".join(t.name for t in bag.config.embedding_tables)
-                    raise UserError(f"optim.sparse_weight_decay={decay}: not for cached tables ({names}); set it to 0")
+                    raise UserError(f"optim.tables.weight_decay={decay}: not for cached tables ({names}); set it to 0")
                 bag.register_forward_pre_hook(self._note)
 
     def _note(self, bag: BatchedFusedEmbeddingBag, args: tuple[KeyedJaggedTensor, ...]) -> None:

@@ -340,8 +340,8 @@ def test_two_runs_of_one_arm_and_seed_are_told_apart(runs: Path) -> None:
         r"again and .*base-1 are both arm base, seed 1 \(nothing in their files tells them apart\); give one of them"
     )
     config = json.loads((runs / "again/config.json").read_text())
-    (runs / "again/config.json").write_text(json.dumps(config | {"optim": {"dense_lr": 0.5}}))
-    refused(r"both arm base, seed 1 \(optim\.dense_lr is 0\.5, not None\)")
+    (runs / "again/config.json").write_text(json.dumps(config | {"optim": {"dense": {"lr": 0.5}}}))
+    refused(r"both arm base, seed 1 \(optim\.dense\.lr is 0\.5, not None\)")
     for folder, digest in (("base-1", "aaaa1111b"), ("again", "cccc2222d")):
         (runs / folder / "run.json").write_text(json.dumps({"data_digest": digest}))
     refused(r"both arm base, seed 1 \(other data: manifest digest cccc2222, not aaaa1111\); .*--set name=")

@@ -25,7 +25,7 @@ from coldrank.train.distributed.request import Cluster, PlanRequest
 from coldrank.train.distributed.search import fits, make_plan, with_rows
 from coldrank.train.distributed.table import memory as memory_text
 from coldrank.train.distributed.table import tables
-from coldrank.train.sections import OptimConfig
+from coldrank.train.sections import TablesConfig
 from coldrank.train.task import RankingTask
 
 USERS = 40_000_000
@@ -43,12 +43,17 @@ def big(sharding: ShardingConfig | None = None) -> RunConfig:
 
 
 def request(
-    sharding: ShardingConfig | None = None, *, world_size: int = 8, hosts: int = 1, memory: float = 4e9, **optim: object
+    sharding: ShardingConfig | None = None,
+    *,
+    world_size: int = 8,
+    hosts: int = 1,
+    memory: float = 4e9,
+    **optimizer: object,
 ) -> PlanRequest:
     return PlanRequest(
         features=validate(big(sharding)),
         sharding=sharding or ShardingConfig(),
-        optim=OptimConfig(**optim),
+        optimizer=TablesConfig(**optimizer),
         batch_size=512,
         dense_bytes=10_000_000,
         cluster=Cluster(device="cuda", world_size=world_size, hosts=hosts, memory=int(memory)),
@@ -66,12 +71,12 @@ def test_what_the_planner_may_choose():
     choices = request().choices()
     assert choices["user"] == ["table_wise", "row_wise"] and choices["tag"] == ["data_parallel"]
     assert request(hosts=2).choices()["user"] == ["table_wise", "row_wise", "table_row_wise"]
-    for fused_only in ({"table_optimizer": "adam"}, {"sparse_clip": 0.1}):
+    for fused_only in ({"kind": "adam"}, {"clip_value": 0.1}):
         assert request(**fused_only).choices()["tag"] == ["table_wise", "row_wise"]
     asked = ShardingConfig(default="grid", tables={"user": "table_row_wise", "tag": "data_parallel"})
     assert request(asked, hosts=2).choices()["user"] == ["table_row_wise"]
     assert request(asked, hosts=2).choices()["item"] == ["grid_shard"]
-    alone = request(asked, hosts=1, table_optimizer="adam").choices()
+    alone = request(asked, hosts=1, kind="adam").choices()
     assert (alone["user"], alone["item"], alone["tag"]) == (["row_wise"], ["column_wise"], ["data_parallel"])
 
 
@@ -81,7 +86,7 @@ def test_every_weight_lies_somewhere_and_no_rank_is_overfull(choice, optimizer):
     sharding = ShardingConfig(
         default="auto", tables={"user": choice}, column_width=8 if choice in ("column_wise", "grid") else 32
     )
-    plan = planned(sharding=sharding, world_size=8, hosts=2, memory=30e9, table_optimizer=optimizer)
+    plan = planned(sharding=sharding, world_size=8, hosts=2, memory=30e9, kind=optimizer)
     assert [p.table.name for p in plan.placed] == [t.name for t in plan.request.features.tables]
     for table, sharded, kernel, shards in plan.placed:
         copies = 8 if sharded == "data_parallel" else 1

@@ -106,7 +106,7 @@ def test_where_nothing_spreads_the_work_nothing_is_named():
 def test_shards_of_one_size_cost_the_same(choice, device):
     """What is estimated of one and said of all is what TorchRec estimates of each."""
     columns = {"column_width": 8} if choice in ("column_wise", "grid") else {}
-    asked = request(ShardingConfig(default=choice, **columns), world_size=6, hosts=2, table_optimizer="sgd")
+    asked = request(ShardingConfig(default=choice, **columns), world_size=6, hosts=2, kind="sgd")
     asked = replace(asked, cluster=replace(asked.cluster, device=device))
     stage = EmbeddingStage(asked.features, device=torch.device("meta"))
     allowed = asked.choices()

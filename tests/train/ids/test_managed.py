@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import growing
+from tiny import growing, with_optim
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 
 from coldrank.configs import base as arms
@@ -84,7 +84,7 @@ def test_a_row_that_changes_hands_keeps_nothing(fitted, data, sharding, optimize
     config = replace(
         config, sharding=ShardingConfig(default=sharding, column_width=4 if sharding == "column_wise" else 32)
     )
-    run = fitted(replace(config, optim=replace(config.optim, table_optimizer=optimizer)))
+    run = fitted(with_optim(config, tables={"kind": optimizer}))
     with batches(SampleReader(data.files(("train",)), run.make.columns(), 50), run.make, 2) as source:
         batch = next(iter(source))
         run.grow(batch)
@@ -101,7 +101,7 @@ def test_a_row_that_changes_hands_keeps_nothing(fitted, data, sharding, optimize
         assert torch.equal(value[others], before[name][others])
         if name.endswith(".weight"):
             assert (value[rows] != before[name][rows]).all()
-            assert value[rows].std() == pytest.approx(config.optim.table_init, rel=0.5)
+            assert value[rows].std() == pytest.approx(config.optim.tables.init, rel=0.5)
         else:
             assert not value[rows].any()
     run.grow.renew("item", rows, 8)

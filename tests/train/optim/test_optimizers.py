@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import sample_base
+from tiny import sample_base, with_optim
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.sharding_plan import construct_module_sharding_plan, data_parallel
@@ -19,7 +19,7 @@ from coldrank.train.checks import validate
 from coldrank.train.optim.optimizers import Optimizers, factor
 from coldrank.train.optim.table_optimizer import fused_params, replicated
 from coldrank.train.run import Run
-from coldrank.train.sections import OptimConfig
+from coldrank.train.sections import TablesConfig
 from coldrank.train.task import RankingTask
 
 BASE = sample_base()
@@ -29,8 +29,8 @@ TABLES = ("user", "item", "tag")
 
 @pytest.fixture(scope="module")
 def make(fitted):
-    """optim fields -> a run before its first step."""
-    return lambda config=CONFIG, **fields: fitted(replace(config, optim=replace(config.optim, **fields)))
+    """Fields of optim -> a run before its first step."""
+    return lambda config=CONFIG, **fields: fitted(with_optim(config, **fields))
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
@@ -55,7 +55,7 @@ def train(run: Run, steps: int = 1, size: int = 50) -> dict[str, torch.Tensor]:
 
 def test_every_table_moves_by_its_own_rate(make):
     before, plain = weights(make()), train(make())
-    scaled = train(make(table_lr_scale={"user": 0.25, "tag": 0.0}))
+    scaled = train(make(tables={"lr_scale": {"user": 0.25, "tag": 0.0}}))
     for name, scale in {"user": 0.25, "item": 1.0, "tag": 0.0, "user_views_bucket": 1.0}.items():
         moved = plain[name] - before[name]
         assert moved.abs().max() > 0.01
@@ -65,22 +65,22 @@ def test_every_table_moves_by_its_own_rate(make):
 
 
 def test_a_scale_for_no_table_is_refused():
-    wrong = replace(CONFIG, optim=OptimConfig(table_lr_scale={"usr": 0.5}))
-    with pytest.raises(UserError, match="table_lr_scale has 'usr', which is no table; there are .*user"):
+    wrong = with_optim(CONFIG, tables={"lr_scale": {"usr": 0.5}})
+    with pytest.raises(UserError, match="optim.tables.lr_scale has 'usr', which is no table; there are .*user"):
         validate(wrong)
-    with pytest.raises(UserError, match=r"table_lr_scale.user=-1: must not be below 0"):
-        validate(replace(CONFIG, optim=OptimConfig(table_lr_scale={"user": -1})))
+    with pytest.raises(UserError, match=r"optim.tables.lr_scale.user=-1: must not be below 0"):
+        validate(with_optim(CONFIG, tables={"lr_scale": {"user": -1}}))
 
 
 def test_an_epsilon_of_0_is_refused():
     """Row-wise Adagrad divides a gradient of 0 by it where a row has had no other."""
-    with pytest.raises(UserError, match=r"optim.sparse_eps=0: must be above 0"):
-        validate(replace(CONFIG, optim=OptimConfig(sparse_eps=0)))
+    with pytest.raises(UserError, match=r"optim.tables.eps=0: must be above 0"):
+        validate(with_optim(CONFIG, tables={"eps": 0}))
 
 
 def test_the_rows_that_a_step_reads_decay_and_no_others(make):
-    before, plain = weights(make()), train(make(table_lr_scale={"tag": 0.5}))
-    decayed = train(make(table_lr_scale={"tag": 0.5}, sparse_weight_decay=0.8))
+    before, plain = weights(make()), train(make(tables={"lr_scale": {"tag": 0.5}}))
+    decayed = train(make(tables={"lr_scale": {"tag": 0.5}, "weight_decay": 0.8}))
     for name, scale in {"user": 1.0, "item": 1.0, "tag": 0.5}.items():
         read = (plain[name] != before[name]).any(1)
         assert read.any() and not read.all()
@@ -90,8 +90,8 @@ def test_the_rows_that_a_step_reads_decay_and_no_others(make):
 
 
 def test_dense_weights_decay_by_rate_times_decay(make):
-    before, plain, decayed = weights(make()), train(make()), train(make(weight_decay=3.0))
-    assert all(torch.equal(value, before[name]) for name, value in weights(make(weight_decay=3.0)).items())
+    before, plain, decayed = weights(make()), train(make()), train(make(dense={"weight_decay": 3.0}))
+    assert all(torch.equal(value, before[name]) for name, value in weights(make(dense={"weight_decay": 3.0})).items())
     dense = [name for name in before if name.startswith("ranker.")]
     for name in dense:
         torch.testing.assert_close(decayed[name], plain[name] - 1e-3 * 3.0 * before[name], rtol=0, atol=1e-7)
@@ -102,7 +102,7 @@ def test_dense_weights_decay_by_rate_times_decay(make):
 def test_the_norm_of_all_dense_gradients_is_clipped(make):
     norms = {}
     for limit in (0.0, 0.01, 1e6):
-        run = make(clip_norm=limit)
+        run = make(dense={"clip_norm": limit})
         train(run)
         norms[limit] = torch.stack([p.grad.norm() for p in run.optimizers.dense]).norm().item()
     assert norms[0.0] == norms[1e6] > 0.05
@@ -111,18 +111,39 @@ def test_the_norm_of_all_dense_gradients_is_clipped(make):
 
 def test_elements_of_a_bags_gradient_are_clipped(make):
     """SGD of rate 1 shows the gradient; with one sample, a row of `user` is read by one bag."""
-    before, plain = weights(make()), train(make(table_optimizer="sgd", sparse_lr=1.0), size=1)
+    before, plain = weights(make()), train(make(tables={"kind": "sgd", "lr": 1.0}), size=1)
     limit = 2e-4
-    clipped = train(make(table_optimizer="sgd", sparse_lr=1.0, sparse_clip=limit), size=1)
+    clipped = train(make(tables={"kind": "sgd", "lr": 1.0, "clip_value": limit}), size=1)
     moved = plain["user"] - before["user"]
     assert moved.abs().max() > 2 * limit
     torch.testing.assert_close(clipped["user"] - before["user"], moved.clamp(-limit, limit), rtol=1e-3, atol=1e-8)
 
 
+def test_dense_weights_take_adam_s_betas_and_epsilon(make):
+    """Two steps by the paper's rule, in double precision."""
+    run = make(dense={"betas": (0.5, 0.75), "eps": 1e-3})
+    reader = SampleReader(run.data.files(("train",)), run.make.columns(), 50)
+    name, weight = next((n, p) for n, p in run.model.named_parameters() if n.startswith("ranker.") and p.dim() == 2)
+    expected, m, v = weight.detach().double().clone(), 0.0, 0.0
+    with batches(reader, run.make, 2) as source:
+        for step, batch in enumerate(itertools.islice(source, 2)):
+            run.optimizers.begin_step(step, 2)
+            run.model(batch).loss.backward()
+            g = weight.grad.double()
+            m, v = 0.5 * m + 0.5 * g, 0.75 * v + 0.25 * g**2
+            hats = m / (1 - 0.5 ** (step + 1)), v / (1 - 0.75 ** (step + 1))
+            expected -= 1e-3 * hats[0] / (hats[1].sqrt() + 1e-3)
+            run.optimizers.end_step()
+    torch.testing.assert_close(weight.detach().double(), expected, rtol=0, atol=1e-7)
+    plain = make()
+    train(plain, 2)
+    assert not torch.allclose(weight, dict(plain.model.named_parameters())[name], rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("optimizer", ["adagrad", "sgd"])
 def test_other_table_optimizers_follow_their_rule(make, optimizer):
-    before, gradient = weights(make()), train(make(table_optimizer="sgd", sparse_lr=1.0))
-    after = train(make(table_optimizer=optimizer, sparse_lr=0.5))
+    before, gradient = weights(make()), train(make(tables={"kind": "sgd", "lr": 1.0}))
+    after = train(make(tables={"kind": optimizer, "lr": 0.5}))
     for name in TABLES:
         g = before[name] - gradient[name]
         step = g if optimizer == "sgd" else g / (g.abs() + 1e-8)
@@ -132,10 +153,10 @@ def test_other_table_optimizers_follow_their_rule(make, optimizer):
 
 def test_adam_for_tables_is_refused_without_a_gpu():
     with pytest.raises(
-        UserError, match="table_optimizer='adam' needs a GPU; on the CPU there are rowwise_adagrad, adagrad, sgd"
+        UserError, match="optim.tables.kind='adam' needs a GPU; on the CPU there are rowwise_adagrad, adagrad, sgd"
     ):
-        fused_params(OptimConfig(table_optimizer="adam"), torch.device("cpu"))
-    assert "optimizer" in fused_params(OptimConfig(table_optimizer="adam"), torch.device("cuda"))
+        fused_params(TablesConfig(kind="adam"), torch.device("cpu"))
+    assert "optimizer" in fused_params(TablesConfig(kind="adam"), torch.device("cuda"))
 
 
 def test_a_run_that_resumes_tells_the_fused_optimizer_its_step(make):
@@ -151,7 +172,7 @@ def replicated_run(run: Run) -> Run:
     """The run with every table data-parallel, from the same weights."""
     config, features = run.config, run.encoder.features
     task = RankingTask(features, config.model, config.tasks)
-    sharder = EmbeddingBagCollectionSharder(fused_params=fused_params(config.optim, run.ranks.device))
+    sharder = EmbeddingBagCollectionSharder(fused_params=fused_params(config.optim.tables, run.ranks.device))
     choice = {name: data_parallel() for name in task.embeddings.ebc.embedding_bags}
     plan = construct_module_sharding_plan(task.embeddings.ebc, choice, sharder, 1, 1, "cpu")
     start = weights(run)
@@ -166,20 +187,21 @@ def replicated_run(run: Run) -> Run:
 
 @pytest.mark.parametrize("optimizer", ["rowwise_adagrad", "adagrad", "sgd"])
 def test_data_parallel_tables_train_as_fused_ones(make, optimizer):
-    fields = {"table_optimizer": optimizer, "sparse_warmup_steps": 3, "sparse_weight_decay": 0.5}
-    fields |= {"table_lr_scale": {"user": 0.25}}
-    before, fused = weights(make(BASE)), train(make(BASE, **fields), 4)
-    ours = train(replicated_run(make(BASE, **fields)), 4)
+    tables = {"kind": optimizer, "warmup_steps": 3, "weight_decay": 0.5, "lr_scale": {"user": 0.25}}
+    before, fused = weights(make(BASE)), train(make(BASE, tables=tables), 4)
+    ours = train(replicated_run(make(BASE, tables=tables)), 4)
     assert not torch.equal(fused["user"], before["user"])
     for name, value in fused.items():
         torch.testing.assert_close(ours[name], value, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("fields", "said"), [({"table_optimizer": "adam"}, "'adam'"), ({"sparse_clip": 0.1}, "0.1")])
+@pytest.mark.parametrize(("fields", "said"), [({"kind": "adam"}, "'adam'"), ({"clip_value": 0.1}, "0.1")])
 def test_what_data_parallel_tables_cannot_have_is_refused(fields, said):
     table = torch.nn.Parameter(torch.zeros(3, 4))
-    with pytest.raises(UserError, match=rf"optim.{next(iter(fields))}={said}: not for data-parallel tables \(user\)"):
-        replicated({"user": table}, OptimConfig(**fields))
+    with pytest.raises(
+        UserError, match=rf"optim.tables.{next(iter(fields))}={said}: not for data-parallel tables \(user\)"
+    ):
+        replicated({"user": table}, TablesConfig(**fields))
 
 
 def test_rates_warm_up_and_fall():
@@ -196,15 +218,16 @@ def test_tables_have_a_schedule_of_their_own(make):
         parts = {part.what: part.optimizer.param_groups[0]["lr"] for part in run.optimizers.parts}
         return [round(parts[what], 6) for what in ("tables", "dense", "gates")]
 
-    shared = {"warmup_steps": 4, "gate_lr_scale": 3.0}
+    shared = {"warmup_steps": 4, "dense": {"gate_lr_scale": 3.0}}
     assert rates(1, **shared) == [0.025, 5e-4, 1.5e-3]
-    assert rates(1, **shared, sparse_warmup_steps=0) == [0.05, 5e-4, 1.5e-3]
+    assert rates(1, **shared, tables={"warmup_steps": 0}) == [0.05, 5e-4, 1.5e-3]
     assert rates(4, decay="linear") == [0.0275, 5.5e-4, 5.5e-4]
-    assert rates(4, decay="linear", sparse_decay="constant") == [0.05, 5.5e-4, 5.5e-4]
+    assert rates(4, decay="linear", tables={"decay": "constant"}) == [0.05, 5.5e-4, 5.5e-4]
+    assert rates(4, tables={"decay": "linear"}, dense={"warmup_steps": 8}) == [0.0275, 6.25e-4, 6.25e-4]
 
 
 def test_only_the_gates_move_while_they_alone_are_trained(make):
-    run = make(weight_decay=1.0, sparse_weight_decay=1.0)
+    run = make(tables={"weight_decay": 1.0}, dense={"weight_decay": 1.0})
     before = weights(run)
     run.optimizers.gates_only = True
     moved = {name for name, value in train(run).items() if not torch.equal(value, before[name])}
@@ -213,7 +236,7 @@ def test_only_the_gates_move_while_they_alone_are_trained(make):
 
 def test_an_evaluation_between_two_steps_changes_no_decay(make):
     def two_steps(evaluates: bool) -> dict[str, torch.Tensor]:
-        run = make(sparse_weight_decay=0.8)
+        run = make(tables={"weight_decay": 0.8})
         reader = SampleReader(run.data.files(("train",)), run.make.columns(), 20)
         with batches(reader, run.make, 2) as source:
             first, second, other = itertools.islice(source, 3)

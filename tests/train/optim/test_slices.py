@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import sample_base
+from tiny import sample_base, with_optim
 
 from coldrank.configs import base as arms
 from coldrank.data.batches import batches
@@ -15,7 +15,7 @@ from coldrank.models.model import Outputs
 from coldrank.train.run import Run
 
 CONFIG = arms.poso(sample_base())
-CONFIG = replace(CONFIG, cold_weight=2.0, optim=replace(CONFIG.optim, dense_lr=1e-2, sparse_lr=0.1))
+CONFIG = with_optim(replace(CONFIG, cold_weight=2.0), tables={"lr": 0.1}, dense={"lr": 1e-2})
 
 
 @pytest.fixture(scope="module")
