@@ -16,6 +16,8 @@ from coldrank.models.heads import Binary
 from coldrank.models.ranker import Ranker
 from coldrank.train.config import RunConfig
 from coldrank.train.hooks.hook import Hook
+from coldrank.train.hooks.metacf import MetaCF
+from coldrank.train.hooks.pam import Pam
 
 Fields = Mapping[str, object]
 NONE: Fields = MappingProxyType({})
@@ -30,7 +32,18 @@ def tiny(config: RunConfig) -> RunConfig:
         small = {"heads": 2, "head_dim": 4, "experts": 2, "gate_hidden": 4}
         model = replace(model, expert_hidden=_narrow(model.expert_hidden), **small)
     data = replace(config.data, batch_size=64, eval_batch_size=48, shuffle_rows=256, prefetch=2)
-    return replace(config, model=model, data=data, train=replace(config.train, log_every=5, threads=1))
+    train = replace(config.train, log_every=5, threads=1)
+    return replace(config, model=model, data=data, train=train, hooks=tuple(_felt(hook) for hook in config.hooks))
+
+
+def _felt(hook: Hook) -> Hook:
+    """The hook with limits that part some hundred events, and inner steps that are felt in some batches of them, where
+    an arm leaves both as they are by default."""
+    if isinstance(hook, Pam) and (hook.cuts, hook.rate) == (Pam().cuts, Pam().rate):
+        return replace(hook, cuts=(0, 2, 4, 6, 8), rate=0.05 if hook.steps else hook.rate)
+    if isinstance(hook, MetaCF) and hook.rate == MetaCF().rate:
+        return replace(hook, rate=2.0)
+    return hook
 
 
 def _narrow(widths: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,12 +1,12 @@
 """Every arm and every hook: trained for some steps, loaded from its checkpoint, and served as it was trained."""
 
-import importlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from golden.test_arms import ARMS as PLAIN_ARMS
 from golden.test_arms import rated, simulated, write_movielens
 from tiny import tiny
 
@@ -21,14 +21,7 @@ from coldrank.train.distributed.ranks import process_group
 from coldrank.train.hooks.metacf import MetaCF
 from coldrank.train.hooks.mwuf import Mwuf
 from coldrank.train.hooks.pam import Pam
-from coldrank.train.load import arms
 from coldrank.train.trainer import train
-
-
-def of(module: str) -> dict[str, Callable[[], RunConfig]]:
-    """Arms of a config module."""
-    found = arms(importlib.import_module(f"coldrank.configs.{module}"))
-    return {f"{module}:{n}": f for n, f in found.items() if f.__module__ == f"coldrank.configs.{module}"}
 
 
 def with_hooks(arm: Callable[[], RunConfig], *hooks: str) -> Callable[[], RunConfig]:
@@ -48,18 +41,7 @@ HOOKS = {
     "kuairand:poso_metacf with mwuf and metacf": with_hooks(kuairand.poso_metacf, "mwuf", "metacf"),
     "pam:pam_f with pam and mwuf": with_hooks(pam.pam_f, "pam", "mwuf"),
 }
-MODULES = (
-    "kuairand",
-    "kuairand_tables",
-    "kuairand_users",
-    "movielens",
-    "movielens_tables",
-    "simulated",
-    "mwuf",
-    "pam",
-    "pam_kuairand",
-)
-ARMS = {name: arm for m in MODULES for name, arm in of(m).items()} | HOOKS
+ARMS = PLAIN_ARMS | HOOKS
 
 
 def structure(config: RunConfig) -> tuple[object, ...]:
