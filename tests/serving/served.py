@@ -140,7 +140,8 @@ def random_model(config: RunConfig, data: DataFolder, seed: int = 0) -> Trained:
             admit(module, torch.arange(1, 30, 2), torch.ones(15, dtype=torch.int64))
     task = made_task(config, encoder.features).eval()
     for name, parameter in task.named_parameters():
-        nn.init.normal_(parameter, mean=0.5 * name.endswith("bias"), std=0.8)
+        # Wider, three methods stacked multiply rounding to more than what an export may differ by.
+        nn.init.normal_(parameter, mean=0.5 * name.endswith("bias"), std=0.6)
     for name, buffer in task.named_buffers():
         if ".shift_" in name or name.endswith("mwuf.users"):
             buffer.normal_()
