@@ -13,10 +13,8 @@ def add_export(commands: Any) -> None:
         "export",
         help="write a trained run as one file that a serving fleet loads",
         description="Writes the last checkpoint of a run as a TorchScript file that takes raw values and returns "
-        "a probability "
-        "per task; it needs torch alone, in Python or C++. The file is held against the trained model before the "
-        "folder "
-        "gets its name. docs/serving.md has the ways to load it.",
+        "what each task's head gives, as a probability; it needs torch alone, in Python or C++. The file is held "
+        "against the trained model before the folder gets its name. docs/serving.md has the ways to load it.",
     )
     what = p.add_mutually_exclusive_group(required=True)
     what.add_argument("--run", type=Path, dest="run_folder", help="run folder written by `coldrank train`")
@@ -52,7 +50,9 @@ def add_export(commands: Any) -> None:
         "inputs of items, and counts and rates of all but the user alone)",
     )
     p.add_argument(
-        "--allow-loss", action="store_true", help="export smaller tables even if they lose over 0.1 points of GAUC"
+        "--allow-loss",
+        action="store_true",
+        help="export smaller tables even if they lose over 0.1 points of GAUC or XAUC",
     )
     p.add_argument(
         "--delta",
@@ -95,7 +95,6 @@ def _export(args: argparse.Namespace, p: argparse.ArgumentParser) -> None:
         )
     )
     print(
-        f"{args.out}: a model of {found['bytes']:,} bytes; on {found['rows']:,} rows probabilities differ from "
-        f"the trained "
-        f"model's by {found['largest_difference']:.2g} at most"
+        f"{args.out}: a model of {found['bytes']:,} bytes; on {found['rows']:,} rows its answers differ from the "
+        f"trained model's by {found['largest_difference']:.2g} at most"
     )

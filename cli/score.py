@@ -11,10 +11,9 @@ def add_score(commands: Any) -> None:
         "score",
         help="score Parquet files with an exported model",
         description="Scores every row of a Parquet file of samples, or of all in a folder, with the model of an "
-        "export folder, which "
-        "is first held against its digests. OUT gets the keys and labels that the input has, and prob_<task>. "
-        "Called again after "
-        "it was cut off, goes on where it stopped.",
+        "export folder, which is first held against its digests. OUT gets the keys and labels that the input has, and "
+        "prob_<task>, or pred_<task> of a task that gives no probability. Called again after it was cut off, goes on "
+        "where it stopped.",
     )
     p.add_argument("--artifact", required=True, type=Path, help="export folder written by `coldrank export`")
     p.add_argument(

@@ -47,8 +47,8 @@ class Batched(nn.Module):
         self.nan = math.nan
 
     def forward(self, padded: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Probabilities [B, N, T], and status int64 [B, 1]: 0, or which input of signature.json is at fault, counted
-        from 1; that request's probabilities are NaN."""
+        """Answers [B, N, T], and status int64 [B, 1]: 0, or which input of signature.json is at fault, counted
+        from 1; that request's answers are NaN."""
         typed, requests, candidates = self._typed(padded)
         status = torch.full((requests,), 1 << 40)
         for i, name in enumerate(self.inputs):

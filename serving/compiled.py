@@ -22,7 +22,7 @@ class OneUser(nn.Module):
         self.core, self.lists, self.counts = twin.core, twin.door.pack.lists, twin.door.pack.counts
 
     def forward(self, *ready: Tensor) -> tuple[Tensor, ...]:
-        """Probabilities of each task, float32 [C]."""
+        """What each task's head gives, float32 [C]."""
         end = 4 + len(self.lists)
         lists, counts = (
             dict(zip(self.lists, ready[4:end], strict=True)),

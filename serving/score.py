@@ -38,12 +38,13 @@ PART = 64
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """An export folder: the model, the columns that it reads, its tasks, and what tells it from another. temperature:
-    of a two-tower model, whose inner products become probabilities by it (0: of another)."""
+    """An export folder: the model, the columns that it reads, task -> the column of its answers, and what tells the
+    model from another. temperature: of a two-tower model, whose inner products become probabilities by it (0: of
+    another)."""
 
     model: Serve
     inputs: list[Input]
-    tasks: list[str]
+    tasks: dict[str, str]
     digest: str
     temperature: float
 
@@ -57,18 +58,24 @@ class Artifact:
             model: Serve = load_script(folder / "model.pt")
         else:
             model = by_user(load_package(folder), [i.name for i in inputs])
-        tasks, temperature = [o["task"] for o in told["outputs"]], told.get("temperature") or 0.0
-        return cls(model, inputs, tasks, digest, temperature)
+        # An export of before tasks had heads names no column: probabilities.
+        tasks = {o["task"]: o.get("column", f"prob_{o['task']}") for o in told["outputs"]}
+        return cls(model, inputs, tasks, digest, told.get("temperature") or 0.0)
+
+    @property
+    def labels(self) -> "dict[str, type[pl.DataType]]":
+        """Column of a label -> its type: flags of a task that gives a probability, else numbers."""
+        return {f"label_{t}": pl.Int8 if column.startswith("prob_") else pl.Float32 for t, column in self.tasks.items()}
 
     @torch.inference_mode()
     def score(self, raw: Raw) -> pl.DataFrame:
-        """The columns of `raw` that identify a sample and its labels, and prob_<task>."""
+        """The columns of `raw` that identify a sample and its labels, and the answers."""
         given = self.model(request_of(raw, [i.name for i in self.inputs]))
         if self.temperature:
             given = {t: torch.sigmoid(score / self.temperature) for t, score in given.items()}
-        columns = {n: raw[n] for n in (*KEYS, *(f"label_{t}" for t in self.tasks)) if n in raw}
-        frame = pl.DataFrame(columns | {f"prob_{t}": given[t].numpy() for t in self.tasks})
-        labels = [pl.col(n).fill_nan(None).cast(pl.Int8) for n in columns if n.startswith("label_")]
+        columns = {n: raw[n] for n in (*KEYS, *self.labels) if n in raw}
+        frame = pl.DataFrame(columns | {column: given[t].numpy() for t, column in self.tasks.items()})
+        labels = [pl.col(n).fill_nan(None).cast(kind) for n, kind in self.labels.items() if n in columns]
         views = [pl.col(n).cast(pl.Int32) for n in columns if n.endswith("_views")]
         return frame.with_columns(*labels, *views)
 
@@ -138,7 +145,7 @@ def _columns(artifact: Artifact, sources: list[Path]) -> list[Input]:
     for source in sources:
         there |= set(schema(source).names)
     found = {i.name: i for i in artifact.inputs}
-    extra = [*(Input(k, "int") for k in KEYS), *(Input(f"label_{t}", "float") for t in artifact.tasks)]
+    extra = [*(Input(k, "int") for k in KEYS), *(Input(n, "float") for n in artifact.labels)]
     return list((found | {i.name: i for i in extra if i.name in there and i.name not in found}).values())
 
 
@@ -166,10 +173,10 @@ def _write(frame: pl.DataFrame, path: Path) -> None:
 
 
 def _empty(artifact: Artifact, columns: list[Input]) -> pl.DataFrame:
-    types = {n: np.int64 for n in KEYS} | {f"label_{t}": np.float32 for t in artifact.tasks}
-    names = [c.name for c in columns if c.name in types]
-    frame = pl.DataFrame({n: np.zeros(0, types[n]) for n in names})
-    return frame.with_columns(pl.lit(None, pl.Float32).alias(f"prob_{t}") for t in artifact.tasks)
+    read = {c.name for c in columns}
+    types = {n: pl.Int32 if n.endswith("_views") else pl.Int64 for n in KEYS} | artifact.labels
+    answers: dict[str, type[pl.DataType]] = dict.fromkeys(artifact.tasks.values(), pl.Float32)
+    return pl.DataFrame(schema={n: kind for n, kind in types.items() if n in read} | answers)
 
 
 def _join(parts: Path, out: Path) -> None:

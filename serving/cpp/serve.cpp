@@ -3,7 +3,7 @@
 //   serve MODEL REQUESTS OUT [DELTA ...]
 //
 // MODEL: model.pt of an export folder; it and deltas are held against the digests in the sha256sums.txt beside them. REQUESTS: a list of requests, name -> tensor, as torch.save writes it. OUT gets a tuple
-// with an answer to every request, for torch.load: its probabilities as pairs of task and tensor, or the line of the refusal. Deltas
+// with an answer to every request, for torch.load: what the heads give as pairs of task and tensor, or the line of the refusal. Deltas
 // are applied first, in their order.
 
 #include <torch/script.h>
@@ -70,7 +70,7 @@ torch::jit::Module load(const std::string& path) {
     auto model = torch::jit::load(path, at::kCPU);
     const auto forward = model.find_method("forward");
     const auto given = forward ? forward->function().getSchema().returns().at(0).type()->kind() : c10::TypeKind::NoneType;
-    if (given != c10::TypeKind::DictType) throw std::runtime_error("it gives no probabilities by task");
+    if (given != c10::TypeKind::DictType) throw std::runtime_error("it gives no answers by task");
     model.eval();
     return model;
   } catch (const std::exception& error) {

@@ -26,7 +26,7 @@ def write_package(twin: Twin, folder: Path) -> None:
 
 
 def load_package(folder: Path) -> Serve:
-    """The compiled model behind its checks: a request of one user -> task: probabilities [C]."""
+    """The compiled model behind its checks: a request of one user -> task: its answers [C]."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)
         ready = torch.jit.load(str(folder / "ready.pt"))

@@ -9,7 +9,7 @@ import torch
 
 from coldrank.data.errors import UserError
 from coldrank.serving.export.digests import verify
-from coldrank.serving.export.parity import LIMIT, Request
+from coldrank.serving.export.parity import LIMIT, Request, difference_of
 from coldrank.serving.export.structure import load_script, structure
 from coldrank.serving.update import State, delta
 from coldrank.train.difference import difference
@@ -49,7 +49,7 @@ def write_delta(base: Path, folder: Path, requests: Iterable[Request]) -> None:
 def check_answers(updated: State, whole: State, what: str) -> None:
     """Raises UserError if an updated model answers otherwise than the new one."""
     for task, wanted in whole.items():
-        if not bool(((updated[task] - wanted).abs() <= LIMIT).all()):
+        if not bool((difference_of(updated[task], wanted) <= LIMIT).all()):
             raise UserError(f"{what}: an updated model answers {task} otherwise than the new one; export it whole")
 
 

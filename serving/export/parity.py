@@ -19,19 +19,19 @@ from coldrank.serving.export.trained import Trained
 
 Request = dict[str, Tensor]
 Serve = Callable[[Request], dict[str, Tensor]]
-# Largest difference in probability that rounding in float32 explains.
+# Largest difference that rounding in float32 explains; of a value above 1, as a share of it.
 LIMIT = 1e-5
 # Rows that are compared; and for the metrics of smaller tables.
 ROWS, METRIC_ROWS = 20_000, 1_000_000
-# GAUC that smaller tables may lose.
+# GAUC, or XAUC, that smaller tables may lose.
 LOSS = 0.001
 _BATCH = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class Both:
-    """Rows of a split scored by the trained and by the served model. difference: task -> the largest, in
-    probability."""
+    """Rows of a split scored by the trained and by the served model. difference: task -> the largest, as
+    `difference_of` measures it."""
 
     difference: dict[str, float]
     trained: pl.DataFrame
@@ -64,6 +64,12 @@ def request_of(raw: Raw, names: list[str]) -> Request:
     return as_tensors({name: raw[name] for name in names})
 
 
+def difference_of(given: Tensor, wanted: Tensor) -> Tensor:
+    """|given - wanted|, as a share of what is wanted where that is above 1, [..] each: float32 has as many digits of
+    seconds watched as of a probability."""
+    return (given - wanted).abs() / wanted.abs().clamp(min=1.0)
+
+
 def score_both(trained: Trained, serve: Serve, raw: Raw) -> Both:
     """Scores rows by the trained model and by a served one."""
     names = trained.reads
@@ -74,14 +80,14 @@ def score_both(trained: Trained, serve: Serve, raw: Raw) -> Both:
         given = serve(request_of(part, names))
         ours.append(torch.stack([given[t] for t in trained.tasks], 1))
     a, b = torch.cat(theirs), torch.cat(ours)
-    difference = dict(zip(trained.tasks, (a - b).abs().amax(0).tolist(), strict=True))
+    difference = dict(zip(trained.tasks, difference_of(b, a).amax(0).tolist(), strict=True))
     return Both(difference, _frame(trained, raw, a), _frame(trained, raw, b))
 
 
 def _frame(trained: Trained, raw: Raw, scores: Tensor) -> pl.DataFrame:
-    probabilities = torch.sigmoid(scores / trained.temperature) if trained.temperature else scores
+    answers = torch.sigmoid(scores / trained.temperature) if trained.temperature else scores
     columns = {k: raw[k] for k in KEYS} | {f"label_{t}": raw[f"label_{t}"] for t in trained.tasks}
-    columns |= {f"prob_{t}": probabilities[:, i].numpy() for i, t in enumerate(trained.tasks)}
+    columns |= {h.column(t): answers[:, i].numpy() for i, (t, h) in enumerate(trained.config.tasks.items())}
     frame = pl.DataFrame(columns)
     return frame.with_columns(pl.col("user_views", "item_views").cast(pl.Int64))
 
@@ -89,30 +95,30 @@ def _frame(trained: Trained, raw: Raw, scores: Tensor) -> pl.DataFrame:
 def check_finite(both: Both, what: str) -> None:
     """Raises UserError if either model answers with NaN or an infinite number, whatever the precision of the tables."""
     for whose, frame in (("trained", both.trained), ("exported", both.served)):
-        for name in (n for n in frame.columns if n.startswith("prob_")):
+        for name in (n for n in frame.columns if n.startswith(("prob_", "pred_"))):
             count = int((~frame[name].is_finite().fill_null(False)).sum())
             if count:
-                task = name.removeprefix("prob_")
+                task = name.partition("_")[2]
                 raise UserError(f"{what}: the {whose} model gives {count} of {frame.height} rows no number for {task}")
 
 
 def check_difference(both: Both, what: str) -> None:
-    """Raises UserError if a probability differs by more than `LIMIT` (or is NaN)."""
+    """Raises UserError if an answer differs by more than `LIMIT` (or is NaN)."""
     for task, value in both.difference.items():
         if not value <= LIMIT:
             raise UserError(
-                f"{what}: probability of {task} differs by {value:.3g} from the trained model's; at most "
-                f"{LIMIT:g} is right"
+                f"{what}: {task} differs by {value:.3g} from the trained model's answer; at most {LIMIT:g} is right"
             )
 
 
 def changes(both: Both, trained: Trained) -> dict[str, dict[str, Any]]:
-    """task -> AUC and GAUC of the trained model, of the served one, and how the latter differs."""
+    """task -> those of AUC, GAUC, XAUC and MAE that it is judged by: of the trained model, of the served one, and how
+    the latter differs."""
     of = [_metrics(frame, trained) for frame in (both.trained, both.served)]
     found: dict[str, dict[str, Any]] = {}
-    for task in trained.tasks:
+    for task, head in trained.config.tasks.items():
         found[task] = {}
-        for metric in ("auc", "gauc"):
+        for metric in (m for m in ("auc", "gauc", "xauc", "mae") if m in head.metrics):
             before, after = (m[task, metric] for m in of)
             change = None if before is None or after is None else after - before
             found[task] |= {f"{metric}_trained": before, metric: after, f"{metric}_change": change}
@@ -120,14 +126,19 @@ def changes(both: Both, trained: Trained) -> dict[str, dict[str, Any]]:
 
 
 def check_loss(found: dict[str, dict[str, Any]], what: str) -> None:
-    """Raises UserError if a task loses more than `LOSS` of GAUC."""
+    """Raises UserError if a task loses more than `LOSS` of GAUC, or of XAUC where it has no GAUC."""
     for task, metrics in found.items():
-        change = metrics["gauc_change"]
+        metric = next((m for m in ("gauc", "xauc") if f"{m}_change" in metrics), None)
+        if metric is None:
+            raise UserError(
+                f"{what}: {task} is judged by neither GAUC nor XAUC, so its loss is unknown; --allow-loss exports it "
+                "all the same"
+            )
+        change = metrics[f"{metric}_change"]
         if change is not None and change < -LOSS:
             raise UserError(
-                f"{what}: loses {-100 * change:.3f} points of GAUC of {task}, more than {100 * LOSS:g}; "
-                f"--allow-loss exports it "
-                "all the same"
+                f"{what}: loses {-100 * change:.3f} points of {metric.upper()} of {task}, more than {100 * LOSS:g}; "
+                "--allow-loss exports it all the same"
             )
 
 

@@ -1,12 +1,13 @@
 """What a served model takes and gives, as signature.json tells it, and which inputs belong to the candidate."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
 from coldrank.data.errors import UserError
 from coldrank.models.features import FeatureSet
+from coldrank.models.heads.head import Head
 from coldrank.serving.inputs import Served
 
 _TYPES = {"int": "int64", "float": "float32"}
@@ -40,17 +41,10 @@ def _made_of_items(column: str) -> bool:
 
 
 def signature(
-    inputs: tuple[Served, ...], tasks: list[str], meanings: dict[str, str], temperature: float | None = None
+    inputs: tuple[Served, ...], tasks: Mapping[str, Head], meanings: dict[str, str], temperature: float | None = None
 ) -> dict[str, Any]:
     """What signature.json holds. meanings: column -> what it is, as the data's manifest says. temperature: of the
     two-tower model, which gives inner products."""
-    meaning = "probability of {}"
-    if temperature:
-        meaning = (
-            "inner product of the vectors of user and item, -1 to 1, to rank by {}; the sigmoid of it over the "
-            "temperature is "
-            "the probability that the evaluation reports"
-        )
     return {
         "format": 1,
         "torch": torch.__version__,
@@ -59,15 +53,26 @@ def signature(
             "C": "candidates, a multiple of Q: those of the first user first",
         },
         "inputs": [entry for i in inputs for entry in _entries(i, meanings.get(i.name, ""))],
-        "outputs": [
-            {"name": t, "dtype": "float32", "shape": ["C"], "task": t, "meaning": meaning.format(t)} for t in tasks
-        ],
+        "outputs": [_output(task, head, temperature) for task, head in tasks.items()],
         "temperature": temperature,
         "padded": _padded(tasks),
     }
 
 
-def _padded(tasks: list[str]) -> list[dict[str, Any]]:
+def _output(task: str, head: Head, temperature: float | None) -> dict[str, Any]:
+    """`gives`: what the model answers, as the task's head has it. `column`: of the task in predictions."""
+    gives, meaning = head.gives, f"{head.gives} of {task}"
+    if temperature:
+        gives = "inner product"
+        meaning = (
+            f"inner product of the vectors of user and item, -1 to 1, to rank by {task}; the sigmoid of it over the "
+            "temperature is the probability that the evaluation reports"
+        )
+    shape = {"name": task, "dtype": "float32", "shape": ["C"], "task": task}
+    return shape | {"gives": gives, "column": head.column(task), "meaning": meaning}
+
+
+def _padded(tasks: Mapping[str, Head]) -> list[dict[str, Any]]:
     """The outputs of the form for servers that batch by themselves: B requests of N candidates each."""
     answers = "of each request, candidate and task, in the order of `outputs`; NaN where the request's status is not 0"
     status = (

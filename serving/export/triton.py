@@ -1,8 +1,8 @@
 """A model repository for Triton's PyTorch backend.
 
 The backend gives a model with one argument, Dict[str, Tensor], the inputs of config.pbtxt by their names. It takes no
-dictionary back: the outputs are a tuple, in the order of config.pbtxt: probabilities, whose last dimension is the tasks
-in the order of signature.json, and the status of each request.
+dictionary back: the outputs are a tuple, in the order of config.pbtxt: `probabilities`, what the heads give, whose last
+dimension is the tasks in the order of signature.json, and the status of each request.
 """
 
 import json

@@ -29,7 +29,7 @@ from coldrank.train.config import to_dict
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportRequest:
     """What is to be exported. data: prepared samples (None: where the run read them). split: compared (empty: the run's
-    evaluation split). candidate: changes of `candidate_columns`. allow_loss: of GAUC, by smaller tables.
+    evaluation split). candidate: changes of `candidate_columns`. allow_loss: of GAUC or XAUC, by smaller tables.
     delta: export folder that is in service, from which delta.pt is to lead to this one. aoti: an
     AOTInductor package in the place of TorchScript."""
 
@@ -67,7 +67,7 @@ def export(request: ExportRequest) -> dict[str, Any]:
         else:
             write_repository(twin, folder / "triton")
         meanings = {c["name"]: c["meaning"] for c in data.manifest["columns"]}
-        told = signature(twin.inputs, trained.tasks, meanings, trained.temperature)
+        told = signature(twin.inputs, trained.config.tasks, meanings, trained.temperature)
         _json(folder / "signature.json", told | {"step": trained.step, "version": int(twin.version)})
         _json(folder / "config.json", to_dict(trained.config))
         raw = recorded(trained, data, request)

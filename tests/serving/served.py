@@ -170,7 +170,7 @@ def exported(trained: Trained, folder: Path, precision: Precision = "float32") -
     folder.mkdir()
     twin = trained.twin(trained.columns(), precision)
     save_script(twin, folder / "model.pt")
-    told = signature(twin.inputs, trained.tasks, {}, trained.temperature) | {"version": int(twin.version)}
+    told = signature(twin.inputs, trained.config.tasks, {}, trained.temperature) | {"version": int(twin.version)}
     (folder / "signature.json").write_text(json.dumps(told))
     (folder / "config.json").write_text(json.dumps(to_dict(trained.config)))
     write_digests(folder)

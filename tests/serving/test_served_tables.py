@@ -67,7 +67,7 @@ def test_a_float32_model_that_differs_is_refused(run: Path, tmp_path: Path, monk
     )
     monkeypatch.setattr(parity, "score_both", off)
     assert main(["export", "--run", str(run), "--out", str(tmp_path / "out")]) == 2
-    assert "probability of like differs by 2e-05 from the trained model's; at most 1e-05" in capsys.readouterr().err
+    assert "like differs by 2e-05 from the trained model's answer; at most 1e-05" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

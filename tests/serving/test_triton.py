@@ -156,7 +156,7 @@ def test_a_wrong_batch_names_its_input(repository, name, change, message):
 def test_a_request_with_a_bad_value_harms_no_other(repository, name, change):
     twin, folder, requests = repository
     sent = padded(requests, twin)
-    entries = [e["name"] for e in signature(twin.inputs, twin.tasks, {})["inputs"]]
+    entries = [e["name"] for e in signature(twin.inputs, CONFIGS["poso"]().tasks, {})["inputs"]]
     given, status = load_script(folder / "coldrank/1/model.pt")(sent | {name: change(sent[name])})
     assert status.flatten().tolist() == [0, 1 + entries.index(name), 0]
     assert given[1].isnan().all()
@@ -169,7 +169,7 @@ def test_a_request_with_a_bad_value_harms_no_other(repository, name, change):
 def test_what_is_past_a_length_is_not_read_and_the_first_fault_is_named(repository):
     twin, folder, requests = repository
     sent = padded(requests, twin)
-    entries = [e["name"] for e in signature(twin.inputs, twin.tasks, {})["inputs"]]
+    entries = [e["name"] for e in signature(twin.inputs, CONFIGS["poso"]().tasks, {})["inputs"]]
     model = load_script(folder / "coldrank/1/model.pt")
     wrong = {n: put(2, 77, 0)(sent[n]) for n in ("item_id", "hist_like.lengths")}
     first = min(entries.index(n) for n in ("item_id", "hist_like.lengths"))
