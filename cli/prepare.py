@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coldrank.data.errors import UserError
-from coldrank.data.kuairand_names import DEFAULT_TASKS, OUTCOME_COLUMNS
+from coldrank.data.kuairand_names import DEFAULT_TASKS, NUMBERS, OUTCOME_COLUMNS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +31,7 @@ it:
 
     spec = LogSpec(
         user="user_id", item="item_id", time="time",
-        tasks={"click": "clicked"},
+        tasks={"click": "clicked"}, numbers={"watch_s": "seconds"}, levels={"stars": "stars"},
         item_features={"author": "author_id"}, item_table="items.parquet",
         keys={"author": "item_author"},
         groups=(Group(keys=("author",)), Group(keys=("user", "author"), parent="user")),
@@ -58,9 +58,9 @@ def _kuairand(sources: Any) -> None:
     parser = sources.add_parser("kuairand", help=about, description=about)
     _common(parser)
     _split(parser, "time")
-    outcomes = ", ".join(OUTCOME_COLUMNS)
-    names = ",".join(DEFAULT_TASKS)
-    parser.add_argument("--tasks", type=_names, default=names, help=f"labels, among {outcomes} (default: %(default)s)")
+    outcomes, names = ", ".join([*OUTCOME_COLUMNS, *NUMBERS]), ",".join(DEFAULT_TASKS)
+    labels = ",".join([*DEFAULT_TASKS, *NUMBERS])
+    parser.add_argument("--tasks", type=_names, default=labels, help=f"labels, among {outcomes} (default: %(default)s)")
     parser.add_argument(
         "--signals", type=_names, default=names, help="what is counted into rates (default: %(default)s)"
     )

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from coldrank.configs import base as parts
 from coldrank.models.features import Feature, Table
-from coldrank.models.heads import Binary
+from coldrank.models.heads import Binary, Regression
 from coldrank.models.ranker import Ranker
 from coldrank.train.config import RunConfig
 from coldrank.train.sections import DataConfig, DenseConfig, OptimConfig, TablesConfig, TrainConfig
@@ -144,6 +144,13 @@ def base_wider() -> RunConfig:
     """Control: a plain base of as many dense parameters as `poso`."""
     config = base()
     return replace(config, name="base_wider", model=parts.ranker(config, expert_hidden=(131, 64)))
+
+
+def watch_time() -> RunConfig:
+    """The base with the seconds watched as a task beside the others: ranked by XAUC, off by MAE."""
+    config = base()
+    tasks = config.tasks | {"watch_s": Regression(loss="huber", transform="log1p")}
+    return replace(config, name="watch_time", tasks=tasks)
 
 
 def base_metacf() -> RunConfig:

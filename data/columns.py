@@ -11,7 +11,7 @@ from coldrank.data.ids import EXACT, as_column, whole_ids
 from coldrank.data.log import Column, expression
 from coldrank.data.times import Unit, wanted_unit
 
-Kind = Literal["id", "time", "flag", "feature", "probability", "code", "birth", "day"]
+Kind = Literal["id", "time", "flag", "number", "level", "feature", "probability", "code", "birth", "day"]
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _YEAR_2100_MS = 4_102_444_800_000
 
@@ -72,6 +72,8 @@ def convert(plan: ColumnPlan, values: pl.Series, path: Path) -> pl.Series:
     time, birth: int64, ms since the epoch. Fractions are rounded to the nearest ms. Of a float of 32 bits only what it
         holds exactly is taken. A birth of NaN is null.
     flag: int8, 0, 1 or null (NaN too).
+    number: float32, finite or null (NaN too).
+    level: int64, a whole number or null (NaN too).
     probability: float32, 0 to 1.
     day: int32, days since the epoch.
     feature: as `ids.as_column` has it.
@@ -79,6 +81,8 @@ def convert(plan: ColumnPlan, values: pl.Series, path: Path) -> pl.Series:
     where = plan.where(path)
     if plan.kind == "flag":
         return _flag(values, where)
+    if plan.kind in ("number", "level"):
+        return _number(values, where, whole=plan.kind == "level")
     if plan.kind in ("time", "birth"):
         if plan.kind == "birth" and values.dtype.is_float():
             values = values.fill_nan(None)
@@ -116,6 +120,22 @@ def _flag(values: pl.Series, where: str) -> pl.Series:
         values = values.fill_nan(None)
     _refuse(values, ~((values == 0) | (values == 1)), where, "is neither 0, 1 nor empty (unknown)")
     return values.cast(pl.Int8)
+
+
+def _number(values: pl.Series, where: str, *, whole: bool) -> pl.Series:
+    """NaN is what pandas writes for empty."""
+    kind = "whole number" if whole else "number"
+    if not (values.dtype.is_numeric() or values.dtype in (pl.Boolean, pl.Null)):
+        raise UserError(f"{where}: type {values.dtype}; should be a {kind} or empty (unknown)")
+    number = values.cast(pl.Float64).fill_nan(None)
+    result = number.cast(pl.Float32)
+    _refuse(values, ~result.is_finite(), where, "is not finite in float32")
+    if not whole:
+        return result
+    _refuse(
+        values, (number != number.round()) | (number.abs() > EXACT[pl.Float32]), where, f"is no {kind}, or too large"
+    )
+    return number.cast(pl.Int64)
 
 
 def _milliseconds(values: pl.Series, unit: str, where: str) -> pl.Series:

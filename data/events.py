@@ -90,6 +90,8 @@ def plan_columns(log: EventLog) -> list[ColumnPlan]:
     plan = [ColumnPlan("user_id", "id", spec.user), ColumnPlan("item_id", "id", spec.item)]
     plan += [ColumnPlan("time", "time", spec.time, spec.time_unit)]
     plan += [ColumnPlan(f"label_{n}", "flag", c) for n, c in spec.tasks.items()]
+    plan += [ColumnPlan(f"label_{n}", "number", c) for n, c in spec.numbers.items()]
+    plan += [ColumnPlan(f"label_{n}", "level", c) for n, c in spec.levels.items()]
     if log.users is None:
         plan += [ColumnPlan(f"user_{n}", "feature", c) for n, c in spec.user_features.items()]
     if log.items is None:

@@ -17,7 +17,7 @@ from coldrank.data.events import check_table
 from coldrank.data.files import CsvFile, Schema, first_line, parquet_file, read_csv, whole_numbers
 from coldrank.data.folder import PARQUET, Folder
 from coldrank.data.ids import check_finite
-from coldrank.data.kuairand_names import DEFAULT_TASKS, OUTCOME_COLUMNS
+from coldrank.data.kuairand_names import DEFAULT_TASKS, NUMBERS, OUTCOME_COLUMNS
 from coldrank.data.log import Column, EventLog, Group, LogFile, LogSpec
 
 UTC_OFFSET_H = 8.0
@@ -53,6 +53,8 @@ OUTCOMES: dict[str, Column] = {
     "finish_view": pl.col("play_time_ms") >= _DURATION_MS,
 }
 
+NUMBER_COLUMNS: dict[str, Column] = {"watch_s": pl.col("play_time_ms") / 1000}
+
 _GROUPS = (
     Group(keys=("author",)),
     Group(keys=("tag",)),
@@ -68,7 +70,7 @@ _GROUPS = (
 def open_kuairand(
     folder: Path,
     *,
-    tasks: Sequence[str] = DEFAULT_TASKS,
+    tasks: Sequence[str] = (*DEFAULT_TASKS, *NUMBERS),
     signals: Sequence[str] = DEFAULT_TASKS,
     include_random: bool = False,
 ) -> EventLog:
@@ -76,9 +78,9 @@ def open_kuairand(
 
     Raises UserError for missing files or columns and unknown tasks.
     """
-    for option, names in (("--tasks", tasks), ("--signals", signals)):
-        if unknown := set(names) - set(OUTCOMES):
-            raise UserError(f"{option}: {min(unknown)!r} is unknown; choose among {', '.join(OUTCOMES)}")
+    for option, names, known in (("--tasks", tasks, OUTCOMES | NUMBER_COLUMNS), ("--signals", signals, OUTCOMES)):
+        if unknown := set(names) - set(known):
+            raise UserError(f"{option}: {min(unknown)!r} is unknown; choose among {', '.join(known)}")
     root = folder / "data"
     if not root.is_dir() or any(p.name.lower().startswith("log_") for p in folder.iterdir()):
         root = folder
@@ -124,7 +126,8 @@ def _spec(tasks: Sequence[str], signals: Sequence[str], columns: set[str]) -> Lo
         user="user_id",
         item="video_id",
         time="time_ms",
-        tasks={t: OUTCOMES[t] for t in tasks},
+        tasks={t: OUTCOMES[t] for t in tasks if t in OUTCOMES},
+        numbers={t: NUMBER_COLUMNS[t] for t in tasks if t in NUMBER_COLUMNS},
         signals={s: OUTCOMES[s] for s in signals},
         # Two buckets per octave of the video's length.
         keys={
@@ -141,6 +144,7 @@ def _spec(tasks: Sequence[str], signals: Sequence[str], columns: set[str]) -> Lo
         utc_offset_h=UTC_OFFSET_H,
         truth={t: f"true_{t}" for t in tasks if f"true_{t}" in columns},
         meanings={
+            "label_watch_s": "outcome: seconds that the video was played, replays included, or null (unknown)",
             "tab": "place in the app where the video was shown (null: unknown)",
             "hour": "hour of the day, UTC+8",
             "is_random": "1: inserted at random, not recommended",

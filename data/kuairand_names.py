@@ -1,6 +1,8 @@
 """What KuaiRand's log tells of an event, by name."""
 
 DEFAULT_TASKS = ("long_view", "finish_view", "like", "follow", "click")
+# Labels that are numbers: the play time in seconds. Known after the play alone: a label, and never an input.
+NUMBERS = ("watch_s",)
 
 # Outcome -> the log's column; a finished view is a play as long as the video.
 OUTCOME_COLUMNS = {

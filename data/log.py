@@ -14,6 +14,8 @@ from coldrank.data.folder import LeftOut
 
 # The name of a column, or a polars expression over columns.
 Column = str | pl.Expr
+# What a label is: 0 or 1; a number; a whole number.
+LabelKind = Literal["flag", "number", "level"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,8 +51,12 @@ class LogSpec:
     """Numbers in `time_unit` since the epoch, or datetimes."""
     time_unit: Literal["s", "ms", "us", "ns"] = "ms"
     """The unit of a time that is a number."""
-    tasks: Mapping[str, Column]
-    """Name -> 0, 1 or null (unknown); becomes `label_<task>`."""
+    tasks: Mapping[str, Column] = field(default_factory=dict)
+    """Name -> 0, 1 or null (unknown); becomes `label_<name>`, for a head `Binary`."""
+    numbers: Mapping[str, Column] = field(default_factory=dict)
+    """Name -> a number or null (unknown), such as seconds watched; becomes `label_<name>`, for a head `Regression`."""
+    levels: Mapping[str, Column] = field(default_factory=dict)
+    """Name -> a whole number or null (unknown), such as stars; becomes `label_<name>`, for a head `Ordinal`."""
     signals: Mapping[str, Column] | None = None
     """Name -> 0, 1 or null: outcomes that are counted into rates and shown in histories; None: the tasks."""
     keys: Mapping[str, Column] = field(default_factory=dict)
@@ -85,6 +91,11 @@ class LogSpec:
     """Task -> true probability, in a simulated log; becomes `true_<task>`, which is never a feature."""
     meanings: Mapping[str, str] = field(default_factory=dict)
     """Column of the samples -> one line for the manifest."""
+
+    def labels(self) -> "dict[str, LabelKind]":
+        """Task -> the kind of its label: tasks, numbers, levels."""
+        kinds: dict[str, LabelKind] = dict.fromkeys(self.tasks, "flag")
+        return kinds | dict.fromkeys(self.numbers, "number") | dict.fromkeys(self.levels, "level")
 
     def all_signals(self) -> Mapping[str, Column]:
         """The declared signals, or the tasks."""
@@ -145,8 +156,8 @@ def expression(column: Column) -> pl.Expr:
 
 def check_spec(spec: LogSpec) -> None:
     """Raises UserError that names the field, the value and what would be right."""
-    if not spec.tasks:
-        raise UserError("spec: tasks is empty; should name at least one label")
+    if not spec.labels():
+        raise UserError("spec: tasks, numbers and levels are empty; should name at least one label")
     if not -12 <= spec.utc_offset_h <= 14:
         raise UserError(f"spec: utc_offset_h={spec.utc_offset_h}; should be hours, -12 to 14")
     for group in spec.all_groups():
@@ -160,10 +171,13 @@ def check_spec(spec: LogSpec) -> None:
     for name, allowed in (("keys", {"user", "item"}), ("history", {"item_id", *spec.all_signals()})):
         if clash := allowed & set(getattr(spec, name)):
             raise UserError(f"spec: {name}: {min(clash)!r} is taken; choose another name")
+    for one, other in (("tasks", "numbers"), ("tasks", "levels"), ("numbers", "levels")):
+        if both := set(getattr(spec, one)) & set(getattr(spec, other)):
+            raise UserError(f"spec: {other}: {min(both)!r} is one of {one}, too; a label is of one kind")
     for task in spec.truth:
         if task not in spec.tasks:
             raise UserError(f"spec: truth: {task!r} is no task; tasks are {', '.join(spec.tasks)}")
-    fields = ("tasks", "keys", "history", "context", "user_features", "item_features", "truth")
+    fields = ("tasks", "numbers", "levels", "keys", "history", "context", "user_features", "item_features", "truth")
     _check_names([(f, n) for f in fields for n in getattr(spec, f)] + [("signals", n) for n in spec.all_signals()])
 
 

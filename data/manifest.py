@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 
 from coldrank.data.events import Events
@@ -65,7 +66,8 @@ def manifest(
             {"name": f.name, "type": type_name(f.type), "nullable": f.nullable, "meaning": _meaning(f.name, spec)}
             for f in samples.schema
         ],
-        "tasks": list(spec.tasks),
+        "tasks": list(spec.labels()),
+        "labels": spec.labels(),
         "signals": list(spec.all_signals()),
         "groups": [
             {"name": g.name, "keys": list(g.keys), "parent": g.parent, "smoothing": g.smoothing}
@@ -137,10 +139,12 @@ def _joined(samples: SampleBuilder) -> dict[str, dict[str, float]]:
 
 
 def _label_rates(events: Events, spec: LogSpec, rows: np.ndarray) -> dict[str, dict[str, float | int | None]]:
+    """Of a label of 0 and 1 its rate, of a number or level its mean."""
     rates: dict[str, dict[str, float | int | None]] = {}
-    for task in spec.tasks:
-        labels = events.frame[f"label_{task}"].filter(rows).drop_nulls()
-        rates[task] = {"known": len(labels), "rate": int((labels == 1).sum()) / len(labels) if len(labels) else None}
+    for task, kind in spec.labels().items():
+        labels = events.frame[f"label_{task}"].filter(rows).drop_nulls().cast(pl.Float64).to_numpy()
+        mean = float(labels.mean()) if len(labels) else None
+        rates[task] = {"known": len(labels), "rate" if kind == "flag" else "mean": mean}
     return rates
 
 
@@ -159,7 +163,10 @@ def _meaning(name: str, spec: LogSpec) -> str:
     if prefix == "hist":
         kind = "1, 0 or -1 (unknown)" if rest in spec.all_signals() else "-1: unknown"
         return f"{rest} of the user's last events before, most recent first ({kind})"
-    known = {"label": "outcome: 1, 0 or null (unknown)", "true": "true probability (simulated log); never a feature"}
+    outcomes = {"flag": "1, 0", "number": "a number", "level": "a level"}
+    if prefix == "label" and rest in spec.labels():
+        return f"outcome: {outcomes[spec.labels()[rest]]} or null (unknown)"
+    known = {"true": "true probability (simulated log); never a feature"}
     if prefix in ("user", "item"):
         return f"feature of the {prefix}: {rest}"
     return known.get(prefix, "context of the event")

@@ -47,11 +47,12 @@ def joined_words(name: str, shares: dict[str, float]) -> str:
 
 
 def about_splits(samples: SampleBuilder, split: NDArray[np.int8]) -> Iterator[str]:
-    """Of tasks, and of their cohorts, with too few positives or negatives in train, valid or test.
+    """Of tasks, and of their cohorts, with too few positives or negatives in train, valid or test, and of numbers and
+    levels that are known in too few rows.
 
     The cohorts are those of a config that does not change them.
     """
-    views = samples.statistics.columns
+    views, numbers = samples.statistics.columns, [*samples.spec.numbers, *samples.spec.levels]
     cohorts = cohort_masks(views["user_views"], views["item_views"], CohortConfig())
     for part in (TRAIN, VALID, TEST):
         rows = split == part
@@ -61,6 +62,9 @@ def about_splits(samples: SampleBuilder, split: NDArray[np.int8]) -> Iterator[st
         if few:
             counts = f"fewer than {LIMITS.expected} positives or negatives, too few to judge"
             yield f"{SPLITS[part]}: {counts}: {listed(few)}"
+        known = {t: int(samples.events.frame[f"label_{t}"].is_not_null().to_numpy()[rows].sum()) for t in numbers}
+        if few := [f"{task} ({n:,})" for task, n in known.items() if n < LIMITS.expected]:
+            yield f"{SPLITS[part]}: fewer than {LIMITS.expected} known labels, too few to judge: {listed(few)}"
 
 
 def _few(samples: SampleBuilder, task: str, rows: NDArray[np.bool_], cohorts: dict[str, Any]) -> Iterator[str]:

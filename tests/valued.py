@@ -39,6 +39,7 @@ def write_valued(folder: Path, rows: dict[str, int] | None = None) -> Path:
         frame.with_columns(pl.when(~unknown).then("label_watch_s")).write_parquet(path, row_group_size=128)
     for name in ("label_watch_s", "label_stars", "weight"):
         manifest["columns"].append({"name": name, "type": "float32", "nullable": True, "meaning": ""})
+    manifest["labels"] = {"long_view": "flag", "like": "flag", "watch_s": "number", "stars": "level"}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 

@@ -29,6 +29,7 @@ def validate(config: RunConfig) -> FeatureSet:
         features = FeatureSet((f for f in config.features if config.model.reads_pc or f.role != "pc"), config.tables)
     except ValueError as error:
         raise UserError(f"{config.name}: {error}") from None
+    _check_inputs(config)
     _check_rates(config, {table.name for table in tables})
     _check_periods(config)
     _check_hooks(config)
@@ -39,6 +40,16 @@ def validate(config: RunConfig) -> FeatureSet:
     if wrong := idle_problem(config):
         raise UserError(f"{config.name}: {wrong}")
     return features
+
+
+def _check_inputs(config: RunConfig) -> None:
+    """Checks that no feature reads what is known after the event alone."""
+    for feature in config.features:
+        for column in feature.raw_columns:
+            if column.startswith(("label_", "true_")):
+                raise UserError(
+                    f"{config.name}: feature {feature.name!r} reads {column!r}: an outcome is no input of its own event"
+                )
 
 
 def _check_tasks(config: RunConfig) -> None:

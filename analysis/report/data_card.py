@@ -36,7 +36,7 @@ class SplitFacts:
     end: str
     """Its last day, UTC."""
     rates: list[float | None]
-    """Per task the label rate; None: no label is known."""
+    """Per task the label rate, of numbers and levels the mean; None: no label is known."""
     known: list[int]
     """Per task the number of known labels."""
 
@@ -51,6 +51,8 @@ class DataCard:
     """What is counted, and how many."""
     tasks: list[str]
     """The tasks of the data."""
+    flags: list[bool]
+    """Per task whether its labels are 0 and 1."""
     splits: list[SplitFacts]
     """The splits that have rows."""
     missing: list[tuple[str, list[float]]]
@@ -84,7 +86,7 @@ def data_card(folder: Path, new_user_max_views: int) -> DataCard:
     for name, kind in {"source": str, "tasks": list, "counts": dict, "splits": dict, "label_rates": dict}.items():
         if not isinstance(manifest.get(name), kind):
             raise UserError(f"{folder / 'manifest.json'}: lacks {name!r}, which the report shows")
-    tasks = manifest["tasks"]
+    tasks, flags = manifest["tasks"], _flags(manifest)
     counts = [(name.replace("_", " "), count) for name, count in manifest["counts"].items()]
     names = [name for name in SPLITS if manifest["splits"].get(name, {}).get("rows")]
     splits = [_split(name, manifest, tasks) for name in names]
@@ -94,11 +96,17 @@ def data_card(folder: Path, new_user_max_views: int) -> DataCard:
         source=manifest["source"],
         counts=counts,
         tasks=tasks,
+        flags=[task in flags for task in tasks],
         splits=splits,
         missing=missing[:MAX_MISSING],
         missing_left_out=max(len(missing) - MAX_MISSING, 0),
-        pictures=_pictures(by_period, tasks, names),
+        pictures=_pictures(by_period, tasks, flags),
     )
+
+
+def _flags(manifest: dict[str, Any]) -> set[str]:
+    """The tasks whose labels are 0 and 1: all in a manifest of before it told."""
+    return {t for t in manifest["tasks"] if manifest.get("labels", {}).get(t, "flag") == "flag"}
 
 
 def _split(name: str, manifest: dict[str, Any], tasks: Sequence[str]) -> SplitFacts:
@@ -108,7 +116,7 @@ def _split(name: str, manifest: dict[str, Any], tasks: Sequence[str]) -> SplitFa
         rows=split["rows"],
         begin=_day(split["time_min"]),
         end=_day(split["time_max"]),
-        rates=[rates[task]["rate"] for task in tasks],
+        rates=[rates[task].get("rate", rates[task].get("mean")) for task in tasks],
         known=[rates[task]["known"] for task in tasks],
     )
 
@@ -132,38 +140,39 @@ def _missing(folder: Path, manifest: dict[str, Any], splits: Sequence[str]) -> l
 
 
 def _by_period(folder: Path, manifest: dict[str, Any], splits: Sequence[str], new_user_max_views: int) -> pl.DataFrame:
-    """A row per period, in order: `period`, `rows`, `new_user` (share of rows) and per task the label rate."""
+    """A row per period, in order: `period`, `rows`, `new_user` (share of rows) and per task the label rate or mean."""
     parts = [part for part in manifest["partitions"] if part["split"] in splits]
     counted = [pl.len().alias("rows"), (pl.col("user_views") <= new_user_max_views).sum().alias("new_user")]
     for task in manifest["tasks"]:
         label = pl.col(f"label_{task}")
-        counted += [label.sum().cast(pl.Int64).alias(f"positives_{task}"), label.count().alias(f"known_{task}")]
+        counted += [label.sum().cast(pl.Float64).alias(f"sum_{task}"), label.count().alias(f"known_{task}")]
     frames = []
     for part in parts:
         with parquet.scanned([folder / part["path"]]) as frame:
             frames.append(frame.select(pl.lit(part["period"]).alias("period"), *counted).collect())
     sums = pl.concat(frames).group_by("period").sum().sort("period")
-    rates = [(pl.col(f"positives_{t}") / pl.col(f"known_{t}")).alias(t) for t in manifest["tasks"]]
+    rates = [(pl.col(f"sum_{t}") / pl.col(f"known_{t}")).alias(t) for t in manifest["tasks"]]
     return sums.select("period", "rows", pl.col("new_user") / pl.col("rows"), *rates)
 
 
-def _pictures(frame: pl.DataFrame, tasks: Sequence[str], splits: Sequence[str]) -> list[Picture]:
-    wanted = [("rows", "Rows"), ("new_user", "Rows of new users"), *((task, plain(task)) for task in tasks)]
-    return [_picture(frame, column, title) for column, title in wanted]
+def _pictures(frame: pl.DataFrame, tasks: Sequence[str], flags: set[str]) -> list[Picture]:
+    wanted = [("rows", "Rows", "rows"), ("new_user", "Rows of new users", "share")]
+    wanted += [(task, plain(task), "share" if task in flags else "mean") for task in tasks]
+    return [_picture(frame, column, title, unit) for column, title, unit in wanted]
 
 
-def _picture(frame: pl.DataFrame, column: str, title: str) -> Picture:
+def _picture(frame: pl.DataFrame, column: str, title: str, unit: str) -> Picture:
+    """unit: rows, share or mean."""
     values = frame[column].cast(pl.Float64).to_numpy()  # a rate without known labels is nan
     known = np.flatnonzero(np.isfinite(values))
-    with panel(150, ("rows" if column == "rows" else "share",)) as (figure, [ax]):
+    with panel(150, (unit,)) as (figure, [ax]):
         ax.plot(np.arange(len(values)), values, color=INK, linewidth=1.3, marker="o", markersize=2.2)
-        ax.set_ylim(0, 1.08 * max(values[known], default=1.0) or 1.0)
+        if min(values[known], default=0.0) >= 0:
+            ax.set_ylim(0, 1.08 * max(values[known], default=1.0) or 1.0)
         _period_axis(ax, frame["period"].to_list())
-        ax.yaxis.set_major_formatter(EngFormatter(sep="") if column == "rows" else PercentFormatter(1))
-        ends = [
-            f"{frame['period'][i]}: {values[i]:,.0f}" if column == "rows" else f"{frame['period'][i]}: {values[i]:.2%}"
-            for i in (known[[0, -1]].tolist() if len(known) else [])
-        ]
+        ax.yaxis.set_major_formatter(PercentFormatter(1) if unit == "share" else EngFormatter(sep=""))
+        form = {"rows": ",.0f", "share": ".2%", "mean": ".4g"}[unit]
+        ends = [f"{frame['period'][i]}: {values[i]:{form}}" for i in (known[[0, -1]].tolist() if len(known) else [])]
         return Picture(title, svg(figure, f"data-{column}", f"{title} by period. {'; '.join(ends) or 'No value'}"))
 
 

@@ -22,7 +22,7 @@ class Rate:
     known: int
     """Rows with the label."""
     positives: int
-    """Rows whose label is 1."""
+    """Rows whose label is 1; of numbers and levels, above the mean of training."""
     users: int
     """Users with a known label."""
     error: float
@@ -46,7 +46,7 @@ class Rate:
 def label_rates(scan: Scan, task: str, cell: str) -> dict[str, Rate]:
     """The rate of a label per split or per period (`cell`: split, period)."""
     label = pl.col(f"label_{task}")
-    by_part = scan.keys.group_by("part", "user_id").agg(rows=pl.len(), n=label.count(), pos=(label == 1).sum())
+    by_part = scan.keys.group_by("part", "user_id").agg(rows=pl.len(), n=label.count(), pos=scan.high(task).sum())
     sums = by_part.group_by(scan.cell(cell).alias("cell"), "user_id").agg(pl.col("rows", "n", "pos").sum())
     rates = {}
     for name, by_user in sums.group_by("cell", maintain_order=True):
@@ -63,7 +63,7 @@ def label_rates(scan: Scan, task: str, cell: str) -> dict[str, Rate]:
 def check_labels(scan: Scan) -> list[Finding]:
     """Labels that are unknown or all alike, and rates that shift between splits or in a period."""
     findings: list[Finding] = []
-    for task in scan.tasks:
+    for task in [*scan.tasks, *scan.numbers]:
         splits, periods = label_rates(scan, task, "split"), label_rates(scan, task, "period")
         fit = _together([splits[s] for s in scan.fit if s in splits])
         evaluated = splits.get(scan.evaluate)
@@ -71,11 +71,16 @@ def check_labels(scan: Scan) -> list[Finding]:
         if not fit.known:
             continue
         if evaluated and (shift := _shift(evaluated, fit)) is not None:
-            what = f"rate {evaluated}; in training {fit}: log-odds {shift:+.2f}"
+            what = f"{_rate_of(task, scan)} {evaluated}; in training {fit}: log-odds {shift:+.2f}"
             figures = {"rate": evaluated.value, "rate_fit": fit.value, "shift": shift, "known": evaluated.known}
             findings.append(_drift("warning", f"{scan.evaluate}: label_{task}", what, figures))
-        findings += _period_shifts(task, periods)
+        findings += _period_shifts(task, periods, _rate_of(task, scan))
     return findings
+
+
+def _rate_of(task: str, scan: Scan) -> str:
+    """What a task's rate is, in words."""
+    return "rate" if task in scan.tasks else f"share above {scan.bound(task):.4g}, the mean of training,"
 
 
 def _together(rates: list[Rate]) -> Rate:
@@ -104,7 +109,7 @@ def _shift(cell: Rate, other: Rate) -> float | None:
     return shift if abs(shift) > LIMITS.shift and abs(cell.value - rate) > LIMITS.z * error else None
 
 
-def _period_shifts(task: str, periods: dict[str, Rate]) -> list[Finding]:
+def _period_shifts(task: str, periods: dict[str, Rate], rate_of: str) -> list[Finding]:
     """Periods against all others together."""
     shifts: dict[str, float] = {}
     for name, rate in periods.items():
@@ -116,8 +121,8 @@ def _period_shifts(task: str, periods: dict[str, Rate]) -> list[Finding]:
     worst = max(shifts, key=lambda n: abs(shifts[n]))
     severity: Severity = "warning" if abs(shifts[worst]) > LIMITS.big_shift else "note"
     what = (
-        f"the rate is another than in the other periods in {len(shifts)} of {len(periods)}: {listed(list(shifts))};"
-        f" most in {worst}: {periods[worst]}, log-odds {shifts[worst]:+.2f}"
+        f"the {rate_of} is another than in the other periods in {len(shifts)} of {len(periods)}:"
+        f" {listed(list(shifts))}; most in {worst}: {periods[worst]}, log-odds {shifts[worst]:+.2f}"
     )
     return [_drift(severity, f"period {worst}: label_{task}", what, {"shifts": shifts})]
 
@@ -141,11 +146,12 @@ def _unknown(task: str, scan: Scan, fit: Rate, evaluated: Rate | None, periods: 
     if not fit.known:
         add("error", f"{trained}: {column}", "no sample has this label", "take the task out, or find its column")
     elif fit.positives in (0, fit.known):
-        what = f"all {fit.known:,} known labels are {int(fit.positives > 0)}"
+        value = int(fit.positives > 0) if task in scan.tasks else f"{scan.bound(task):.4g}"
+        what = f"all {fit.known:,} known labels are {value}"
         add("error", f"{trained}: {column}", what, "take the task out, or mend the label", known=fit.known)
     elif evaluated and not evaluated.known:
         add("warning", f"{scan.evaluate}: {column}", "no sample has this label", "no metric of it can be computed")
-    elif evaluated and evaluated.positives in (0, evaluated.known):
+    elif task in scan.tasks and evaluated and evaluated.positives in (0, evaluated.known):
         severity: Severity = "warning" if expected > LIMITS.expected else "note"
         what = f"all {evaluated.known:,} known labels are {int(evaluated.positives > 0)}"
         what += f"; {expected:.0f} of the others expected"

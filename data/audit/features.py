@@ -92,7 +92,8 @@ def check_leaks(scan: Scan) -> list[Finding]:
     sample = scan.sampled(*scan.fit)
     sample = sample.gather_every(max(1, -(-len(sample) // AUC_ROWS)))
     wanted = [n for f in scan.features for n in (f, f"{f}[0]", f"{f}.len") if n in sample.columns]
-    labels = {t: sample[f"label_{t}"].fill_null(-1).to_numpy() for t in scan.tasks}
+    high = {t: sample.select(scan.high(t).cast(pl.Int8)).to_series() for t in [*scan.tasks, *scan.numbers]}
+    labels = {t: y.fill_null(-1).to_numpy() for t, y in high.items()}
     labels = {t: y for t, y in labels.items() if min((y == 1).sum(), (y == 0).sum()) >= LIMITS.expected}
     aucs: dict[str, dict[str, float]] = {task: {} for task in labels}
     for name in wanted:

@@ -11,7 +11,9 @@ from coldrank.data.audit.scan import Rule, Scan
 from coldrank.data.batches import KEYS, DataFolder
 from coldrank.data.check import check_schema
 from coldrank.data.errors import UserError
+from coldrank.data.log import LabelKind
 from coldrank.models.features import Input
+from coldrank.models.heads.head import Head
 
 _YEAR_2100_MS = 4_102_444_800_000
 
@@ -27,16 +29,17 @@ def plan(folder: DataFolder, arm: ArmSettings | None) -> tuple[Scan, list[Findin
     schema = parquet.schema(folder.path / parts[0]["path"])
     splits = list(dict.fromkeys(p["split"] for p in parts))
     if arm is None:
-        tasks = [n.removeprefix("label_") for n in schema.names if n.startswith("label_")]
+        kinds = _label_kinds(schema, folder.manifest)
         inputs = _all_inputs(schema, folder.manifest)
         fit, evaluate = tuple(s for s in ("train", "valid") if s in splits) or tuple(splits[:1]), "test"
     else:
-        tasks = list(arm.tasks)
+        kinds = {t: "flag" if head.is_binary else "number" for t, head in arm.tasks.items()}
         inputs = list(arm.features.inputs)
         fit, evaluate = arm.fit, arm.evaluate
-        findings += _check_arm_columns(splits, inputs, arm)
+        findings += _check_splits(splits, arm)
+    tasks, numbers = ([t for t, k in kinds.items() if (k == "flag") == flags] for flags in (True, False))
     needed = {i.name: i for i in inputs}
-    for extra in [*(Input(k, "int") for k in KEYS), *(Input(f"label_{t}", "float") for t in tasks)]:
+    for extra in [*(Input(k, "int") for k in KEYS), *(Input(f"label_{t}", "float") for t in kinds)]:
         needed.setdefault(extra.name, extra)
     helpers = _helpers(schema, needed, folder.manifest, tasks)
     columns = [*needed.values(), *helpers]
@@ -52,8 +55,30 @@ def plan(folder: DataFolder, arm: ArmSettings | None) -> tuple[Scan, list[Findin
             break
     features = [i.name for i in inputs if i.name != "time" and not i.name.startswith(("label_", "true_"))]
     rules = {c.name: _rule(c, folder.manifest) for c in columns}
-    scan = Scan(folder=folder, parts=parts, rules=rules, features=features, tasks=tasks, fit=fit, evaluate=evaluate)
+    rules |= {f"label_{t}": _label_rule(kind, None if arm is None else arm.tasks[t]) for t, kind in kinds.items()}
+    scan = Scan(
+        folder=folder,
+        parts=parts,
+        rules=rules,
+        features=features,
+        tasks=tasks,
+        numbers=numbers,
+        fit=fit,
+        evaluate=evaluate,
+    )
     return scan, findings
+
+
+def _label_kinds(schema: pa.Schema, manifest: dict[str, Any]) -> dict[str, LabelKind]:
+    """Task -> what its label is, as the manifest says; one of before it said so has flags alone."""
+    told = manifest.get("labels", {})
+    return {t: told.get(t, "flag") for t in (n[6:] for n in schema.names if n.startswith("label_"))}
+
+
+def _label_rule(kind: LabelKind, head: Head | None) -> Rule:
+    if kind == "flag":
+        return Rule(binary=True)
+    return Rule(whole=kind == "level", problem=None if head is None else head.label_problem)
 
 
 def _parts(folder: DataFolder) -> tuple[list[dict[str, Any]], list[Finding]]:
@@ -81,19 +106,14 @@ def _parts(folder: DataFolder) -> tuple[list[dict[str, Any]], list[Finding]]:
     return parts, findings
 
 
-def _check_arm_columns(splits: list[str], inputs: list[Input], arm: ArmSettings) -> list[Finding]:
-    """Splits that the data lacks, and features that read an outcome."""
+def _check_splits(splits: list[str], arm: ArmSettings) -> list[Finding]:
+    """Splits that the data lacks."""
     findings = []
     for name, wanted in (("data.fit", arm.fit), ("data.evaluate", (arm.evaluate,))):
         if lacking := [s for s in wanted if s not in splits]:
             what = f"{name} names {', '.join(lacking)}; the data has {', '.join(splits)}"
             advice = f"--set {name}=... with a split that the data has"
             findings.append(Finding(severity="error", check="arm", where=arm.name, what=what, advice=advice))
-    outcomes = [i.name for i in inputs if i.name.startswith(("label_", "true_"))]
-    if outcomes:
-        what = f"a feature reads {', '.join(outcomes)}: the outcome itself"
-        advice = "take the feature out of the arm"
-        findings.append(Finding(severity="error", check="leak", where=arm.name, what=what, advice=advice))
     return findings
 
 
@@ -126,8 +146,6 @@ def _rule(column: Input, manifest: dict[str, Any]) -> Rule:
     signals = manifest.get("signals", [])
     if name == "time":
         return Rule(low=0, high=_YEAR_2100_MS, nullable=False)
-    if name.startswith("label_"):
-        return Rule(binary=True)
     if name in {f"rate_{g}_{s}" for g in groups for s in signals}:
         return Rule(low=0, high=1)
     if name in {"user_views", "item_views", *(f"views_{g}" for g in groups)}:

@@ -3,6 +3,7 @@
 Memory: a batch of rows, some 50 bytes per row for the keys and labels, and the sample.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,12 +11,14 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from coldrank.data import parquet
 from coldrank.data.batches import DataFolder
 from coldrank.data.errors import UserError
 
+LabelProblem = Callable[[NDArray[np.floating[Any]]], tuple[NDArray[np.bool_], str]]
 # Rows decoded at a time.
 BATCH_ROWS = 65_536
 # Rows of each split that are kept whole, evenly spaced.
@@ -38,6 +41,10 @@ class Rule:
     """The value that stands for a missing one."""
     binary: bool = False
     """Whether it holds nothing but 0 and 1."""
+    whole: bool = False
+    """Whether it holds whole numbers alone, in a column of any type."""
+    problem: LabelProblem | None = None
+    """Of a label whose head is known: which values [N] cannot be, bool [N], and why."""
 
 
 @dataclass(slots=True)
@@ -88,15 +95,18 @@ class Scan:
     features: list[str]
     """The columns examined as inputs of a model."""
     tasks: list[str]
-    """The tasks whose labels are examined."""
+    """The tasks whose labels are examined, of 0 and 1."""
     fit: tuple[str, ...]
     """The splits trained on."""
     evaluate: str
     """The split reported."""
+    numbers: list[str] = field(default_factory=list)
+    """The tasks whose labels are numbers or levels."""
     stats: dict[tuple[int, str], ColumnStats] = field(default_factory=dict)
     """Number of a partition and column -> figures."""
     keys: pl.DataFrame = field(default_factory=pl.DataFrame)
-    """user_id, item_id, time int64, label_<task> int8, part uint32, of all rows in the order of the files."""
+    """user_id, item_id, time int64, label_<task> int8 (of numbers float32), part uint32, of all rows in the order of
+    the files."""
     sample: pl.DataFrame = field(default_factory=pl.DataFrame)
     """The rows of every split that are kept.
 
@@ -121,9 +131,20 @@ class Scan:
         values = [str(p[name]) for p in self.parts]
         return pl.col("part").replace_strict(list(range(len(values))), values, return_dtype=pl.String)
 
+    def high(self, task: str) -> pl.Expr:
+        """Whether a label is high, null where it is unknown: 1, or of numbers above `bound`."""
+        label = pl.col(f"label_{task}")
+        return label == 1 if task in self.tasks else label > self.bound(task)
+
+    def bound(self, task: str) -> float:
+        """Mean of a number's known labels in the splits trained on; nan without any."""
+        trained = self.cell("split").is_in(list(self.fit))
+        mean = self.keys.filter(trained)[f"label_{task}"].cast(pl.Float64).mean()
+        return float(mean) if isinstance(mean, float) else float("nan")
+
     def sampled(self, *splits: str) -> pl.DataFrame:
         """The sampled rows of the splits, with their labels."""
-        labels = [f"label_{t}" for t in self.tasks]
+        labels = [f"label_{t}" for t in [*self.tasks, *self.numbers]]
         keys = self.keys.select("part", *labels)[self.sample[ROW]]
         inside = keys.select(self.cell("split").is_in(list(splits))).to_series()
         return self.sample.drop(labels).hstack(keys.select(labels)).filter(inside)
@@ -157,9 +178,10 @@ def scan(plan: Scan) -> Scan:
 
 
 def _keys(batch: pa.RecordBatch, plan: Scan, index: int) -> pl.DataFrame:
-    names = ["user_id", "item_id", "time", *(f"label_{t}" for t in plan.tasks)]
+    kinds = {f"label_{t}": pl.Int8 for t in plan.tasks} | {f"label_{t}": pl.Float32 for t in plan.numbers}
+    names = ["user_id", "item_id", "time", *kinds]
     frame = pl.DataFrame(pl.from_arrow(pa.table([batch.column(n) for n in names], names)))
-    labels = [pl.col(n).cast(pl.Float64).fill_nan(None).cast(pl.Int8, strict=False) for n in names[3:]]
+    labels = [pl.col(n).cast(pl.Float64).fill_nan(None).cast(kind, strict=False) for n, kind in kinds.items()]
     ids = [pl.col(n).cast(pl.Int64).fill_null(0) for n in names[:3]]
     return frame.select(*ids, *labels, pl.lit(index, pl.UInt32).alias("part"))
 
@@ -237,6 +259,8 @@ def _all_good(figures: ColumnStats, rule: Rule) -> bool:
         (low is None or figures.low >= low)
         and (high is None or figures.high <= high)
         and not (rule.binary and isinstance(figures.low, float))
+        and not (rule.whole and isinstance(figures.low, float))
+        and rule.problem is None
     )
 
 
@@ -251,6 +275,12 @@ def _bad(values: pl.Series, rule: Rule) -> pl.Series:
         bad = bad | (values > rule.high).fill_null(False)
     if rule.binary:
         bad = bad | ((values != 0) & (values != 1)).fill_null(False)
+    if rule.whole:
+        bad = bad | (values != values.round()).fill_null(False)
+    if rule.problem is not None:
+        known = values.cast(pl.Float64).fill_null(float("nan"))
+        wrong = pl.Series(rule.problem(known.to_numpy())[0])
+        bad = bad | (wrong & known.is_finite())
     return bad
 
 

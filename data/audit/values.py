@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from coldrank.data.audit.audit import LIMITS, Finding, listed, share
-from coldrank.data.audit.scan import Scan
+from coldrank.data.audit.scan import Rule, Scan
 
 
 def check_values(scan: Scan) -> list[Finding]:
@@ -32,7 +32,7 @@ def _bad_values(scan: Scan, column: str) -> Finding | None:
     stats, rule = scan.figures(column), scan.rules[column]
     counts = {"nan": stats.nans, "infinite": stats.infinite, "outside": stats.outside}
     counts |= {} if rule.nullable else {"missing": stats.nulls}
-    words = {"nan": "NaN", "outside": "neither 0 nor 1" if rule.binary else _range(rule.low, rule.high)}
+    words = {"nan": "NaN", "outside": _outside(rule)}
     faults = ", ".join(f"{n:,} {words.get(k, k)}" for k, n in counts.items() if n)
     return Finding(
         severity="error",
@@ -43,6 +43,14 @@ def _bad_values(scan: Scan, column: str) -> Finding | None:
         advice="mend the log and prepare again (a missing value is null, not NaN)",
         figures={**counts, "values": stats.values, "low": stats.low, "high": stats.high},
     )
+
+
+def _outside(rule: Rule) -> str:
+    if rule.problem is not None:
+        return f"with a value that {rule.problem(np.zeros(0))[1]}"
+    if rule.whole:
+        return "that are no whole numbers"
+    return "neither 0 nor 1" if rule.binary else _range(rule.low, rule.high)
 
 
 def _range(low: float | None, high: float | None) -> str:

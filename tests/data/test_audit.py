@@ -290,11 +290,6 @@ def table(name: str, **changes: object) -> RunConfig:
         ),
         (arm(data=replace(arm().data, fit=("train", "past"))), "arm", "data.fit names past; the data has"),
         (
-            arm(features=(*arm().features, Feature(name="label_like", role="user", kind="number"))),
-            "arm",
-            "reads label_like: the outcome itself",
-        ),
-        (
             arm(features=(*arm().features, Feature(name="colour", role="user", kind="number"))),
             "part-0", "no column 'colour'",
         ),

@@ -79,6 +79,32 @@ def test_finish_view(play: str, duration: str, video: int, finished: int | None,
     assert load_events(log).frame["label_finish_view"].to_list() == [finished]
 
 
+@pytest.mark.parametrize(("play", "seconds"), [("8000", 8.0), ("0", 0.0), ("1234", 1.234), ("", None)])
+def test_watch_time_is_the_play_time_in_seconds(play: str, seconds: float | None, tmp_path: Path) -> None:
+    log = open_kuairand(write_log(tmp_path / "log", [row(1, 7, 1, play=play)]))
+    (label,) = load_events(log).frame["label_watch_s"].to_list()
+    assert label is None if seconds is None else label == pytest.approx(seconds, rel=1e-6)
+
+
+def test_the_watch_time_of_an_event_is_no_input_of_it(tmp_path: Path) -> None:
+    """Another play time of the third event changes its own labels, and of the later ones what was known before them."""
+    samples = {}
+    for name, play in {"before": "9000", "after": "10"}.items():
+        (tmp_path / name).mkdir()
+        rows = [row(1, 7, 24 * d + 1, f"202204{25 + d}", play=play if d == 2 else "9000") for d in range(5)]
+        assert command(write_log(tmp_path / name / "log", rows), tmp_path / name / "out", "--valid-days", "1") == 0
+        files = tmp_path / name / "out" / "samples" / "**" / "*.parquet"
+        samples[name] = pl.read_parquet(files, hive_partitioning=False).sort("time")
+    before, after = samples["before"], samples["after"]
+    differ = {
+        d: [c for c in before.columns if before[c][d : d + 1].to_list() != after[c][d : d + 1].to_list()]
+        for d in range(5)
+    }
+    assert differ[0] == differ[1] == [] and differ[2] == ["label_finish_view", "label_watch_s"]
+    assert differ[3] and all(c.startswith(("rate_", "hist_")) and c.endswith("_finish_view") for c in differ[3])
+    assert before["label_watch_s"].to_list() == [9.0] * 5
+
+
 def test_random_logs_are_read_only_on_request(tmp_path: Path) -> None:
     write_log(tmp_path / "log", days())
     folder = write_log(tmp_path / "log", [row(2, 7, 3)], "log_random_x.csv")
@@ -143,6 +169,8 @@ def test_missing_files_and_unknown_tasks(tmp_path: Path) -> None:
         open_kuairand(tmp_path / "log")
     with pytest.raises(UserError, match="--tasks: 'buy' is unknown; choose among long_view"):
         open_kuairand(tmp_path / "log", tasks=["buy"])
+    with pytest.raises(UserError, match="--signals: 'watch_s' is unknown; choose among long_view"):
+        open_kuairand(tmp_path / "log", signals=["watch_s"])
 
 
 @pytest.mark.slow

@@ -86,6 +86,90 @@ def test_other_labels_are_named(column: pa.Array, message: str, tmp_path: Path) 
         labels_of(column, tmp_path)
 
 
+NUMBERS: dict[str, tuple[pa.Array, list[float | None]]] = {
+    "floats": (pa.array([0.5, -3.25, 1e6], pa.float64()), [0.5, -3.25, 1e6]),
+    "floats with NaN": (pa.array([0.5, NAN, None], pa.float32()), [0.5, None, None]),
+    "integers": (pa.array([7, 0, None], pa.int64()), [7, 0, None]),
+    "booleans": (pa.array([True, False, None]), [1, 0, None]),
+    "decimals": (pa.array([Decimal("1.5"), Decimal("2.0"), None], pa.decimal128(5, 1)), [1.5, 2.0, None]),
+    "nothing": (pa.nulls(3), [None, None, None]),
+}
+
+
+def prepared(column: pa.Array, folder: Path, **fields: dict[str, str]) -> tuple[pl.Series, dict[str, Any]]:
+    """Label `stay` of a log of six events, whose column repeats three values, and the manifest."""
+    table = pa.table(
+        {
+            "user": [1, 2] * 3,
+            "item": list(range(6)),
+            "time": [START + i // 2 * DAY_MS + i for i in range(6)],
+            "stay": pa.concat_arrays([column, column]),
+        }
+    )
+    (folder / "log").mkdir()
+    pq.write_table(table, folder / "log" / "a.parquet")
+    spec = LogSpec(user="user", item="item", time="time", **fields)
+    options = PrepareOptions(history=2, arguments={})
+    split = lambda e: split_by_time(e.time, e.day, None, 0)
+    content = prepare(open_log(folder / "log", spec), folder / "out", split, options)
+    parts = [pl.read_parquet(folder / "out" / p["path"], glob=False) for p in content["partitions"]]
+    return pl.concat(parts).sort("time")["label_stay"], content
+
+
+@pytest.mark.tried("logs", "a label that is a number, of every type of number", "float32; NaN and null are unknown")
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_a_label_may_be_a_number(kind: str, tmp_path: Path) -> None:
+    column, values = NUMBERS[kind]
+    labels, content = prepared(column, tmp_path, numbers={"stay": "stay"})
+    assert labels.dtype == pl.Float32 and labels.to_list() == values * 2
+    assert content["tasks"] == ["stay"] and content["labels"] == {"stay": "number"} and content["signals"] == []
+    known = [v for v in values * 2 if v is not None][: content["label_rates"]["train"]["stay"]["known"]]
+    mean = content["label_rates"]["train"]["stay"]["mean"]
+    assert mean == (pytest.approx(sum(known) / len(known)) if known else None)
+    (column_entry,) = [c for c in content["columns"] if c["name"] == "label_stay"]
+    assert column_entry["meaning"] == "outcome: a number or null (unknown)"
+    assert not [c for c in content["columns"] if c["name"] != "label_stay" and "stay" in c["name"]], "an input"
+
+
+@pytest.mark.tried("logs", "a label of levels", "whole numbers; NaN and null are unknown")
+def test_a_label_may_be_a_level(tmp_path: Path) -> None:
+    labels, content = prepared(pa.array([5.0, NAN, 1.0]), tmp_path, levels={"stay": "stay"})
+    assert labels.dtype == pl.Int64 and labels.to_list() == [5, None, 1] * 2
+    assert content["labels"] == {"stay": "level"}
+
+
+@pytest.mark.parametrize(
+    ("column", "field", "message"),
+    [
+        (
+            pa.array(["1", "2", None]),
+            "numbers",
+            r"a.parquet: column stay \(label_stay\): type String; should be a number or empty \(unknown\)",
+        ),
+        (pa.array([0.5, float("inf"), 1.0]), "numbers", r"column stay \(label_stay\), row 2: inf is not finite in"),
+        (pa.array([0.5, 1e300, 1.0]), "numbers", r"row 2: 1e\+300 is not finite in float32"),
+        (
+            pa.array([1.0, 2.0, 2.5]),
+            "levels",
+            r"column stay \(label_stay\), row 3: 2.5 is no whole number, or too large",
+        ),
+        (pa.array([1, 2**24 + 1, 2]), "levels", "row 2: 16777217 is no whole number, or too large"),
+    ],
+)
+@pytest.mark.tried("logs", "a label of numbers that is text or infinite, a level between two", "file, column and row")
+def test_numbers_and_levels_that_cannot_be_are_named(
+    column: pa.Array, field: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        prepared(column, tmp_path, **{field: {"stay": "stay"}})
+
+
+@pytest.mark.tried("logs", "a spec with a label of two kinds", "refused, both fields named")
+def test_a_label_is_of_one_kind(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="spec: levels: 'stay' is one of numbers, too; a label is of one kind"):
+        prepared(pa.array([1.0, 2.0, 3.0]), tmp_path, numbers={"stay": "stay"}, levels={"stay": "stay"})
+
+
 @pytest.mark.parametrize("kind", LABELS)
 def test_labels_of_predictions(kind: str) -> None:
     frame = pl.from_arrow(pa.table({"label_click": LABELS[kind]}))

@@ -198,7 +198,7 @@ def test_a_missing_column_is_named_with_those_that_there_are(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"tasks": {}}, "tasks is empty"),
+        ({"tasks": {}}, "tasks, numbers and levels are empty"),
         ({"groups": (Group(keys=("autor",)),)}, "group 'autor': key 'autor' is not in keys"),
         ({"groups": (Group(keys=("author",), parent="tag"),)}, "group 'author': parent 'tag' is no group"),
         ({"groups": (Group(keys=("author",), smoothing=0.0),)}, "smoothing=0.0; should be above 0"),

@@ -135,7 +135,7 @@ def run_losses(arm: Callable[[], RunConfig], data: DataFolder, out: Path) -> lis
     with process_group() as ranks:
         train(config, data, out, ranks, fresh=True, diff="")
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [round(r["value"], 6) for r in rows if r["metric"] == "loss"]
+    return [round(r["value"], 6) for r in rows if (r["task"], r["metric"]) == ("all", "loss")]
 
 
 def base_of(name: str) -> str:

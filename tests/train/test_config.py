@@ -7,6 +7,7 @@ from tiny import sample_base
 
 from coldrank.configs import base as parts
 from coldrank.data.errors import UserError
+from coldrank.models.features import Feature
 from coldrank.models.heads import Binary
 from coldrank.train.checks import validate
 from coldrank.train.config import RunConfig, to_dict
@@ -98,6 +99,15 @@ def test_optimizers_of_before_are_read(tmp_path):
     path.write_text(json.dumps(config | {"optim": {"dense": {"lr": 0.1}, "sparse_lr": 0.1}}))
     with pytest.raises(UserError, match=r"optim.sparse_lr=0.1: unexpected keyword argument"):
         load(str(path))
+
+
+@pytest.mark.tried("configs and runs", "a feature that reads a label or a true probability", "refused, both named")
+@pytest.mark.parametrize("column", ["label_watch_s", "true_click"])
+def test_an_outcome_is_no_input(column):
+    base = sample_base()
+    leak = Feature(name="leak", column=column, role="context", kind="number")
+    with pytest.raises(UserError, match=f"base: feature 'leak' reads '{column}': an outcome is no input of its own"):
+        validate(replace(base, features=(*base.features, leak)))
 
 
 @pytest.mark.parametrize(
