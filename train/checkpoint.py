@@ -26,7 +26,7 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 from tqdm import tqdm
 
 from coldrank.data.errors import UserError
-from coldrank.train.distributed.ranks import Ranks
+from coldrank.train.distributed.ranks import Ranks, objects_of_all_ranks
 from coldrank.train.distributed.tables import whole_shape
 from coldrank.train.finite import not_finite
 from coldrank.train.lock import Held
@@ -113,8 +113,7 @@ class Saver:
             saved.result()
         except CheckpointException as error:  # what went wrong on any rank; not an Exception
             raise UserError(f"{final}: cannot be written ({_last_line(error)})") from error
-        files: list[dict[str, tuple[int, int]]] = [{}] * self.ranks.world_size
-        dist.all_gather_object(files, {p.name: _sum(p) for p in _files_of(partial, self.ranks)})
+        files = objects_of_all_ranks({p.name: _sum(p) for p in _files_of(partial, self.ranks)})
         if self.ranks.is_first:
             told["files"] = {name: sums for by_rank in files for name, sums in by_rank.items()}
             (partial / "progress.json").write_text(json.dumps(told))
@@ -245,12 +244,9 @@ def _damage(path: Path, files: dict[str, tuple[int, int]], ranks: Ranks) -> str 
 
 
 def _agree(fault: str | None) -> None:
-    """Raises on all ranks what one has found."""
-    faults: list[str | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(faults, fault)
-    found = [f for f in faults if f]
-    if found:
-        raise _Refused(found[0])
+    """Raises on all ranks what is wrong on one."""
+    if first := next((f for f in objects_of_all_ranks(fault) if f), None):
+        raise _Refused(first)
 
 
 def _shapes(state: State) -> dict[str, list[int]]:

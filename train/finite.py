@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 
+from coldrank.train.distributed.ranks import objects_of_all_ranks
 from coldrank.train.distributed.tables import local_parts
 
 _BLOCK = 1 << 24
@@ -24,9 +24,7 @@ def not_finite(state: dict[str, Any]) -> str | None:
     mine = next(
         (n for (n, x), total in zip(tensors, sums, strict=True) if not (math.isfinite(total) or _is_finite(x))), None
     )
-    found: list[str | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(found, mine)
-    return next((name for name in found if name), None)
+    return next((name for name in objects_of_all_ranks(mine) if name), None)
 
 
 def _is_finite(x: Tensor) -> bool:

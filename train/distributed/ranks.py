@@ -4,12 +4,17 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+import torch.distributed._functional_collectives as differentiable
+from torch import Tensor
 from torch._C._distributed_c10d import HashStore
 
 from coldrank.data.errors import UserError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +57,43 @@ def process_group() -> Iterator[Ranks]:
         yield Ranks(dist.get_rank(), dist.get_world_size(), device)
     finally:
         dist.destroy_process_group()
+
+
+def world_size() -> int:
+    """Number of ranks; 1 outside a group."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def per_rank(counts: Tensor, dtype: torch.dtype) -> Tensor:
+    """Counts of all ranks together, at least 1, over the number of ranks: int64 [...] -> float [...]. A sum over a
+    rank's rows that is divided by it becomes, in the mean over the ranks, the mean over the rows of all."""
+    if world_size() > 1:
+        counts = counts.clone()
+        dist.all_reduce(counts)
+    return counts.clamp(min=1).to(dtype) / world_size()
+
+
+def of_all_ranks(values: Tensor) -> Tensor:
+    """Rows of all ranks, one rank's after another's: [n, ...] -> [n of all, ...]; n may differ between them. No
+    gradient passes."""
+    if world_size() == 1:
+        return values
+    sizes = [torch.zeros((), dtype=torch.int64, device=values.device) for _ in range(world_size())]
+    dist.all_gather(sizes, torch.tensor(len(values), device=values.device))
+    padded = values.new_zeros(int(torch.stack(sizes).max()), *values.shape[1:])
+    padded[: len(values)] = values
+    by_rank = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(by_rank, padded)
+    return torch.cat([rows[: int(size)] for rows, size in zip(by_rank, sizes, strict=True)])
+
+
+def objects_of_all_ranks(mine: T, group: dist.ProcessGroup | None = None) -> list[T]:
+    """One object of each rank, in their order. group: of all ranks; None: the usual one."""
+    gathered = [mine] * world_size()
+    dist.all_gather_object(gathered, mine, group=group)
+    return gathered
+
+
+def sum_over_ranks(x: Tensor) -> Tensor:
+    """The sum over all ranks; so is its gradient, and the gradient of that."""
+    return differentiable.wait_tensor(differentiable.all_reduce(x, "sum", dist.group.WORLD))

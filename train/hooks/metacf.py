@@ -17,8 +17,8 @@ from coldrank.models.embeddings import Embedded
 from coldrank.models.features import FeatureSet
 from coldrank.modules import MetaCF as Adaptation
 from coldrank.modules.gate import separate_draws
+from coldrank.train.distributed.ranks import of_all_ranks
 from coldrank.train.hooks.hook import Hook, HookModule, RunView, Settings
-from coldrank.train.hooks.rows import of_all_ranks
 
 
 @dataclass(kw_only=True, slots=True)

@@ -22,8 +22,9 @@ from coldrank.models.maps import GrowingMap, VocabularyMap
 from coldrank.models.model import Outputs
 from coldrank.modules.mwuf import Mwuf as Networks
 from coldrank.modules.mwuf import mean_users
+from coldrank.train.distributed.ranks import of_all_ranks
 from coldrank.train.hooks.hook import Hook, HookModule, Rest, RunView, Settings
-from coldrank.train.hooks.rows import TableRows, of_all_ranks
+from coldrank.train.hooks.rows import TableRows
 from coldrank.train.optim.slices import rows_of
 from coldrank.train.stepping import Taken
 

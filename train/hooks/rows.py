@@ -44,27 +44,3 @@ class TableRows:
         for part, row, column in self.parts:
             inside = rows[(rows >= row) & (rows < row + len(part))] - row
             part[inside] = value[column : column + part.shape[1]]
-
-
-def per_rank(counts: Tensor, dtype: torch.dtype) -> Tensor:
-    """Counts of all ranks together, at least 1, over the number of ranks: int64 [...] -> float [...]. A sum over a
-    rank's rows that is divided by it becomes, in the mean over the ranks, the mean over the rows of all."""
-    ranks = dist.get_world_size() if dist.is_initialized() else 1
-    if ranks > 1:
-        counts = counts.clone()
-        dist.all_reduce(counts)
-    return counts.clamp(min=1).to(dtype) / ranks
-
-
-def of_all_ranks(values: Tensor) -> Tensor:
-    """Rows of all ranks, one rank's after another's: [n, ...] -> [n of all, ...]; n may differ between them."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return values
-    sizes = [torch.zeros((), dtype=torch.int64, device=values.device) for _ in range(dist.get_world_size())]
-    dist.all_gather(sizes, torch.tensor(len(values), device=values.device))
-    longest = int(torch.stack(sizes).max())
-    padded = values.new_zeros(longest, *values.shape[1:])
-    padded[: len(values)] = values
-    found = [torch.empty_like(padded) for _ in sizes]
-    dist.all_gather(found, padded)
-    return torch.cat([part[: int(size)] for part, size in zip(found, sizes, strict=True)])

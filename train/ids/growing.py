@@ -17,7 +17,7 @@ from tqdm import tqdm
 from coldrank.models.batch import Batch
 from coldrank.models.encode import FeatureEncoder
 from coldrank.models.maps import GrowingMap, ManagedMap
-from coldrank.train.distributed.ranks import Ranks
+from coldrank.train.distributed.ranks import Ranks, objects_of_all_ranks
 from coldrank.train.ids.managed import admit
 
 # Table -> ids int64 [N], ascending, and how many values of a batch each stands for.
@@ -60,11 +60,8 @@ class Growth:
                 ids = ids[table(ids) == 0]
             new, counts = torch.unique(ids, return_counts=True)
             mine[name] = new.numpy(), counts.numpy()
-        everyone = [mine]
-        if self.group is not None:
-            everyone = [mine] * self.ranks.world_size
-            dist.all_gather_object(everyone, mine, group=self.group)
-        grown = {name: self._grow(name, [found[name] for found in everyone]) for name in self.maps}
+        everyone = [mine] if self.group is None else objects_of_all_ranks(mine, self.group)
+        grown = {name: self._grow(name, [new[name] for new in everyone]) for name in self.maps}
         values = batch.sparse.values()
         for name, (places, ids) in batch.unknown.items():
             values[places] = self.maps[name](ids)

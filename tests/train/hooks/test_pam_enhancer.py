@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from retrieving import with_pam as config
-from test_pam import ONE, batch_and_task, naive
+from test_pam import batch_and_task, naive
 from torch.func import functional_call
 
 from coldrank.train.ids.growing import Grown
@@ -162,7 +162,7 @@ def test_the_store_keeps_what_cold_items_were(folder, store, cold, cuts, views):
     batch.keys["item_views"] = torch.arange(64) % 62
     batch.sparse["item_id"].values()[::3] = 0
     task(batch)
-    hook.enhancer.keep(ONE)
+    hook.enhancer.keep()
     items, inputs = batch.sparse["item_id"].values(), task.ranker.sides(task.embeddings(batch), batch.dense).item
     expected = {}
     for row, (seen, item) in enumerate(zip(batch.keys["item_views"].tolist(), items.tolist(), strict=True)):
@@ -191,7 +191,7 @@ def test_of_an_item_met_twice_the_last_is_stored(folder):
     _, _, hook = batch_and_task(folder, config(gamma=(1.0, 1.0, 0.0)))
     values = torch.arange(4.0).unsqueeze(1).expand(-1, 8).double()
     hook.enhancer._cold = torch.tensor([7, 3, 7, 3]), values
-    hook.enhancer.keep(ONE)
+    hook.enhancer.keep()
     assert hook.enhancer.store[[3, 7], 0].tolist() == [3, 2]
 
 

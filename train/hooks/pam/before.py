@@ -4,14 +4,13 @@ M rows, N tasks, D width.
 """
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from coldrank.models.batch import Batch
 from coldrank.models.features import FeatureSet
 from coldrank.models.two_tower import Sides, TwoTowerModule
 from coldrank.modules.pam import RowsByGroup, support
-from coldrank.train.distributed.ranks import Ranks
+from coldrank.train.distributed.ranks import of_all_ranks, world_size
 from coldrank.train.hooks.hook import Settings
 from coldrank.train.hooks.pam.config import PamConfig
 from coldrank.train.hooks.pam.rows import TowerRows
@@ -53,28 +52,22 @@ class Before(nn.Module):
 
     def note(self, rows: TowerRows, batch: Batch, task: Tensor) -> None:
         """Takes support rows of this batch, of each task its last."""
-        ranks = dist.get_world_size() if dist.is_initialized() else 1
-        places = len(self.task) // ranks
+        places = len(self.task) // world_size()
         # Of a batch of all ranks each has a part; of batches per rank there are several, for places of one.
-        share = self.share if self.shared else self.share / ranks
+        share = self.share if self.shared else self.share / world_size()
         last = support(task.flip(0), self.tasks, share).flip(0).nonzero().squeeze(1)[:places]
         ids = batch.keys["user_id"].to(task.device)
         found = (rows.sides.user, rows.sides.item, rows.labels, ids, task)
         self._now = [x.detach()[last] for x in found]
 
-    def keep(self, ranks: Ranks) -> None:
+    def keep(self) -> None:
         """Puts what was noted, of all ranks, in the place of what was there."""
         if self._now is None:
             return
-        places = len(self.task) // ranks.world_size
+        places = len(self.task) // world_size()
         self.task.fill_(-1)
         for kept, now in zip((self.user, self.item, self.labels, self.ids, self.task), self._now, strict=True):
             mine = now.new_full((places, *now.shape[1:]), -1)
             mine[: len(now)] = now
-            parts = [torch.empty_like(mine) for _ in range(ranks.world_size)]
-            if ranks.world_size > 1:
-                dist.all_gather(parts, mine)
-            else:
-                parts = [mine]
-            kept[: places * ranks.world_size] = torch.cat(parts)
+            kept[: places * world_size()] = of_all_ranks(mine)
         self._now = None

@@ -6,7 +6,6 @@ B rows of a batch, R of them, D width.
 from typing import Protocol
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,11 +16,10 @@ from coldrank.models.two_tower import Sides, Tower, TwoTowerModule
 from coldrank.modules.gate import separate_draws
 from coldrank.modules.inner_loop import Weights
 from coldrank.modules.pam import RowsByGroup
-from coldrank.train.distributed.ranks import Ranks
+from coldrank.train.distributed.ranks import of_all_ranks, per_rank
 from coldrank.train.hooks.hook import Settings
 from coldrank.train.hooks.pam.config import PamConfig
 from coldrank.train.hooks.pam.rows import SupportQuery, TaskRows, TowerRows
-from coldrank.train.hooks.rows import per_rank
 
 
 class Adapting(Protocol):
@@ -148,28 +146,12 @@ class Enhancer(nn.Module):
             cold &= due.to(cold.device)
         self._cold = items[cold], inputs.detach()[cold][:, self.columns]
 
-    def keep(self, ranks: Ranks) -> None:
+    def keep(self) -> None:
         """Writes what was noted, of all ranks; of an item that was met more than once, the last."""
         if self._cold is None:
             return
-        (items, values), self._cold = self._cold, None
-        if ranks.world_size > 1:
-            items, values = _gathered(items, values, ranks.world_size)
+        (items, values), self._cold = map(of_all_ranks, self._cold), None
         unique, place = items.unique(return_inverse=True)
         order = torch.arange(len(items), device=items.device)
         last = torch.zeros_like(unique).scatter_reduce(0, place, order, "amax")
         self.store[unique], self.kept[unique] = values[last], True
-
-
-def _gathered(items: Tensor, values: Tensor, ranks: int) -> tuple[Tensor, Tensor]:
-    counts = [torch.zeros(1, dtype=torch.int64, device=items.device) for _ in range(ranks)]
-    dist.all_gather(counts, torch.tensor([len(items)], device=items.device))
-    widest = int(torch.stack(counts).max())
-    padded = torch.cat([values, values.new_zeros(widest - len(items), values.shape[1])])
-    ids = torch.cat([items, items.new_zeros(widest - len(items))])
-    all_ids = [torch.empty_like(ids) for _ in range(ranks)]
-    all_values = [torch.empty_like(padded) for _ in range(ranks)]
-    dist.all_gather(all_ids, ids)
-    dist.all_gather(all_values, padded)
-    parts = [(i[: int(n)], v[: int(n)]) for i, v, n in zip(all_ids, all_values, counts, strict=True)]
-    return torch.cat([i for i, _ in parts]), torch.cat([v for _, v in parts])

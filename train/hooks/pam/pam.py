@@ -19,12 +19,12 @@ from coldrank.models.model import Outputs
 from coldrank.models.two_tower import TwoTowerModule
 from coldrank.modules.inner_loop import InnerLoop, Weights
 from coldrank.modules.pam import RowsByGroup, route, support
+from coldrank.train.distributed.ranks import per_rank, sum_over_ranks, world_size
 from coldrank.train.hooks.hook import HookModule, Rest, RunView, Settings
 from coldrank.train.hooks.pam.before import Before
 from coldrank.train.hooks.pam.config import PamConfig
 from coldrank.train.hooks.pam.enhancer import Enhancer
 from coldrank.train.hooks.pam.rows import SupportQuery, TaskRows, TowerRows, task_rows
-from coldrank.train.hooks.rows import per_rank
 from coldrank.train.progress import Progress, Stage
 from coldrank.train.stepping import Taken
 
@@ -155,7 +155,7 @@ class PamModule(HookModule):
 
     def adapt(self, rows: TaskRows, support: RowsByGroup, start: Weights, among: Tensor | None) -> list[Weights]:
         """The weights after 0, 1, ... inner steps on the support rows (Eq. 9)."""
-        together = self.config.across == "ranks" and dist.is_initialized() and dist.get_world_size() > 1
+        together = self.config.across == "ranks" and world_size() > 1
         scale = self.scale(support, len(rows.labels), self.config.support_average, over_ranks=together)
 
         losses = rows.losses(support, among)
@@ -163,7 +163,7 @@ class PamModule(HookModule):
         def loss(weights: Weights) -> Tensor:
             return self.of_tasks(losses(weights), support) * scale
 
-        return self.loop(start, loss, _SumOverRanks.apply if together else None)
+        return self.loop(start, loss, sum_over_ranks if together else None)
 
     def scale(self, rows: RowsByGroup, batch: int, average: str, *, over_ranks: bool = False) -> Tensor:
         """What the sum over a task's rows is multiplied by, [N]. over_ranks: the rows of all ranks are meant."""
@@ -227,7 +227,7 @@ class PamModule(HookModule):
             self.get_buffer(_key("shift", name)).lerp_(values, _wide(share, values))
         for part in (self.enhancer, self.before):
             if part is not None:
-                part.keep(run.ranks)
+                part.keep()
 
     def begins(self, run: RunView, stage: Stage, progress: Progress) -> None:
         """Sets the cuts before the first step, whatever a warm start has brought: the config's, or the quantiles of the
@@ -274,19 +274,3 @@ def _key(kind: str, name: str) -> str:
 
 def _wide(per_task: Tensor, like: Tensor) -> Tensor:
     return per_task.view(-1, *[1] * (like.dim() - 1))
-
-
-class _SumOverRanks(torch.autograd.Function):
-    """The sum over all ranks; so is its gradient."""
-
-    @staticmethod
-    def forward(ctx: object, x: Tensor) -> Tensor:
-        total = x.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: object, gradient: Tensor) -> Tensor:
-        total = gradient.clone()
-        dist.all_reduce(total)
-        return total
