@@ -65,9 +65,13 @@ def _compare(args: argparse.Namespace) -> None:
         raise UserError(f"--data {args.data}: no manifest.json in it; give a folder written by `coldrank prepare`")
     runs, baseline = choose_runs(args.runs, args.baseline, args.split)
     notes = without_run(args.runs)
-    found = compare(runs, baseline, resamples=args.resamples, seed=args.seed, allowed=args.allow, notes=notes)
-    write_comparison(args.out, found, args.data)
-    print("\n".join(["", format_overview(found.rows), "", LEGEND, "", format_verdicts(found.rows), *found.notes]))
+    comparison = compare(runs, baseline, resamples=args.resamples, seed=args.seed, allowed=args.allow, notes=notes)
+    write_comparison(args.out, comparison, args.data)
+    print(
+        "\n".join(
+            ["", format_overview(comparison.rows), "", LEGEND, "", format_verdicts(comparison.rows), *comparison.notes]
+        )
+    )
     print(
         f"\n{args.out}: report.html shows all of it; compare.md has every metric, the spreads and the t-test over days"
     )
@@ -94,32 +98,32 @@ def choose_runs(folders: Sequence[Path], baseline: str | None, split: str) -> tu
     return runs, baseline
 
 
-def write_comparison(out: Path, found: "Comparison", data: Path | None = None) -> None:
+def write_comparison(out: Path, comparison: "Comparison", data: Path | None = None) -> None:
     """Write `compare.json` (`Comparison.to_json`), `compare.md` and `report.html` into the new folder `out`, complete
     or not at all. `data`: the prepared data, for the report."""
     from coldrank.analysis.compare.table import LEGEND, format_cohorts, format_details, format_overview, format_verdicts
     from coldrank.analysis.report.page import report_html
     from coldrank.data.output import new_folder
 
-    source = "of the data" if found.day_source == "data" else found.day_source
+    source = "of the data" if comparison.day_source == "data" else comparison.day_source
     about = (
         "Spreads are standard errors of the difference in percentage points. p is of the interval's t, p "
         "corrected is Holm's"
-        f" over the arm's figures; p over days is of a paired t-test over {len(found.days)} days ({source}), "
+        f" over the arm's figures; p over days is of a paired t-test over {len(comparison.days)} days ({source}), "
         f"each one sample."
     )
     sections = [
-        f"# Comparison with {found.baseline} on split {found.split}",
-        format_overview(found.rows, tablefmt="github"),
+        f"# Comparison with {comparison.baseline} on split {comparison.split}",
+        format_overview(comparison.rows, tablefmt="github"),
         LEGEND,
-        "\n".join([format_verdicts(found.rows), *found.notes]),
-        format_cohorts(found.rows),
+        "\n".join([format_verdicts(comparison.rows), *comparison.notes]),
+        format_cohorts(comparison.rows),
         "## All figures",
         about,
-        format_details(found.rows),
+        format_details(comparison.rows),
     ]
-    report = report_html(found, data)
+    report = report_html(comparison, data)
     with new_folder(out) as partial:
-        (partial / "compare.json").write_text(json.dumps(found.to_json(), indent=1, allow_nan=False) + "\n")
+        (partial / "compare.json").write_text(json.dumps(comparison.to_json(), indent=1, allow_nan=False) + "\n")
         (partial / "compare.md").write_text("\n\n".join(sections) + "\n")
         (partial / "report.html").write_text(report)

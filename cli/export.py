@@ -81,7 +81,7 @@ def _export(args: argparse.Namespace, p: argparse.ArgumentParser) -> None:
         return
     if args.out is None:
         raise UserError("--out: is missing; it names the new folder")
-    found = export(
+    held = export(
         ExportRequest(
             run=args.run_folder,
             out=args.out,
@@ -95,6 +95,6 @@ def _export(args: argparse.Namespace, p: argparse.ArgumentParser) -> None:
         )
     )
     print(
-        f"{args.out}: a model of {found['bytes']:,} bytes; on {found['rows']:,} rows its answers differ from the "
-        f"trained model's by {found['largest_difference']:.2g} at most"
+        f"{args.out}: a model of {held['bytes']:,} bytes; on {held['rows']:,} rows its answers differ from the "
+        f"trained model's by {held['largest_difference']:.2g} at most"
     )

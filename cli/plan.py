@@ -49,10 +49,10 @@ def add_plan(commands: Any) -> None:
 
 def bytes_of(text: str) -> int:
     """80GiB, 80GB, 1.5TiB, or bytes. Raises argparse.ArgumentTypeError."""
-    found = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([a-z]*)", text.strip().lower())
-    if not found or found[2] not in _UNITS or not float(found[1]):
+    match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([a-z]*)", text.strip().lower())
+    if not match or match[2] not in _UNITS or not float(match[1]):
         raise argparse.ArgumentTypeError(f"{text!r}: expected a size as 80GiB, 80GB or 512MiB")
-    return int(float(found[1]) * _UNITS[found[2]])
+    return int(float(match[1]) * _UNITS[match[2]])
 
 
 def _plan(args: argparse.Namespace) -> None:

@@ -94,7 +94,7 @@ def _tune_held(args: argparse.Namespace, search: "Search", arms: list[str], data
     from coldrank.data.output import write_atomic
     from coldrank.experiments.tune import tune
 
-    found = {arm: tune(search, arm, data, args.out, lock) for arm in arms}
+    results = {arm: tune(search, arm, data, args.out, lock) for arm in arms}
     settings: dict[str, Any] = {
         "tasks": list(search.tasks),
         "cohort": search.cohort,
@@ -103,18 +103,18 @@ def _tune_held(args: argparse.Namespace, search: "Search", arms: list[str], data
     }
     settings |= {"trials": search.trials, "seeds": search.seeds, "sampler": search.sampler}
     lock.check()
-    write_atomic(args.out / "tuned.json", json.dumps({"format": 1, **settings, "arms": found}, indent=1) + "\n")
-    table = _table(found)
+    write_atomic(args.out / "tuned.json", json.dumps({"format": 1, **settings, "arms": results}, indent=1) + "\n")
+    table = _table(results)
     write_atomic(args.out / "tuned.md", f"# Search\n\nMean AUC on `valid`, percent.\n\n{table}\n")
     tqdm.write(f"\n{table}\n\n{args.out}: give it to `coldrank train --arms ... --tuned {args.out}`")
 
 
-def _table(found: dict[str, Any]) -> str:
+def _table(results: dict[str, Any]) -> str:
     """A line per arm and trial; the best of each arm marked."""
     from tabulate import tabulate
 
     body = []
-    for arm, result in found.items():
+    for arm, result in results.items():
         for number, trial in enumerate(result["trials"]):
             best = " *" if number == result["trial"] else ""
             value = "failed" if trial["value"] is None else f"{trial['value']:.3f}{best}"

@@ -1,4 +1,4 @@
-"""The check of incoming data at the door: columns, types, NaN and ids, each error with file, column and row."""
+"""The check of incoming data: columns, types, NaN and ids, each error with file, column and row."""
 
 import difflib
 from collections.abc import Callable

@@ -74,11 +74,11 @@ def ndcg(grades: Numbers, predictions: Numbers, users: IntArray, k: int) -> floa
     first = np.append(True, (np.diff(user[order]) != 0) | (np.diff(predictions[order]) != 0))
     block = np.cumsum(first) - 1
     shared = (np.bincount(block, gain[order]) / np.bincount(block))[block]
-    found, best = (_dcg(x, rows, k) for x in (shared, gain[np.lexsort((-gain, user))]))
+    reached, best = (_dcg(x, rows, k) for x in (shared, gain[np.lexsort((-gain, user))]))
     starts = np.cumsum(rows) - rows
     by_gain = gain[np.lexsort((gain, user))]
     differ = by_gain[starts] != by_gain[starts + rows - 1]
-    return _mean(found[differ] / best[differ])
+    return _mean(reached[differ] / best[differ])
 
 
 def _dcg(gains: FloatArray, rows: IntArray, k: int) -> FloatArray:
@@ -100,7 +100,7 @@ def _inversions(values: IntArray) -> int:
     A radix sort from the highest bit on. Two values part at the first bit in which they differ; until then they keep
     their order.
     """
-    found = 0
+    discordant = 0
     for bit in range(int(values.max(initial=0)).bit_length() - 1, -1, -1):
         group, one = values >> (bit + 1), (values >> bit) & 1
         starts = np.flatnonzero(np.append(True, group[1:] != group[:-1]))
@@ -110,11 +110,11 @@ def _inversions(values: IntArray) -> int:
         ones_before = np.cumsum(one) - one
         ones_before -= ones_before[start]
         is_one: BoolArray = one == 1
-        found += int(ones_before[~is_one].sum())
+        discordant += int(ones_before[~is_one].sum())
         zeros_before = np.arange(len(values)) - start - ones_before
         place = start + np.where(is_one, zeros + ones_before, zeros_before)
         values = _scattered(values, place)
-    return found
+    return discordant
 
 
 def _scattered(values: IntArray, place: IntArray) -> IntArray:
@@ -143,5 +143,5 @@ VALUES: dict[str, Callable[[Numbers, Numbers], float]] = {
 
 def ndcg_k(name: str) -> int:
     """K of `ndcg@K`; 0 for another name."""
-    found = re.fullmatch(r"ndcg@([1-9]\d*)", name)
-    return int(found[1]) if found else 0
+    match = re.fullmatch(r"ndcg@([1-9]\d*)", name)
+    return int(match[1]) if match else 0

@@ -8,8 +8,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from coldrank.serving.door import plain
 from coldrank.serving.inputs import Served
+from coldrank.serving.request_check import plain
 from coldrank.serving.twin import Twin
 
 

@@ -15,11 +15,11 @@ _TYPES = {"int": torch.int64, "float": torch.float32}
 
 
 class OneUser(nn.Module):
-    """The model behind the door, for what `Ready` gives."""
+    """The model without the request check, for what `Ready` gives."""
 
     def __init__(self, twin: Twin) -> None:
         super().__init__()
-        self.core, self.lists, self.counts = twin.core, twin.door.pack.lists, twin.door.pack.counts
+        self.core, self.lists, self.counts = twin.core, twin.request_check.pack.lists, twin.request_check.pack.counts
 
     def forward(self, *ready: Tensor) -> tuple[Tensor, ...]:
         """What each task's head gives, float32 [C]."""
@@ -32,7 +32,7 @@ class OneUser(nn.Module):
 
 
 class Ready(nn.Module):
-    """Refuses what `Door` refuses, and requests of other than one user; gives what the compiled model takes.
+    """Refuses what `RequestCheck` refuses, and requests of other than one user; gives what the compiled model takes.
     Scriptable."""
 
     lists: list[str]
@@ -41,12 +41,12 @@ class Ready(nn.Module):
 
     def __init__(self, twin: Twin) -> None:
         super().__init__()
-        self.door, self.tasks = twin.door, twin.tasks
-        self.lists, self.counts = twin.door.pack.lists, twin.door.pack.counts
+        self.request_check, self.tasks = twin.request_check, twin.tasks
+        self.lists, self.counts = twin.request_check.pack.lists, twin.request_check.pack.counts
 
     def forward(self, raw: dict[str, Tensor]) -> list[Tensor]:
         """Raises an error that names the input at fault."""
-        packed: Packed = self.door(raw)
+        packed: Packed = self.request_check(raw)
         users = packed.integers[0].shape[1]
         if users != 1:
             raise ValueError(f"the request has {users} users; the compiled model takes one")
@@ -78,10 +78,12 @@ def shapes(twin: Twin) -> tuple[dict[int, Dim], ...]:
     free = {"min": 2, "max": 2**31 - 1}
     candidates = Dim("candidates", **free)
     values: dict[str, Dim] = {}
-    found: list[dict[int, Dim]] = [{}, {1: candidates}, {}, {1: candidates}]
+    shapes: list[dict[int, Dim]] = [{}, {1: candidates}, {}, {1: candidates}]
     inputs = {i.name: i for i in twin.inputs}
     for i in twin.inputs:
         if i.is_list:
-            found.append({0: values.setdefault(i.sequence or i.name, Dim(f"values_{i.sequence or i.name}", **free))})
-            found.append({0: candidates} if i.per == "candidate" else {})
-    return *found, *({0: candidates} if inputs[name].per == "candidate" else {} for name in twin.door.pack.counts)
+            shapes.append({0: values.setdefault(i.sequence or i.name, Dim(f"values_{i.sequence or i.name}", **free))})
+            shapes.append({0: candidates} if i.per == "candidate" else {})
+    return *shapes, *(
+        {0: candidates} if inputs[name].per == "candidate" else {} for name in twin.request_check.pack.counts
+    )

@@ -47,9 +47,9 @@ class GatePart(nn.Module):
 def merged(model: nn.Module) -> nn.Module:
     """Puts a share of one network in the place of every gate of a model, and returns the network: what it gives is the
     code that the model is to be called with. Of a model without gates, what leaves the code as it is."""
-    found = [(m, n, g) for m in model.modules() for n, g in m.named_children() if isinstance(g, PersonalizedGate)]
-    at = 0
-    for parent, name, gate in found:
-        parent.register_module(name, GatePart(at, at + gate.output.out_features))
-        at += gate.output.out_features
-    return Gates([g for _, _, g in found]) if found else nn.Identity()
+    gates = [(m, n, g) for m in model.modules() for n, g in m.named_children() if isinstance(g, PersonalizedGate)]
+    start = 0
+    for parent, name, gate in gates:
+        parent.register_module(name, GatePart(start, start + gate.output.out_features))
+        start += gate.output.out_features
+    return Gates([g for _, _, g in gates]) if gates else nn.Identity()

@@ -100,7 +100,7 @@ class WarmItems(nn.Module):
         self.nets = deepcopy(state.nets)
         columns = [columns_of(features, o, state.item) for o in order]
         self.side = 1 if columns[1] else 0
-        self.own = (columns[self.side][0], columns[self.side][-1] + 1)
+        self.columns_here = (columns[self.side][0], columns[self.side][-1] + 1)
         columns_in_training = places_in_training(features)
         embedded = [places(features, Order(o.static, [], [])) for o in order]
         side = [
@@ -118,7 +118,7 @@ class WarmItems(nn.Module):
         its = candidate if self.side == 1 else request
         rows = its.static.shape[0]
         views = spread(looked.counts[self.views].unsqueeze(1), rows).squeeze(1)
-        first, end = self.own
+        first, end = self.columns_here
         ids = its.static[:, first:end]
         side = spread(self.features(request.static, candidate.static), rows)
         warm: Tensor = self.nets(ids, side.expand(rows, -1), self.mean(looked.rows[self.name], views))
@@ -133,8 +133,8 @@ class WarmItems(nn.Module):
         present = self.present[rows] & (places < views.unsqueeze(1))
         if self.shared_row:
             present = present & (rows > 0).unsqueeze(1)
-        at = rows.unsqueeze(1) * places.shape[0] + places
-        return mean_users(self.users(at, at), present)
+        index = rows.unsqueeze(1) * places.shape[0] + places
+        return mean_users(self.users(index, index), present)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -29,20 +29,20 @@ class Learnt(nn.Module):
         self.salts = _salts([ids for ids, _, _ in learnt])
         keys, answers = [], []
         for number, (ids, rows, places) in enumerate(learnt):
-            own = (ids ^ self.salts[number]).sort()
+            ordered = (ids ^ self.salts[number]).sort()
             top = (_LARGEST >> 8) ^ self.salts[number]
-            top = max(top, int(own.values[-1])) if len(ids) else top
-            keys.append(torch.cat([own.values, torch.full((places - len(ids),), top)]))
+            top = max(top, int(ordered.values[-1])) if len(ids) else top
+            keys.append(torch.cat([ordered.values, torch.full((places - len(ids),), top)]))
             answers.append(torch.full((places,), -1))
-            answers[-1][: len(ids)] = (number << _ROW) | rows[own.indices]
+            answers[-1][: len(ids)] = (number << _ROW) | rows[ordered.indices]
         order = torch.cat(keys).argsort(stable=True)
         self.register_buffer("keys", torch.cat(keys)[order])
         self.register_buffer("answers", torch.cat(answers)[order])
 
     def forward(self, keys: Tensor) -> Tensor:
         """int64 [N] -> int64 [N]."""
-        at = torch.searchsorted(self.keys, keys).clamp(max=self.keys.shape[0] - 1)
-        return torch.where(self.keys[at] == keys, self.answers[at], -1)
+        position = torch.searchsorted(self.keys, keys).clamp(max=self.keys.shape[0] - 1)
+        return torch.where(self.keys[position] == keys, self.answers[position], -1)
 
 
 def first_answer(number: int) -> int:

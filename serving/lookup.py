@@ -83,14 +83,14 @@ class Ids(nn.Module):
         sizes = [x.shape[0] for x in ids]  # not len, which an export takes for a constant
         flat = torch.cat(ids)
         parts = (mix64(flat) if self.hashed else self.map(flat)).view(flat.shape[0], self.reads).split(sizes)
-        at = 0
+        number = 0
         if len(self.request) > 0:
-            request.append(self._side(parts[at], self.of_request))
-            at += 1
+            request.append(self._side(parts[number], self.of_request))
+            number += 1
         if len(self.candidate) > 0:
-            candidate.append(self._side(parts[at], self.of_candidate))
-            at += 1
-        return [self._placed(part, self.of_lists[:, i]) for i, part in enumerate(parts[at:])]
+            candidate.append(self._side(parts[number], self.of_candidate))
+            number += 1
+        return [self._placed(part, self.of_lists[:, i]) for i, part in enumerate(parts[number:])]
 
     def _side(self, rows: Tensor, of: Tensor) -> Tensor:
         """[F * n, H] -> [F * H, n]."""
@@ -130,10 +130,10 @@ class Values(nn.Module):
         edges = [m.edges for m in modules if isinstance(m, Bucketize)]
         self.steps = [1 << n for n in reversed(range(max((len(e) for e in edges), default=0).bit_length()))]
         whole = torch.full((len(edges), sum(self.steps)), math.inf)
-        for row, own in zip(whole, edges, strict=True):
-            near = own.to(torch.float32)
+        for row, cuts in zip(whole, edges, strict=True):
+            near = cuts.to(torch.float32)
             above = torch.nextafter(near, torch.tensor(math.inf))
-            row[: len(own)] = torch.where(near.to(torch.float64) < own, above, near)
+            row[: len(cuts)] = torch.where(near.to(torch.float64) < cuts, above, near)
         self.register_buffer("edges", whole)
         self.register_buffer("starts", torch.tensor([starts[f.name] for f in buckets], dtype=torch.int64).view(-1, 1))
         self.standardize = Standardize([f.transform for f in numbers])
@@ -143,18 +143,18 @@ class Values(nn.Module):
 
     def forward(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """The side's numbers, float32 as training reads them."""
-        found = torch.zeros(0, values.shape[1], dtype=torch.int64)
+        buckets = torch.zeros(0, values.shape[1], dtype=torch.int64)
         dense = torch.zeros(values.shape[1], 0)
         values = torch.nan_to_num(values, self.nan, self.nan, self.nan)  # what is not finite is missing
         if len(self.buckets) > 0:
-            found = self._bucket(values.index_select(0, self.buckets)) + self.starts
+            buckets = self._bucket(values.index_select(0, self.buckets)) + self.starts
         if len(self.numbers) > 0:
             dense = self.standardize(values.index_select(0, self.numbers).t())
-        return found, dense
+        return buckets, dense
 
     def _bucket(self, values: Tensor) -> Tensor:
         """`bucket_of` for float32 [F, n], by a search in which all values take every step together."""
-        at = torch.zeros_like(values, dtype=torch.int64)
+        bucket = torch.zeros_like(values, dtype=torch.int64)
         for step in self.steps:
-            at = torch.add(at, self.edges[:, step - 1 :].gather(1, at) <= values, alpha=step)
-        return at + ~torch.isnan(values)
+            bucket = torch.add(bucket, self.edges[:, step - 1 :].gather(1, bucket) <= values, alpha=step)
+        return bucket + ~torch.isnan(values)

@@ -40,10 +40,10 @@ class Columns(nn.Module):
         """order: per side, what its columns are called; wanted: names of such columns."""
         super().__init__()
         both = order[0] + order[1]
-        at = [both.index(name) for name in wanted]
-        self.of_request = max(at, default=0) < len(order[0])
+        positions = [both.index(name) for name in wanted]
+        self.of_request = max(positions, default=0) < len(order[0])
         self.per_candidate = not self.of_request
-        self.index = torch.tensor(at, dtype=torch.int64)
+        self.index = torch.tensor(positions, dtype=torch.int64)
 
     def forward(self, request: Tensor, candidate: Tensor) -> Tensor:
         """[Q, ..], [C, ..] -> [Q, W] if all are the request's, else [C, W]."""
@@ -61,8 +61,8 @@ def code_places(features: FeatureSet, order: Sequence[Order]) -> list[int]:
 
 def _spans(features: Sequence[Feature], dim: Callable[[Feature], int]) -> dict[str, list[int]]:
     """Columns of each feature, one after another."""
-    spans, at = {}, 0
+    spans, start = {}, 0
     for f in features:
-        spans[f.name] = list(range(at, at + dim(f)))
-        at += dim(f)
+        spans[f.name] = list(range(start, start + dim(f)))
+        start += dim(f)
     return spans

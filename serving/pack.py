@@ -68,7 +68,7 @@ class Pack(nn.Module):
         self.counts = list(counts)
 
     def forward(self, raw: dict[str, Tensor]) -> tuple[bool, Packed]:
-        """False, and nothing, for a request that is wrong or of other types: `Door` says what is wrong with it."""
+        """False, and nothing, for a request that is wrong or of other types: `RequestCheck` says what is wrong."""
         # Without a return amid the loops: a script carries what would be returned through every turn.
         right = True
         sizes = [-1, -1]

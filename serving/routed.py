@@ -38,8 +38,8 @@ class RoutedTowers(nn.Module):
         super().__init__()
         self.router = Router(routed)
         self.tasks = self.router.tasks
-        own = {name.removeprefix("towers."): w for name, w in routed.weights.items()}
-        self.towers = side_by_side(towers, own, self.tasks)
+        of_towers = {name.removeprefix("towers."): w for name, w in routed.weights.items()}
+        self.towers = side_by_side(towers, of_towers, self.tasks)
 
     def forward(self, x: Tensor, pc: Tensor, counts: dict[str, Tensor]) -> Tensor:
         """x: [C, T, D]; pc: [C, P] or [1, P] -> logits [C, T]."""

@@ -52,15 +52,15 @@ class Artifact:
     def open(cls, folder: Path) -> "Artifact":
         """Loads it. Raises UserError if the folder is no export, or not as it was written."""
         digest = verify(folder)
-        told = json.loads((folder / "signature.json").read_text())
-        inputs = [_input(e) for e in told["inputs"] if not e["name"].endswith(".lengths")]
+        signature = json.loads((folder / "signature.json").read_text())
+        inputs = [_input(e) for e in signature["inputs"] if not e["name"].endswith(".lengths")]
         if (folder / "model.pt").exists():
             model: Serve = load_script(folder / "model.pt")
         else:
             model = by_user(load_package(folder), [i.name for i in inputs])
         # An export of before tasks had heads names no column: probabilities.
-        tasks = {o["task"]: o.get("column", f"prob_{o['task']}") for o in told["outputs"]}
-        return cls(model, inputs, tasks, digest, told.get("temperature") or 0.0)
+        tasks = {o["task"]: o.get("column", f"prob_{o['task']}") for o in signature["outputs"]}
+        return cls(model, inputs, tasks, digest, signature.get("temperature") or 0.0)
 
     @property
     def labels(self) -> "dict[str, type[pl.DataType]]":
@@ -144,9 +144,9 @@ def _columns(artifact: Artifact, sources: list[Path]) -> list[Input]:
     there: set[str] = set()
     for source in sources:
         there |= set(schema(source).names)
-    found = {i.name: i for i in artifact.inputs}
+    inputs = {i.name: i for i in artifact.inputs}
     extra = [*(Input(k, "int") for k in KEYS), *(Input(n, "float") for n in artifact.labels)]
-    return list((found | {i.name: i for i in extra if i.name in there and i.name not in found}).values())
+    return list((inputs | {i.name: i for i in extra if i.name in there and i.name not in inputs}).values())
 
 
 def _stamp(source: Path) -> list[int]:
@@ -156,13 +156,13 @@ def _stamp(source: Path) -> list[int]:
 
 def _begin(parts: Path, what: dict[str, Any]) -> int:
     """How many parts are done already: those of the same model and input; others are removed."""
-    told = parts / "what.json"
-    if told.exists() and read_object(told) != json.loads(json.dumps(what)):
+    note = parts / "what.json"
+    if note.exists() and read_object(note) != json.loads(json.dumps(what)):
         tqdm.write(f"{parts}: is of another model or input; starts over")
         shutil.rmtree(parts)
     parts.mkdir(parents=True, exist_ok=True)
-    if not told.exists():
-        write_atomic(told, json.dumps(what))
+    if not note.exists():
+        write_atomic(note, json.dumps(what))
     return len(list(parts.glob("part-*.parquet")))
 
 

@@ -96,8 +96,8 @@ class Lookup(nn.Module):
         encoder, features = deepcopy(encoder), encoder.features
         members = {n: [t for t in features.tables if t.reads == n] for n in sorted({t.reads for t in features.tables})}
         stores = {n: Store(StoredRows([tables[t.name] for t in ts], precision), n) for n, ts in members.items()}
-        tables_at = {t.name: at for n, ts in members.items() for t, at in zip(ts, stores[n].rows.places, strict=True)}
-        starts = {name: at[0] for name, at in tables_at.items()}
+        tables_at = {t.name: p for n, ts in members.items() for t, p in zip(ts, stores[n].rows.places, strict=True)}
+        starts = {name: p[0] for name, p in tables_at.items()}
         self.stores = nn.ModuleList(stores.values())
         groups = _groups(features, candidate)
         self.ids = nn.ModuleList(Ids(g, encoder, pack, kind, starts) for kind, g in groups.items())
@@ -116,8 +116,8 @@ class Lookup(nn.Module):
         self.code_starts = {f.name: starts[f.table_name] for f in features.features if f.name in asked.codes}
         places = [_found(features, groups, fs, i) for i, fs in enumerate(sides)]
         for i, of_side in enumerate(places):
-            at = {f.name: (f.name, i, place[0], starts[f.table]) for f, place in of_side if f.name in asked.rows}
-            self.asked_rows += at.values()
+            place_of = {f.name: (f.name, i, place[0], starts[f.table]) for f, place in of_side if f.name in asked.rows}
+            self.asked_rows += place_of.values()
         self.order = [_lay(features, stores, tables_at, places[i], fs) for i, fs in enumerate(sides)]
 
     def forward(self, packed: Packed) -> Looked:
@@ -137,17 +137,17 @@ class Lookup(nn.Module):
             buckets, numbers = values(packed.numbers[i])
             (found_candidate if i else found_request).append(buckets)
             dense.append(numbers)
-        found = [torch.cat(found_request), torch.cat(found_candidate)]
-        at: dict[str, Tensor] = {}
+        rows_of_sides = [torch.cat(found_request), torch.cat(found_candidate)]
+        positions: dict[str, Tensor] = {}
         for features in self.sequences.values():
             places = places_of(lengths[features[0]], self.positions[features[0]])
             for name in features:
-                at[name] = places
+                positions[name] = places
         static: list[list[Tensor]] = [[], []]
         codes: list[list[Tensor]] = [[], []]
         read: dict[str, Tensor] = {}
         for store in self.stores:
-            plain, code, of_sequences = store(found, lists, lengths, at)
+            plain, code, of_sequences = store(rows_of_sides, lists, lengths, positions)
             for i in range(2):
                 static[i].append(plain[i])
                 codes[i].append(code[i])
@@ -155,25 +155,25 @@ class Lookup(nn.Module):
         sides = [Side(torch.cat(static[i], 1), dense[i], torch.cat(codes[i], 1)) for i in range(2)]
         sequences = {name: torch.cat([read[f] for f in fs], 2) for name, fs in self.sequences.items()}
         ends = {name: lengths[fs[0]].clamp(max=self.positions[fs[0]]) for name, fs in self.sequences.items()}
-        own = {name: found[side][place] - start for name, side, place, start in self.asked_rows}
+        asked_rows = {name: rows_of_sides[side][place] - start for name, side, place, start in self.asked_rows}
         codes_of: dict[str, Tensor] = {}
         for name in self.asked_codes:
             states = lists[name] - self.code_starts[name]
-            codes_of[name] = by_position(states, at[name], -1).squeeze(2)
-        return Looked(sides[0], sides[1], sequences, ends, own, codes_of, packed.counts)
+            codes_of[name] = by_position(states, positions[name], -1).squeeze(2)
+        return Looked(sides[0], sides[1], sequences, ends, asked_rows, codes_of, packed.counts)
 
 
 def _found(
     features: FeatureSet, groups: dict[str, IdSides], side: list[Feature], i: int
 ) -> list[tuple[Feature, list[int]]]:
     """The features of a side whose rows are found one by one, in their order, and the places of their rows."""
-    found = [f for g in groups.values() for f in (g.candidate if i else g.request)]
-    found += [f for f in side if f.kind == "bucket"]
-    places, at = [], 0
-    for f in found:
+    in_order = [f for g in groups.values() for f in (g.candidate if i else g.request)]
+    in_order += [f for f in side if f.kind == "bucket"]
+    places, start = [], 0
+    for f in in_order:
         reads = features.table(f.table_name).reads
-        places.append((f, list(range(at, at + reads))))
-        at += reads
+        places.append((f, list(range(start, start + reads))))
+        start += reads
     return places
 
 
@@ -191,7 +191,7 @@ def _lay(
     features: FeatureSet,
     stores: dict[int, Store],
     tables: dict[str, Place],
-    found: list[tuple[Feature, list[int]]],
+    placed: list[tuple[Feature, list[int]]],
     side: list[Feature],
 ) -> Order:
     """Tells the stores what is theirs of a side, and returns the order that follows. found: as `_found` says."""
@@ -199,8 +199,8 @@ def _lay(
     pc: list[Feature] = []
     for reads, store in stores.items():
         mine = lambda f, reads=reads: features.table(f.table_name).reads == reads
-        plain, codes = ([(f, at) for f, at in found if mine(f) and (f.role == "pc") == code] for code in (False, True))
-        store.lay([(at, tables[f.table_name]) for f, at in plain + codes], len(plain))
+        plain, codes = ([(f, r) for f, r in placed if mine(f) and (f.role == "pc") == code] for code in (False, True))
+        store.lay([(rows, tables[f.table_name]) for f, rows in plain + codes], len(plain))
         many = [f for f in side if f.many and mine(f)]
         store.many.append([f.name for f in many])
         store.sequences = [f.name for f in features.features if f.role == "sequence" and mine(f)]

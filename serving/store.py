@@ -37,14 +37,14 @@ class Store(nn.Module):
         self.many, self.sequences = [], []
         self.list_factors, self.list_offsets = {}, {}
 
-    def lay(self, found: Sequence[tuple[list[int], Place]], plain: int) -> None:
+    def lay(self, placed: Sequence[tuple[list[int], Place]], plain: int) -> None:
         """Takes the features of the next side. found: of each, where its H rows are found, and its table; the first
         `plain` are no codes."""
-        pieces = [(at, place, j) for at, place in found for j in range(place.pieces)]
-        self.picks.append(torch.tensor([at[h] for h in range(self.reads) for at, _, _ in pieces], dtype=torch.int64))
+        pieces = [(columns, place, j) for columns, place in placed for j in range(place.pieces)]
+        self.picks.append(torch.tensor([c[h] for h in range(self.reads) for c, _, _ in pieces], dtype=torch.int64))
         self.factors.append(torch.tensor([place.pieces for _, place, _ in pieces], dtype=torch.int64))
         self.offsets.append(torch.tensor([place.offset + j for _, place, j in pieces], dtype=torch.int64))
-        self.cuts.append(sum(place.pieces for _, place in found[:plain]) * self.rows.weight.shape[1])
+        self.cuts.append(sum(place.pieces for _, place in placed[:plain]) * self.rows.weight.shape[1])
 
     def lay_list(self, name: str, place: Place) -> None:
         """Takes a list feature."""
@@ -52,7 +52,11 @@ class Store(nn.Module):
         self.list_offsets[name] = torch.arange(place.pieces) + place.offset
 
     def forward(
-        self, found: list[Tensor], lists: dict[str, Tensor], lengths: dict[str, Tensor], at: dict[str, Tensor]
+        self,
+        rows_of_sides: list[Tensor],
+        lists: dict[str, Tensor],
+        lengths: dict[str, Tensor],
+        positions: dict[str, Tensor],
     ) -> tuple[list[Tensor], list[Tensor], dict[str, Tensor]]:
         """found: rows [F * H, n] per side. lists: name -> rows [V, H]; their lengths; at: places of the values of
         sequences.
@@ -62,7 +66,7 @@ class Store(nn.Module):
         static: list[Tensor] = []
         codes: list[Tensor] = []
         for side, pick in enumerate(self.picks):
-            rows = found[side].index_select(0, pick)
+            rows = rows_of_sides[side].index_select(0, pick)
             rows = rows.view(self.reads, self.factors[side].shape[0], rows.shape[1]).transpose(1, 2)
             read = self.rows(rows * self.factors[side] + self.offsets[side], rows)
             flat = (read.sum(0) if self.reads > 1 else read.squeeze(0)).flatten(1)
@@ -74,7 +78,7 @@ class Store(nn.Module):
                 )
             static.append(plain)
             codes.append(flat[:, cut:])
-        sequences = {f: self.read(f, by_position(lists[f], at[f], self.rows.zero)) for f in self.sequences}
+        sequences = {f: self.read(f, by_position(lists[f], positions[f], self.rows.zero)) for f in self.sequences}
         return static, codes, sequences
 
     def read(self, name: str, rows: Tensor) -> Tensor:
@@ -101,6 +105,6 @@ def places_of(lengths: Tensor, positions: int) -> Tensor:
     return torch.where(position < lengths.unsqueeze(1), there, 0)
 
 
-def by_position(values: Tensor, at: Tensor, fill: int) -> Tensor:
+def by_position(values: Tensor, positions: Tensor, fill: int) -> Tensor:
     """Values int64 [V, H] at `places_of` [Q, L] -> [Q, L, H]; `fill` where there is none. Scriptable."""
-    return torch.cat([torch.full((1, values.shape[1]), fill), values])[at]
+    return torch.cat([torch.full((1, values.shape[1]), fill), values])[positions]

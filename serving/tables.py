@@ -39,17 +39,17 @@ class StoredRows(nn.Module):
         super().__init__()
         width = gcd(*(t.shape[1] for t in tables))
         self.places = []
-        pieces, steps, rows, at = [], [], 0, 0
+        pieces, steps, rows, piece = [], [], 0, 0
         for table in tables:
             per_row = table.shape[1] // width
-            self.places.append(Place(rows, per_row, at - rows * per_row))
-            rows, at = rows + table.shape[0], at + table.shape[0] * per_row
-            whole, own = quantized(table) if precision == "int8" else (table, torch.zeros(0, 2, dtype=torch.float16))
+            self.places.append(Place(rows, per_row, piece - rows * per_row))
+            rows, piece = rows + table.shape[0], piece + table.shape[0] * per_row
+            whole, scales = quantized(table) if precision == "int8" else (table, torch.zeros(0, 2, dtype=torch.float16))
             if precision == "float16":
                 whole = whole.clamp(-65504, 65504).to(torch.float16)
             pieces.append(whole.reshape(-1, width))
-            steps.append(own)
-        self.zero, self.zero_piece = rows, at
+            steps.append(scales)
+        self.zero, self.zero_piece = rows, piece
         self.int8 = precision == "int8"
         none = torch.zeros(int(self.int8), 2, dtype=torch.float16)
         self.register_buffer("weight", torch.cat([*pieces, torch.zeros(1, width, dtype=pieces[0].dtype)]))

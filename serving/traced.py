@@ -66,7 +66,7 @@ class Traced(nn.Module):
         inputs = Inputs(features)
         inner = [places_of_side(features, o) for o in order]
         self.inputs = Columns(inner, list(range(inputs.static_dim)))
-        self.columns = {name: (at.start, at.stop) for name, at in places(features).items()}
+        self.columns = {name: (span.start, span.stop) for name, span in places(features).items()}
         self.numbers = inputs.static_dim - inputs.numbers
         self.code_order = torch.tensor(code_places(features, order), dtype=torch.int64).argsort()
         self.codes, self.of_sequences = {}, {}
@@ -98,10 +98,10 @@ class Traced(nn.Module):
         x = spread(self.inputs(torch.cat([a.static, a.dense], 1), candidate), rows).expand(rows, -1)
         pc = torch.cat([spread(a.pc, rows).expand(rows, -1), b.pc], 1)[:, self.code_order]
         embedded: dict[str, Tensor] = {}
-        for name, at in self.columns.items():
-            embedded[name] = x[:, at[0] : at[1]]
-        for name, at in self.codes.items():
-            embedded[name] = pc[:, at[0] : at[1]]
+        for name, span in self.columns.items():
+            embedded[name] = x[:, span[0] : span[1]]
+        for name, span in self.codes.items():
+            embedded[name] = pc[:, span[0] : span[1]]
         for name, where in self.of_sequences.items():
             read = looked.sequences[where[0]][:, :, where[1] : where[2]]
             embedded[name] = spread(read, rows).expand(rows, -1, -1)
@@ -114,8 +114,8 @@ class Traced(nn.Module):
         beside = {"lengths": lengths}  # a trace takes no dictionary without entries
         for name, count in looked.counts.items():
             beside["keys." + name] = spread(count.unsqueeze(1), rows).expand(rows, 1).squeeze(1)
-        for name, found in looked.rows.items():
-            beside["rows." + name] = spread(found.unsqueeze(1), rows).expand(rows, 1).squeeze(1)
+        for name, rows_of_ids in looked.rows.items():
+            beside["rows." + name] = spread(rows_of_ids.unsqueeze(1), rows).expand(rows, 1).squeeze(1)
         for name, code in looked.codes.items():
             beside["positions." + name] = spread(code, rows).expand(rows, -1)
         logits: Tensor = self.task(embedded, x[:, self.numbers :], beside)

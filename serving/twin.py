@@ -9,18 +9,18 @@ from torch import Tensor, nn
 from coldrank.models.encode import FeatureEncoder
 from coldrank.models.heads.heads import Answers
 from coldrank.models.model import ModelModule
-from coldrank.serving.door import Door
 from coldrank.serving.hooked import Hooked, Layout
 from coldrank.serving.inputs import Served, served_inputs
 from coldrank.serving.pack import Pack, Packed
 from coldrank.serving.parts import model_part
+from coldrank.serving.request_check import RequestCheck
 from coldrank.serving.stage import Lookup
 from coldrank.serving.tables import Precision
 from coldrank.serving.update import apply, check, digest
 
 
 class Core(nn.Module):
-    """Lookup, what hooks make of it, and the model: everything behind the door. Scriptable."""
+    """Lookup, what hooks make of it, and the model: all but the request check. Scriptable."""
 
     def __init__(
         self,
@@ -89,8 +89,8 @@ class Twin(nn.Module):
         self.tasks = tasks
         hooked = hooked or Hooked()
         inputs = served_inputs(encoder.features, candidate, hooked.asked.counts)
-        self.door = Door(inputs, hooked.asked.counts)
-        self.core = Core(encoder, self.door.pack, tables, model, heads, candidate, precision, hooked)
+        self.request_check = RequestCheck(inputs, hooked.asked.counts)
+        self.core = Core(encoder, self.request_check.pack, tables, model, heads, candidate, precision, hooked)
         self.requires_grad_(False)
         self.eval()
         # The same tensors by name, for a script to find; as an attribute they stay out of the modules' own state.
@@ -115,5 +115,5 @@ class Twin(nn.Module):
     def forward(self, raw: dict[str, Tensor]) -> dict[str, Tensor]:
         """raw: the inputs by name -> task: what its head gives, float32 [C] (of the two-tower model, inner products).
         Raises an error that names the input at fault."""
-        given = self.core(self.door(raw))
+        given = self.core(self.request_check(raw))
         return {task: column for task, column in zip(self.tasks, given.unbind(1))}  # noqa: B905

@@ -49,17 +49,17 @@ class ServedTwoTower(nn.Module):
         plain = {name: p.detach().unsqueeze(0) for name, p in model.named_parameters()}
         weights = plain if routed is None else routed.weights
         of_sides = [places(features, o) for o in order]
-        at = places_in_training(features)
+        columns_of = places_in_training(features)
         fixed = sum(features.dim(f) for o in order for f in o.static)
         towers = {}
         for side in Sides._fields:
-            static = [c for name in model.features[side] for c in range(at[name].start, at[name].stop)]
+            static = [c for name in model.features[side] for c in range(columns_of[name].start, columns_of[name].stop)]
             columns = Columns(of_sides, static + (model.get_buffer(f"{side}_dense") + fixed).tolist())
             prefix = f"towers.{side}."
-            own = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
+            of_side = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
             tower = model.towers[side]
             assert isinstance(tower, Tower)
-            towers[side] = ServedTower(tower, own, columns)
+            towers[side] = ServedTower(tower, of_side, columns)
         self.user, self.item = towers["user"], towers["item"]
         self.router = Router(routed) if routed is not None else None
 

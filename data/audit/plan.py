@@ -71,8 +71,8 @@ def plan(folder: DataFolder, arm: ArmSettings | None) -> tuple[Scan, list[Findin
 
 def _label_kinds(schema: pa.Schema, manifest: dict[str, Any]) -> dict[str, LabelKind]:
     """Task -> what its label is, as the manifest says; one of before it said so has flags alone."""
-    told = manifest.get("labels", {})
-    return {t: told.get(t, "flag") for t in (n[6:] for n in schema.names if n.startswith("label_"))}
+    kinds = manifest.get("labels", {})
+    return {t: kinds.get(t, "flag") for t in (n[6:] for n in schema.names if n.startswith("label_"))}
 
 
 def _label_rule(kind: LabelKind, head: Head | None) -> Rule:

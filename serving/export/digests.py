@@ -44,8 +44,8 @@ def verify(folder: Path) -> str:
 
 def _names(folder: Path) -> list[str]:
     """The files below, but for the digests."""
-    found = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir())
-    return sorted(name for name in found if name != NAME)
+    names = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir())
+    return sorted(name for name in names if name != NAME)
 
 
 def _digest(path: Path) -> str:

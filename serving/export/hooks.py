@@ -25,11 +25,11 @@ def served_hooks(config: RunConfig, task: RankingTask, features: FeatureSet, *, 
         parts = [hook_part(hook) for hook in hooks]
     except UserError as error:
         raise UserError(f"{config.name}: {error}") from None
-    own = [part for part in parts if part is not None]
-    if traced or len(own) < len(hooks) or model_part.dispatch(type(task.ranker)) is model_part.dispatch(object):
+    written = [part for part in parts if part is not None]
+    if traced or len(written) < len(hooks) or model_part.dispatch(type(task.ranker)) is model_part.dispatch(object):
         asked = asked_by(task.ranker, task.heads, hooks, features, counts(config))
         return Hooked(asked=asked, traced=partial(Traced, task.ranker, task.heads, hooks, asked))
-    return _by_parts(config, task, own)
+    return _by_parts(config, task, written)
 
 
 def _by_parts(config: RunConfig, task: RankingTask, parts: list[HookPart]) -> Hooked:

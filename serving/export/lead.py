@@ -84,5 +84,5 @@ def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+    values: dict[str, Any] = json.loads(path.read_text())
+    return values

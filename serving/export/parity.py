@@ -55,8 +55,8 @@ def sample(trained: Trained, data: DataFolder, split: str, rows: int) -> Raw:
 def in_batches(raw: Raw, size: int = _BATCH) -> Iterator[Raw]:
     """The rows, `size` at a time."""
     rows = len(raw["user_id"])
-    for at in range(0, rows, size):
-        yield take_rows(raw, np.arange(at, min(at + size, rows)))
+    for start in range(0, rows, size):
+        yield take_rows(raw, np.arange(start, min(start + size, rows)))
 
 
 def request_of(raw: Raw, names: list[str]) -> Request:
@@ -115,19 +115,19 @@ def changes(both: Both, trained: Trained) -> dict[str, dict[str, Any]]:
     """task -> those of AUC, GAUC, XAUC and MAE that it is judged by: of the trained model, of the served one, and how
     the latter differs."""
     of = [_metrics(frame, trained) for frame in (both.trained, both.served)]
-    found: dict[str, dict[str, Any]] = {}
+    figures: dict[str, dict[str, Any]] = {}
     for task, head in trained.config.tasks.items():
-        found[task] = {}
+        figures[task] = {}
         for metric in (m for m in ("auc", "gauc", "xauc", "mae") if m in head.metrics):
             before, after = (m[task, metric] for m in of)
             change = None if before is None or after is None else after - before
-            found[task] |= {f"{metric}_trained": before, metric: after, f"{metric}_change": change}
-    return found
+            figures[task] |= {f"{metric}_trained": before, metric: after, f"{metric}_change": change}
+    return figures
 
 
-def check_loss(found: dict[str, dict[str, Any]], what: str) -> None:
+def check_loss(figures: dict[str, dict[str, Any]], what: str) -> None:
     """Raises UserError if a task loses more than `LOSS` of GAUC, or of XAUC where it has no GAUC."""
-    for task, metrics in found.items():
+    for task, metrics in figures.items():
         metric = next((m for m in ("gauc", "xauc") if f"{m}_change" in metrics), None)
         if metric is None:
             raise UserError(

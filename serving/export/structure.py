@@ -88,7 +88,7 @@ def _plain(text: str) -> str:
 def _renumbered(graph: str) -> str:
     """A graph whose values are called by their order."""
     seen: dict[str, str] = {}
-    return re.sub(r"%[\w.]+", lambda found: seen.setdefault(found[0], f"%{len(seen)}"), graph)
+    return re.sub(r"%[\w.]+", lambda match: seen.setdefault(match[0], f"%{len(seen)}"), graph)
 
 
 def _told(value: Any, state: set[str], content: Callable[[str], bytes]) -> str:

@@ -67,17 +67,17 @@ def export(request: ExportRequest) -> dict[str, Any]:
         else:
             write_repository(twin, folder / "triton")
         meanings = {c["name"]: c["meaning"] for c in data.manifest["columns"]}
-        told = signature(twin.inputs, trained.config.tasks, meanings, trained.temperature)
-        _json(folder / "signature.json", told | {"step": trained.step, "version": int(twin.version)})
+        described = signature(twin.inputs, trained.config.tasks, meanings, trained.temperature)
+        _json(folder / "signature.json", described | {"step": trained.step, "version": int(twin.version)})
         _json(folder / "config.json", to_dict(trained.config))
         raw = recorded(trained, data, request)
         if request.delta is not None:
             names = trained.reads
             write_delta(request.delta, folder, (parity.request_of(part, names) for part in parity.in_batches(raw)))
-        found = hold(trained, folder, raw, request) | {"data": str(data.path), "split": _split(trained, request)}
-        _json(folder / "parity.json", found)
+        held = hold(trained, folder, raw, request) | {"data": str(data.path), "split": _split(trained, request)}
+        _json(folder / "parity.json", held)
         write_digests(folder)
-    return found
+    return held
 
 
 def save_script(twin: Twin, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The check of a request at the door."""
+"""The check of a request."""
 
 from collections.abc import Sequence
 
@@ -35,7 +35,7 @@ def plain(raw: dict[str, Tensor], name: str, dims: int, floating: bool) -> Tenso
     return typed
 
 
-class Door(nn.Module):
+class RequestCheck(nn.Module):
     """Takes a request, and refuses one that is not as the signature says, in a line that names the input. Scriptable.
 
     pack: takes nearly all requests; the rest is looked at input by input.
@@ -75,7 +75,7 @@ class Door(nn.Module):
         right, packed = self.pack(raw)
         if not right:
             typed = self._of_types(raw)
-            self._check(typed)
+            self._values(typed)
             right, packed = self.pack(typed)
             if not right:
                 raise ValueError("the request cannot be put together")
@@ -91,7 +91,7 @@ class Door(nn.Module):
             typed[name + ".lengths"] = plain(raw, name + ".lengths", 1, False)
         return typed
 
-    def _check(self, raw: dict[str, Tensor]) -> None:
+    def _values(self, raw: dict[str, Tensor]) -> None:
         sizes = [-1, -1]
         of = ["", ""]
         for i, name in enumerate(self.names):
