@@ -10,7 +10,7 @@ A raw value is a 64-bit id or a number. What becomes of it:
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -135,9 +135,7 @@ class Input:
     default: int | None = None
     low: int | None = None
     high: int | None = None
-    problem: Callable[[NDArray[np.floating[Any]]], tuple[NDArray[np.bool_], str]] | None = field(
-        default=None, compare=False
-    )
+    problem: Callable[[NDArray[np.floating[Any]]], tuple[NDArray[np.bool_], str]] | None = None
 
 
 class FeatureSet:

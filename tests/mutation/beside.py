@@ -22,8 +22,8 @@ BESIDE: dict[str, str] = {
     "models/maps.py": "models/test_maps.py models/test_state_names.py models/test_encode.py "
     "train/ids/test_growing.py train/ids/test_managed.py",
     "models/ranker.py": "models/test_ranker.py models/test_embeddings.py configs/test_defaults.py",
-    "models/two_tower.py": "models/test_two_tower.py models/test_state_names.py metrics/test_retrieval.py "
-    "configs/test_defaults.py",
+    "models/two_tower.py": "models/test_two_tower.py models/test_state_names.py train/test_idle.py "
+    "metrics/test_retrieval.py configs/test_defaults.py",
     "serving/batched.py": "serving/test_triton.py",
     "serving/inputs.py": "serving/test_served_inputs.py serving/test_twin.py",
     "serving/compiled.py": "serving/test_compiled.py",

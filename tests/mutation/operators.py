@@ -18,6 +18,8 @@ from cosmic_ray.plugins import get_operator, operator_names
 
 # They want arguments: which variables to change.
 _WANT_ARGUMENTS = ("VariableReplacer", "VariableInserter")
+# Arguments of texts, of checks that hold, and of where tensors lie and how they get there.
+_UNSEEN = ("strict", "desc", "unit", "help", "device", "non_blocking")
 _OF_TERMS = ("arith_expr", "term", "expr", "xor_expr", "and_expr", "and_test", "or_test")
 
 
@@ -179,7 +181,7 @@ def _essence(source: str) -> str:
     """What a file does, without what only people and checkers of types read.
 
     That is annotations, docstrings, names of types, formatted texts and those of errors, labels of progress bars,
-    arguments of `dataclass`, `strict=` of `zip`, imports for types, `__all__`.
+    arguments of `dataclass`, `strict=` of `zip`, `device=` and `non_blocking=`, imports for types, `__all__`.
     """
     return ast.dump(_Essence().visit(ast.parse(source)))
 
@@ -232,7 +234,7 @@ class _Essence(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
-        node.keywords = [k for k in node.keywords if k.arg not in ("strict", "desc", "unit", "help", "device")]
+        node.keywords = [k for k in node.keywords if k.arg not in _UNSEEN]
         node.args = [a for a in node.args if not (isinstance(a, ast.Starred) and ast.unparse(a.value) == "()")]
         return node
 

@@ -76,6 +76,10 @@ def signed(changes: State) -> State:
     [
         (lambda d: {n: t for n, t in d.items() if n != next(m for m in d if m.startswith("rows:"))}, "contents differ"),
         (lambda d: {n: t for n, t in d.items() if n != "to"}, "'to' is missing"),
+        (lambda d: {n: t for n, t in d.items() if n != "from"}, "'from' is missing"),
+        (lambda d: {n: t for n, t in d.items() if n != "sum"}, "'sum' is missing"),
+        (lambda d: d | {"sum": d["sum"].int()}, "'sum' is missing"),
+        (lambda d: d | {"sum": d["sum"].view(1)}, "'sum' is missing"),
         (flip, "contents differ"),
         (lambda d: signed(d | {"from": torch.tensor(5)}), "is for the model of version 5"),
         (

@@ -114,7 +114,6 @@ class MetaCFModule(HookModule):
             self._met = codes[at], items.detach()[at], time.expand_as(codes)[at]
         return embedded | {users.user: users(embedded[users.user], items, codes, views, born)}
 
-    @torch.no_grad()
     def after_step(self, run: RunView) -> None:
         """Draws the next pool: of the items met, those whose row and step give the lowest numbers, on any number of
         ranks."""

@@ -226,7 +226,6 @@ class MwufModule(HookModule):
         if self.common.any():
             self._rows.write(new, self.common)
 
-    @torch.no_grad()
     def after_step(self, run: RunView) -> None:
         """Remembers the users of the batch, of all ranks."""
         assert self._seen is not None

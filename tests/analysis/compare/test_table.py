@@ -132,3 +132,15 @@ def test_details_have_every_figure_of_a_row() -> None:
     of_base = dict(zip(head, base, strict=True))
     assert of_base["difference"] == of_base["95% interval"] == of_base["days"] == of_base["p over days"] == ""
     assert of_base["mean"] == "71.23" and of_base["verdict"] == "baseline"
+
+
+def test_verdicts_fill_lines_of_a_hundred_columns() -> None:
+    rows = lambda arm: [replace(row, arm=arm) if row.arm == "poso" else row for row in ROWS]
+    widths = [len(line) for n in range(60) for line in format_verdicts(rows("p" * (n + 1))).splitlines()]
+    assert max(widths) == 100
+
+
+@pytest.mark.parametrize(("p", "wanted"), [(0.0001, "0.0001"), (0.00009, "<0.0001"), (0.0, "<0.0001"), (1.0, "1.0000")])
+def test_small_p_values_are_said_to_be_below_what_is_written(p: float, wanted: str) -> None:
+    head, _, arm = cells(format_details([BASE, replace(ARM, p=p)]))
+    assert dict(zip(head, arm, strict=True))["p"] == wanted

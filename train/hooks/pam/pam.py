@@ -208,7 +208,6 @@ class PamModule(HookModule):
         if self.enhancer is not None and (grown := taken.grown.get(self.enhancer.table)) is not None:
             self.enhancer.kept[grown.rows.to(self.enhancer.kept.device)] = False
 
-    @torch.no_grad()
     def after_step(self, run: RunView) -> None:
         """Takes up what the step's inner loop added; tasks without support keep what they had."""
         if self._adapted is None:
