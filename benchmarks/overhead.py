@@ -77,7 +77,7 @@ def measure(runs: list[Run], steps: int) -> list[dict[str, dict[str, float]]]:
     for n in trange(-WARM_UP, steps, desc="steps"):
         for i in np.random.default_rng(n + WARM_UP).permutation(len(runs)):  # nobody always comes after the same
             run, batch = runs[i], next(streams[i])
-            taken = Taken(batch, 0, n, run.grow(batch))
+            taken = Taken(batch, 0, n, run.dynamic_ids(batch))
             times[:, n, i] = _timed(lambda r=run, t=taken: _step(r, t)), _timed(lambda r=run, b=batch: _dense(r, b))
     ratios = times / times[:, :, :1]
     return [

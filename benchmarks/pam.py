@@ -3,7 +3,7 @@
     python benchmarks/pam.py --data DATA [--steps 20] [--repeats 3] [--arms pf,pam_m,pam_f,pam_m_looped]
 
 DATA: samples that the arms of coldrank.configs.pam can read. Every arm runs in a process of its own, in turns, on one
-thread and on the same batches of the last period; `pam_m_looped` is pam_m with a Python loop over the tasks.
+thread and on the same batches of the last period; `pam_m_looped` is pam_m with a Python loop over the groups.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from coldrank.modules.inner_loop import Weights
 from coldrank.modules.pam import RowsByGroup
 from coldrank.train.distributed.ranks import process_group
 from coldrank.train.hooks.pam.pam import Pam, PamModule
-from coldrank.train.hooks.pam.rows import TaskRows
+from coldrank.train.hooks.pam.rows import GroupRows
 from coldrank.train.load import load
 from coldrank.train.run import Run, build
 
@@ -37,21 +37,21 @@ WARM_UP = 3
 
 
 class Looped(PamModule):
-    """One task after the other."""
+    """One group after the other."""
 
-    def adapt(self, rows: TaskRows, support: RowsByGroup, start: Weights, among: Tensor | None) -> list[Weights]:
+    def adapt(self, rows: GroupRows, support: RowsByGroup, start: Weights, among: Tensor | None) -> list[Weights]:
         paths = []
-        for n, task_support in enumerate(_one_by_one(support)):
+        for n, support_of_group in enumerate(_one_by_one(support)):
             alone = {name: w[n : n + 1] for name, w in start.items()}
-            paths.append(super().adapt(rows, task_support, alone, among))
+            paths.append(super().adapt(rows, support_of_group, alone, among))
         return [{k: torch.cat([path[s][k] for path in paths]) for k in start} for s in range(len(paths[0]))]
 
     def _query(
-        self, rows: TaskRows, query: RowsByGroup, path: list[Weights], size: float | None = None
+        self, rows: GroupRows, query: RowsByGroup, path: list[Weights], size: float | None = None
     ) -> tuple[Tensor, Tensor]:
         losses = [
-            rows.losses(task_query, self.among(query))({k: w[n : n + 1] for k, w in path[-1].items()})
-            for n, task_query in enumerate(_one_by_one(query))
+            rows.losses(query_of_group, self.among(query))({k: w[n : n + 1] for k, w in path[-1].items()})
+            for n, query_of_group in enumerate(_one_by_one(query))
         ]
         weighted = [
             weight * loss.sum() / (size or len(rows.labels)) for weight, loss in zip(self.weights, losses, strict=True)
@@ -129,7 +129,7 @@ def _batches(run: Run, count: int) -> list[Batch]:
     for n, raw in enumerate(reader.epoch(0)):
         if n < min(count, reader.total_rows // reader.step_rows):
             batches.append(run.make(raw))
-            run.grow(batches[-1])
+            run.dynamic_ids(batches[-1])
     return batches
 
 

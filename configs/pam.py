@@ -50,14 +50,14 @@ def pf() -> RunConfig:
 
 
 def pf_balanced() -> RunConfig:
-    """PF with the losses weighed as PAM weighs its tasks': the control that tells the inner loop's gain from the
+    """PF with the losses weighed as PAM weighs its groups': the control that tells the inner loop's gain from the
     weights'."""
     return balanced(pf())
 
 
 def pf_towers() -> RunConfig:
-    """PF with towers of its own for every task: the control that tells the gain of adapting from that of more
-    weights."""
+    """PF with towers of its own for every popularity group: the control that tells the gain of adapting from that of
+    more weights."""
     return own_towers(pf())
 
 
@@ -103,12 +103,12 @@ def pam_previous_balanced() -> RunConfig:
 
 
 def balanced(base: RunConfig) -> RunConfig:
-    """Weights of the tasks, and nothing adapted."""
+    """Weights of the groups, and nothing adapted."""
     return replace(base, name="pf_balanced", hooks=(Pam(steps=0, support=0.0),))
 
 
 def own_towers(base: RunConfig) -> RunConfig:
-    """Towers of every task, equal weights, and nothing adapted."""
+    """Towers of every group, equal weights, and nothing adapted."""
     settings = Pam(steps=0, support=0.0, own=True, cold_weight=1.0, other_weight=1.0)
     return replace(base, name=f"{base.name}_towers", hooks=(settings,))
 

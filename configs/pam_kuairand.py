@@ -29,12 +29,12 @@ def pf() -> RunConfig:
 
 
 def pf_balanced() -> RunConfig:
-    """PF with the losses weighed as PAM weighs its tasks'."""
+    """PF with the losses weighed as PAM weighs its groups'."""
     return pam.balanced(pf())
 
 
 def pf_towers() -> RunConfig:
-    """PF with towers of its own for every task."""
+    """PF with towers of its own for every popularity group."""
     return pam.own_towers(pf())
 
 
@@ -74,7 +74,7 @@ def poso() -> RunConfig:
 
 
 def base_pam() -> RunConfig:
-    """The ranker's towers, one per task of the model, adapted to items by popularity."""
+    """The ranker's towers, one per task, adapted to items by popularity."""
     return _adapted(base())
 
 

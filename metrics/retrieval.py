@@ -36,7 +36,7 @@ VECTORS = ("item_vector", "user_vectors", "route")
 def vector_columns(vectors: Vectors) -> dict[str, Tensor]:
     """A batch's vectors as columns of its rows: float32 [B, D] and [B, N * D], and int64 [B]."""
     users = vectors.users.transpose(0, 1).flatten(1)
-    return dict(zip(VECTORS, (vectors.item, users, vectors.task), strict=True))
+    return dict(zip(VECTORS, (vectors.item, users, vectors.group), strict=True))
 
 
 _NAMES = ("recall@", "ndcg@", "candidates")
@@ -195,7 +195,7 @@ def _in_batches(rows: ScoredPeriod, positives: Ints, batch: int, met: Met) -> tu
 
 
 def _scores(rows: ScoredPeriod, positives: Ints, users: Ints) -> Floats:
-    """Scores of the positives' items against users, float32 [P, C], by the weights of the item's task.
+    """Scores of the positives' items against users, float32 [P, C], by the weights of the item's group.
 
     positives: rows, int64 [P]. users: the rows that stand for the users, int64 [P, C].
     """

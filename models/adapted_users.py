@@ -51,10 +51,10 @@ class AdaptedUsers(nn.Module):
             raise ValueError(f"negatives={negatives}: must not be below 0, and is for a history without signals")
         if user not in [f.name for f in fixed_features(features) if f.kind == "id" and not f.many]:
             raise ValueError(f"user={user!r}: no feature of one id outside sequences has this name")
-        found = [f for f in features.sparse if f.name == items and f.role == "sequence" and f.kind == "id"]
-        if not found:
+        histories = [f for f in features.sparse if f.name == items and f.role == "sequence" and f.kind == "id"]
+        if not histories:
             raise ValueError(f"items={items!r}: no id feature of a sequence has this name")
-        self.sequence = found[0].sequence
+        self.sequence = histories[0].sequence
         aligned = features.sequences[self.sequence]
         self.user, self.items = user, items
         if signal:
@@ -66,7 +66,7 @@ class AdaptedUsers(nn.Module):
             self.codes = signals[0].name
             self.power = 3 ** (len(signals[0].columns) - 1 - signals[0].columns.index(signal))
         else:
-            if features.table(found[0].table).reads != 1:
+            if features.table(histories[0].table).reads != 1:
                 raise ValueError(f"items={items!r}: without a signal its table must read one row for an id")
             self.codes, self.power = items, 0
         places = POOL if negatives else 0

@@ -35,9 +35,9 @@ class Batch(Pipelineable):
     sparse: rows of tables, keys as `FeatureEncoder.keys`. dense: float32 [B, F]. sequence_lengths: int64 [S, B].
     labels: float32 [B, T], NaN where unknown. keys: what identifies a sample and places it in a cohort, int64 [B] each
     (`user_id`, `item_id`, `time`, `user_views`, `item_views`), and float32 `true_<task>` where the data has them.
-    sizes: B of every rank's batch in this step; empty where there is this one alone. unknown: growing table -> places
-    in the values of `sparse` and the ids there, int64 [U] each, that have no row yet; managed table -> the same of all
-    its ids; of batches for training, until their ids are given rows.
+    sizes: B of every rank's batch in this step; empty where there is this one alone. unknown: table with dynamic
+    ids -> places in the values of `sparse` and the ids there, int64 [U] each, that have no row yet; if it evicts, of
+    all its ids; of batches for training, until their ids are given rows.
     """
 
     sparse: KeyedJaggedTensor

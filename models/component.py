@@ -68,7 +68,7 @@ def _is_base(cls: type, classes: list[type[C]]) -> bool:
     return any(c is not cls and issubclass(c, cls) for c in classes)
 
 
-def _checked(base: type[C], found: Any, kind: str) -> type[C]:
-    if not (isinstance(found, type) and issubclass(found, base) and dataclasses.is_dataclass(found)):
+def _checked(base: type[C], candidate: Any, kind: str) -> type[C]:
+    if not (isinstance(candidate, type) and issubclass(candidate, base) and dataclasses.is_dataclass(candidate)):
         raise ValueError(f"no {base.what} {kind!r}: a {base.what} is a dataclass derived from {base.__name__}")
-    return found
+    return candidate

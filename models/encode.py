@@ -74,7 +74,7 @@ class FeatureEncoder(nn.Module):
         self.features = features
         self.keys = [key for f in features.sparse for key in f.keys]
         self.maps = nn.ModuleDict({t.name: map_of(t) for t in features.tables if not _own(features, t)})
-        self.growing = [t.name for t in features.tables if t.mapping in ("growing", "managed")]
+        self.dynamic = [t.name for t in features.tables if t.mapping in ("growing", "managed")]
         self.buckets = nn.ModuleDict(
             {f.name: Bucketize(f.edges, f.buckets) for f in features.sparse if f.kind == "bucket"}
         )
@@ -107,21 +107,21 @@ class FeatureEncoder(nn.Module):
         return torch.cat(values), torch.cat(lengths), dense, sequence_lengths
 
     def unknown(self, raw: dict[str, Tensor], values: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """What growing tables have no row for yet, and all of managed tables, whose rows may pass to other ids: table
+        """Dynamic ids that have no row yet, and all of tables that evict ids, whose rows may pass to others: table
         -> places in `values`, as `forward` gave them, and the ids there."""
-        found: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in self.growing}
+        pieces: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in self.dynamic}
         start = 0
-        for f in self.features.sparse if found else ():
+        for f in self.features.sparse if pieces else ():
             ids = raw[f.raw_columns[0]]
             if f.role == "sequence":
                 ids = ids[_slots(raw[f"{f.raw_columns[0]}.lengths"], (f,))[0]]
             end = start + len(ids) * self.features.table(f.table_name).reads
-            if f.table in found:
+            if f.table in pieces:
                 stays = self.features.table(f.table).mapping == "growing"
-                at = (values[start:end] == 0).nonzero().squeeze(1) if stays else torch.arange(end - start)
-                found[f.table].append((at + start, ids[at]))
+                places = (values[start:end] == 0).nonzero().squeeze(1) if stays else torch.arange(end - start)
+                pieces[f.table].append((places + start, ids[places]))
             start = end
-        return {name: (torch.cat([a for a, _ in p]), torch.cat([i for _, i in p])) for name, p in found.items()}
+        return {name: (torch.cat([a for a, _ in p]), torch.cat([i for _, i in p])) for name, p in pieces.items()}
 
     def _rows(self, f: Feature, raw: dict[str, Tensor]) -> Tensor:
         if f.kind == "bucket":

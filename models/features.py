@@ -10,7 +10,7 @@ A raw value is a 64-bit id or a number. What becomes of it:
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -135,7 +135,10 @@ class Input:
     default: int | None = None
     low: int | None = None
     high: int | None = None
-    problem: Callable[[NDArray[np.floating[Any]]], tuple[NDArray[np.bool_], str]] | None = None
+    # Not compared: methods of equal heads of two runs are different ones.
+    problem: Callable[[NDArray[np.floating[Any]]], tuple[NDArray[np.bool_], str]] | None = field(
+        default=None, compare=False
+    )
 
 
 class FeatureSet:
@@ -154,8 +157,8 @@ class FeatureSet:
             _check_table(table)
         for feature in self.features:
             _check(feature, shared)
-        own = {f.name: _own_table(f) for f in self.features if f.kind in ("bucket", "signals")}
-        _unique("table", [*shared, *own])
+        owned = {f.name: _own_table(f) for f in self.features if f.kind in ("bucket", "signals")}
+        _unique("table", [*shared, *owned])
         for name in (*shared, *(f.name for f in self.features)):
             if hasattr(nn.ModuleDict, name):
                 raise ValueError(f"name {name!r} is taken by torch.nn.ModuleDict; choose another")
@@ -163,7 +166,7 @@ class FeatureSet:
         if not fixed:
             raise ValueError("no embedded feature outside sequences; the ranker needs at least one id or bucket")
         used = {f.table_name for f in self.features}
-        self.tables = tuple(t for t in (*declared, *own.values()) if t.name in used)
+        self.tables = tuple(t for t in (*declared, *owned.values()) if t.name in used)
         self.by_table = {t.name: tuple(f for f in self.features if f.table_name == t.name) for t in self.tables}
         for t in self.tables:
             if t.mapping == "vocabulary" and all(f.role == "sequence" for f in self.by_table[t.name]):
@@ -195,7 +198,7 @@ class FeatureSet:
     @property
     def inputs(self) -> tuple[Input, ...]:
         """Every raw column, once: the check of incoming data and the serving signature."""
-        found: dict[str, Input] = {}
+        inputs: dict[str, Input] = {}
         for f in self.features:
             low = high = None
             if f.kind == "signals":
@@ -207,9 +210,9 @@ class FeatureSet:
                 new = Input(
                     column, dtype, f.is_list, f.default if dtype == "int" and not f.is_list else None, low, high
                 )
-                if found.setdefault(column, new) != new:
+                if inputs.setdefault(column, new) != new:
                     raise ValueError(f"feature {f.name!r}: column {column!r} is read in another way by another feature")
-        return tuple(found.values())
+        return tuple(inputs.values())
 
     def table(self, name: str) -> Table:
         """The table of this name."""

@@ -48,11 +48,11 @@ class MultiHashMap(nn.Module):
         self.rows, self.hashes = rows, hashes
 
     def forward(self, ids: Tensor) -> Tensor:
-        found = []
+        hashed = []
         for _ in range(self.hashes):
             ids = mix64(ids)
-            found.append(torch.remainder(ids, self.rows))
-        return torch.stack(found, -1)
+            hashed.append(torch.remainder(ids, self.rows))
+        return torch.stack(hashed, -1)
 
 
 class VocabularyMap(nn.Module):
@@ -86,9 +86,9 @@ class VocabularyMap(nn.Module):
         self.remembered, self.many = self.remembered[:1], _LARGEST
 
     def forward(self, ids: Tensor) -> Tensor:
-        at = self._places(ids)
-        known = (self.ids[at] == ids) & (ids < self.largest)  # what pads the vocabulary is no id
-        return torch.where(known, at + 1, torch.zeros_like(at))
+        places = self._places(ids)
+        known = (self.ids[places] == ids) & (ids < self.largest)  # what pads the vocabulary is no id
+        return torch.where(known, places + 1, torch.zeros_like(places))
 
     def _places(self, ids: Tensor) -> Tensor:
         """Where each id stands, if it does."""
@@ -96,12 +96,12 @@ class VocabularyMap(nn.Module):
         if ids.shape[0] < self.many:
             return torch.searchsorted(self.ids, ids).clamp(max=last)
         slots = ((ids * self.factor) >> 40) & (self.remembered.shape[0] - 1)
-        at = self.remembered[slots].to(torch.int64)
-        other = (self.ids[at] != ids).nonzero().squeeze(1)
-        found = torch.searchsorted(self.ids, ids[other]).clamp(max=last)
-        at[other] = found
-        self.remembered[slots[other]] = found.to(torch.int32)
-        return at
+        places = self.remembered[slots].to(torch.int64)
+        other = (self.ids[places] != ids).nonzero().squeeze(1)
+        searched = torch.searchsorted(self.ids, ids[other]).clamp(max=last)
+        places[other] = searched
+        self.remembered[slots[other]] = searched.to(torch.int32)
+        return places
 
 
 class IdentityMap(nn.Module):
@@ -111,7 +111,7 @@ class IdentityMap(nn.Module):
         return ids
 
 
-class GrowingMap(nn.Module):
+class DynamicMap(nn.Module):
     """id int64 [N] -> row int64 [N]: 1..R-1 for the ids that were added, each its own, 0 for every other.
 
     One thread may add ids while others look ids up: what they read is never changed, but replaced, and a row once given
@@ -177,9 +177,9 @@ class GrowingMap(nn.Module):
         return 1 + torch.arange(start, end) * self.stride % self.places
 
 
-class ManagedMap(nn.Module):
+class EvictingMap(nn.Module):
     """id int64 [N] -> row int64 [N]: 1..R-1 for the ids that hold a row, 0 for every other. Who holds one is TorchRec's
-    managed collision's to say (`train/ids/managed.py`), whose state lies here.
+    managed collision's to say (`train/ids/eviction.py`), whose state lies here.
 
     ids: int64 [R], ascending, the largest number where none is. places: int64 [R], the place of each in 0..R-2; the
     last is nobody's. scores: int64 [R], when each was last read, or how often. steps: int64 [1], batches taken. missed:
@@ -205,9 +205,9 @@ class ManagedMap(nn.Module):
         self.register_buffer("evicted", torch.zeros((), dtype=torch.int64))
 
     def forward(self, ids: Tensor) -> Tensor:
-        at = torch.searchsorted(self.ids, ids).clamp(max=self.rows - 1)
-        known = (self.ids[at] == ids) & (ids < self.largest)
-        return torch.where(known, self.rows_at(self.places[at]), torch.zeros_like(at))
+        places = torch.searchsorted(self.ids, ids).clamp(max=self.rows - 1)
+        known = (self.ids[places] == ids) & (ids < self.largest)
+        return torch.where(known, self.rows_at(self.places[places]), torch.zeros_like(places))
 
     def rows_at(self, places: Tensor) -> Tensor:
         """Rows of places in 0..R-2: apart, so that a table that is not full is used evenly by those who hold a block of
@@ -226,9 +226,9 @@ def map_of(table: Table) -> nn.Module:
     if table.mapping == "multi_hash":
         return MultiHashMap(table.rows, table.hashes)
     if table.mapping == "growing":
-        return GrowingMap(table.rows)
+        return DynamicMap(table.rows)
     if table.mapping == "managed":
-        return ManagedMap(table.rows, table.eviction)
+        return EvictingMap(table.rows, table.eviction)
     return VocabularyMap(table.rows) if table.mapping == "vocabulary" else IdentityMap()
 
 
@@ -239,17 +239,17 @@ def _stride(places: int) -> int:
 
 def _find(index: Tensor, ids: Tensor) -> Tensor:
     """Rows of ids by an index [2, M], M > 0; 0 for ids that are not in it."""
-    at = torch.searchsorted(index[0], ids).clamp(max=index.shape[1] - 1)
-    return torch.where(index[0][at] == ids, index[1][at], torch.zeros_like(at))
+    places = torch.searchsorted(index[0], ids).clamp(max=index.shape[1] - 1)
+    return torch.where(index[0][places] == ids, index[1][places], torch.zeros_like(places))
 
 
 def _merged(index: Tensor, new: Tensor) -> Tensor:
     """Two indices [2, M], [2, N] of different ids as one [2, M + N]."""
-    at = torch.searchsorted(index[0].contiguous(), new[0].contiguous()) + torch.arange(new.shape[1])
+    places = torch.searchsorted(index[0].contiguous(), new[0].contiguous()) + torch.arange(new.shape[1])
     old = torch.ones(index.shape[1] + new.shape[1], dtype=torch.bool)
-    old[at] = False
+    old[places] = False
     whole = torch.empty(2, len(old), dtype=torch.int64)
-    whole[:, at] = new
+    whole[:, places] = new
     whole[:, old] = index
     return whole
 
@@ -261,5 +261,5 @@ def _padded(index: Tensor, places: int) -> Tensor:
 
 
 def _merge_tail(module: nn.Module, *_: object) -> None:
-    assert isinstance(module, GrowingMap)
+    assert isinstance(module, DynamicMap)
     module.merge_tail()

@@ -18,13 +18,13 @@ from coldrank.models.heads.heads import Heads
 
 
 class Vectors(NamedTuple):
-    """What a retrieval model compares. Without tasks of PAM, N is 1."""
+    """What a retrieval model compares. N: PAM's popularity groups; 1 without it."""
 
     item: Tensor
-    """[B, D], by the weights of the row's own task."""
+    """[B, D], by the weights of the row's own group."""
     users: Tensor
-    """[N, B, D], by the weights of every task."""
-    task: Tensor
+    """[N, B, D], by the weights of every group."""
+    group: Tensor
     """Of each row, int64 [B]."""
 
 
@@ -69,7 +69,7 @@ class Model(Component):
     retrieves: ClassVar[bool] = False
     """Whether it is judged by the users that it finds for an item (docs/pam.md), and gives `Vectors`."""
     compares_rows: ClassVar[bool] = False
-    """Whether rows of a batch meet in its loss: it then takes no slices, no row weights and no bf16."""
+    """Whether rows of a batch meet in its loss: it then takes no micro-batches, no row weights and no bf16."""
 
     @property
     def personalized(self) -> bool:

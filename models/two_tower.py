@@ -71,8 +71,8 @@ class Tower(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, widths, strict=False))
 
     def forward(self, x: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
-        """x: [B, in_dim] -> [B, D]; with the weights of N tasks, name -> [N, ...], and x [B, in_dim] or, rows of its
-        own for every task, [N, B, in_dim] -> [N, B, D]."""
+        """x: [B, in_dim] -> [B, D]; with the weights of N groups, name -> [N, ...], and x [B, in_dim] or, rows of its
+        own for every group, [N, B, in_dim] -> [N, B, D]."""
         return unit(self.last(self.hidden(x, weights), weights))
 
     def hidden(self, x: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -113,11 +113,11 @@ class TwoTowerModule(ModelModule):
             self.register_buffer(f"{side}_dense", torch.tensor(columns, dtype=torch.int64), persistent=False)
         # Feature of the item -> its columns in what the item's tower reads.
         self.item_columns: dict[str, slice] = {}
-        at = 0
+        start = 0
         for f in fixed:
             if f.role == "item":
-                self.item_columns[f.name] = slice(at, at + features.dim(f))
-                at += features.dim(f)
+                self.item_columns[f.name] = slice(start, start + features.dim(f))
+                start += features.dim(f)
         widths = {f.name: features.dim(f) for f in fixed}
         numbers = {"user": len(self.user_dense), "item": len(self.item_dense)}
         sizes = {side: sum(widths[n] for n in self.features[side]) + numbers[side] for side in Sides._fields}

@@ -54,11 +54,11 @@ class InnerLoop(nn.Module):
         path = [now]
         for rate in rates:
             graph = self.second_order and torch.is_grad_enabled()
-            at = now if graph else now.detach().requires_grad_()
+            weights = now if graph else now.detach().requires_grad_()
             with torch.enable_grad():
                 # The loss of a task sees its own slice alone, so the gradient of the sum holds the gradient of each.
-                total = loss(_named(at, shapes)).sum()
-            (gradient,) = torch.autograd.grad(total, at, create_graph=graph, materialize_grads=True)
+                total = loss(_named(weights, shapes)).sum()
+            (gradient,) = torch.autograd.grad(total, weights, create_graph=graph, materialize_grads=True)
             now = now - rate * (gradient if reduce is None else reduce(gradient))
             path.append(now)
         return [_named(weights, shapes) for weights in path]

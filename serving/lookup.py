@@ -29,7 +29,8 @@ class IdSides:
 class Ids(nn.Module):
     """ids of the features whose ids become rows in one way -> rows. Scriptable.
 
-    kind: `learnt` (by vocabularies and growing tables), `hash`, `identity`, or the name of a table of several hashes.
+    kind: `learnt` (by vocabularies and maps of dynamic ids), `hash`, `identity`, or the name of a table of several
+    hashes.
     starts: table -> its row 0 among those of all. of_request, of_candidate, of_lists: int64 [3, F, 1]: per feature what
     is mixed into its ids; rows of its table, or its first answer (`learnt`); where its table starts. request,
     candidate: where their ids are among the integers of their side.

@@ -86,7 +86,7 @@ def _(hook: PamModule) -> HookPart | None:
 
 
 def _routed(hook: PamModule, model: nn.Module) -> Routed:
-    n = hook.config.tasks
+    n = hook.config.groups
     towers = {name: p.detach() for name, p in model.named_parameters() if name.startswith("towers.")}
     weights = {name: p.expand(n, *p.shape) for name, p in towers.items()}
     adapted = {name: w.detach() for name, w in hook.served(hook.start(model)).items()}

@@ -61,17 +61,17 @@ def find_arm(source: str, kind: type[T]) -> T:
 def candidates(module: ModuleType, kind: type[T]) -> dict[str, Callable[[], T]]:
     """Name -> function of a module that may be an arm, imported ones too: without required arguments, and declared to
     return a `kind`, or the module's own with nothing declared. None is called."""
-    found = {}
+    functions = {}
     for name, value in sorted(vars(module).items()):
         if name.startswith("_") or not callable(value) or inspect.isclass(value) or _required(value) != []:
             continue
         returns = inspect.signature(value).return_annotation
         if isinstance(returns, str):  # the module postpones its annotations
             returns = kind if returns.strip("'\"").rpartition(".")[2] == kind.__name__ else None
-        own = getattr(value, "__module__", None) == module.__name__
-        if returns is kind or (returns is inspect.Signature.empty and own):
-            found[name] = value
-    return found
+        is_local = getattr(value, "__module__", None) == module.__name__
+        if returns is kind or (returns is inspect.Signature.empty and is_local):
+            functions[name] = value
+    return functions
 
 
 def import_module(name: str, where: str) -> ModuleType:

@@ -46,8 +46,8 @@ class _Refused(Exception):
 
 def steps(folder: Path) -> list[int]:
     """Steps of the whole checkpoints in a run's `checkpoints` folder, ascending."""
-    found = folder.glob("step-*/progress.json") if folder.is_dir() else []
-    return sorted(int(p.parent.name.removeprefix("step-")) for p in found if p.parent.name[5:].isdigit())
+    files = folder.glob("step-*/progress.json") if folder.is_dir() else []
+    return sorted(int(p.parent.name.removeprefix("step-")) for p in files if p.parent.name[5:].isdigit())
 
 
 def steps_for_all(folder: Path) -> list[int]:
@@ -77,9 +77,9 @@ class Saver:
             for partial in folder.glob("step-*.partial"):  # what a run that was killed has left
                 shutil.rmtree(partial)
 
-    def begin(self, state: State, own: State, progress: Progress) -> None:
-        """Copies the state and begins to write `step-N`. own: what each rank has for itself, by name. Raises UserError,
-        on every rank, for a state that is not finite."""
+    def begin(self, state: State, of_rank: State, progress: Progress) -> None:
+        """Copies the state and begins to write `step-N`. of_rank: what each rank has for itself, by name. Raises
+        UserError, on every rank, for a state that is not finite."""
         self.finish()
         self.lock.check()
         # What the encoder knows is fitted, not learnt: edges that no value needs are infinite there.
@@ -94,20 +94,20 @@ class Saver:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
         dist.barrier()
-        told = asdict(progress) | {"shapes": _shapes(state)}
-        everything = state | _by_rank(own, self.ranks) | _random(self.ranks)
+        record = asdict(progress) | {"shapes": _shapes(state)}
+        everything = state | _by_rank(of_rank, self.ranks) | _random(self.ranks)
         saved = async_save(
             everything, checkpoint_id=partial, process_group=self.group, async_stager=BlockingAsyncStager()
         )
         assert isinstance(saved, Future)
-        self.pending = (saved, partial, told)
+        self.pending = (saved, partial, record)
 
     def finish(self) -> None:
         """Waits for the checkpoint that is being written, if any, and gives it its name."""
         if self.pending is None:
             return
-        (saved, partial, told), self.pending = self.pending, None
-        final = self.folder / f"step-{told['step']}"
+        (saved, partial, record), self.pending = self.pending, None
+        final = self.folder / f"step-{record['step']}"
         self.lock.check()
         try:
             saved.result()
@@ -115,8 +115,8 @@ class Saver:
             raise UserError(f"{final}: cannot be written ({_last_line(error)})") from error
         files = objects_of_all_ranks({p.name: _sum(p) for p in _files_of(partial, self.ranks)})
         if self.ranks.is_first:
-            told["files"] = {name: sums for by_rank in files for name, sums in by_rank.items()}
-            (partial / "progress.json").write_text(json.dumps(told))
+            record["files"] = {name: sums for by_rank in files for name, sums in by_rank.items()}
+            (partial / "progress.json").write_text(json.dumps(record))
             shutil.rmtree(final, ignore_errors=True)  # a damaged one that was refused
             os.replace(partial, final)
             self._trim()
@@ -138,21 +138,21 @@ class Saver:
             _remove(self.folder / f"step-{old}")
 
 
-def load(folder: Path, state: State, own: State, ranks: Ranks) -> Progress:
+def load(folder: Path, state: State, of_rank: State, ranks: Ranks) -> Progress:
     """Loads the last checkpoint that can be used into the state, in place; says which were refused, and why.
 
-    own: tensors that each rank has for itself; left alone where the checkpoint is of fewer ranks. Raises UserError if
-    no checkpoint can be used.
+    of_rank: tensors that each rank has for itself; left alone where the checkpoint is of fewer ranks. Raises UserError
+    if no checkpoint can be used.
     """
-    return _first_usable(folder, ranks, lambda path: _load(path, state, own, ranks), "; --fresh starts over")
+    return _first_usable(folder, ranks, lambda path: _load(path, state, of_rank, ranks), "; --fresh starts over")
 
 
-def load_summed(folder: Path, step: int, own: State, world_size: int, ranks: Ranks) -> None:
-    """Loads what each of `world_size` ranks had for itself in a checkpoint, added up, into `own` on the first rank;
+def load_summed(folder: Path, step: int, of_rank: State, world_size: int, ranks: Ranks) -> None:
+    """Loads what each of `world_size` ranks had for itself in a checkpoint, added up, into `of_rank` on the first rank;
     zeros on the others."""
     path = folder / f"step-{step}"
     stored = FileSystemReader(path).read_metadata().state_dict_metadata
-    for name, value in own.items():
+    for name, value in of_rank.items():
         parts = {f"{name}.{r}": torch.zeros_like(value) for r in range(world_size) if f"{name}.{r}" in stored}
         load_state(parts, checkpoint_id=path)
         value.zero_()
@@ -188,23 +188,23 @@ def _first_usable(folder: Path, ranks: Ranks, use: Callable[[Path], T], hint: st
 
 
 def _shapes_of(path: Path, ranks: Ranks) -> dict[str, list[int]]:
-    told = _told(path)
-    _agree(_damage(path, told.get("files", {}), ranks))
-    if "shapes" not in told:
+    record = _told(path)
+    _agree(_damage(path, record.get("files", {}), ranks))
+    if "shapes" not in record:
         raise _Refused("progress.json does not hold the tensors' shapes")
-    return dict(told["shapes"])
+    return dict(record["shapes"])
 
 
-def _load(path: Path, state: State, own: State, ranks: Ranks) -> Progress:
-    told = _told(path)
-    _agree(_damage(path, told.get("files", {}), ranks))
-    differs = _other_shape(told["shapes"], _shapes(state)) if "shapes" in told else None
+def _load(path: Path, state: State, of_rank: State, ranks: Ranks) -> Progress:
+    record = _told(path)
+    _agree(_damage(path, record.get("files", {}), ranks))
+    differs = _other_shape(record["shapes"], _shapes(state)) if "shapes" in record else None
     if differs:
         raise _Refused(f"the checkpoint does not fit this model ({differs})")
     stored = FileSystemReader(path).read_metadata().state_dict_metadata
     if differs := _other_columns(stored, state):
         raise _Refused(f"the checkpoint does not fit this plan ({differs})")
-    mine = {n: v for n, v in (_by_rank(own, ranks) | _random(ranks)).items() if n in stored}
+    mine = {n: v for n, v in (_by_rank(of_rank, ranks) | _random(ranks)).items() if n in stored}
     try:
         load_state(state | mine, checkpoint_id=path)
     except CheckpointException as error:
@@ -212,21 +212,21 @@ def _load(path: Path, state: State, own: State, ranks: Ranks) -> Progress:
     for name, value in mine.items():
         if name.startswith("random."):
             (torch.cuda if name.startswith("random.cuda") else torch).set_rng_state(value)
-    return _progress(told)
+    return _progress(record)
 
 
-def _progress(told: dict[str, Any]) -> Progress:
+def _progress(record: dict[str, Any]) -> Progress:
     names = [f.name for f in fields(Progress)]
-    return Progress(**{name: told[name] for name in names if name in told or name not in _OF_STREAMS})
+    return Progress(**{name: record[name] for name in names if name in record or name not in _OF_STREAMS})
 
 
 def _told(path: Path) -> dict[str, Any]:
     try:
-        told: dict[str, Any] = json.loads((path / "progress.json").read_text())
-        _progress(told)
+        record: dict[str, Any] = json.loads((path / "progress.json").read_text())
+        _progress(record)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _Refused(f"damaged: progress.json cannot be read ({error})") from None
-    return told
+    return record
 
 
 def _damage(path: Path, files: dict[str, tuple[int, int]], ranks: Ranks) -> str | None:
@@ -299,8 +299,8 @@ def _sum(path: Path) -> tuple[int, int]:
     return size, crc
 
 
-def _by_rank(own: State, ranks: Ranks) -> State:
-    return {f"{name}.{ranks.rank}": value for name, value in own.items()}
+def _by_rank(of_rank: State, ranks: Ranks) -> State:
+    return {f"{name}.{ranks.rank}": value for name, value in of_rank.items()}
 
 
 def _random(ranks: Ranks) -> dict[str, torch.Tensor]:

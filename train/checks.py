@@ -121,10 +121,10 @@ def _check_hooks(config: RunConfig) -> None:
 
 def _check_rates(config: RunConfig, tables: set[str]) -> None:
     """Checks what the tables ask of the training: rates of their own, and steps one by one."""
-    managed = [t.name for t in config.tables if t.mapping == "managed"]
-    if managed and config.train.pipeline == "on":
+    evicting = [t.name for t in config.tables if t.mapping == "managed"]
+    if evicting and config.train.pipeline == "on":
         raise UserError(
-            f"{config.name}: train.pipeline='on': rows of managed tables ({', '.join(managed)}) pass from one id "
+            f"{config.name}: train.pipeline='on': rows of managed tables ({', '.join(evicting)}) pass from one id "
             f"to another, "
             "and a pipeline reads ahead of the steps; set train.pipeline=auto"
         )

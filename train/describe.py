@@ -85,12 +85,12 @@ def _default(field: "Field[Any]") -> Any:
 
 def meanings(cls: type) -> dict[str, str]:
     """Field -> the docstring under it, in the class or the base that has it; '' where there is none."""
-    found = dict.fromkeys((f.name for f in fields(cls)), "")
+    texts = dict.fromkeys((f.name for f in fields(cls)), "")
     for base in reversed(cls.__mro__):
         for name, text in _docstrings(base).items():
-            if name in found:
-                found[name] = text
-    return found
+            if name in texts:
+                texts[name] = text
+    return texts
 
 
 def _docstrings(cls: type) -> dict[str, str]:
@@ -101,10 +101,10 @@ def _docstrings(cls: type) -> dict[str, str]:
     except OSError:  # made where there is no file, as in an interactive session
         return {}
     assert isinstance(tree, ast.ClassDef)
-    found = {}
+    texts = {}
     for field, after in zip(tree.body, tree.body[1:], strict=False):
         if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
             continue
         if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-            found[field.target.id] = " ".join(str(after.value.value).split())
-    return found
+            texts[field.target.id] = " ".join(str(after.value.value).split())
+    return texts

@@ -10,8 +10,9 @@ from coldrank.data.errors import UserError
 from coldrank.train.arms import candidates, find_arm
 from coldrank.train.checks import validate
 from coldrank.train.config import RunConfig, parse, to_dict
+from coldrank.train.former import with_new_names
 from coldrank.train.idle import idle_problem
-from coldrank.train.overrides import override_all, with_new_names
+from coldrank.train.overrides import override_all
 
 
 def from_dict(values: dict[str, Any], source: str = "config") -> RunConfig:

@@ -149,7 +149,7 @@ class Lock:
 
     def _acquire(self) -> None:
         seen: tuple[str, int] | None = None
-        waited, told = 0.0, False
+        waited, announced = 0.0, False
         began = last = time.monotonic()
         while True:
             tokens = self._tokens()
@@ -175,8 +175,8 @@ class Lock:
                 if self._take_over(token):
                     return
                 continue
-            if not told and holder and waited and lives is None:
-                told, who = True, holder
+            if not announced and holder and waited and lives is None:
+                announced, who = True, holder
                 tqdm.write(f"{self.folder}: locked by {who}; waits up to {patience:g} s to see whether it lives")
             time.sleep(POLL_S)
 
@@ -241,17 +241,17 @@ def held(folder: Path, ranks: Ranks, check: Callable[[], None] = lambda: None) -
 
     check: what it does before it touches the folder."""
     lock: Lock | None = None
-    told: list[str | None] = [None, ""]
+    first: list[str | None] = [None, ""]
     with ExitStack() as stack:
         if ranks.is_first:
             try:
                 check()
                 lock = stack.enter_context(Lock(folder))
-                told = [None, lock.me.token]
+                first = [None, lock.me.token]
             except (UserError, OSError) as error:
-                told = [str(error), ""]
-        dist.broadcast_object_list(told)
-        refused, token = told
+                first = [str(error), ""]
+        dist.broadcast_object_list(first)
+        refused, token = first
         if refused is not None:
             raise UserError(refused)
         yield Held(str(token), lock)

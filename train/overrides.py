@@ -1,4 +1,4 @@
-"""`--set a.b=c`, and the names that fields had before."""
+"""`--set a.b=c`."""
 
 import dataclasses
 import difflib
@@ -10,30 +10,13 @@ from coldrank.models.component import C, find
 from coldrank.models.heads.head import Head
 from coldrank.models.model import Model
 from coldrank.train.config import NAMED
+from coldrank.train.former import path_now, renamed
 from coldrank.train.hooks.hook import Hook
 
 # Fields that hold something for some of the tables: `--set` may name another.
 _BY_TABLE = ("optim.tables.lr_scale", "sharding.tables")
 # Which say what other fields there are: they come first.
 _KINDS = (*NAMED, "model", "model.kind")
-# Fields of `optim` -> their names now, `section.field`, before tables and dense weights had a section each.
-_OPTIM_BEFORE = {
-    "sparse_lr": "tables.lr",
-    "sparse_eps": "tables.eps",
-    "sparse_weight_decay": "tables.weight_decay",
-    "sparse_warmup_steps": "tables.warmup_steps",
-    "sparse_decay": "tables.decay",
-    "sparse_clip": "tables.clip_value",
-    "table_optimizer": "tables.kind",
-    "table_lr_scale": "tables.lr_scale",
-    "table_init": "tables.init",
-    "dense_lr": "dense.lr",
-    "gate_lr_scale": "dense.gate_lr_scale",
-    "weight_decay": "dense.weight_decay",
-    "clip_norm": "dense.clip_norm",
-}
-# Hook -> a field's former name, its name now, and what is added to its value: counts below so many, now of at most.
-_RENAMED = {"mwuf": ("below_views", "max_views", -1), "metacf": ("below_views", "max_views", -1)}
 
 
 def override_all(values: dict[str, Any], texts: list[str]) -> dict[str, Any]:
@@ -52,7 +35,7 @@ def override(values: dict[str, Any], text: str) -> None:
     path, equals, given = text.partition("=")
     if not equals:
         raise UserError(f"--set {text}: write field=value, for example --set train.steps=200")
-    path = _path_now(path)
+    path = path_now(path)
     if path in _KINDS:
         _set_kinds(values, path, _value(given), text)
         return
@@ -65,7 +48,7 @@ def override(values: dict[str, Any], text: str) -> None:
         new = ".".join(parents) in _BY_TABLE and depth == len(parents)
         if not isinstance(node, dict) or (part not in node and not new):
             name = ".".join(path.split(".")[: depth + 1])
-            raise UserError(f"--set {text}: no field {name!r}; {_renamed(path, given) or _near(part, node)}")
+            raise UserError(f"--set {text}: no field {name!r}; {renamed(path, _value(given)) or _near(part, node)}")
         if depth < len(parents):
             node = node[part]
     value = _value(given)
@@ -111,88 +94,28 @@ def _set_kinds(values: dict[str, Any], path: str, value: Any, text: str) -> None
     before, base = values.get(path, {}), NAMED[path]
     parts: dict[str, Any] = {}
     for kind in _listed(value):
-        found = before.get(kind) or _of_kind(base, str(kind), {}, text)
-        name = find(base, found["kind"]).short_name()
+        fields = before.get(kind) or _of_kind(base, str(kind), {}, text)
+        name = find(base, fields["kind"]).short_name()
         if name in parts:
             raise UserError(f"--set {text}: {name!r} is there twice")
-        parts[name] = before.get(name, found)
+        parts[name] = before.get(name, fields)
     values[path] = parts
 
 
 def _of_kind(base: type[C], kind: str, before: dict[str, Any], text: str) -> dict[str, Any]:
     """The defaults of a kind, with what fields of the same name had before."""
     try:
-        found = find(base, kind)
+        cls = find(base, kind)
     except ValueError as error:
         raise UserError(f"--set {text}: {error}") from None
-    fields = dataclasses.fields(found)  # type: ignore[arg-type]
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     unset = [f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
     kept = {f.name: before[f.name] for f in fields if f.name in before}
-    return found(**dict.fromkeys(unset)).to_json() | kept
+    return cls(**dict.fromkeys(unset)).to_json() | kept
 
 
 def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [p.strip() for p in str(value).strip("[]").split(",") if p.strip()]
-
-
-def with_new_names(values: dict[str, Any]) -> dict[str, Any]:
-    """A config as JSON values, its fields where they are now. Before, hooks were names, with a section each whether on
-    or off; there was one section of all rankers' fields, and one of the two-tower model; a task was its weight, and all
-    were binary; `optim` was one section."""
-    values = dict(values)
-    if isinstance(names := values.get("hooks", {}), list):
-        sections = {name: values.get(name) for name in ("metacf", "mwuf", "pam")}
-        values = {name: value for name, value in values.items() if name not in sections}
-        values["hooks"] = {name: {"kind": name, **(sections.get(name) or {})} for name in names}
-    values["hooks"] = {name: _with_new_field(name, of) for name, of in values.get("hooks", {}).items()}
-    if isinstance(tasks := values.get("tasks"), dict):
-        values["tasks"] = {name: _head_of_before(of) for name, of in tasks.items()}
-    if isinstance(optim := values.get("optim"), dict):
-        values["optim"] = _optim_of_before(optim)
-    model = values.get("model")
-    if "two_tower" in values:
-        towers = values.pop("two_tower")
-        if towers is not None:
-            values["model"] = {"kind": "two_tower", **towers}
-        elif isinstance(model, dict):
-            values["model"] = _ranker_of_before(model)
-    return values
-
-
-def _with_new_field(name: str, fields: Any) -> Any:
-    old, new, added = _RENAMED.get(name, ("", "", 0))
-    if isinstance(fields, dict) and type(fields.get(old)) is int and new not in fields:
-        return {k: v for k, v in fields.items() if k != old} | {new: fields[old] + added}
-    return fields
-
-
-def _path_now(path: str) -> str:
-    section, _, inside = path.partition(".")
-    field, dot, key = inside.partition(".")
-    return f"optim.{_OPTIM_BEFORE[field]}{dot}{key}" if section == "optim" and field in _OPTIM_BEFORE else path
-
-
-def _optim_of_before(optim: dict[str, Any]) -> dict[str, Any]:
-    if "tables" in optim or "dense" in optim:
-        return optim
-    values: dict[str, Any] = {}
-    for name, value in optim.items():
-        section, _, field = _OPTIM_BEFORE.get(name, name).rpartition(".")
-        holder = values.setdefault(section, {}) if section else values
-        holder[field] = value
-    return values
-
-
-def _head_of_before(task: Any) -> Any:
-    return {"kind": "binary", "weight": task} if isinstance(task, int | float) and not isinstance(task, bool) else task
-
-
-def _ranker_of_before(model: dict[str, Any]) -> dict[str, Any]:
-    kind = model.get("kind", "ranker")
-    lacks = {"ranker": {"crosses"}}.get(kind, model.keys() - {"tower_hidden", "dropout", "crosses"})
-    if kind != "dcn":
-        lacks = {*lacks, "crosses"}
-    return {"kind": kind} | {name: value for name, value in model.items() if name not in lacks and name != "kind"}
 
 
 def _value(text: str) -> Any:
@@ -200,15 +123,6 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
-
-
-def _renamed(path: str, text: str) -> str:
-    section, _, field = path.partition(".")
-    old, new, added = _RENAMED.get(section, ("", "", 0))
-    value = _value(text)
-    if field != old or type(value) is not int:
-        return ""
-    return f"what counted views below {value} is {section}.{new}={value + added} now, views of at most so many"
 
 
 def _near(part: str, node: Any) -> str:

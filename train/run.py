@@ -18,8 +18,8 @@ from coldrank.train.distributed.ranks import Ranks
 from coldrank.train.distributed.shard import shard
 from coldrank.train.hooks.hook import HookModule
 from coldrank.train.hooks.make import make_hooks
-from coldrank.train.ids.growing import Growth
-from coldrank.train.ids.managed import Renewal
+from coldrank.train.ids.dynamic import DynamicIds
+from coldrank.train.ids.eviction import Renewal
 from coldrank.train.memory import reuse_freed_memory
 from coldrank.train.optim.optimizers import Optimizers
 from coldrank.train.stepping import Taken
@@ -38,7 +38,7 @@ class Run:
     optimizers: Optimizers
     make: BatchMaker
     plan: Plan
-    grow: Growth
+    dynamic_ids: DynamicIds
     hooks: tuple[HookModule, ...]
 
     @property
@@ -65,7 +65,7 @@ class Run:
     def state_after(self, taken: Taken) -> dict[str, Any]:
         """The state once a batch is trained on, though later ones may have their rows already."""
         state = self.state
-        return state | {"encoder": self.grow.state_after(state["encoder"], taken.grown)}
+        return state | {"encoder": self.dynamic_ids.state_after(state["encoder"], taken.new_rows)}
 
 
 def build(config: RunConfig, data: DataFolder, ranks: Ranks) -> Run:
@@ -85,8 +85,8 @@ def build(config: RunConfig, data: DataFolder, ranks: Ranks) -> Run:
     # From here on the generator drops out: on every rank in its own way, in every arm in the same.
     torch.manual_seed(config.seed * 1_000_003 + ranks.rank)
     optimizers = Optimizers(model, config.optim, {h.short_name(): h.own_lr_scale for h in config.hooks})
-    grow = Growth(encoder, ranks, Renewal(model, optimizers, config.table_scales(features), config.seed))
-    return Run(config, data, ranks, encoder, model, optimizers, make, plan, grow, tuple(hooks.values()))
+    dynamic_ids = DynamicIds(encoder, ranks, Renewal(model, optimizers, config.table_scales(features), config.seed))
+    return Run(config, data, ranks, encoder, model, optimizers, make, plan, dynamic_ids, tuple(hooks.values()))
 
 
 def made_task(config: RunConfig, features: FeatureSet, hooks: dict[str, HookModule]) -> RankingTask:

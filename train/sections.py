@@ -146,13 +146,13 @@ class TrainConfig(Section):
     threads: NonNegativeInt = 0
     """Threads of torch (0: its default)."""
     accumulate: PositiveInt = 1
-    """Micro-batches: the dense part takes a batch in so many slices, one after another, and holds the activations of
-    one; the step is that of the whole batch, for tables and dense weights."""
+    """Micro-batches: the dense part takes a batch in so many, one after another, and holds the activations of one; the
+    step is that of the whole batch, for tables and dense weights."""
     precision: Literal["float32", "bf16"] = "float32"
     """Of the dense part in training, under autocast; tables, losses and evaluation are in float32."""
     pipeline: Literal["auto", "on", "off"] = "auto"
-    """Sends the ids of the next batch while one is computed (the same results; auto: on GPUs, where no table is
-    managed)."""
+    """Sends the ids of the next batch while one is computed (the same results; auto: on GPUs, where no table
+    evicts ids)."""
     warm_start: str = ""
     """Folder of a run whose weights this one begins with, where they fit (train/warm_start.py)."""
     warm_rename: dict[str, str] = field(default_factory=dict)

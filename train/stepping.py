@@ -13,20 +13,20 @@ from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
 from coldrank.data.batches import MODULE_CALLS
 from coldrank.models.batch import Batch
 from coldrank.models.model import Outputs
-from coldrank.train.ids.growing import Grown
+from coldrank.train.ids.dynamic import NewRows
 
 
 class Taken(NamedTuple):
     """A batch, and where the stream stands once it is trained on: in which pass (0-based), after how many batches of
     it.
 
-    grown: growing table -> how far it has grown with the batch.
+    new_rows: table with dynamic ids -> the rows that new ids got with the batch.
     """
 
     batch: Batch
     epoch: int
     batches: int
-    grown: Mapping[str, Grown] = MappingProxyType({})
+    new_rows: Mapping[str, NewRows] = MappingProxyType({})
 
 
 Begin = Callable[[Taken], None]

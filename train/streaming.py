@@ -41,19 +41,19 @@ _BACK_METRICS = ("auc", "ne", "xauc", "mae")
 def stages(data: DataFolder, config: RunConfig) -> list[Stage]:
     """The stages of a data folder as it is now. Raises UserError for a `train.first_period` that cannot be the
     first."""
-    found = _by_period(data)
-    names, first = list(found), config.train.first_period
+    by_period = _by_period(data)
+    names, first = list(by_period), config.train.first_period
     if first and first not in names[1:]:
         raise UserError(
             f"train.first_period={first}: must be one of the periods of {data.path} after the first, "
             f"{names[0]} to {names[-1]}"
         )
-    at = names.index(first) if first else 1
+    warm_periods = names.index(first) if first else 1
     shuffled = config.data.order == "random"
-    warm = [names[:at]] if shuffled else [[name] for name in names[:at]]
+    warm = [names[:warm_periods]] if shuffled else [[name] for name in names[:warm_periods]]
     return [
-        *(Stage(tuple(w), tuple(p for name in w for p in found[name]), False, shuffled) for w in warm),
-        *(Stage((name,), found[name], True, False) for name in names[at:]),
+        *(Stage(tuple(w), tuple(p for name in w for p in by_period[name]), False, shuffled) for w in warm),
+        *(Stage((name,), by_period[name], True, False) for name in names[warm_periods:]),
     ]
 
 
@@ -90,14 +90,14 @@ class Stream(Course):
             p["path"]: p for name, of in _by_period(data).items() if name <= progress.period for p in _seen(data, of)
         }
         for path in sorted(before.keys() | now.keys()):
-            was, found = before.get(path), now.get(path)
-            if was == found:
+            was, after = before.get(path), now.get(path)
+            if was == after:
                 continue
-            if was is None or found is None:
-                text = "is no longer there" if found is None else "is new, in a period that is done with"
+            if was is None or after is None:
+                text = "is no longer there" if after is None else "is new, in a period that is done with"
             else:
-                name = next(n for n in was if was[n] != found.get(n))
-                text = f"has {name} {found.get(name)}, and had {was[name]} when it was trained on"
+                name = next(n for n in was if was[n] != after.get(n))
+                text = f"has {name} {after.get(name)}, and had {was[name]} when it was trained on"
             raise UserError(f"{self.folder.path}: {data.path / path} {text}; --fresh starts over")
         progress.data = data.digest
 
@@ -138,11 +138,11 @@ class Stream(Course):
         frame = pl.concat([parquet.read(path) for path in files])
         require_lock()
         write_predictions(frame, self.folder.path / f"predictions-{NEXT}.parquet")
-        found = metric_rows(frame, self.run.config, progress.step, NEXT)
+        rows = metric_rows(frame, self.run.config, progress.step, NEXT)
         if not self.run.config.model.retrieves:
-            return found
+            return rows
         about: dict[str, str | float | int | None] = {"step": progress.step, "period": None, "split": NEXT}
-        return found + [about | row for row in mean_over_periods(self.folder.rows(NEXT))]
+        return rows + [about | row for row in mean_over_periods(self.folder.rows(NEXT))]
 
     def _predictions(self, period: str) -> Path:
         return self.folder.path / f"predictions-{NEXT}" / f"{period}.parquet"
@@ -195,14 +195,14 @@ class Stream(Course):
 
     def after(self, stage: Stage, progress: Progress) -> None:
         """Scores samples of earlier periods, the same ones each time, to see what is forgotten."""
-        found = _by_period(self.run.data)
-        names, train = list(found), self.run.config.train
+        by_period = _by_period(self.run.data)
+        names, train = list(by_period), self.run.config.train
         for past in (names.index(stage.name) - back for back in train.look_back):
             if past < 0:
                 continue
-            rows = sum(p["rows"] for p in found[names[past]])
+            rows = sum(p["rows"] for p in by_period[names[past]])
             only = Every(-(-rows // train.look_back_rows))
-            frame = self._scored(found[names[past]], f"{BACK} {names[past]}", only)
+            frame = self._scored(by_period[names[past]], f"{BACK} {names[past]}", only)
             if frame is not None:
                 measured = metric_rows(frame, self.run.config, progress.step, BACK, names[past])
                 self.folder.log([row for row in measured if row["metric"] in _BACK_METRICS])
@@ -223,9 +223,9 @@ class Stream(Course):
         run, known = self.run, len(self.stages)
         until = time.monotonic() + run.config.train.follow_s
         while run.config.train.follow_s:
-            told: list[tuple[Json | None, float]] = [(_manifest(run.data.path), until - time.monotonic())]
-            dist.broadcast_object_list(told)
-            manifest, left = told[0]
+            looked: list[tuple[Json | None, float]] = [(_manifest(run.data.path), until - time.monotonic())]
+            dist.broadcast_object_list(looked)
+            manifest, left = looked[0]
             if manifest is not None and manifest != run.data.manifest:
                 run.data = DataFolder(run.data.path, manifest)
                 self.check_data(progress)
@@ -244,10 +244,10 @@ class Stream(Course):
 
 def _by_period(data: DataFolder) -> dict[str, tuple[Json, ...]]:
     """Period -> its partitions, of all splits, both in order of time."""
-    found: dict[str, list[Json]] = {}
+    by_period: dict[str, list[Json]] = {}
     for p in sorted(data.manifest["partitions"], key=lambda p: (p["period"], p["time_min"], p["path"])):
-        found.setdefault(p["period"], []).append(p)
-    return {period: tuple(partitions) for period, partitions in found.items()}
+        by_period.setdefault(p["period"], []).append(p)
+    return {period: tuple(partitions) for period, partitions in by_period.items()}
 
 
 def _seen(data: DataFolder, partitions: tuple[Json, ...]) -> list[Json]:

@@ -14,11 +14,11 @@ from coldrank.models.heads.head import Head
 from coldrank.models.heads.heads import Heads
 from coldrank.models.model import Model, Outputs
 from coldrank.train.hooks.hook import HookModule, Rest
-from coldrank.train.optim.slices import in_slices
+from coldrank.train.optim.micro_batches import by_micro_batches
 
 
 class RankingTask(nn.Module):
-    """Model, heads and hooks. `forward` is the embedding lookup and `dense`, in one call or in slices."""
+    """Model, heads and hooks. `forward` is the embedding lookup and `dense`, in one call or by micro-batches."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class RankingTask(nn.Module):
         if self.accumulate == 1 or not (self.training and torch.is_grad_enabled()):
             return self.dense(batch, embedded)
         weights = [p for name, p in self.named_parameters() if not name.startswith("embeddings.")]
-        return in_slices(self.dense, batch, embedded, weights, self.accumulate)
+        return by_micro_batches(self.dense, batch, embedded, weights, self.accumulate)
 
     @property
     def in_order(self) -> list[HookModule]:

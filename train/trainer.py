@@ -115,7 +115,7 @@ def facts(run: Run, course: Course, progress: Progress, *, finished: bool) -> di
         "device": str(run.ranks.device.type),
         "dense_parameters": run.optimizers.dense_parameters,
         "table_parameters": tables,
-        "growing_tables": run.grow.facts(),
+        "growing_tables": run.dynamic_ids.facts(),
         "versions": {name: version(name) for name in ("torch", "torchrec", "coldrank")},
     }
 
@@ -125,19 +125,19 @@ def _resume(run: Run, course: Course, folder: RunFolder, recent: Recent) -> Prog
     ranks = run.ranks
     progress = checkpoint.load(folder.checkpoints, run.state, recent.state, ranks)
     course.check_data(progress)
-    told = ""
+    changed = ""
     if progress.world_size != ranks.world_size:
         checkpoint.load_summed(folder.checkpoints, progress.step, recent.state, progress.world_size, ranks)
-        told = f" at {ranks.world_size} ranks in place of {progress.world_size}"
+        changed = f" at {ranks.world_size} ranks in place of {progress.world_size}"
         if not run.config.data.global_batch_size:
             # The same share of the pass has been read; at the edges of buffers a few rows are read twice or not at all.
             batch = -(-progress.batch * progress.world_size // ranks.world_size)
             progress.batch = min(batch, course.passes(course.number(progress)).reader(progress.epoch).batches)
-            told += ": rates that decay do so over the steps left"
+            changed += ": rates that decay do so over the steps left"
         progress.world_size = ranks.world_size
     check_length(folder.path, folder.config(), run.config, progress, course.end(progress))
     if ranks.is_first:
-        tqdm.write(f"{folder.path}: goes on from step {progress.step}{told} (--fresh starts over)")
+        tqdm.write(f"{folder.path}: goes on from step {progress.step}{changed} (--fresh starts over)")
         folder.forget_after(progress.step)
     return progress
 
@@ -162,10 +162,10 @@ def _trained(run: Run, passes: Passes, progress: Progress, total: int) -> Steps:
         run.begin_step(taken, progress.step, total)
 
     on_gpu = run.ranks.device.type == "cuda"
-    ahead = {"auto": on_gpu and not run.grow.managed, "on": True, "off": False}[run.config.train.pipeline]
+    ahead = {"auto": on_gpu and not run.dynamic_ids.evicts, "on": True, "off": False}[run.config.train.pipeline]
     train_on = pipelined if ahead else one_by_one
     stream = itertools.islice(_stream(run, passes, progress.epoch, progress.batch), max(0, total - progress.step))
-    ready = (taken._replace(grown=run.grow(taken.batch)) for taken in stream)
+    ready = (taken._replace(new_rows=run.dynamic_ids(taken.batch)) for taken in stream)
     return train_on(run.model, ready, run.ranks.device, begin, run.end_step)
 
 

@@ -142,15 +142,15 @@ def _reasons(
     in_gates = {f"model.{prefix}." for prefix, m in _modules(model) if isinstance(m, PersonalizedGate)}
     others = {new: old for old, new in rename.items()}
     tables = {t.name: _rows_differ(t, ours, theirs, others.get(t.name, t.name)) for t in ours.tables}
-    found: dict[str, str | None] = {}
+    reasons: dict[str, str | None] = {}
     for name in names:
         part, _, rest = name.partition(".")
         table = rest.removeprefix(_TABLE) if part == "model" else rest.removeprefix("maps.").removeprefix("buckets.")
         if table != rest:
-            found[name] = tables.get(table.split(".")[0])
+            reasons[name] = tables.get(table.split(".")[0])
         else:
-            found[name] = inputs or (code if name.startswith(tuple(in_gates)) else None)
-    return {name: why for name, why in found.items() if why}
+            reasons[name] = inputs or (code if name.startswith(tuple(in_gates)) else None)
+    return {name: why for name, why in reasons.items() if why}
 
 
 def _inputs(features: FeatureSet) -> list[str]:

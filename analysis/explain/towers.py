@@ -1,4 +1,4 @@
-"""What PAM's tasks take from an item's inputs, and how figures follow a setting.
+"""What PAM's popularity groups take from an item's inputs, and how figures follow a setting.
 
 The figures are PAM's Fig. 3 (section 5.4) and Fig. 4 (section 5.5).
 
@@ -62,7 +62,7 @@ def measure(run: Run, sample: Sample) -> dict[str, Any]:
 
     masks: the inputs of the item's tower that are set to 0: those of `pam.behaviour`, and the others.
     errors: per mask and cohort the mean of (z' - z)^2 of each dimension of the item's vector, [D], by the weights of
-        the item's task, and the sum over the dimensions (`total`; two vectors of length 1 are at most 4 apart).
+        the item's group, and the sum over the dimensions (`total`; two vectors of length 1 are at most 4 apart).
     """
     task = run.model.module
     assert isinstance(task, RankingTask)
@@ -127,7 +127,7 @@ def _items(task: RankingTask, rows: TowerRows, batch: Batch) -> Tensor:
     """Vectors of the items, float32 [B, D], by what scores them."""
     for hook in task.in_order:
         if isinstance(hook, PamModule):
-            _, vectors = rows.outputs(hook.served(hook.start(rows.model)), hook.split(batch).task)
+            _, vectors = rows.outputs(hook.served(hook.start(rows.model)), hook.split(batch).group)
             assert vectors is not None
             return vectors.item
     return rows.model.vectors(rows.sides)[1]

@@ -79,7 +79,7 @@ OF_CONFIGS: list[tuple[type, dict[str, Any]]] = [
         Pam,
         {"cuts": (5, 50, 200, 1000, 5000), "quantiles": 0, "cold": 1, "cold_weight": 2.0, "other_weight": 0.5}
         | {"steps": 2, "rate": 1e-3, "second_order": True, "support": 0.25, "support_of": "batch", "query": "rest"}
-        | {"support_average": "task", "query_average": "batch", "candidates": "batch", "step_weights": NOTHING}
+        | {"support_average": "group", "query_average": "batch", "candidates": "batch", "step_weights": NOTHING}
         | {"adapt": ("towers",), "across": "rank", "serve_decay": 0.0, "own": False, "gamma": (1.0, 0.0, 0.0)}
         | {"behaviour": ("item_id", "item_hist_user_id"), "store": "last", "dress": "all", "enhancer_trains": "all"}
         | {"adapt_on_test_labels": False},

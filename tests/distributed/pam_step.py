@@ -40,7 +40,7 @@ def reference(run: Run, pam: PamModule, batch: Batch, halves: list[Batch]) -> Te
 
     def support(weights: dict[str, Tensor], of: list[int]) -> Tensor:
         total = counts[of].sum(0).clamp(min=1)
-        return sum(pam.of_tasks(rows[i].losses(splits[i].support)(weights), splits[i].support) for i in of) / total
+        return sum(pam.of_groups(rows[i].losses(splits[i].support)(weights), splits[i].support) for i in of) / total
 
     if pam.config.across == "ranks":
         paths = [pam.loop(start, lambda w: support(w, [0, 1]))] * 2
@@ -58,10 +58,10 @@ def reference(run: Run, pam: PamModule, batch: Batch, halves: list[Batch]) -> Te
         for name in pam.names
     }
     pam._adapted = added, weight.sum(0) > 0
-    if pam.config.query_average == "task":
-        # The mean over a task's query rows is of both halves' rows; what is below halves it.
-        rows_of_task = torch.tensor([split.query.counts for split in splits]).sum(0).clamp(min=1)
-        pam.query_scale = lambda query, size: 2 / rows_of_task
+    if pam.config.query_average == "group":
+        # The mean over a group's query rows is of both halves' rows; what is below halves it.
+        rows_of_group = torch.tensor([split.query.counts for split in splits]).sum(0).clamp(min=1)
+        pam.query_scale = lambda query, size: 2 / rows_of_group
     losses = [pam._query(r, s.query, p)[0] for r, s, p in zip(rows, splits, paths, strict=True)]
     return torch.stack(losses).mean()
 
@@ -77,7 +77,7 @@ def run_steps(config: RunConfig, data: DataFolder, ranks: Ranks) -> dict[str, Te
     losses = []
     for step, raw in zip(range(STEPS), reader.epoch(0), strict=False):
         cut = [{n: take(c, torch.arange(32 * i, 32 * i + 32).numpy()) for n, c in raw.items()} for i in (0, 1)]
-        run.grow(run.make(raw))  # every rank gives the rows of the whole batch
+        run.dynamic_ids(run.make(raw))  # every rank gives the rows of the whole batch
         halves = [run.make(part) for part in cut]
         run.optimizers.begin_step(step, STEPS)
         if ranks.world_size == 2:

@@ -35,7 +35,7 @@ def losses(run: Run, ranks: Ranks, steps: int) -> Iterator[float]:
     rows = torch.arange(ranks.rank * share, (ranks.rank + 1) * share).numpy()
     for step, raw in enumerate(itertools.islice(reader.epoch(0), steps)):
         batch = run.make({name: take(column, rows) for name, column in raw.items()})
-        taken = Taken(batch, 0, step + 1, run.grow(batch))
+        taken = Taken(batch, 0, step + 1, run.dynamic_ids(batch))
         run.begin_step(taken, step, steps)
         loss = run.model(batch.to(ranks.device)).loss
         loss.backward()

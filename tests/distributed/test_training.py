@@ -22,8 +22,8 @@ def write(config: RunConfig, path: Path) -> str:
 
 
 @pytest.mark.slow
-def test_slices_clipping_and_decay_on_two_ranks_are_those_of_one(tmp_path):
-    """Rank 0 alone takes the whole batches at once, two ranks take theirs in three slices each.
+def test_micro_batches_clipping_and_decay_on_two_ranks_are_those_of_one(tmp_path):
+    """Rank 0 alone takes the whole batches at once, two ranks take theirs in three micro-batches each.
 
     Tolerance: as for plain steps, ten times the largest difference found (2e-6 of a tensor's largest element).
     """
@@ -32,10 +32,10 @@ def test_slices_clipping_and_decay_on_two_ranks_are_those_of_one(tmp_path):
     tables = {"clip_value": 3e-5, "weight_decay": 0.5, "lr_scale": {"user": 0.25}, "warmup_steps": 4, "decay": "cosine"}
     config = with_optim(config, tables=tables, dense={"clip_norm": 0.05, "weight_decay": 1.0})
     results = {}
-    for ranks, slices in ((1, 1), (2, 3)):
+    for ranks, count in ((1, 1), (2, 3)):
         out = tmp_path / str(ranks)
         out.mkdir()
-        path = write(replace(config, train=replace(config.train, accumulate=slices)), out / "c.json")
+        path = write(replace(config, train=replace(config.train, accumulate=count)), out / "c.json")
         command = [str(Path(__file__).with_name("steps.py")), "--config", path, "--data", data]
         launch(ranks, *command, "--out", str(out), "--steps", str(STEPS))
         results[ranks] = torch.load(out / "c.pt")

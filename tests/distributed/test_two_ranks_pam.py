@@ -16,7 +16,7 @@ from coldrank.train.hooks.pam import Pam
 KINDS = {
     "rank": {"across": "rank", "rate": 0.2, "serve_decay": 0.5},
     "ranks": {"across": "ranks", "rate": 0.2, "serve_decay": 0.5},
-    "task": {"across": "ranks", "rate": 0.2, "query_average": "task"},
+    "group": {"across": "ranks", "rate": 0.2, "query_average": "group"},
     "own": {"steps": 0, "support": 0.0, "own": True},
 }
 
@@ -42,7 +42,7 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_ranks_adapt_and_learn_as_the_reference(learnt, kind):
-    """Weights, those that tasks have of their own, rates, tables, optimizer states and the weights that serve.
+    """Weights, those that groups have of their own, rates, tables, optimizer states and the weights that serve.
 
     Tolerance: the largest difference was 4e-5 of a tensor's largest element, in a table, whose optimizer scales up gradients
     near zero; a temperature of 0.07 makes second derivatives large.

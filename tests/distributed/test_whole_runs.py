@@ -199,7 +199,7 @@ ALIKE = ["rich", "pipeline", "stream", "few", "growing", "managed", "hooks"]
     "ranks", "fewer rows than ranks in a batch, a period, the whole data", "what one rank does, to rounding"
 )
 @pytest.mark.tried(
-    "ranks", "row decay, clipping, slices, cold_weight, a pass over new users", "what one rank does, to rounding"
+    "ranks", "row decay, clipping, micro-batches, cold_weight, a pass over new users", "what one rank does, to rounding"
 )
 @pytest.mark.parametrize("ranks", RANKS)
 @pytest.mark.parametrize("case", [*(f"passes {name}" for name in SHARDINGS), *ALIKE])

@@ -69,7 +69,7 @@ def counted(name: str, data: DataFolder) -> dict[str, int]:
         fit_encoder(run.encoder, files)
         reader = SampleReader(files, run.make.columns(), run.config.data.batch_size)
         batches = [run.make(raw) for _, raw in zip(range(3), reader.epoch(0), strict=False)]
-        taken = [Taken(b, 0, n, run.grow(b)) for n, b in enumerate(batches)]
+        taken = [Taken(b, 0, n, run.dynamic_ids(b)) for n, b in enumerate(batches)]
         for t in taken[:2]:
             step(run, t)
         with FlopCounterMode(display=False) as flops, Operations() as operations:

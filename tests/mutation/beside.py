@@ -17,10 +17,11 @@ BESIDE: dict[str, str] = {
     "modules/*": "modules configs/test_defaults.py",
     "models/features.py": "models/test_features.py models/test_encode.py models/test_embeddings.py "
     "configs/test_defaults.py",
-    "models/encode.py": "models/test_encode.py models/test_maps.py models/test_embeddings.py train/ids/test_growing.py",
+    "models/encode.py": "models/test_encode.py models/test_maps.py models/test_embeddings.py "
+    "train/ids/test_dynamic_ids.py",
     "models/embeddings.py": "models/test_embeddings.py models/test_ranker.py",
     "models/maps.py": "models/test_maps.py models/test_state_names.py models/test_encode.py "
-    "train/ids/test_growing.py train/ids/test_managed.py",
+    "train/ids/test_dynamic_ids.py train/ids/test_eviction.py",
     "models/ranker.py": "models/test_ranker.py models/test_embeddings.py configs/test_defaults.py",
     "models/two_tower.py": "models/test_two_tower.py models/test_state_names.py train/test_idle.py "
     "metrics/test_retrieval.py configs/test_defaults.py",
@@ -35,11 +36,11 @@ BESIDE: dict[str, str] = {
     "metrics/retrieval.py": "metrics/test_retrieval.py models/test_two_tower.py configs/test_defaults.py",
     "train/optim/optimizers.py": "train/optim/test_optimizers.py train/test_resuming.py",
     "train/optim/table_optimizer.py": "train/optim/test_optimizers.py",
-    "train/optim/slices.py": "train/optim/test_slices.py",
+    "train/optim/micro_batches.py": "train/optim/test_micro_batches.py",
     "train/checkpoint.py": "train/test_checkpoint_state.py train/test_checkpoint.py train/test_warm_start.py "
     "train/test_lock.py",
     "train/streaming.py": "train/test_streaming.py train/test_resuming.py",
-    "train/ids/growing.py": "train/ids/test_growing.py train/ids/test_managed.py",
+    "train/ids/dynamic.py": "train/ids/test_dynamic_ids.py train/ids/test_eviction.py",
     "train/passes.py": "train/test_trainer.py train/test_resuming.py train/test_checkpoint.py",
     "analysis/compare/table.py": "analysis/compare/test_table.py analysis/compare/test_compare.py",
     "analysis/compare/rows.py": "analysis/compare/test_table.py analysis/compare/test_compare.py "

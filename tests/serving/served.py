@@ -18,7 +18,7 @@ from coldrank.models.component import find
 from coldrank.models.encode import FeatureEncoder
 from coldrank.models.features import Feature, Table
 from coldrank.models.heads import Binary
-from coldrank.models.maps import GrowingMap, ManagedMap
+from coldrank.models.maps import DynamicMap, EvictingMap
 from coldrank.models.model import Model
 from coldrank.models.two_tower import TwoTower
 from coldrank.serving.export import parity
@@ -33,7 +33,7 @@ from coldrank.train.config import RunConfig, to_dict
 from coldrank.train.hooks.metacf import MetaCF
 from coldrank.train.hooks.mwuf import Mwuf
 from coldrank.train.hooks.pam import Pam
-from coldrank.train.ids.managed import admit
+from coldrank.train.ids.eviction import admit
 
 
 def multi_hash() -> RunConfig:
@@ -134,9 +134,9 @@ def random_model(config: RunConfig, data: DataFolder, seed: int = 0) -> Trained:
     encoder = FeatureEncoder(validate(config))
     fit_encoder(encoder, data.files(("train",)))
     for module in encoder.maps.values():
-        if isinstance(module, GrowingMap):
+        if isinstance(module, DynamicMap):
             module.add(torch.arange(1, 30, 2))
-        if isinstance(module, ManagedMap):
+        if isinstance(module, EvictingMap):
             admit(module, torch.arange(1, 30, 2), torch.ones(15, dtype=torch.int64))
     task = made_task(config, encoder.features).eval()
     for name, parameter in task.named_parameters():

@@ -50,7 +50,7 @@ def structure(config: RunConfig) -> tuple[object, ...]:
     features = [replace(f, init=0.0) for f in config.features]
     tables = [(t.name, t.dim, t.mapping, t.hashes) for t in config.tables]
     of_hook = {
-        Pam: lambda p: (p.tasks, p.adapt, p.own, p.support_of, [g > 0 for g in p.gamma]),
+        Pam: lambda p: (p.groups, p.adapt, p.own, p.support_of, [g > 0 for g in p.gamma]),
         Mwuf: lambda m: (m.item, m.user),
         MetaCF: lambda m: m,
     }

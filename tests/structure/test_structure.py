@@ -89,6 +89,13 @@ def test_test_files_have_names_of_their_own():
     assert len(names) == len(set(names)), sorted(n for n in names if names.count(n) > 1)
 
 
+def test_a_public_class_has_a_name_of_its_own():
+    # The module of a method and the hook that trains it bear the method's name.
+    methods = {"Mwuf", "MetaCF"}
+    names = [n.name for p in FILES for n in ast.walk(ast.parse(p.read_text())) if isinstance(n, ast.ClassDef)]
+    assert {n for n in names if names.count(n) > 1 and not n.startswith("_")} == methods
+
+
 @pytest.mark.slow
 def test_the_page_of_inputs_is_what_the_tests_say(tmp_path):
     command = [sys.executable, "-m", "pytest", "--collect-only", "-qq", f"--write-inputs={tmp_path}/inputs.md"]

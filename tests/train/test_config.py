@@ -12,6 +12,7 @@ from coldrank.models.heads import Binary
 from coldrank.train.checks import validate
 from coldrank.train.config import RunConfig, to_dict
 from coldrank.train.difference import difference
+from coldrank.train.hooks.pam import Pam
 from coldrank.train.load import arms, from_dict, load
 from coldrank.train.sections import DenseConfig, OptimConfig, TablesConfig
 
@@ -108,6 +109,17 @@ def test_an_outcome_is_no_input(column):
     leak = Feature(name="leak", column=column, role="context", kind="number")
     with pytest.raises(UserError, match=f"base: feature 'leak' reads '{column}': an outcome is no input of its own"):
         validate(replace(base, features=(*base.features, leak)))
+
+
+def test_pam_s_groups_were_called_tasks(tmp_path):
+    config = replace(sample_base(), hooks=(Pam(cuts=(5, 50), support_average="batch", query_average="group"),))
+    values = to_dict(config)
+    values["hooks"]["pam"] |= {"support_average": "task", "query_average": "task"}
+    (pam,) = from_dict(values).hooks
+    assert (pam.support_average, pam.query_average) == ("group", "group")
+    (path := tmp_path / "config.json").write_text(json.dumps(to_dict(config)))
+    assert load(str(path), ["pam.support_average=task"]).hooks[0].support_average == "group"
+    assert load(str(path)) == config
 
 
 @pytest.mark.parametrize(

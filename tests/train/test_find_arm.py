@@ -14,11 +14,11 @@ from coldrank.models.deepfm import DeepFM
 from coldrank.models.model import Model
 from coldrank.models.two_tower import TwoTower
 from coldrank.train.config import RunConfig, component, to_dict
+from coldrank.train.former import with_new_names
 from coldrank.train.hooks.metacf import MetaCF
 from coldrank.train.hooks.mwuf import Mwuf
 from coldrank.train.hooks.pam import Pam
 from coldrank.train.load import arms, load
-from coldrank.train.overrides import with_new_names
 
 HEAD = """from dataclasses import replace
 from functools import cache, partial

@@ -110,7 +110,7 @@ def test_a_run_in_two_parts_is_the_run_in_one(run, data, ranks, tmp_path):
     assert losses[0] == losses[1] and len(losses[0]) == 3 * 66
 
 
-def test_slices_give_the_step_of_the_whole_batch(data, fitted_on):
+def test_micro_batches_give_the_step_of_the_whole_batch(data, fitted_on):
     batch = fitted_on.make(next(fitted_on.reader.epoch(0)))
     found = []
     for accumulate in (1, 3):

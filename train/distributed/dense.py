@@ -23,12 +23,12 @@ def dense_bytes(task: RankingTask, features: FeatureSet, rows: int) -> int:
     The latter is measured, in a forward pass over a few rows on the CPU, where the dense part has to be.
     """
     weights = sum(p.numel() for p in task.ranker.parameters()) * FLOAT_BYTES
-    own = {p.untyped_storage().data_ptr() for p in task.ranker.parameters()}
+    of_weights = {p.untyped_storage().data_ptr() for p in task.ranker.parameters()}
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
+        if storage.data_ptr() not in of_weights:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 

@@ -120,12 +120,12 @@ def _most(good: Callable[[int], bool], low: int, high: int, guess: int) -> int:
     """The most rows from `low`, which is good, to `high`, to 1% and three digits, that are good. More rows are never
     better. Looks around the guess first, in growing strides."""
     least, stride = low, 1.004
-    at = min(max(guess, int(low * 1.01) + 1), high)
-    while low < at and low * 1.01 + 1 < high:
-        if good(at):
-            low, at = at, min(high, int(at * stride) + 1)
+    trial = min(max(guess, int(low * 1.01) + 1), high)
+    while low < trial and low * 1.01 + 1 < high:
+        if good(trial):
+            low, trial = trial, min(high, int(trial * stride) + 1)
         else:
-            high, at = at, max(low, int(at / stride))
+            high, trial = trial, max(low, int(trial / stride))
         stride **= 3
     while high > low * 1.01 + 1:
         middle = (low + high) // 2

@@ -79,8 +79,8 @@ def with_rows(features: FeatureSet, table: Table, rows: int) -> FeatureSet:
     tables = [
         replace(t, rows=rows) if t.name == table.name else t for t in features.tables if features.by_table[t.name]
     ]
-    own = {f.name for f in features.features if f.kind in ("bucket", "signals")}
-    return FeatureSet(features.features, [t for t in tables if t.name not in own])
+    owned = {f.name for f in features.features if f.kind in ("bucket", "signals")}
+    return FeatureSet(features.features, [t for t in tables if t.name not in owned])
 
 
 def _evenly(choices: Mapping[str, list[str]]) -> dict[str, list[str]]:
@@ -109,12 +109,12 @@ class _Space:
             topology = _topology(self.request.cluster, 0)
             enumerator = _Enumerator(self.request, topology, self.constraints, whole=False)
             options = enumerator.enumerate(self.stage, self.sharders)
-        found: dict[str, list[list[int]]] = {}
+        by_table: dict[str, list[list[int]]] = {}
         for option in options:
             bytes_of = {tuple(shard.size): _bytes(shard) for shard in option.shards}
             sizes = [bytes_of[tuple(shard.size)] for shard in enumerator.every[_way(option)]]
-            found.setdefault(option.name, []).append(sizes)
-        return found
+            by_table.setdefault(option.name, []).append(sizes)
+        return by_table
 
     @property
     def hopeless(self) -> bool:
@@ -132,7 +132,7 @@ def _planned(space: _Space) -> tuple[EmbeddingModuleShardingPlan, list[ShardingO
     """The planner's plan for the tables that are no copies, and what it has chosen for each; None if there is none."""
     if space.hopeless:
         return None
-    request, found = space.request, _Found()
+    request, chosen = space.request, _Chosen()
     with quiet():
         topology = _topology(request.cluster, space.free)
         planner = EmbeddingShardingPlanner(
@@ -143,13 +143,13 @@ def _planned(space: _Space) -> tuple[EmbeddingModuleShardingPlan, list[ShardingO
             proposer=[_Greedy(use_depth=True), _Greedy(use_depth=False)],
             stats=[],
             constraints=space.constraints,
-            callbacks=[found],
+            callbacks=[chosen],
         )
         try:
             plan = planner.plan(space.stage, space.sharders).plan
         except PlannerError:
             return None
-    return plan.get("ebc", EmbeddingModuleShardingPlan()), found.options
+    return plan.get("ebc", EmbeddingModuleShardingPlan()), chosen.options
 
 
 def _search(request: PlanRequest, allowed: Mapping[str, list[str]]) -> Plan | None:
@@ -207,8 +207,8 @@ def _bytes(shard: PlannedShard) -> int:
     return int(shard.storage.hbm + shard.storage.ddr)
 
 
-class _Found:
-    """Takes what the planner has found, when it has."""
+class _Chosen:
+    """Keeps the plan that the planner takes, when it has one."""
 
     def __init__(self) -> None:
         self.options: list[ShardingOption] = []

@@ -32,21 +32,21 @@ def busiest_table(plan: Plan) -> Placed:
 def spread(plan: Plan) -> Spread | None:
     """Other places for the tables that keep the busiest rank busy, one after the other until the work is even, with
     which that rank has less to do; None if nothing tried does that."""
-    found, moved = plan, set[str]()
-    while found.balance > UNEVEN and len(moved) < _MOVED:
-        placed = busiest_table(found)
+    best, moved = plan, set[str]()
+    while best.balance > UNEVEN and len(moved) < _MOVED:
+        placed = busiest_table(best)
         if placed.table.name in moved or placed.sharding == "data_parallel":
             break
-        tried = [like(found, replace(found.request, sharding=s)) for s in _others(found, placed.table)]
-        better = [p for p in tried if p is not None and p.work().max() < 0.95 * found.work().max()]
+        tried = [like(best, replace(best.request, sharding=s)) for s in _others(best, placed.table)]
+        better = [p for p in tried if p is not None and p.work().max() < 0.95 * best.work().max()]
         if not better:
             break
         # Of even ones the first, which has the widest column shards.
-        found = next((p for p in better if p.balance <= UNEVEN), min(better, key=lambda p: p.work().max()))
+        best = next((p for p in better if p.balance <= UNEVEN), min(better, key=lambda p: p.work().max()))
         moved.add(placed.table.name)
-    if not moved or (whole := make_plan(found.request)) is None or whole.work().max() >= plan.work().max():
+    if not moved or (whole := make_plan(best.request)) is None or whole.work().max() >= plan.work().max():
         return None
-    return Spread(_change(plan.request.sharding, found.request.sharding), whole)
+    return Spread(_change(plan.request.sharding, best.request.sharding), whole)
 
 
 def _others(plan: Plan, table: Table) -> Iterator[ShardingConfig]:

@@ -99,8 +99,8 @@ class Rest:
 
     def aside(self, batch: Batch, embedded: Embedded) -> Outputs:
         """A side pass, after the own one, of the whole batch or, where `by_rows`, of some of its rows
-        (`train.optim.slices.rows_of`). Every rank makes it or none, unless `by_rows`: what is inside may add up over
-        the ranks."""
+        (`train.optim.micro_batches.rows_of`). Every rank makes it or none, unless `by_rows`: what is inside may add up
+        over the ranks."""
         return self._go(batch, embedded, side=True)
 
     def around(self, rank: Rank) -> "Rest":
@@ -113,7 +113,7 @@ class Rest:
     @property
     def by_rows(self) -> bool:
         """Whether all inside treats a row without regard to the others of the batch, and needs no `sparse` part."""
-        return self._rank_by_rows and all(hook.slices for hook in self._hooks)
+        return self._rank_by_rows and all(hook.micro_batches for hook in self._hooks)
 
     def _go(self, batch: Batch, embedded: Embedded, *, side: bool) -> Outputs:
         if not self._hooks:
@@ -130,10 +130,10 @@ class Rest:
 class HookModule(nn.Module):
     """Takes part in nothing: a hook overrides what it needs."""
 
-    slices: ClassVar[bool] = True
-    """Whether the dense part may take a batch in slices (`train.accumulate`), without its `sparse` part; False for a
-    hook whose `dense` compares rows, reads `batch.sparse`, adds up over ranks or goes on with what `embed` has
-    found."""
+    micro_batches: ClassVar[bool] = True
+    """Whether the dense part may take a batch in micro-batches (`train.accumulate`), without their `sparse` part; False
+    for a hook whose `dense` compares rows, reads `batch.sparse`, adds up over ranks or goes on with what `embed`
+    has kept."""
 
     def embed(self, batch: Batch, embedded: Embedded) -> Embedded:
         """What the next hook and the model see in the place of the embeddings; in the graph, in training and

@@ -15,7 +15,7 @@ def make_hooks(config: Settings, features: FeatureSet) -> dict[str, HookModule]:
             modules[name] = hook.build(config, features)
         except ValueError as error:
             raise UserError(f"{config.name}: {name}: {error}") from None
-        if config.train.accumulate > 1 and not modules[name].slices:
+        if config.train.accumulate > 1 and not modules[name].micro_batches:
             raise UserError(
                 f"{config.name}: train.accumulate={config.train.accumulate}: hook {name!r} compares the rows of "
                 f"a batch; "

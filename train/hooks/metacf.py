@@ -110,8 +110,8 @@ class MetaCFModule(HookModule):
         if users.negatives and self.training and torch.is_grad_enabled():
             time = batch.keys["time"].to(codes.device, non_blocking=True).unsqueeze(1)
             born = self.born <= time
-            at = codes >= 0
-            self._met = codes[at], items.detach()[at], time.expand_as(codes)[at]
+            present = codes >= 0
+            self._met = codes[present], items.detach()[present], time.expand_as(codes)[present]
         return embedded | {users.user: users(embedded[users.user], items, codes, views, born)}
 
     def after_step(self, run: RunView) -> None:
@@ -129,14 +129,14 @@ class MetaCFModule(HookModule):
 
 def signal_of(c: MetaCF, config: Settings, features: FeatureSet) -> str:
     """The signal that tells positive events, '' if there is none. ValueError for a history with signals of no task."""
-    own = [f.sequence for f in features.sparse if f.name == c.items and f.role == "sequence"]
-    there = signals_of(features.sequences[own[0]]) if own else []
+    sequences = [f.sequence for f in features.sparse if f.name == c.items and f.role == "sequence"]
+    there = signals_of(features.sequences[sequences[0]]) if sequences else []
     if c.signal == "none" or not (c.signal or there):
         return ""
-    found = c.signal or next((f"hist_{task}" for task in config.tasks if f"hist_{task}" in there), "")
-    if not found:
+    signal = c.signal or next((f"hist_{task}" for task in config.tasks if f"hist_{task}" in there), "")
+    if not signal:
         raise ValueError(f"signal='': the history has {there}, and no task of {list(config.tasks)}; name one, or none")
-    return found
+    return signal
 
 
 def _drawn(rows: Tensor, vectors: Tensor, times: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:

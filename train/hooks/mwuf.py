@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from coldrank.models.batch import Batch
 from coldrank.models.embeddings import Embedded, rows_of_embedded
 from coldrank.models.features import Feature, FeatureSet
-from coldrank.models.maps import GrowingMap, VocabularyMap
+from coldrank.models.maps import DynamicMap, VocabularyMap
 from coldrank.models.model import Outputs
 from coldrank.modules.mwuf import Mwuf as Networks
 from coldrank.modules.mwuf import mean_users
 from coldrank.train.distributed.ranks import of_all_ranks
 from coldrank.train.hooks.hook import Hook, HookModule, Rest, RunView, Settings
 from coldrank.train.hooks.rows import TableRows
-from coldrank.train.optim.slices import rows_of
+from coldrank.train.optim.micro_batches import rows_of
 from coldrank.train.stepping import Taken
 
 
@@ -111,7 +111,7 @@ class MwufModule(HookModule):
     far. common: [D], the mean that new items begin with; zeros until a refresh finds an old item.
     """
 
-    slices: ClassVar[bool] = False  # what `embed` has found waits for `dense`, whole
+    micro_batches: ClassVar[bool] = False  # what `embed` has kept waits for `dense`, whole
     users: Tensor
     present: Tensor
     views: Tensor
@@ -150,14 +150,14 @@ class MwufModule(HookModule):
         trains = self.training and torch.is_grad_enabled()
         # Which rows train the networks depends on the rows alone, so that it is the same on any number of ranks.
         warms = cold & ((users + views) % self.config.warm_every == 0) if trains else cold
-        at = warms.nonzero().squeeze(1)
+        positions = warms.nonzero().squeeze(1)
         side = torch.cat([embedded[name] for name in self.side], 1)
-        warm = self.warmed(ids[at], side[at], rows[at], views[at])
+        warm = self.warmed(ids[positions], side[positions], rows[positions], views[positions])
         if not trains:
-            return embedded | {item: ids.index_copy(0, at, warm)}
+            return embedded | {item: ids.index_copy(0, positions, warm)}
         of_users = torch.cat([embedded[name] for name in self.config.user], 1).detach()
         self._seen = Views(rows, views, users, of_users)
-        self._warm = warm, at
+        self._warm = warm, positions
         if self.config.mode == "joint":
             return embedded
         still = {name: values.detach() for name, values in embedded.items()}
@@ -178,16 +178,16 @@ class MwufModule(HookModule):
         out = rest(batch, embedded)
         if rest.side or self._warm is None or not self.training or not torch.is_grad_enabled():
             return out
-        (warm, at), self._warm = self._warm, None
+        (warm, positions), self._warm = self._warm, None
         gradient = torch.zeros_like(warm)
-        if len(at) or not rest.by_rows:
+        if len(positions) or not rest.by_rows:
             leaf = warm.detach().requires_grad_()
             # Where rows do not meet in the loss, those of warm items add nothing to its gradient.
-            rows = at if rest.by_rows else torch.arange(len(batch), device=at.device)
+            rows = positions if rest.by_rows else torch.arange(len(batch), device=positions.device)
             some = rows_of(batch, rows) if rest.by_rows else batch
             part, item = rows_of_embedded(embedded, rows), self.config.item
             # A view: torch's counter of FLOPs takes no leaf as a module's input.
-            part[item] = leaf.view_as(leaf) if rest.by_rows else part[item].index_copy(0, at, leaf)
+            part[item] = leaf.view_as(leaf) if rest.by_rows else part[item].index_copy(0, positions, leaf)
             # Dropout draws in the next batch what it would draw without this pass.
             with torch.random.fork_rng(devices=[leaf.device] if leaf.is_cuda else []):
                 loss = rest.aside(some, part).loss
@@ -209,9 +209,9 @@ class MwufModule(HookModule):
         if run.config.train.warm_start and not self.views.any():
             # The model knows its items; those that have come with a batch are told apart by it.
             self.views[rows_with_an_id(run.encoder.maps[self.table], len(self.views))] = self.config.max_views + 1
-        grown = taken.grown.get(self.table)
-        if grown is not None:
-            new = grown.rows.to(self.views.device)
+        given = taken.new_rows.get(self.table)
+        if given is not None:
+            new = given.rows.to(self.views.device)
             self.views[new], self.present[new] = 0, False
         if not self.config.common_init:
             return
@@ -237,11 +237,11 @@ class MwufModule(HookModule):
         # Views of one moment share a place: the user with the largest id has it, whichever rank has read them.
         order = seen.ids[kept].argsort(stable=True)
         order = order[place[order].argsort(stable=True)]
-        at = place[order]
-        last = torch.ones_like(at, dtype=torch.bool)
-        last[:-1] = at[1:] != at[:-1]
-        self.users.view(-1, self.users.shape[2])[at[last]] = seen.users[kept][order[last]]
-        self.present.view(-1)[at] = True
+        places = place[order]
+        last = torch.ones_like(places, dtype=torch.bool)
+        last[:-1] = places[1:] != places[:-1]
+        self.users.view(-1, self.users.shape[2])[places[last]] = seen.users[kept][order[last]]
+        self.present.view(-1)[places] = True
 
 
 def rows_with_an_id(items: nn.Module, rows: int) -> Tensor:
@@ -249,7 +249,7 @@ def rows_with_an_id(items: nn.Module, rows: int) -> Tensor:
     held = torch.zeros(rows, dtype=torch.bool)
     if isinstance(items, VocabularyMap):
         held[1 : 1 + int((items.ids < items.largest).sum())] = True
-    elif isinstance(items, GrowingMap):
+    elif isinstance(items, DynamicMap):
         held[torch.cat([items.known[1], items.tail[1]])] = True
         held[0] = False
     else:

@@ -125,6 +125,8 @@ def _part(what: str, optimizer: KeyedOptimizer) -> OptimizerPart:
 def factor(step: int, total: int, warmup: int, decay: Decay) -> float:
     """Share of a full learning rate in force at a step (0-based) of `total`: linear warm-up, then constant, or down to
     a tenth along a line or half a cosine."""
+    # Not torch's LambdaLR, which counts its own calls: here the trainer's step, at which a run resumes, says the rate
+    # before backward, and gates may train alone. CosineAnnealingLR goes by recursion, with other roundings.
     if step < warmup:
         return (step + 1) / warmup
     if decay == "constant" or total <= warmup:

@@ -65,7 +65,7 @@ def test_every_parameter_gets_a_gradient(model, order, fitted):
     *first, last = some_batches(run, 4)
     for number, batch in enumerate(first):
         step(run, batch, number)
-    run.begin_step(Taken(last, 0, 4, run.grow(last)), 3, 10)
+    run.begin_step(Taken(last, 0, 4, run.dynamic_ids(last)), 3, 10)
     run.model(last).loss.backward()
     gradients = {name: p.grad for hook in run.hooks for name, p in hook.named_parameters()}
     assert gradients and [name for name, g in gradients.items() if g is None or not g.abs().sum() > 0] == []

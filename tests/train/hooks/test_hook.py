@@ -25,7 +25,7 @@ CALLS: list[str] = []
 class ScaleModule(HookModule):
     """Multiplies the static embedding by a weight that begins at 1, and counts steps."""
 
-    slices = False
+    micro_batches = False
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -173,7 +173,7 @@ def test_a_hook_is_there_once():
         checks.validate(with_hooks("one", "one"))
 
 
-def test_a_hook_that_compares_rows_refuses_slices(data, ranks):
+def test_a_hook_that_compares_rows_refuses_micro_batches(data, ranks):
     with pytest.raises(UserError, match=r"accumulate=2: hook 'one' compares"):
         build(with_hooks("one", accumulate=2), data, ranks)
 
@@ -186,7 +186,7 @@ def test_hooks_are_set_on_the_command_line(text):
 
 
 def test_rows_stand_alone_unless_a_hook_or_the_model_compares_them():
-    alone, compares = SimpleNamespace(slices=True), SimpleNamespace(slices=False)
+    alone, compares = SimpleNamespace(micro_batches=True), SimpleNamespace(micro_batches=False)
     rest = lambda by_rows, *hooks: Rest(None, None, hooks, None, by_rows=by_rows)
     assert rest(True).by_rows and rest(True, alone, alone).by_rows
     assert not rest(True, alone, compares).by_rows and not rest(False, alone).by_rows

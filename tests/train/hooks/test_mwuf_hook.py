@@ -10,11 +10,11 @@ from tiny import growing, sample_base
 from coldrank.data.batches import batches
 from coldrank.data.errors import UserError
 from coldrank.models.embeddings import rows_of_embedded
-from coldrank.models.maps import GrowingMap, HashMap, VocabularyMap
+from coldrank.models.maps import DynamicMap, HashMap, VocabularyMap
 from coldrank.train import checkpoint
 from coldrank.train.hooks.mwuf import Mwuf, rows_with_an_id
 from coldrank.train.hooks.rows import TableRows
-from coldrank.train.optim.slices import rows_of
+from coldrank.train.optim.micro_batches import rows_of
 from coldrank.train.passes import Passes
 from coldrank.train.run import build
 from coldrank.train.stepping import Taken
@@ -36,7 +36,7 @@ def some_batches(run, count):
 
 
 def step(run, batch, number=0):
-    taken = Taken(batch, 0, number + 1, run.grow(batch))
+    taken = Taken(batch, 0, number + 1, run.dynamic_ids(batch))
     run.begin_step(taken, number, 10)
     outputs = run.model(batch)
     outputs.loss.backward()
@@ -93,7 +93,7 @@ def test_in_training_a_warm_embedding_is_of_the_users_before(fitted, base):
     first, batch = some_batches(run, 2)
     step(run, first)
     batch.keys["item_views"] = torch.arange(len(batch)) % 70
-    taken = Taken(batch, 0, 2, run.grow(batch))
+    taken = Taken(batch, 0, 2, run.dynamic_ids(batch))
     at = batch.sparse.keys().index("item_id") * len(batch)
     batch.sparse.values()[batch.sparse.offsets()[at + 9]] = 0  # in a growing table an item without a row of its own
     task = run.model.module
@@ -191,7 +191,7 @@ def test_new_items_of_a_growing_table_begin_as_the_mean_of_the_old(fitted):
     assert (row, column) == (0, 0)
     old = hook.views >= BELOW
     mean = part[old].mean(0)
-    taken = Taken(second, 0, 2, run.grow(second))
+    taken = Taken(second, 0, 2, run.dynamic_ids(second))
     at = second.sparse.keys().index("item_id") * len(second)
     rows = second.sparse.values()[second.sparse.offsets()[at : at + len(second)]]
     new = rows[(second.keys["item_views"] < BELOW) & (hook.views[rows] == 0)].unique()
@@ -256,7 +256,7 @@ def test_settings_are_checked(fields, text, data, ranks):
 
 
 def test_rows_with_an_id_are_those_that_the_map_gave_out():
-    vocabulary, growing_map = VocabularyMap(6), GrowingMap(6)
+    vocabulary, growing_map = VocabularyMap(6), DynamicMap(6)
     vocabulary.set(torch.tensor([7, 9]))
     given = growing_map.add(torch.tensor([7, 9]))
     assert rows_with_an_id(vocabulary, 6).tolist() == [False, True, True, False, False, False]

@@ -10,7 +10,7 @@ from tiny import growing
 from coldrank.configs import base as arms
 from coldrank.train.hooks.mwuf import Views
 from coldrank.train.hooks.rows import TableRows
-from coldrank.train.ids.growing import Grown
+from coldrank.train.ids.dynamic import NewRows
 from coldrank.train.stepping import Taken
 
 
@@ -48,7 +48,7 @@ def test_a_row_that_passes_to_another_item_remembers_nobody(fitted):
     (hook,) = run.hooks
     hook.views[:], hook.present[:] = 9, True
     (batch,) = some_batches(run, 1)
-    hook.before_step(run, Taken(batch, 0, 1, {"item": Grown(10, 0, torch.tensor([3, 5]))}))
+    hook.before_step(run, Taken(batch, 0, 1, {"item": NewRows(10, 0, torch.tensor([3, 5]))}))
     assert (~hook.present).any(1).nonzero().squeeze(1).tolist() == [3, 5]
     assert (hook.views == 0).nonzero().squeeze(1).tolist() == [3, 5]
 
@@ -61,7 +61,7 @@ def test_the_mean_is_of_old_items_and_taken_every_so_many_steps(fitted):
     table = TableRows(run.model, "item").parts[0][0]
     found = []
     for number, batch in enumerate(batches):
-        taken = Taken(batch, 0, number + 1, run.grow(batch))
+        taken = Taken(batch, 0, number + 1, run.dynamic_ids(batch))
         hook.views[0] = 10 * BELOW
         table[0] = 1e3
         old = (hook.views >= BELOW).nonzero().squeeze(1)

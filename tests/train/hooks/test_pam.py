@@ -1,4 +1,4 @@
-"""PAM against a loop over tasks."""
+"""PAM against a loop over groups."""
 
 from dataclasses import replace
 
@@ -24,7 +24,7 @@ from coldrank.train.distributed.ranks import Ranks
 from coldrank.train.hooks.make import make_hooks
 from coldrank.train.hooks.mwuf import Mwuf
 from coldrank.train.hooks.pam import Pam
-from coldrank.train.hooks.pam.rows import TowerRows, task_rows
+from coldrank.train.hooks.pam.rows import TowerRows, group_rows
 from coldrank.train.task import RankingTask
 
 ONE = Ranks(0, 1, torch.device("cpu"))
@@ -52,8 +52,8 @@ def batch_and_task(folder, wanted, rows=64):
 
 
 def naive(task, batch, c, rates, own=None, embedded=None):
-    """Query losses summed as in Eq. 11, with a loop over the tasks, and the weights of each after the inner steps. own: what each
-    task adds to the shared weights, [N, ...]. embedded: in the place of the batch's own."""
+    """Query losses summed as in Eq. 11, with a loop over the groups, and the weights of each after the inner steps. own: what each
+    group adds to the shared weights, [N, ...]. embedded: in the place of the batch's own."""
     model, labels = task.ranker, batch.labels[:, 0]
     sides = model.sides(embedded or task.embeddings(batch), batch.dense)
     views = batch.keys["item_views"]
@@ -78,19 +78,19 @@ def naive(task, batch, c, rates, own=None, embedded=None):
 
     total, adapted, n_rows, users = 0.0, [], len(batch), batch.keys["user_id"]
     bounds = zip((-1, *c.cuts), (*c.cuts, 10**9), strict=True)
-    of_task = [((views > low) & (views <= high)).nonzero().squeeze(1) for low, high in bounds]
-    supports = [row for rows in of_task for row in rows[: int(c.support * len(rows))].tolist()]
+    of_group = [((views > low) & (views <= high)).nonzero().squeeze(1) for low, high in bounds]
+    supports = [row for rows in of_group for row in rows[: int(c.support * len(rows))].tolist()]
     queries = [row for row in range(n_rows) if c.query == "all" or row not in supports]
     if c.candidates == "batch":
         supports = queries = list(range(n_rows))
-    for n, rows in enumerate(of_task):
+    for n, rows in enumerate(of_group):
         first = int(c.support * len(rows))
         weights = {k: p if own is None else p + own[k][n] for k, p in model.named_parameters()}
         path = [weights]
         for step in range(c.steps):
             if first:
                 given = losses(weights, rows[:first], supports)
-                loss = given.mean() if c.support_average == "task" else given.sum() / n_rows
+                loss = given.mean() if c.support_average == "group" else given.sum() / n_rows
                 grads = torch.autograd.grad(loss, [weights[k] for k in names], create_graph=c.second_order)
                 weights = {
                     k: weights[k] - rates[step, i] * g for i, (k, g) in enumerate(zip(names, grads, strict=True))
@@ -101,7 +101,7 @@ def naive(task, batch, c, rates, own=None, embedded=None):
         for share, w in zip(shares, path, strict=True):
             if share and len(query):
                 given = losses(w, query, queries)
-                mean = given.mean() if c.query_average == "task" else given.sum() / n_rows
+                mean = given.mean() if c.query_average == "group" else given.sum() / n_rows
                 total = total + share * (c.cold_weight if n == c.cold else c.other_weight) * mean
         adapted.append(weights)
     return total, adapted
@@ -112,14 +112,14 @@ def naive(task, batch, c, rates, own=None, embedded=None):
     [
         {},
         {"second_order": False},
-        {"steps": 1, "support_average": "batch", "query_average": "task"},
+        {"steps": 1, "support_average": "batch", "query_average": "group"},
         {"step_weights": (0.1, 0.1, 0.8)},
         {"candidates": "set"},
         {"candidates": "set", "same_user": False},
         {"candidates": "set", "query": "all"},
     ],
 )
-def test_equals_a_loop_over_the_tasks(folder, pam):
+def test_equals_a_loop_over_the_groups(folder, pam):
     batch, task, hook = batch_and_task(folder, config(**pam))
     assert min(hook.split(batch).support.counts[:4]) > 0 and hook.split(batch).support.counts[4] == 0
     total, adapted = naive(task, batch, hook.config, hook.loop.rates)
@@ -130,11 +130,11 @@ def test_equals_a_loop_over_the_tasks(folder, pam):
     for ours, theirs in pairs:
         torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-12)
     hook.after_step(type("Run", (), {"ranks": ONE}))
-    for n in range(hook.config.tasks):
+    for n in range(hook.config.groups):
         for name, p in task.ranker.named_parameters():
             left = hook.served(hook.start(task.ranker))[name][n]
             torch.testing.assert_close(left, adapted[n][name])
-            assert n < 4 or torch.equal(left, p)  # a task without rows
+            assert n < 4 or torch.equal(left, p)  # a group without rows
 
 
 def test_without_steps_and_weights_the_loss_is_that_of_the_base(folder):
@@ -143,8 +143,8 @@ def test_without_steps_and_weights_the_loss_is_that_of_the_base(folder):
     torch.testing.assert_close(task(batch).loss, task.rank(batch, task.embeddings(batch)).loss, rtol=1e-12, atol=0)
 
 
-def test_without_an_inner_loop_the_hook_weighs_the_tasks(folder):
-    batch, task, hook = batch_and_task(folder, config(steps=0, support=0.0, query_average="task"))
+def test_without_an_inner_loop_the_hook_weighs_the_groups(folder):
+    batch, task, hook = batch_and_task(folder, config(steps=0, support=0.0, query_average="group"))
     total, _ = naive(task, batch, hook.config, hook.loop.rates)
     torch.testing.assert_close(task(batch).loss, total)
     even = config(steps=0, support=0.0, cold_weight=1.0, other_weight=1.0)
@@ -152,7 +152,7 @@ def test_without_an_inner_loop_the_hook_weighs_the_tasks(folder):
     torch.testing.assert_close(task(batch).loss, task.rank(batch, task.embeddings(batch)).loss, rtol=1e-12, atol=0)
 
 
-def test_towers_of_every_task_learn_from_its_rows(folder):
+def test_towers_of_every_group_learn_from_its_rows(folder):
     settings = {"steps": 0, "support": 0.0, "own": True, "cold_weight": 1.0, "other_weight": 1.0}
     batch, task, hook = batch_and_task(folder, config(**settings))
     torch.testing.assert_close(task(batch).loss, task.rank(batch, task.embeddings(batch)).loss, rtol=1e-12, atol=0)
@@ -173,7 +173,7 @@ def test_support_rows_of_the_batch_before(folder):
     for buffer in hook.before.buffers():
         if buffer.is_floating_point():
             buffer.data = buffer.double()
-    run, route = type("Run", (), {"ranks": ONE}), hook.split(batch).task
+    run, route = type("Run", (), {"ranks": ONE}), hook.split(batch).group
     _, logged = task(batch), hook.after_step(run)
     assert logged is None
     names = [n.replace(".", "_") for n in hook.names]
@@ -185,7 +185,7 @@ def test_support_rows_of_the_batch_before(folder):
     assert (
         hook.before.task[: len(kept)].tolist() == route[kept].tolist() and (hook.before.task[len(kept) :] == -1).all()
     )
-    rows = task_rows(task.ranker, batch, task.embeddings(batch), task.heads)
+    rows = group_rows(task.ranker, batch, task.embeddings(batch), task.heads)
     torch.testing.assert_close(hook.before.item[: len(kept)], rows.sides.item[kept].detach())
     chosen = RowsByGroup.of(route, 4, torch.isin(torch.arange(len(route)), torch.tensor(kept)))
     detached = TowerRows(rows.model, Sides(*(x.detach() for x in rows.sides)), rows.labels, rows.ids)
@@ -195,7 +195,7 @@ def test_support_rows_of_the_batch_before(folder):
     torch.testing.assert_close(task(batch).loss, expected)
 
 
-def test_scores_are_those_of_the_row_s_task(folder):
+def test_scores_are_those_of_the_row_s_group(folder):
     batch, task, hook = batch_and_task(folder, config(own=True))
     for p in hook.own.values():
         torch.nn.init.normal_(p, std=0.1)
@@ -205,7 +205,7 @@ def test_scores_are_those_of_the_row_s_task(folder):
         served = hook.served(hook.start(task.ranker))
         sides = task.ranker.sides(task.embeddings(batch), batch.dense)
         for row in (0, 5, 17):
-            own = {k: w[int(out.vectors.task[row])] for k, w in served.items()}
+            own = {k: w[int(out.vectors.group[row])] for k, w in served.items()}
             tower = lambda side, x, own=own: functional_call(
                 task.ranker.towers[side],
                 {k.removeprefix(f"towers.{side}."): w for k, w in own.items() if side in k},
@@ -213,7 +213,7 @@ def test_scores_are_those_of_the_row_s_task(folder):
             )
             item, user = tower("item", sides.item)[row], tower("user", sides.user)
             torch.testing.assert_close(out.vectors.item[row], item)
-            torch.testing.assert_close(out.vectors.users[out.vectors.task[row]], user)
+            torch.testing.assert_close(out.vectors.users[out.vectors.group[row]], user)
             torch.testing.assert_close(out.logits[row, 0], user[row] @ item / 0.07)
 
 
@@ -228,7 +228,7 @@ def test_the_moving_mean_of_what_the_inner_loops_add(folder):
         hook.after_step(run)
     torch.testing.assert_close(getattr(hook, key), 0.25 * added[1] + 0.75 * 0.25 * added[0])
     before = getattr(hook, key).clone()
-    batch.keys["item_views"] = torch.full_like(batch.keys["item_views"], 30)  # all of task 1
+    batch.keys["item_views"] = torch.full_like(batch.keys["item_views"], 30)  # all of group 1
     task(batch)
     hook.after_step(run)
     same = (getattr(hook, key) == before).flatten(1).all(1)
@@ -240,9 +240,9 @@ def test_the_moving_mean_of_what_the_inner_loops_add(folder):
     [
         ({"cuts": (5, 5)}, "must ascend"),
         ({"cuts": (9, 5)}, "must ascend"),
-        ({"cold": 9}, "tasks 0 to 4"),
-        ({"cold": 5}, "tasks 0 to 4"),
-        ({"cold": -1}, "tasks 0 to 4"),
+        ({"cold": 9}, "groups 0 to 4"),
+        ({"cold": 5}, "groups 0 to 4"),
+        ({"cold": -1}, "groups 0 to 4"),
         ({"cuts": (), "quantiles": 1}, "quantiles=1: must be 0, or 2 or more"),
         pytest.param(
             {"cuts": (), "quantiles": -2},
@@ -276,9 +276,9 @@ def test_what_cannot_work_is_refused(pam, text):
         make_hooks(wanted, validate(wanted))
 
 
-def test_the_cold_task_has_a_weight_of_its_own():
+def test_the_cold_group_has_a_weight_of_its_own():
     pam = Pam(cuts=(5, 50, 200), cold=1, cold_weight=3.0, other_weight=0.25)
-    assert pam.tasks == 4 and pam.lambdas == [0.25, 3.0, 0.25, 0.25]
+    assert pam.groups == 4 and pam.lambdas == [0.25, 3.0, 0.25, 0.25]
     assert Pam(quantiles=3, cold=0).lambdas == [2.0, 0.5, 0.5]
 
 
@@ -328,7 +328,7 @@ def naive_losses(tasks, heads, logits, labels):
 
 
 @pytest.mark.parametrize(("tasks", "second_order"), [(BINARY, True), (BINARY, False), (NUMBERS, True)])
-def test_on_the_ranker_equals_a_loop_over_the_tasks(folder, tasks, second_order):
+def test_on_the_ranker_equals_a_loop_over_the_groups(folder, tasks, second_order):
     batch, task, hook = batch_and_task(folder, ranker(tasks, second_order=second_order))
     c, model = hook.config, task.ranker
     x, pc = model.represent(task.embeddings(batch), batch)
@@ -344,8 +344,8 @@ def test_on_the_ranker_equals_a_loop_over_the_tasks(folder, tasks, second_order)
 
     total = 0.0
     names = [k for k, _ in model.named_parameters() if k.startswith("towers.")]
-    adapted, route = [], hook.split(batch).task
-    for n in range(c.tasks):
+    adapted, route = [], hook.split(batch).group
+    for n in range(c.groups):
         rows = (route == n).nonzero().squeeze(1)
         first = int(c.support * len(rows))
         weights = {k: p for k, p in model.named_parameters() if k in names}

@@ -8,9 +8,9 @@ from coldrank.train.checks import validate
 from coldrank.train.hooks.make import make_hooks
 
 
-def noted(before, count: int, task: int) -> list[torch.Tensor]:
-    """Rows as `note` leaves them: `task` in every place."""
-    return [torch.full((count, *kept.shape[1:]), task, dtype=kept.dtype) for kept in before.buffers()]
+def noted(before, count: int, group: int) -> list[torch.Tensor]:
+    """Rows as `note` leaves them: `group` in every place."""
+    return [torch.full((count, *kept.shape[1:]), group, dtype=kept.dtype) for kept in before.buffers()]
 
 
 def test_fewer_rows_leave_none_of_those_before(monkeypatch):
@@ -36,4 +36,4 @@ def test_fewer_rows_leave_none_of_those_before(monkeypatch):
     before._now = noted(before, 4, 1)
     before.keep()
     assert before.task.tolist() == [1, 1, 1, 1, -1] * 3 + [-1]
-    assert before.labels[:, 0].tolist() == [1, 1, 1, 1, -1] * 3 + [3]  # of no task: not looked at
+    assert before.labels[:, 0].tolist() == [1, 1, 1, 1, -1] * 3 + [3]  # of no group: not looked at

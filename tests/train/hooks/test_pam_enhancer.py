@@ -8,7 +8,7 @@ from retrieving import with_pam as config
 from test_pam import batch_and_task, naive
 from torch.func import functional_call
 
-from coldrank.train.ids.growing import Grown
+from coldrank.train.ids.dynamic import NewRows
 from coldrank.train.stepping import Taken
 
 INNER = [{}, {"second_order": False}, {"steps": 0, "support": 0.0}]
@@ -38,7 +38,7 @@ def dressed_sides(batch, task, hook):
 
 def popular(batch, hook, dress="all"):
     """Rows of popular items that the store knows."""
-    route, items = hook.split(batch).task, batch.sparse["item_id"].values()
+    route, items = hook.split(batch).group, batch.sparse["item_id"].values()
     known = hook.enhancer.kept[items] & (items > 0)
     assert (hook.enhancer.kept[items] & (route > 1)).sum() > (known & (route > 1)).sum() > 0
     return known & (route == 2 if dress == "next" else route > 1)
@@ -69,16 +69,16 @@ def test_instruction(folder, inner, trains):
 
 
 def augmented(batch, task, hook, sides, donors):
-    """Eq. 14 with a support set of each task's first rows."""
+    """Eq. 14 with a support set of each group's first rows."""
     model, c = task.ranker, hook.config
     user, dressed = sides
     names = [n for n, _ in model.named_parameters()]
     weights = dict(model.named_parameters())
-    route = hook.split(batch).task
+    route = hook.split(batch).group
     first = torch.zeros_like(donors)
-    for n in range(c.tasks):
-        of_task = (route == n).nonzero().squeeze(1)
-        first[of_task[: int(c.support * len(of_task))]] = True
+    for n in range(c.groups):
+        of_group = (route == n).nonzero().squeeze(1)
+        first[of_group[: int(c.support * len(of_group))]] = True
     support, query = ((donors & f).nonzero().squeeze(1) for f in (first, ~first))
     assert c.steps == 0 or len(support) > 1
 
@@ -104,7 +104,7 @@ def augmented(batch, task, hook, sides, donors):
 @pytest.mark.parametrize("trains", TRAINS)
 @pytest.mark.parametrize("dress", ["all", "next"])
 @pytest.mark.parametrize("inner", INNER)
-def test_augmentation_is_a_cold_task_of_dressed_rows(folder, inner, dress, trains):
+def test_augmentation_is_a_cold_group_of_dressed_rows(folder, inner, dress, trains):
     batch, task, hook = enhanced(folder, (0.0, 0.0, 2.5), dress=dress, enhancer_trains=trains, **inner)
     user, dressed, _ = dressed_sides(batch, task, hook)
     donors = popular(batch, hook, dress)
@@ -144,7 +144,7 @@ def test_at_the_defaults_the_embeddings_get_the_slope_of_the_loss(folder, gamma)
 
 
 @pytest.mark.tried(
-    "hooks", "pam.store=spread with quantiles, or with the cold task 0", "an item is kept at views of the cold task"
+    "hooks", "pam.store=spread with quantiles, or with the cold group 0", "an item is kept at views of the cold group"
 )
 @pytest.mark.parametrize(
     ("store", "cold", "cuts", "views"),
@@ -182,7 +182,8 @@ def test_a_row_that_passes_to_another_item_is_not_stored(folder):
     batch, _, hook = batch_and_task(folder, config(gamma=(1.0, 1.0, 0.0)))
     hook.enhancer.kept[:] = True
     hook.before_step(
-        None, Taken(batch, 0, 1, {"item": Grown(10, 0, torch.tensor([3, 5])), "user": Grown(1, 0, torch.tensor([4]))})
+        None,
+        Taken(batch, 0, 1, {"item": NewRows(10, 0, torch.tensor([3, 5])), "user": NewRows(1, 0, torch.tensor([4]))}),
     )
     assert (~hook.enhancer.kept).nonzero().squeeze(1).tolist() == [3, 5]
 

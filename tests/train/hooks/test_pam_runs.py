@@ -71,7 +71,7 @@ def test_retrieval_is_measured_for_each_period(folder, tmp_path, ranks):
     assert len(of_periods) == 3 and mine(summary) == [pytest.approx(sum(of_periods) / 3)]
 
 
-def test_quantiles_of_the_first_period_part_the_tasks(folder, tmp_path, ranks):
+def test_quantiles_of_the_first_period_part_the_groups(folder, tmp_path, ranks):
     wanted = config(quantiles=4)
     scored(folder, tmp_path / "run", ranks, wanted)
     run = build(wanted, DataFolder.open(folder), ranks)
@@ -84,7 +84,7 @@ def test_quantiles_of_the_first_period_part_the_tasks(folder, tmp_path, ranks):
     "hooks", "pam.quantiles=4 without a stream", "cuts at the quantiles of item_views over data.fit, in the checkpoint"
 )
 @pytest.mark.parametrize("order", ["random", "time"])
-def test_quantiles_of_the_passes_part_the_tasks(data, tmp_path, ranks, order):
+def test_quantiles_of_the_passes_part_the_groups(data, tmp_path, ranks, order):
     wanted = config(quantiles=4)
     wanted = replace(wanted, train=replace(wanted.train, mode="passes", first_period="", look_back=(1, 7), steps=4))
     wanted = replace(wanted, data=replace(wanted.data, order=order))

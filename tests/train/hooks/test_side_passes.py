@@ -19,7 +19,7 @@ from coldrank.train.hooks.hook import Hook, HookModule, Rest
 class TwiceModule(HookModule):
     """Looks at other embeddings in a side pass, and throws away what it finds."""
 
-    slices = False
+    micro_batches = False
 
     def dense(self, rest, batch, embedded):
         out = rest(batch, embedded)

@@ -1,6 +1,6 @@
-"""Support rows of the batch before: PAM as it serves, where tasks are scored by what they were adapted to earlier.
+"""Support rows of the batch before: PAM as it serves, where groups are scored by what they were adapted to earlier.
 
-M rows, N tasks, D width.
+M rows, N popularity groups, D width.
 """
 
 import torch
@@ -17,19 +17,19 @@ from coldrank.train.hooks.pam.rows import TowerRows
 
 
 class Before(nn.Module):
-    """What the towers read of the rows, [M, Du] and [M, Di]; their labels [M, 1], ids of users and tasks, int64 [M], -1
-    where there is no row. M: `pam.support` of a batch. Equal on all ranks, each of which gives an equal part of the
-    rows."""
+    """What the towers read of the rows, [M, Du] and [M, Di]; their labels [M, 1], ids of users and popularity groups,
+    int64 [M], -1 where there is no row. M: `pam.support` of a batch. Equal on all ranks, each of which gives an equal
+    part of the rows."""
 
     user: Tensor
     item: Tensor
     labels: Tensor
     ids: Tensor
-    task: Tensor
+    task: Tensor  # the group, by the name that checkpoints have
 
     def __init__(self, c: PamConfig, config: Settings, features: FeatureSet) -> None:
         super().__init__()
-        self.tasks, self.share, data = c.tasks, c.support, config.data
+        self.groups, self.share, data = c.groups, c.support, config.data
         self.shared = data.global_batch_size > 0
         with torch.device("meta"):
             model = config.model.build(features, 1)
@@ -46,19 +46,17 @@ class Before(nn.Module):
     def rows(self, model: TwoTowerModule) -> tuple[TowerRows, RowsByGroup]:
         """The rows, and those of them that there are."""
         sides = Sides(self.user, self.item)
-        return TowerRows(model, sides, self.labels, model.ids(self.ids)), RowsByGroup.of(
-            self.task, self.tasks, self.task >= 0
-        )
+        rows = TowerRows(model, sides, self.labels, model.ids(self.ids))
+        return rows, RowsByGroup.of(self.task, self.groups, self.task >= 0)
 
-    def note(self, rows: TowerRows, batch: Batch, task: Tensor) -> None:
-        """Takes support rows of this batch, of each task its last."""
+    def note(self, rows: TowerRows, batch: Batch, group: Tensor) -> None:
+        """Takes support rows of this batch, of each group its last. group: of its rows, [B]."""
         places = len(self.task) // world_size()
         # Of a batch of all ranks each has a part; of batches per rank there are several, for places of one.
         share = self.share if self.shared else self.share / world_size()
-        last = support(task.flip(0), self.tasks, share).flip(0).nonzero().squeeze(1)[:places]
-        ids = batch.keys["user_id"].to(task.device)
-        found = (rows.sides.user, rows.sides.item, rows.labels, ids, task)
-        self._now = [x.detach()[last] for x in found]
+        last = support(group.flip(0), self.groups, share).flip(0).nonzero().squeeze(1)[:places]
+        ids = batch.keys["user_id"].to(group.device)
+        self._now = [x.detach()[last] for x in (rows.sides.user, rows.sides.item, rows.labels, ids, group)]
 
     def keep(self) -> None:
         """Puts what was noted, of all ranks, in the place of what was there."""

@@ -14,32 +14,32 @@ class PamConfig(Hook):
 
     reads: ClassVar[tuple[str, ...]] = ("item_views",)
     cuts: tuple[int, ...] = (5, 50, 200, 1000, 5000)
-    """Views of the item before the event at which the tasks part."""
+    """Views of the item before the event at which the popularity groups part."""
     quantiles: int = 0
-    """Takes as many tasks, of equally many rows of the first period or of the passes' `data.fit`, in their place (0:
+    """Takes as many groups, of equally many rows of the first period or of the passes' `data.fit`, in their place (0:
     the cuts)."""
     cold: int = 1
-    """The task (0-based) of cold items."""
+    """The group (0-based) of cold items."""
     cold_weight: float = 2.0
     """Lambda of its loss."""
     other_weight: float = 0.5
-    """Lambda of the losses of the other tasks."""
+    """Lambda of the losses of the other groups."""
     steps: NonNegativeInt = 2
-    """Of the inner loop; without steps the hook only weighs the tasks' losses."""
+    """Of the inner loop; without steps the hook only weighs the groups' losses."""
     rate: float = 1e-3
     """Of an inner step, as it begins: it is trained."""
     second_order: bool = True
     """Gradients pass through the inner steps."""
     support: Annotated[float, Field(ge=0, le=1)] = 0.25
-    """Share of a task's rows in a batch, which come first; the others are query."""
+    """Share of a group's rows in a batch, which come first; the others are query."""
     support_of: Literal["batch", "previous"] = "batch"
     """previous: the support rows are the last of the batch before, as in serving, and every row of a batch is query."""
     query: Literal["rest", "all"] = "rest"
     """all: every row is query, those of the support set too."""
-    support_average: Literal["batch", "task"] = "task"
-    """Of the support loss: the sum over a task's rows divided by the rows of the batch, or the mean over its own
+    support_average: Literal["batch", "group"] = "group"
+    """Of the support loss: the sum over a group's rows divided by the rows of the batch, or the mean over its own
     rows."""
-    query_average: Literal["batch", "task"] = "batch"
+    query_average: Literal["batch", "group"] = "batch"
     """Of the query loss, likewise."""
     candidates: Literal["set", "batch"] = "batch"
     """The users that a row's own user competes with in the softmax. set: those of the same support or query set. batch:
@@ -51,10 +51,10 @@ class PamConfig(Hook):
     across: Literal["rank", "ranks"] = "rank"
     """Whether every rank adapts to its own rows or all to those of all ranks."""
     serve_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Omega of the tasks in the next period is Theta plus the moving mean, with this decay, of what their batches'
+    """Omega of the groups in the next period is Theta plus the moving mean, with this decay, of what their batches'
     inner loops added (0: of the last batch)."""
     own: bool = False
-    """Tasks also have offsets of their own, learned like Theta."""
+    """Groups also have offsets of their own, learned like Theta."""
     gamma: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat] = (1.0, 0.0, 0.0)
     """Weights of the losses L_M, L_S, L_A."""
     behaviour: tuple[str, ...] = ("item_id", "item_hist_user_id")
@@ -62,7 +62,7 @@ class PamConfig(Hook):
     store: Literal["last", "spread"] = "last"
     """Keeps a cold item as it was last, or at a number of views that differs from item to item."""
     dress: Literal["all", "next"] = "all"
-    """The tasks whose rows are dressed as cold for L_A: all popular ones (the paper's), or the one next to the cold
+    """The groups whose rows are dressed as cold for L_A: all popular ones (the paper's), or the one next to the cold
     one."""
     enhancer_trains: Literal["all", "towers"] = "all"
     """What L_S and L_A train: all that the loss trains, embeddings as well (the paper's Eq. 18), or the towers
@@ -72,14 +72,14 @@ class PamConfig(Hook):
     published figures alone."""
 
     @property
-    def tasks(self) -> int:
+    def groups(self) -> int:
         """N."""
         return self.quantiles or len(self.cuts) + 1
 
     @property
     def lambdas(self) -> list[float]:
-        """Weight of each task."""
-        return [self.cold_weight if n == self.cold else self.other_weight for n in range(self.tasks)]
+        """Weight of each group."""
+        return [self.cold_weight if n == self.cold else self.other_weight for n in range(self.groups)]
 
     def problem(self, config: Settings) -> str:
         wrong = [(broken, f"pam.{message}") for broken, message in self._settings()]
@@ -115,7 +115,7 @@ class PamConfig(Hook):
         return [
             (list(self.cuts) != sorted(set(self.cuts)), f"cuts={list(self.cuts)}: must ascend"),
             (self.quantiles == 1 or self.quantiles < 0, f"quantiles={self.quantiles}: must be 0, or 2 or more"),
-            (not 0 <= self.cold < self.tasks, f"cold={self.cold}: must be one of the tasks 0 to {self.tasks - 1}"),
+            (not 0 <= self.cold < self.groups, f"cold={self.cold}: must be one of the groups 0 to {self.groups - 1}"),
             (min(self.lambdas, default=0.0) < 0, f"weights={self.lambdas}: must not be below 0"),
             (
                 (self.support == 0) != (self.steps == 0) or (self.support == 1 and self.support_of == "batch"),
@@ -127,8 +127,8 @@ class PamConfig(Hook):
             ),
             (not self.adapt, "adapt is empty: name what is adapted, as towers"),
             (
-                any(self.gamma[1:]) and self.cold == self.tasks - 1,
-                f"cold={self.cold}: gamma={list(self.gamma)} dresses items of tasks above the cold one: there is none",
+                any(self.gamma[1:]) and self.cold == self.groups - 1,
+                f"cold={self.cold}: gamma={list(self.gamma)} dresses items of groups above the cold one: there is none",
             ),
             *((broken, f"{what} has no effect {where}") for broken, what, where in self._idle),
         ]

@@ -1,4 +1,4 @@
-"""PAM's cold-start task enhancer (section 4.3): popular items dressed as the cold items that they were.
+"""PAM's cold-start enhancer (section 4.3): popular items dressed as the cold items that they were.
 
 B rows of a batch, R of them, D width.
 """
@@ -19,19 +19,19 @@ from coldrank.modules.pam import RowsByGroup
 from coldrank.train.distributed.ranks import of_all_ranks, per_rank
 from coldrank.train.hooks.hook import Settings
 from coldrank.train.hooks.pam.config import PamConfig
-from coldrank.train.hooks.pam.rows import SupportQuery, TaskRows, TowerRows
+from coldrank.train.hooks.pam.rows import GroupRows, SupportQuery, TowerRows
 
 
 class Adapting(Protocol):
     """What the enhancer asks of PAM; `Pam` says what each does."""
 
-    def adapt(self, rows: TaskRows, support: RowsByGroup, start: Weights, among: Tensor | None) -> list[Weights]: ...
+    def adapt(self, rows: GroupRows, support: RowsByGroup, start: Weights, among: Tensor | None) -> list[Weights]: ...
 
     def among(self, rows: RowsByGroup) -> Tensor | None: ...
 
     def query_scale(self, query: RowsByGroup, size: float) -> Tensor: ...
 
-    def of_tasks(self, losses: Tensor, rows: RowsByGroup) -> Tensor: ...
+    def of_groups(self, losses: Tensor, rows: RowsByGroup) -> Tensor: ...
 
 
 class Enhancer(nn.Module):
@@ -66,9 +66,9 @@ class Enhancer(nn.Module):
         self.table = table.name
         # Row 0 of these is shared by the ids that have no row of their own.
         self.first = 1 if table.mapping in ("growing", "vocabulary", "managed") else 0
-        at = [model.item_columns[name] for name in c.behaviour]
-        self.id_columns = at[0]
-        columns = [column for place in at for column in range(place.start, place.stop)]
+        of_features = [model.item_columns[name] for name in c.behaviour]
+        self.id_columns = of_features[0]
+        columns = [column for place in of_features for column in range(place.start, place.stop)]
         self.register_buffer("columns", torch.tensor(columns), persistent=False)
         self.register_buffer("store", torch.zeros(table.rows, len(columns)))
         self.register_buffer("kept", torch.zeros(table.rows, dtype=torch.bool))
@@ -86,7 +86,7 @@ class Enhancer(nn.Module):
         start: Weights,
         adapted: Weights,
     ) -> Tensor:
-        """start, adapted: weights of all tasks before and after the inner loop -> scalar."""
+        """start, adapted: weights of all groups before and after the inner loop -> scalar."""
         c, items = self.config, batch.sparse[self.id].values()
         known = self.kept[items] & (items >= self.first)
         # Eq. 12: behaviour as it was, content as it is now; Eq. 18: the embeddings learn from all of the loss.
@@ -95,25 +95,25 @@ class Enhancer(nn.Module):
         dressed[:, self.columns] = self.store[items]
         loss = torch.zeros((), device=dressed.device)
         if c.gamma[1]:
-            loss = loss + c.gamma[1] * self._instruct(rows, dressed, known & (split.task > c.cold), adapted)
+            loss = loss + c.gamma[1] * self._instruct(rows, dressed, known & (split.group > c.cold), adapted)
         if c.gamma[2]:
-            donors = split.task == c.cold + 1 if c.dress == "next" else split.task > c.cold
+            donors = split.group == c.cold + 1 if c.dress == "next" else split.group > c.cold
             as_cold = TowerRows(rows.model, Sides(user, dressed), rows.labels, rows.ids)
             augmented = self._augment(pam, as_cold, split, known & donors, start, batch.mean_size)
             loss = loss + c.gamma[2] * augmented
         return loss
 
     def _instruct(self, rows: TowerRows, dressed: Tensor, use: Tensor, adapted: Weights) -> Tensor:
-        """Eq. 15-16: the cold task's weights map a dressed item to the ID embedding that it has now; the mean squared
+        """Eq. 15-16: the cold group's weights map a dressed item to the ID embedding that it has now; the mean squared
         error."""
         tower = rows.model.towers["item"]
         assert isinstance(tower, Tower)
         prefix = "towers.item."
         cold = {n.removeprefix(prefix): w[self.config.cold] for n, w in adapted.items() if n.startswith(prefix)}
-        found = self.to_id(tower.hidden(dressed[use], cold))
+        predicted = self.to_id(tower.hidden(dressed[use], cold))
         target = rows.sides.item[use][:, self.id_columns].detach()
         numbers = torch.tensor(target.numel(), device=target.device)
-        return F.mse_loss(found, target, reduction="sum") / per_rank(numbers, found.dtype)
+        return F.mse_loss(predicted, target, reduction="sum") / per_rank(numbers, predicted.dtype)
 
     def _augment(
         self,
@@ -124,22 +124,22 @@ class Enhancer(nn.Module):
         start: Weights,
         size: float,
     ) -> Tensor:
-        """Eq. 14: the query loss of the cold task on dressed items, by weights adapted to a support set of such: what
+        """Eq. 14: the query loss of the cold group on dressed items, by weights adapted to a support set of such: what
         are support rows without the dress."""
         first = torch.zeros_like(use).index_fill(0, split.support.index, True)
-        one = torch.zeros_like(split.task)
+        one = torch.zeros_like(split.group)
         cold = {name: w[self.config.cold].unsqueeze(0) for name, w in start.items()}
         weights = pam.adapt(rows, RowsByGroup.of(one, 1, use & first), cold, pam.among(split.support))[-1]
         query = RowsByGroup.of(one, 1, use & ~first if self.config.query == "rest" else use)
         scale = pam.query_scale(query, size)
         losses = rows.losses(query, pam.among(split.query))(weights)
-        return (pam.of_tasks(losses, query) * scale).sum()
+        return (pam.of_groups(losses, query) * scale).sum()
 
-    def note(self, batch: Batch, task: Tensor, inputs: Tensor, cuts: Tensor) -> None:
-        """Notes what cold items look like in this batch. task: of its rows [B]; inputs: what the item's tower reads [B,
-        D]; cuts: where the tasks part, in views."""
+    def note(self, batch: Batch, group: Tensor, inputs: Tensor, cuts: Tensor) -> None:
+        """Notes what cold items look like in this batch. group: of its rows [B]; inputs: what the item's tower reads
+        [B, D]; cuts: where the groups part, in views."""
         c, items = self.config, batch.sparse[self.id].values()
-        cold = (task == c.cold) & (items >= self.first)
+        cold = (group == c.cold) & (items >= self.first)
         if c.store == "spread":
             low, high = [-1, *cuts.tolist()][c.cold : c.cold + 2]
             due = low + 1 + batch.keys["item_id"] % (high - low) == batch.keys["item_views"]

@@ -49,10 +49,10 @@ def test_rows_are_those_of_a_dictionary_that_grows_batch_by_batch(data, ranks):
     read = raws(config, data, made)
     batches = [made.make(raw) for raw in read]  # all of them read ahead: no id has a row yet
     for raw, batch in zip(read, batches, strict=True):
-        grown = made.grow(batch)
+        grown = made.dynamic_ids(batch)
         for name, ids in ids_of(raw).items():
             new = sorted(ids - truth[name].keys())
-            table = made.grow.maps[name]
+            table = made.dynamic_ids.maps[name]
             rows = [1 + (len(truth[name]) + i) * table.stride % table.places for i in range(len(new))]
             assert grown[name].rows.tolist() == rows
             truth[name] |= dict(zip(new, rows, strict=True))
@@ -64,9 +64,9 @@ def test_rows_are_those_of_a_dictionary_that_grows_batch_by_batch(data, ranks):
         assert values["hist_item_id.2"].values().tolist() == third
     assert len(truth["user"]) == 40 and len(truth["item"]) == 60
     raw = {**read[0], "user_id": read[0]["user_id"] + 2**60}
-    unseen, sizes = made.make(raw), {n: int(t.size) for n, t in made.grow.maps.items()}
+    unseen, sizes = made.make(raw), {n: int(t.size) for n, t in made.dynamic_ids.maps.items()}
     assert not unseen.sparse.to_dict()["user_id"].values().any()
-    assert sizes == {n: int(t.size) for n, t in made.grow.maps.items()}, "encoding alone does not grow"
+    assert sizes == {n: int(t.size) for n, t in made.dynamic_ids.maps.items()}, "encoding alone does not grow"
     values, *_ = made.encoder(as_tensors(read[0]))
     assert torch.equal(values, batches[0].sparse.values())
 

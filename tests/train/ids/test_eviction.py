@@ -14,13 +14,13 @@ from coldrank.configs import base as arms
 from coldrank.data.batches import batches
 from coldrank.data.errors import UserError
 from coldrank.data.read import SampleReader
-from coldrank.models.maps import ManagedMap
+from coldrank.models.maps import EvictingMap
 from coldrank.train import checkpoint
 from coldrank.train.checks import validate
 from coldrank.train.distributed.config import ShardingConfig
 from coldrank.train.distributed.tables import table_of
 from coldrank.train.evaluate import evaluate
-from coldrank.train.ids.managed import admit
+from coldrank.train.ids.eviction import admit
 from coldrank.train.run import Run, build
 from coldrank.train.trainer import train
 
@@ -30,7 +30,7 @@ LARGEST = torch.iinfo(torch.int64).max
 @pytest.mark.parametrize("eviction", ["lru", "lfu"])
 def test_those_hold_a_row_who_were_read_last_or_most(eviction):
     """Against a dictionary id -> score, which keeps the best; of equals who is there already, then the smaller or more frequent."""
-    rows, table, truth = 9, ManagedMap(9, eviction), dict[int, int]()
+    rows, table, truth = 9, EvictingMap(9, eviction), dict[int, int]()
     generator = torch.Generator().manual_seed(0)
     held: dict[int, int] = {}
     for step in range(1, 60):
@@ -55,7 +55,7 @@ def test_those_hold_a_row_who_were_read_last_or_most(eviction):
 
 
 def test_the_largest_number_holds_no_row_and_the_map_scripts():
-    table = ManagedMap(4, "lru")
+    table = EvictingMap(4, "lru")
     ids = torch.tensor([-LARGEST - 1, 0, LARGEST])
     admit(table, ids, torch.ones(3, dtype=torch.int64))
     assert table.size() == 2
@@ -87,7 +87,7 @@ def test_a_row_that_changes_hands_keeps_nothing(fitted, data, sharding, optimize
     run = fitted(with_optim(config, tables={"kind": optimizer}))
     with batches(SampleReader(data.files(("train",)), run.make.columns(), 50), run.make, 2) as source:
         batch = next(iter(source))
-        run.grow(batch)
+        run.dynamic_ids(batch)
         run.optimizers.begin_step(0, 1)
         run.model(batch).loss.backward()
         run.optimizers.end_step()
@@ -95,7 +95,7 @@ def test_a_row_that_changes_hands_keeps_nothing(fitted, data, sharding, optimize
     rows = torch.tensor([3, 1, 20])
     others = [r for r in range(33) if r not in rows]
     assert len(before) == 2 and all(value[rows].any(1).all() for value in before.values())
-    run.grow.renew("item", rows, 7)
+    run.dynamic_ids.renew("item", rows, 7)
     after = of_table(run, "item")
     for name, value in after.items():
         assert torch.equal(value[others], before[name][others])
@@ -104,7 +104,7 @@ def test_a_row_that_changes_hands_keeps_nothing(fitted, data, sharding, optimize
             assert value[rows].std() == pytest.approx(config.optim.tables.init, rel=0.5)
         else:
             assert not value[rows].any()
-    run.grow.renew("item", rows, 8)
+    run.dynamic_ids.renew("item", rows, 8)
     assert (of_table(run, "item")["embeddings.ebc.embedding_bags.item.weight"][rows] != value_of(after)[rows]).all()
 
 

@@ -1,4 +1,4 @@
-"""The gradient of a whole batch from one slice of it after another."""
+"""The gradient of a whole batch from one micro-batch of it after another."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from coldrank.models.model import Outputs
 
 
-def in_slices(
+def by_micro_batches(
     dense: Callable[[Batch, Embedded], "Outputs"],
     batch: Batch,
     embedded: Embedded,
@@ -24,19 +24,19 @@ def in_slices(
     """What `dense(batch, embedded)` gives, up to rounding, and the same gradients, for a loss that is a mean over rows,
     of all ranks.
 
-    Every slice runs forward and backward before the next, so that the activations of one are held at a time. The summed
+    Each runs forward and backward before the next, so that the activations of one are held at a time. The summed
     gradients of `weights` and of the embeddings wait until the step's own backward passes through, once: to the tables,
     which are updated once, and to DistributedDataParallel, which averages over the ranks once. Not twice
-    differentiable; a loss that compares the rows of a batch sees those of its slice alone.
+    differentiable; a loss that compares the rows of a batch sees those of its micro-batch alone.
 
-    count: slices, of equal size but for the last. `dense` gets no `sparse` part: it has been looked up.
+    count: micro-batches, of equal size but for the last. `dense` gets no `sparse` part: it has been looked up.
     """
     whole = list(embedded.values())
     size = max(1, -(-len(batch) // count))
     outputs: list[Outputs] = []
     of_leaves: list[list[Tensor]] = []
     of_weights: list[Tensor | None] = [None] * len(weights)
-    for start in range(0, max(1, len(batch)), size):  # no rows are one slice: every weight gets its gradient, zeros
+    for start in range(0, max(1, len(batch)), size):  # no rows are one, too: every weight gets its gradient, zeros
         rows = slice(start, start + size)
         leaves = [t.detach()[rows].requires_grad_() for t in whole]
         part = rows_of(batch, rows)

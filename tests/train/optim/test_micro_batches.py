@@ -1,4 +1,4 @@
-"""A step in slices is the step of the whole batch; a step in bf16 is near that in float32."""
+"""A step in micro-batches is the step of the whole batch; a step in bf16 is near that in float32."""
 
 import itertools
 from dataclasses import replace
@@ -41,9 +41,9 @@ def step(run: Run, batch: Batch) -> tuple[Outputs, dict[str, torch.Tensor]]:
     return outputs, after | {name: v.local_shards()[0].tensor.clone() for name, v in tables.items()}
 
 
-@pytest.mark.parametrize(("rows", "slices"), [(50, 2), (50, 3), (5, 8), (1, 2)])
-def test_slices_give_the_gradients_of_the_whole_batch(make, rows, slices):
-    whole_run, run = make(), make(accumulate=slices)
+@pytest.mark.parametrize(("rows", "count"), [(50, 2), (50, 3), (5, 8), (1, 2)])
+def test_micro_batches_give_the_gradients_of_the_whole_batch(make, rows, count):
+    whole_run, run = make(), make(accumulate=count)
     batch = read(run, rows, 1)[0]
     (whole, expected), (sliced, found) = step(whole_run, batch), step(run, batch)
     torch.testing.assert_close(sliced, whole, rtol=1e-5, atol=1e-6)
@@ -67,29 +67,29 @@ class Held:
         Held.now -= self.tensor.numel()
 
 
-def test_slices_hold_the_activations_of_one_slice(make):
+def test_micro_batches_hold_the_activations_of_one(make):
     most = {}
-    for slices in (1, 8):
-        run = make(accumulate=slices)
+    for count in (1, 8):
+        run = make(accumulate=count)
         batch = read(run, 400, 1)[0]
         Held.most = 0
         with torch.autograd.graph.saved_tensors_hooks(Held, lambda held: held.tensor):
             run.model(batch).loss.backward()
-        most[slices] = Held.most
+        most[count] = Held.most
         assert Held.now == 0
     assert most[8] < 0.3 * most[1]
 
 
-def test_evaluation_knows_neither_slices_nor_bf16(make):
+def test_evaluation_knows_neither_micro_batches_nor_bf16(make):
     plain, other = make(), make(accumulate=3, precision="bf16")
     batch = read(plain, 50, 1)[0]
     with torch.no_grad():
         assert torch.equal(plain.model.eval()(batch).logits, other.model.eval()(batch).logits)
 
 
-@pytest.mark.parametrize("slices", [1, 3])
-def test_bf16_is_near_float32_and_learns(make, slices):
-    plain, run = make(), make(precision="bf16", accumulate=slices)
+@pytest.mark.parametrize("count", [1, 3])
+def test_bf16_is_near_float32_and_learns(make, count):
+    plain, run = make(), make(precision="bf16", accumulate=count)
     first, *rest = read(run, 50, 4)
     exact, rounded = plain.model(first), run.model(first)
     assert rounded.logits.dtype == rounded.loss.dtype == torch.float32

@@ -1,4 +1,4 @@
-"""Managed tables: in a full one, ids that a batch brings take the rows of ids that TorchRec's managed collision evicts.
+"""Id eviction: in a full table, a batch's new ids take the rows of those that TorchRec's managed collision evicts.
 
 R: rows of the table, N: ids.
 """
@@ -9,7 +9,7 @@ from torchrec import JaggedTensor
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.modules.mc_modules import LFU_EvictionPolicy, LRU_EvictionPolicy, MCHManagedCollisionModule
 
-from coldrank.models.maps import ManagedMap
+from coldrank.models.maps import EvictingMap
 from coldrank.train.distributed.tables import drawn, local_parts, table_of, whole_shape
 from coldrank.train.optim.optimizers import Optimizers
 
@@ -17,7 +17,7 @@ from coldrank.train.optim.optimizers import Optimizers
 _POLICIES = {"lru": (LRU_EvictionPolicy, "_mch_last_access_iter"), "lfu": (LFU_EvictionPolicy, "_mch_counts")}
 
 
-def admit(table: ManagedMap, ids: Tensor, counts: Tensor) -> Tensor:
+def admit(table: EvictingMap, ids: Tensor, counts: Tensor) -> Tensor:
     """Takes the ids of a batch, int64 [N], ascending and distinct, and how often it holds each. Returns the rows,
     int64, that have come to other ids; who held them has lost them."""
     policy, scores = _POLICIES[table.eviction]
