@@ -6,6 +6,8 @@ from cases import CASES, PC, Case, double, randomize
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from coldrank.modules.gate import separate_draws
+
 cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 
@@ -101,3 +103,12 @@ def test_a_wrong_input_width_is_named(case: Case) -> None:
 
 def _split(tensors: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Tensor]]:
     return [x for x in tensors if x.is_floating_point()], [x for x in tensors if not x.is_floating_point()]
+
+
+def test_separate_draws_are_all_different_and_none_of_the_plain_ones() -> None:
+    plain, separate = [], []
+    for _ in range(200):
+        plain.append(float(torch.rand((), dtype=torch.float64)))
+        with separate_draws():
+            separate.append(float(torch.rand((), dtype=torch.float64)))
+    assert len({*plain, *separate}) == 400

@@ -2,13 +2,14 @@
 
 import importlib.util
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
-from served import CONFIGS, random_model, request_of, rows_of
+from served import CONFIGS, backbone, random_model, request_of, rows_of
 from torch import Tensor
 
 from coldrank.data.batches import DataFolder
@@ -189,3 +190,18 @@ def test_no_candidates_and_no_requests(repository):
     assert given.shape == (3, 0, 2) and status.tolist() == [[0], [0], [0]]
     given, status = model({n: t[:0] for n, t in sent.items()})
     assert given.shape == (0, 4, 2) and status.shape == (0, 1)
+
+
+def test_inputs_that_cannot_be_at_fault_have_a_status_per_request(data, tmp_path):
+    config = backbone("wide_deep")
+    features = tuple(f for f in config.features if f.role not in ("sequence", "pc") and not f.many)
+    tables = tuple(replace(t, mapping="vocabulary") for t in config.tables if t.name != "tag")
+    trained = random_model(replace(config, features=features, tables=tables), data)
+    twin = trained.twin(trained.columns())
+    assert not any(i.is_list or i.low is not None for i in twin.inputs)
+    write_repository(twin, tmp_path / "models")
+    requests = [request_of(trained, rows_of(trained, data), user, [user, 1, 2]) for user in (4, 5)]
+    given, status = load_script(tmp_path / "models/coldrank/1/model.pt")(padded(requests, twin))
+    assert status.tolist() == [[0], [0]]
+    wanted = torch.stack([torch.stack(list(twin(r).values()), 1) for r in requests])
+    torch.testing.assert_close(given, wanted, rtol=0, atol=1e-5)
