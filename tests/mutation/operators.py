@@ -181,7 +181,8 @@ def _essence(source: str) -> str:
     """What a file does, without what only people and checkers of types read.
 
     That is annotations, docstrings, names of types, formatted texts and those of errors, labels of progress bars,
-    arguments of `dataclass`, `strict=` of `zip`, `device=` and `non_blocking=`, imports for types, `__all__`.
+    arguments of `dataclass`, `strict=` of `zip`, `device=` and `non_blocking=`, imports for types, `__all__`, and the
+    order of words: `kind <= "v"` counts as `==`, `kind < "v"` as `!=`.
     """
     return ast.dump(_Essence().visit(ast.parse(source)))
 
@@ -241,6 +242,8 @@ class _Essence(ast.NodeTransformer):
     def visit_Compare(self, node: ast.Compare) -> ast.AST:
         self.generic_visit(node)
         same: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.Is: ast.Eq, ast.IsNot: ast.NotEq}
+        if any(isinstance(c, ast.Constant) and isinstance(c.value, str) for c in (node.left, *node.comparators)):
+            same |= {ast.LtE: ast.Eq, ast.GtE: ast.Eq, ast.Lt: ast.NotEq, ast.Gt: ast.NotEq}
         node.ops = [same.get(type(op), type(op))() for op in node.ops]
         return node
 
