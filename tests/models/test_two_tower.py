@@ -54,6 +54,7 @@ def test_scores_and_loss_are_those_of_the_equations(batch_and_task):
     loss = -(y * share.log() + (1 - y) * (1 - share).log())  # Eq. 7
     torch.testing.assert_close(out.loss, loss.mean())
     torch.testing.assert_close(out.logits[:, 0], (vectors["item"] * vectors["user"]).sum(1) / 0.07)
+    torch.testing.assert_close(task.ranker(of, batch), out.logits)
     torch.testing.assert_close(out.vectors.users[0], vectors["user"])
     torch.testing.assert_close(out.vectors.item, vectors["item"])
     assert out.task_losses[1].item() == len(batch)
