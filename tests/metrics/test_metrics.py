@@ -1,5 +1,6 @@
 """Metrics against scikit-learn and against loops written from the definitions."""
 
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -8,13 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
+from tiny import sample_base
 
 from coldrank.data.cohorts import CohortConfig
 from coldrank.data.errors import UserError
 from coldrank.metrics import by_cohort as metrics
-from coldrank.metrics.by_cohort import evaluate_predictions
+from coldrank.metrics.by_cohort import evaluate_predictions, unknown_metrics
 from coldrank.metrics.mann_whitney import FloatArray, IntArray, Numbers, SortedRows
-from coldrank.models.heads import Binary
+from coldrank.models.heads import Binary, Ordinal, Regression
+from coldrank.train.checks import validate
 
 
 def naive_auc(labels: Numbers, scores: Numbers, weights: Numbers | None = None) -> float:
@@ -200,6 +203,20 @@ def test_evaluate_predictions_equals_the_metrics_on_each_cohort() -> None:
             assert by_metric[cohort, metric]["value"] == pytest.approx(value), (cohort, metric)
             assert by_metric[cohort, metric]["n"] == part.height
     assert len(by_metric) == 5 * 8
+
+
+@dataclass(kw_only=True, slots=True)
+class Misjudged(Binary):
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return "auc", "xauc", "made_up"
+
+
+def test_a_head_is_judged_by_metrics_of_what_it_gives() -> None:
+    assert unknown_metrics(Binary()) == unknown_metrics(Regression()) == unknown_metrics(Ordinal(levels=3)) == []
+    assert unknown_metrics(Misjudged()) == ["xauc", "made_up"]
+    with pytest.raises(UserError, match="tasks.like: .* is judged by 'xauc', which is no metric of it"):
+        validate(replace(sample_base(), tasks={"like": Misjudged()}))
 
 
 def test_evaluate_predictions_uses_the_thresholds_and_says_none_for_empty_cohorts() -> None:
