@@ -23,8 +23,8 @@ def add_compare(commands: Any) -> None:
         "the same "
         "scored rows, and prints AUC per task and cohort with 95% intervals that cover the choice of users and "
         "of seeds, and verdicts "
-        "that are corrected for the number of comparisons; AUC at fixed AVC, NE, GAUC and the t-test over days "
-        "are in OUT/compare.md. "
+        "that are corrected for the number of comparisons; AUC at fixed AVC, NE, GAUC (of tasks of numbers "
+        "XAUC, MAE, calibration) and the t-test over days are in OUT/compare.md. "
         "Runs of other data, splits, features, tasks or passes are refused; runs that failed in training are "
         "named and left out. "
         "A run folder needs config.json with name and seed, and predictions-SPLIT.parquet; other tools' runs work too.",
@@ -53,7 +53,7 @@ def add_compare(commands: Any) -> None:
 def _compare(args: argparse.Namespace) -> None:
     from coldrank.analysis.compare.compare import compare
     from coldrank.analysis.compare.runs import without_run
-    from coldrank.analysis.compare.table import LEGEND, format_overview, format_verdicts
+    from coldrank.analysis.compare.table import format_overview, format_verdicts, legend
     from coldrank.data.output import check_new
 
     check_new("--out", args.out)
@@ -69,7 +69,7 @@ def _compare(args: argparse.Namespace) -> None:
     write_comparison(args.out, comparison, args.data)
     print(
         "\n".join(
-            ["", format_overview(comparison.rows), "", LEGEND, "", format_verdicts(comparison.rows), *comparison.notes]
+            ["", format_overview(comparison.rows), "", legend(comparison.rows), "", format_verdicts(comparison.rows), *comparison.notes]
         )
     )
     print(
@@ -101,7 +101,7 @@ def choose_runs(folders: Sequence[Path], baseline: str | None, split: str) -> tu
 def write_comparison(out: Path, comparison: "Comparison", data: Path | None = None) -> None:
     """Write `compare.json` (`Comparison.to_json`), `compare.md` and `report.html` into the new folder `out`, complete
     or not at all. `data`: the prepared data, for the report."""
-    from coldrank.analysis.compare.table import LEGEND, format_cohorts, format_details, format_overview, format_verdicts
+    from coldrank.analysis.compare.table import format_cohorts, format_details, format_overview, format_verdicts, legend
     from coldrank.analysis.report.page import report_html
     from coldrank.data.output import new_folder
 
@@ -115,7 +115,7 @@ def write_comparison(out: Path, comparison: "Comparison", data: Path | None = No
     sections = [
         f"# Comparison with {comparison.baseline} on split {comparison.split}",
         format_overview(comparison.rows, tablefmt="github"),
-        LEGEND,
+        legend(comparison.rows),
         "\n".join([format_verdicts(comparison.rows), *comparison.notes]),
         format_cohorts(comparison.rows),
         "## All figures",

@@ -44,15 +44,26 @@ def xauc(labels: Numbers, predictions: Numbers) -> float:
     With many equal labels even a perfect prediction stays below 1, by half the share of the pairs that are equal in
     them. Exact: pairs in the wrong order are counted by a radix sort.
     """
-    pairs = len(labels) * (len(labels) - 1) // 2
-    if not pairs:
-        return float("nan")
+    pairs = len(labels) * (len(labels) - 1)  # each from both of its rows
+    return 1 - float(_losses(labels, predictions).sum()) / pairs if pairs else float("nan")
+
+
+def xauc_of_rows(labels: Numbers, predictions: Numbers) -> FloatArray:
+    """Of each row the share of its pairs whose predictions are in the order of their labels, as `xauc` counts them:
+    float64 [N], nan of fewer than two rows. Its mean is the XAUC."""
+    others = len(labels) - 1
+    return 1 - _losses(labels, predictions) / others if others > 0 else np.full(len(labels), np.nan)
+
+
+def _losses(labels: Numbers, predictions: Numbers) -> FloatArray:
+    """Of each row the other rows in the wrong order with it, half of those that are equal to it: float64 [N]."""
     label, prediction = (np.unique(x, return_inverse=True)[1].astype(np.int64) for x in (labels, predictions))
-    # Those of one label in ascending order: none of their pairs counts as wrong.
-    wrong = _inversions(prediction[np.lexsort((prediction, label))])
-    both = label * (int(prediction.max()) + 1) + prediction
-    equal = _equal_pairs(label) + _equal_pairs(prediction) - _equal_pairs(np.unique(both, return_inverse=True)[1])
-    return 1 - (wrong + equal / 2) / pairs
+    # Those of one label in ascending order: none of their pairs counts as discordant.
+    order = np.lexsort((prediction, label))
+    discordant = np.empty(len(label), np.int64)
+    discordant[order] = _inversions(prediction[order])
+    both = np.unique(label * (int(prediction.max(initial=0)) + 1) + prediction, return_inverse=True)[1]
+    return discordant + (_equals(label) + _equals(prediction) - _equals(both)) / 2
 
 
 def ndcg(grades: Numbers, predictions: Numbers, users: IntArray, k: int) -> float:
@@ -88,19 +99,20 @@ def _dcg(gains: FloatArray, rows: IntArray, k: int) -> FloatArray:
     return np.asarray(np.bincount(np.repeat(np.arange(len(rows)), rows), discounted), np.float64)
 
 
-def _equal_pairs(codes: IntArray) -> int:
-    """Pairs of rows of one code. codes: int64 [N], from 0 on."""
-    counts = np.bincount(codes)
-    return int((counts * (counts - 1) // 2).sum())
+def _equals(codes: IntArray) -> IntArray:
+    """Of each row the other rows of its code, int64 [N]. codes: int64 [N], from 0 on."""
+    return np.asarray(np.bincount(codes)[codes] - 1)
 
 
-def _inversions(values: IntArray) -> int:
-    """Pairs of places i < j with values[i] > values[j]. values: int64 [N], not below 0.
+def _inversions(values: IntArray) -> IntArray:
+    """Of each place, with how many others it is in the wrong order: places i < j with values[i] > values[j]; int64 [N].
+    values: int64 [N], not below 0.
 
     A radix sort from the highest bit on. Two values part at the first bit in which they differ; until then they keep
     their order.
     """
-    discordant = 0
+    discordant: IntArray = np.zeros(len(values), np.int64)
+    places: IntArray = np.arange(len(values))
     for bit in range(int(values.max(initial=0)).bit_length() - 1, -1, -1):
         group, one = values >> (bit + 1), (values >> bit) & 1
         starts = np.flatnonzero(np.append(True, group[1:] != group[:-1]))
@@ -110,10 +122,10 @@ def _inversions(values: IntArray) -> int:
         ones_before = np.cumsum(one) - one
         ones_before -= ones_before[start]
         is_one: BoolArray = one == 1
-        discordant += int(ones_before[~is_one].sum())
         zeros_before = np.arange(len(values)) - start - ones_before
+        discordant[places] += np.where(is_one, zeros - zeros_before, ones_before)
         place = start + np.where(is_one, zeros + ones_before, zeros_before)
-        values = _scattered(values, place)
+        values, places = _scattered(values, place), _scattered(places, place)
     return discordant
 
 

@@ -4,6 +4,7 @@ The rule for failed runs is fixed here, before any figure is seen, and looks at 
 no arm. A run has failed when
 
 - a prediction is not finite, or
+- of a task of numbers with at least 100 labels that are not all alike, its predictions are all equal, or
 - for some task with at least 100 labels of either class on the split, its predictions are all equal, or
 - for such a task they rank no better than chance (AUC on all rows below 0.52) and the label rate alone would predict as
   well (normalised entropy not below 1).
@@ -15,12 +16,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from coldrank.analysis.compare.aspects import Aspect
 from coldrank.analysis.compare.runs import ScoredRun, SharedRows
 from coldrank.data.errors import UserError
 from coldrank.metrics import by_cohort as metrics
-from coldrank.metrics.mann_whitney import IntArray
+from coldrank.metrics.mann_whitney import FloatArray, IntArray
 from coldrank.train.difference import flat
 
 FEWEST_OF_A_CLASS = 100
@@ -35,16 +37,35 @@ def failure(run: ScoredRun, rows: SharedRows) -> str | None:
         reason = _task_failure(run, task, labels)
         if reason:
             return reason
+    for task, values in rows.values.items():
+        if reason := _number_failure(run, task, values):
+            return reason
     return None
+
+
+def _number_failure(run: ScoredRun, task: str, labels: FloatArray) -> str | None:
+    column = run.raw_scores(task)[f"pred_{task}"]
+    if reason := _not_finite(column):
+        return reason
+    known = labels[~np.isnan(labels)]
+    predictions = run.values(task)
+    if len(known) >= FEWEST_OF_A_CLASS and known.min() < known.max() and predictions.min() == predictions.max():
+        return f"every pred_{task} is {predictions[0]:.4g}"
+    return None
+
+
+def _not_finite(column: pl.Series) -> str | None:
+    if not column.dtype.is_float() or column.null_count():
+        return None
+    finite = np.isfinite(column.to_numpy())
+    row = int(np.argmin(finite)) if len(finite) else 0
+    return None if finite.all() else f"{column.name} is {column[row]} at row {row}"
 
 
 def _task_failure(run: ScoredRun, task: str, labels: IntArray) -> str | None:
     column = run.raw_scores(task)[f"prob_{task}"]
-    if column.dtype.is_float() and not column.null_count():
-        values = column.to_numpy()
-        if not np.isfinite(values).all():
-            row = int(np.argmin(np.isfinite(values)))
-            return f"prob_{task} is {values[row]} at row {row}"
+    if reason := _not_finite(column):
+        return reason
     positives, negatives = int(np.count_nonzero(labels == 1)), int(np.count_nonzero(labels == 0))
     if min(positives, negatives) < FEWEST_OF_A_CLASS:
         return None

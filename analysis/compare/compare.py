@@ -3,7 +3,8 @@
 How the intervals are made: interval.py. Which runs may be compared, and which have failed: checks.py.
 
 The verdicts "better" and "worse" hold after Holm's correction at 5%. All tasks, cohorts and the metrics auc,
-auc_fixed_avc and ne of an arm are one family; gauc, which cold cohorts are not judged by, is another. So an arm that
+auc_fixed_avc and ne (of numbers xauc and mae) of an arm are one family; gauc, which cold cohorts are not judged by, is
+another. Calibration, best at 1, has an interval and no verdict. So an arm that
 equals the baseline gets any mark at all with at most 5% (twice that with gauc). A mark for new users owes nothing to
 easier wins elsewhere, as it would under Benjamini and Hochberg's procedure.
 """
@@ -17,19 +18,32 @@ from tqdm import tqdm
 
 from coldrank.analysis.compare.checks import failure, require_same_conditions
 from coldrank.analysis.compare.days import Days, find_days, t_test
-from coldrank.analysis.compare.interval import Interval, contrast, effective_users, holm
+from coldrank.analysis.compare.interval import Interval, contrast, effective_users, equal_users, holm
+from coldrank.analysis.compare.numbers import measure_numbers
 from coldrank.analysis.compare.resample import Figures, Resampling, measure, resample_users
-from coldrank.analysis.compare.rows import JUDGING, LEVEL, LOWER_IS_BETTER, METRICS, ComparedRun, Comparison, Row
+from coldrank.analysis.compare.rows import (
+    IN_UNITS,
+    JUDGING,
+    LEVEL,
+    LOWER_IS_BETTER,
+    METRICS,
+    NOT_JUDGED,
+    NUMBER_METRICS,
+    ComparedRun,
+    Comparison,
+    Row,
+)
 from coldrank.analysis.compare.runs import (
     ScoredRun,
     SharedRows,
     common_cohorts,
+    common_numbers,
     common_tasks,
     group_by_arm,
     read_shared_rows,
 )
 from coldrank.data.errors import UserError
-from coldrank.metrics.mann_whitney import FloatArray, IntArray
+from coldrank.metrics.mann_whitney import FloatArray, Numbers
 
 __all__ = [
     "LOWER_IS_BETTER",
@@ -122,13 +136,16 @@ def _without_failed(
 
 
 def _left_out(runs: Sequence[ScoredRun]) -> list[str]:
-    """A line for every task that is not compared: some runs lack it, or its predictions are no probabilities."""
-    tasks = dict.fromkeys(task for run in runs for task in run.tasks)
-    lacking = {task: [str(run.folder) for run in runs if task not in run.tasks] for task in tasks}
-    lines = [f"Task {task} is left out: not predicted by {', '.join(who)}." for task, who in lacking.items() if who]
-    others = dict.fromkeys(task for run in runs for task in run.others if task not in tasks)
-    why = "its predictions are no probabilities; its metrics are in summary.json"
-    return lines + [f"Task {task} is left out: {why}." for task in others]
+    """A line for every task that is not compared: some runs lack it, or give a number where others give a
+    probability."""
+    lines = []
+    for task in dict.fromkeys(task for run in runs for task in (*run.tasks, *run.numbers)):
+        lacking = [str(run.folder) for run in runs if task not in (*run.tasks, *run.numbers)]
+        if lacking:
+            lines.append(f"Task {task} is left out: not predicted by {', '.join(lacking)}.")
+        elif 0 < len(numbers := [str(run.folder) for run in runs if task in run.numbers]) < len(runs):
+            lines.append(f"Task {task} is left out: a number, not a probability, in {', '.join(numbers)}.")
+    return lines
 
 
 def _all_rows(trial: _Trial, rows: SharedRows, resampling: Resampling, days: Days) -> list[Row]:
@@ -136,21 +153,29 @@ def _all_rows(trial: _Trial, rows: SharedRows, resampling: Resampling, days: Day
     pairs = {arm: trial.pairs(arm) for arm in trial.arms}
     failed = {arm: len(trial.planned[arm]) - len(members) for arm, members in trial.arms.items()}
     result: list[Row] = []
-    tasks = common_tasks(runs)
+    tasks = [t for t in (*common_tasks(runs), *common_numbers(runs)) if t in rows.labels or t in rows.values]
     with tqdm(total=len(tasks) * len(runs), desc="compare", unit="run") as progress:
-        for task in (task for task in tasks if task in rows.labels):
+        for task in tasks:
             measured: dict[str, dict[int, Figures]] = {arm: {} for arm in trial.arms}
             for run in runs:
-                measured[run.arm][run.seed] = measure(rows.labels[task], run.scores(task), resampling, days)
+                measured[run.arm][run.seed] = _measure(run, task, rows, resampling, days)
                 progress.update()
-            contrasts = contrast_task(task, rows.labels[task], measured, trial.baseline, resampling, pairs)
+            labels = rows.labels.get(task, rows.values.get(task))
+            assert labels is not None
+            contrasts = contrast_task(task, labels, measured, trial.baseline, resampling, pairs)
             result += [replace(row, failed=failed[row.arm]) for row in contrasts]
     return result
 
 
+def _measure(run: ScoredRun, task: str, rows: SharedRows, resampling: Resampling, days: Days) -> Figures:
+    if task in rows.labels:
+        return measure(rows.labels[task], run.scores(task), resampling, days)
+    return measure_numbers(rows.values[task], run.values(task), resampling, days)
+
+
 def contrast_task(
     task: str,
-    labels: IntArray,
+    labels: Numbers,
     measured: Mapping[str, Mapping[int, Figures]],
     baseline: str,
     resampling: Resampling,
@@ -158,16 +183,18 @@ def contrast_task(
 ) -> list[Row]:
     """The rows of one task, baseline first within each cohort and metric; their verdicts are those before correction.
 
-    labels: int8 [N], -1 where unknown. measured: arm -> seed -> figures.
+    labels: int8 [N], -1 where unknown; of numbers float64 [N], NaN where unknown. measured: arm -> seed -> figures.
     pairs: arm -> the seeds by which it is paired with the baseline; None: it is not.
     """
     result: list[Row] = []
+    numbers = labels.dtype.kind == "f"
     order = [baseline, *(arm for arm in measured if arm != baseline)]
     for cohort, mask in resampling.cohorts.items():
-        labelled = mask & (labels >= 0)
+        labelled = mask & (~np.isnan(labels) if numbers else labels >= 0)
         n, users = int(np.count_nonzero(labelled)), len(np.unique(resampling.users[labelled]))
-        effective = effective_users(labels[labelled], resampling.users[labelled])
-        for index, metric in enumerate(METRICS):
+        of_rows = resampling.users[labelled]
+        effective = equal_users(of_rows) if numbers else effective_users(labels[labelled], of_rows)
+        for index, metric in enumerate(NUMBER_METRICS if numbers else METRICS):
             for arm in order:
                 means = [figures.draws[cohort][index, 0] for figures in measured[arm].values()]
                 row = Row(
@@ -178,7 +205,7 @@ def contrast_task(
                     seeds=len(means),
                     n=n,
                     users=users,
-                    mean=_percent(float(np.mean(means))),
+                    mean=_scaled(float(np.mean(means)), metric),
                 )
                 if arm != baseline:
                     sides = [measured[name] for name in (arm, baseline)]
@@ -201,13 +228,15 @@ def _against(
     row = replace(
         row,
         pairs=None if seeds is None else len(seeds),
-        difference=_percent(interval.difference),
-        low=_percent(interval.low),
-        high=_percent(interval.high),
-        user_spread=_percent(interval.user_spread),
-        seed_spread=None if interval.seed_spread is None else _percent(interval.seed_spread),
-        p=interval.p,
+        difference=_scaled(interval.difference, row.metric),
+        low=_scaled(interval.low, row.metric),
+        high=_scaled(interval.high, row.metric),
+        user_spread=_scaled(interval.user_spread, row.metric),
+        seed_spread=None if interval.seed_spread is None else _scaled(interval.seed_spread, row.metric),
     )
+    if row.metric in NOT_JUDGED:
+        return replace(row, days_p=None, uncorrected="not judged", verdict="not judged")
+    row = replace(row, p=interval.p)
     verdict = _verdict(row, interval.p)
     return replace(row, uncorrected=verdict, verdict=verdict)
 
@@ -215,7 +244,8 @@ def _against(
 def _with_days(row: Row, differences: FloatArray) -> Row:
     count, p = t_test(differences)
     known = np.isfinite(differences)
-    daily = [round(PERCENT * float(d), 5) if k else None for d, k in zip(differences, known, strict=True)]
+    scale = _scale(row.metric)
+    daily = [round(scale * float(d), 5) if k else None for d, k in zip(differences, known, strict=True)]
     return replace(row, daily=tuple(daily), days=count, days_p=p)
 
 
@@ -239,5 +269,9 @@ def _verdict(row: Row, p: float) -> str:
     return "better" if (row.difference > 0) != (row.metric in LOWER_IS_BETTER) else "worse"
 
 
-def _percent(value: float) -> float | None:
-    return value * PERCENT if np.isfinite(value) else None
+def _scale(metric: str) -> float:
+    return 1.0 if metric in IN_UNITS else PERCENT
+
+
+def _scaled(value: float, metric: str) -> float | None:
+    return value * _scale(metric) if np.isfinite(value) else None

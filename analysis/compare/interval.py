@@ -87,11 +87,15 @@ def effective_users(labels: IntArray, users: IntArray) -> float:
     0 where a class is missing. labels: integers [N], 0 or 1. users: each row's user, integers [N] from 0.
     """
 
-    def of_class(label: int) -> float:
-        counts = np.bincount(users[labels == label]).astype(np.float64)
-        return float(counts.sum() ** 2 / (counts**2).sum()) if counts.any() else 0.0
+    return min(equal_users(users[labels == 0]), equal_users(users[labels == 1]))
 
-    return min(of_class(0), of_class(1))
+
+def equal_users(users: IntArray) -> float:
+    """How many users, equally active, would tell as much (Kish 1965): of a task of numbers, which has no classes.
+
+    users: each row's user, integers [N] from 0."""
+    counts = np.bincount(users).astype(np.float64)
+    return float(counts.sum() ** 2 / (counts**2).sum()) if counts.any() else 0.0
 
 
 def two_sided_p(difference: float, standard_error: float, freedom: float) -> float:

@@ -5,10 +5,19 @@ from typing import Any
 
 from coldrank.data.cohorts import CohortConfig
 
+# Of tasks that give a probability.
 METRICS = ("auc", "auc_fixed_avc", "ne", "gauc")
+# Of tasks that give a number.
+NUMBER_METRICS = ("xauc", "mae", "calibration")
+# The first that is told of a task.
+LEADING = ("auc", "xauc")
 # Those that cold cohorts are judged by; GAUC misleads there where past labels are among the features.
-JUDGING = ("auc", "auc_fixed_avc", "ne")
-LOWER_IS_BETTER = frozenset({"ne"})
+JUDGING = ("auc", "auc_fixed_avc", "ne", "xauc", "mae")
+LOWER_IS_BETTER = frozenset({"ne", "mae"})
+# Best at 1, so that more is neither better nor worse: without p values and verdicts.
+NOT_JUDGED = frozenset({"calibration"})
+# In the label's own unit, not in percent.
+IN_UNITS = frozenset({"mae"})
 LEVEL = 0.95
 
 
@@ -16,8 +25,8 @@ LEVEL = 0.95
 class Row:
     """One arm in one task, cohort and metric.
 
-    Figures are in percent, differences and spreads in percentage points. What compares with the baseline is None for
-    the baseline itself, and where the metric has no value.
+    Figures are in percent, differences and spreads in percentage points; of IN_UNITS in the label's unit. What compares
+    with the baseline is None for the baseline itself, and where the metric has no value.
     """
 
     task: str
@@ -25,7 +34,7 @@ class Row:
     cohort: str
     """The cohort."""
     metric: str
-    """One of METRICS."""
+    """One of METRICS or NUMBER_METRICS."""
     arm: str
     """The arm."""
     seeds: int
@@ -51,7 +60,7 @@ class Row:
     seed_spread: float | None = None
     """Standard error of the difference that comes from seeds."""
     p: float | None = None
-    """Two-sided, of the same t as the interval."""
+    """Two-sided, of the same t as the interval; None of what is NOT_JUDGED."""
     p_corrected: float | None = None
     """After Holm's correction over the arm's family."""
     days: int = 0
@@ -63,7 +72,7 @@ class Row:
     uncorrected: str = "baseline"
     """The verdict before the correction."""
     verdict: str = "baseline"
-    """After the correction: better, worse, not distinguishable, no value, or baseline."""
+    """After the correction: better, worse, not distinguishable, not judged, no value, or baseline."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,5 +118,8 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """What compare.json holds: the fields of this class, of `ComparedRun` and of `Row`."""
+        there = {row.metric for row in self.rows}
+        judging = ", ".join(metric for metric in JUDGING if metric in METRICS or metric in there)
         about = {"format": 2, "level": LEVEL, "unit": "percent, differences in percentage points"}
-        return about | {"correction": f"Holm, per arm: {', '.join(JUDGING)} together, gauc apart"} | asdict(self)
+        about |= {"other_units": {metric: "the label's" for metric in sorted(IN_UNITS)}}
+        return about | {"correction": f"Holm, per arm: {judging} together, gauc apart"} | asdict(self)

@@ -7,7 +7,7 @@ The cohorts' thresholds are those of `cohorts` in config.json, if it has them.
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from coldrank.data import parquet
 from coldrank.data.cohorts import CohortConfig
 from coldrank.data.errors import UserError
 from coldrank.data.json_files import read_object
-from coldrank.metrics.columns import int_column, label_column, require_columns, score_column
-from coldrank.metrics.mann_whitney import IntArray, Numbers
+from coldrank.metrics.columns import int_column, label_column, number_column, require_columns, score_column
+from coldrank.metrics.mann_whitney import FloatArray, IntArray, Numbers
 
 KEYS = ("user_id", "item_id", "time")
 VIEWS = ("user_views", "item_views")
@@ -39,8 +39,8 @@ class ScoredRun:
     """The split that it predicts."""
     tasks: tuple[str, ...]
     """The tasks that it predicts the probability of."""
-    others: tuple[str, ...]
-    """Tasks that it predicts in another way, `pred_<task>`: they are not compared."""
+    numbers: tuple[str, ...]
+    """The tasks that it predicts a number of, `pred_<task>`."""
     cohorts: CohortConfig | None
     """The thresholds of its config.json; None: it has none."""
     config: dict[str, Any]
@@ -57,9 +57,13 @@ class ScoredRun:
         """`prob_<task>`, float32 or float64 [N]; a value that is no probability raises UserError."""
         return score_column(self.raw_scores(task), f"prob_{task}", str(self.predictions))
 
+    def values(self, task: str) -> Numbers:
+        """`pred_<task>`, float64 [N]; a value that is not finite raises UserError."""
+        return number_column(self.raw_scores(task), f"pred_{task}", str(self.predictions), unknown=False)
+
     def raw_scores(self, task: str) -> pl.DataFrame:
-        """The column `prob_<task>`, unchecked."""
-        return parquet.read(self.predictions, [f"prob_{task}"])
+        """The column `prob_<task>`, or `pred_<task>` of a number, unchecked."""
+        return parquet.read(self.predictions, [f"{'pred' if task in self.numbers else 'prob'}_{task}"])
 
 
 def read_run(folder: Path, split: str) -> ScoredRun:
@@ -80,18 +84,17 @@ def read_run(folder: Path, split: str) -> ScoredRun:
     columns = parquet.schema(path).names
     require_columns(columns, [*KEYS, *VIEWS], str(path))
     tasks = tuple(c.removeprefix("prob_") for c in columns if c.startswith("prob_"))
-    others = tuple(c.removeprefix("pred_") for c in columns if c.startswith("pred_"))
-    if not tasks:
-        there = f": probabilities are compared, and {', '.join(others)} have none" if others else ""
-        raise UserError(f"{path}: no column prob_<task>{there}")
-    require_columns(columns, [f"label_{task}" for task in tasks], str(path))
+    numbers = tuple(t for c in columns if c.startswith("pred_") and (t := c.removeprefix("pred_")) not in tasks)
+    if not tasks and not numbers:
+        raise UserError(f"{path}: no column prob_<task> or pred_<task>")
+    require_columns(columns, [f"label_{task}" for task in (*tasks, *numbers)], str(path))
     return ScoredRun(
         folder=folder,
         arm=name,
         seed=seed,
         split=split,
         tasks=tasks,
-        others=others,
+        numbers=numbers,
         cohorts=cohorts,
         config=fields,
         facts=read_object(facts) if facts.is_file() else {},
@@ -151,6 +154,8 @@ class SharedRows:
     """Events of the item before, int64 [N]."""
     labels: dict[str, IntArray]
     """Task -> labels, int8 [N]; -1 where unknown."""
+    values: dict[str, FloatArray] = field(default_factory=dict)
+    """Task of numbers -> labels, float64 [N]; NaN where unknown."""
 
 
 def read_shared_rows(runs: Sequence[ScoredRun]) -> SharedRows:
@@ -159,10 +164,10 @@ def read_shared_rows(runs: Sequence[ScoredRun]) -> SharedRows:
     Compared are the keys, the views and the labels of the tasks that all runs predict. UserError names the first
     difference.
     """
-    tasks = common_tasks(runs)
-    reference = _shared(runs[0], tasks)
+    tasks, numbers = common_tasks(runs), common_numbers(runs)
+    reference = _shared(runs[0], tasks, numbers)
     for run in runs[1:]:
-        other = _shared(run, tasks)
+        other = _shared(run, tasks, numbers)
         for name, expected in reference.items():
             _require_equal(name, runs[0].predictions, expected, run.predictions, other[name])
     return SharedRows(
@@ -172,16 +177,23 @@ def read_shared_rows(runs: Sequence[ScoredRun]) -> SharedRows:
         user_views=reference["user_views"],
         item_views=reference["item_views"],
         labels={task: reference[f"label_{task}"] for task in tasks},
+        values={task: reference[f"label_{task}"] for task in numbers},
     )
 
 
 def common_tasks(runs: Sequence[ScoredRun]) -> list[str]:
-    """The tasks that every run predicts, in the first run's order; UserError if there are none."""
+    """The tasks that every run predicts the probability of, in the first run's order; UserError if there are none, and
+    no numbers either."""
     tasks = [task for task in runs[0].tasks if all(task in run.tasks for run in runs)]
-    if not tasks:
-        listed = "; ".join(f"{run.folder}: {', '.join(run.tasks)}" for run in runs)
+    if not tasks and not common_numbers(runs):
+        listed = "; ".join(f"{run.folder}: {', '.join((*run.tasks, *run.numbers))}" for run in runs)
         raise UserError(f"no task is predicted by every run ({listed})")
     return tasks
+
+
+def common_numbers(runs: Sequence[ScoredRun]) -> list[str]:
+    """The tasks that every run predicts a number of, in the first run's order."""
+    return [task for task in runs[0].numbers if all(task in run.numbers for run in runs)]
 
 
 def common_cohorts(runs: Sequence[ScoredRun]) -> CohortConfig:
@@ -210,21 +222,22 @@ def _cohorts(path: Path, values: Any) -> CohortConfig:
         raise UserError(f"{path}: cohorts is {values!r}; expected whole numbers for {names}") from None
 
 
-def _shared(run: ScoredRun, tasks: Sequence[str]) -> dict[str, IntArray]:
+def _shared(run: ScoredRun, tasks: Sequence[str], numbers: Sequence[str]) -> dict[str, Numbers]:
     where = str(run.predictions)
-    frame = parquet.read(run.predictions, [*KEYS, *VIEWS, *(f"label_{task}" for task in tasks)])
+    frame = parquet.read(run.predictions, [*KEYS, *VIEWS, *(f"label_{task}" for task in (*tasks, *numbers))])
     if frame.height == 0:
         raise UserError(f"{where}: no rows")
-    columns = {name: int_column(frame, name, where).astype(np.int64) for name in (*KEYS, *VIEWS)}
-    return columns | {f"label_{task}": label_column(frame, task, where) for task in tasks}
+    columns: dict[str, Numbers] = {n: int_column(frame, n, where).astype(np.int64) for n in (*KEYS, *VIEWS)}
+    columns |= {f"label_{task}": label_column(frame, task, where) for task in tasks}
+    return columns | {f"label_{task}": number_column(frame, f"label_{task}", where) for task in numbers}
 
 
-def _require_equal(name: str, path: Path, values: IntArray, other_path: Path, other: IntArray) -> None:
+def _require_equal(name: str, path: Path, values: Numbers, other_path: Path, other: Numbers) -> None:
     if len(values) != len(other):
         raise UserError(
             f"{path} has {len(values):,} rows, {other_path} {len(other):,}; compare runs scored on the same rows"
         )
-    different = values != other
+    different = (values != other) & ~(np.isnan(values) & np.isnan(other))
     if different.any():
         row = int(np.argmax(different))
         raise UserError(

@@ -1,13 +1,15 @@
 """The comparison as text: a table over the cohorts, one per cohort, the verdicts in words, every figure in full."""
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from textwrap import fill
 
 from tabulate import tabulate
 
-from coldrank.analysis.compare.rows import JUDGING, METRICS, Row
+from coldrank.analysis.compare.rows import JUDGING, LEADING, METRICS, NUMBER_METRICS, Row
 
 TITLES = {"auc": "AUC", "auc_fixed_avc": "AUC fixed AVC", "ne": "NE", "gauc": "GAUC"}
+TITLES |= {"xauc": "XAUC", "mae": "MAE", "calibration": "calibration"}
 MARKS = {"better": "▲", "worse": "▼"}
 WEAK_MARKS = {"better": "△", "worse": "▽"}
 LEGEND = (
@@ -16,19 +18,38 @@ LEGEND = (
     " not\ndistinguishable. NE: lower is better. (seeds); n: labelled rows, of the first column.\n"
     "New users and items: judge by AUC and NE; their GAUC misleads where past labels are among the features."
 )
+NUMBERS_LEGEND = (
+    "\nTasks of numbers: XAUC in percent; MAE in the label's own unit, lower is better; calibration, in percent, is"
+    "\nright at 100 and not judged."
+)
 WIDTH = 100
 
 
-def format_overview(rows: Sequence[Row], metric: str = "auc", tablefmt: str = "simple") -> str:
-    """One metric in one table: a line per task and arm, a column per cohort; `tablefmt` as in tabulate."""
-    chosen = [row for row in rows if row.metric == metric]
-    cohorts = {row.cohort: row.cohort for row in chosen}
-    return f"{TITLES[metric]}\n\n{_table(chosen, lambda row: row.cohort, cohorts, tablefmt)}"
+def legend(rows: Sequence[Row]) -> str:
+    """How the tables are read."""
+    return LEGEND + (NUMBERS_LEGEND if any(row.metric in NUMBER_METRICS for row in rows) else "")
+
+
+def format_overview(rows: Sequence[Row], tablefmt: str = "simple") -> str:
+    """AUC, and XAUC of numbers, in a table each: a line per task and arm, a column per cohort; `tablefmt` as in
+    tabulate."""
+    tables = []
+    for metric in _leading(rows):
+        chosen = [row for row in rows if row.metric == metric]
+        cohorts = {row.cohort: row.cohort for row in chosen}
+        tables.append(f"{TITLES[metric]}\n\n{_table(chosen, lambda row: row.cohort, cohorts, tablefmt)}")
+    return "\n\n".join(tables)
+
+
+def _leading(rows: Sequence[Row]) -> list[str]:
+    return [metric for metric in LEADING if any(row.metric == metric for row in rows)]
 
 
 def format_cohorts(rows: Sequence[Row]) -> str:
     """A Markdown table per cohort: a line per task and arm, a column per metric."""
-    metrics = {metric: TITLES[metric] for metric in METRICS if any(row.metric == metric for row in rows)}
+    metrics = {
+        metric: TITLES[metric] for metric in (*METRICS, *NUMBER_METRICS) if any(row.metric == metric for row in rows)
+    }
     tables = []
     for cohort in dict.fromkeys(row.cohort for row in rows):
         of_cohort = [row for row in rows if row.cohort == cohort]
@@ -53,11 +74,12 @@ def _table(rows: Sequence[Row], column_of: Callable[[Row], str], columns: dict[s
     return str(tabulate(body, headers=headers, colalign=align, tablefmt=tablefmt, disable_numparse=True))
 
 
-def format_verdicts(rows: Sequence[Row], metric: str = "auc") -> str:
-    """A line per arm: in which cohorts and tasks it is better or worse than the baseline by `metric`."""
+def format_verdicts(rows: Sequence[Row]) -> str:
+    """A line per arm: in which cohorts and tasks it is better or worse than the baseline by AUC; by XAUC of numbers."""
     lines = []
     baseline = next(row.arm for row in rows if row.verdict == "baseline")
-    for arm in dict.fromkeys(row.arm for row in rows if row.arm != baseline):
+    arms = dict.fromkeys(row.arm for row in rows if row.arm != baseline)
+    for arm, metric in product(arms, _leading(rows)):
         of_arm = [row for row in rows if row.arm == arm and row.metric == metric]
         parts = []
         for verdict in ("better", "worse"):
@@ -78,7 +100,7 @@ def format_verdicts(rows: Sequence[Row], metric: str = "auc") -> str:
                 WIDTH,
             )
         )
-    judging = ", ".join(TITLES[metric] for metric in JUDGING)
+    judging = ", ".join(TITLES[metric] for metric in JUDGING if any(row.metric == metric for row in rows))
     lines.append(
         f"Corrected by Holm over an arm's {count} figures of {judging}: an arm that\n"
         "equals the baseline gets any of these marks with at most 5%. GAUC is corrected apart."

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from coldrank.analysis.compare.rows import Row
+from coldrank.analysis.compare.rows import LEADING, Row
 from coldrank.analysis.report.words import listed, number, plain
 
 
@@ -45,7 +45,7 @@ class Forest:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One arm against the baseline by AUC."""
+    """One arm against the baseline by AUC, of numbers by XAUC."""
 
     arm: str
     """The arm."""
@@ -91,8 +91,9 @@ def _bar(row: Row, limit: float) -> Bar:
 
 
 def verdict(rows: Sequence[Row], arm: str, baseline: str) -> Verdict:
-    """By AUC: where the arm is better and worse than the baseline, and in how many cells neither can be told."""
-    cells = [row for row in rows if row.arm == arm and row.metric == "auc"]
+    """By AUC, of numbers by XAUC: where the arm is better and worse than the baseline, and in how many cells neither
+    can be told."""
+    cells = [row for row in rows if row.arm == arm and row.metric in LEADING]
     better, worse = ([row for row in cells if row.verdict == word] for word in ("better", "worse"))
     rest = len(cells) - len(better) - len(worse)
     if not better and not worse:

@@ -13,14 +13,16 @@ from coldrank.metrics.mann_whitney import FloatArray
 POINTS = 80
 
 
-def learning_pictures(arms: Sequence[ReportedArm], tasks: Sequence[str]) -> list[Picture]:
-    """The fit loss, then each task's log loss; a task that no run logged has no picture."""
+def learning_pictures(arms: Sequence[ReportedArm], tasks: Sequence[str], numbers: Sequence[str] = ()) -> list[Picture]:
+    """The fit loss, then each task's log loss, or loss of a task of numbers; one that no run logged has no picture."""
     wanted = [("all", "loss", "Loss of all tasks"), *((task, "logloss", plain(task)) for task in tasks)]
+    wanted += [(task, "loss", plain(task)) for task in numbers]
     pictures = []
     for task, metric, title in wanted:
         curves = {arm.number: curves_of(arm, task, metric) for arm in arms}
         if any(len(steps) for steps, _ in curves.values()):
-            pictures.append(_picture(arms, curves, title, f"learn-{task}"))
+            unit = "nats" if not numbers or metric == "logloss" else "loss"
+            pictures.append(_picture(arms, curves, title, f"learn-{task}", unit))
     return pictures
 
 
@@ -52,10 +54,10 @@ def curves_of(arm: ReportedArm, task: str, metric: str) -> tuple[FloatArray, Flo
 
 
 def _picture(
-    arms: Sequence[ReportedArm], curves: dict[int, tuple[FloatArray, FloatArray]], title: str, name: str
+    arms: Sequence[ReportedArm], curves: dict[int, tuple[FloatArray, FloatArray]], title: str, name: str, unit: str
 ) -> Picture:
     ends, late = [], []
-    with panel(210, ("nats",), "step") as (figure, [ax]):
+    with panel(210, (unit,), "step") as (figure, [ax]):
         for arm in arms:
             steps, values = curves[arm.number]
             if not len(steps):

@@ -6,7 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from coldrank.analysis.compare.rows import JUDGING, LOWER_IS_BETTER, Comparison
+from coldrank.analysis.compare.rows import IN_UNITS, JUDGING, LEADING, LOWER_IS_BETTER, Comparison
 from coldrank.analysis.report import words
 from coldrank.analysis.report.arms import ReportedArm, read_arms
 from coldrank.analysis.report.data_card import data_card, find_data
@@ -30,6 +30,9 @@ def report_html(comparison: Comparison, data: Path | None = None) -> str:
         list(dict.fromkeys(getattr(row, field) for row in comparison.rows)) for field in ("task", "cohort")
     )
     folder, no_data = find_data(arms, data)
+    measured = dict.fromkeys((row.task, row.metric) for row in comparison.rows)
+    flags = [task for task in tasks if (task, "auc") in measured]
+    forests = {m: [forest(comparison.rows, t, m) for t in tasks if (t, m) in measured] for m in JUDGING}
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -47,14 +50,17 @@ def report_html(comparison: Comparison, data: Path | None = None) -> str:
         swatches=[swatch(arm.number) for arm in arms],
         cohort_meanings=words.cohort_meanings(comparison.cohorts),
         verdicts=[verdict(comparison.rows, arm.name, arms[0].name) for arm in arms[1:]],
-        cells={(row.arm, row.task, row.cohort): row for row in comparison.rows if row.metric == "auc"},
-        forests={metric: [forest(comparison.rows, task, metric) for task in tasks] for metric in JUDGING},
+        cells={(row.arm, row.task, row.cohort): row for row in comparison.rows if row.metric in LEADING},
+        has_numbers=len(flags) < len(tasks),
+        leading=[picture for metric in LEADING for picture in forests[metric]],
+        forests={metric: pictures for metric, pictures in forests.items() if metric not in LEADING and pictures},
+        in_units=IN_UNITS,
         lower_is_better=LOWER_IS_BETTER,
         titles=words.TITLES,
         marks=words.MARKS,
         hollow=words.HOLLOW,
         changes=[(arm.name, config_changes(arm.configs[0], arms[0].configs[0])) for arm in arms[1:]],
-        learning=learning_pictures(arms, tasks),
+        learning=learning_pictures(arms, flags, [task for task in tasks if task not in flags]),
         periods=period_pictures(arms, tasks),
         without_curve=[arm.name for arm in arms if not any(arm.curves)],
         times=run_times(arms),
@@ -62,7 +68,7 @@ def report_html(comparison: Comparison, data: Path | None = None) -> str:
         card=data_card(folder, comparison.cohorts.new_user_max_views) if folder else None,
         no_data=no_data,
         per_bin=PER_BIN,
-        **scored_pictures(arms, tasks, cohorts, comparison),
+        **scored_pictures(arms, flags, cohorts, comparison),
     )
 
 

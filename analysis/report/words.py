@@ -8,6 +8,7 @@ from markupsafe import Markup
 from coldrank.data.cohorts import CohortConfig
 
 TITLES = {"auc": "AUC", "auc_fixed_avc": "AUC at fixed AVC", "ne": "NE", "gauc": "GAUC"}
+TITLES |= {"xauc": "XAUC", "mae": "MAE", "calibration": "calibration"}
 MARKS = {"better": "▲", "worse": "▼"}
 HOLLOW = {"better": "△", "worse": "▽"}  # before the correction only
 _COHORTS = {

@@ -51,7 +51,11 @@ small = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 
 def test_they_equal_loops_on_small_tables(rows: list[tuple[int, int, int]], k: int) -> None:
     labels, predictions, users = (np.array(column, dtype=np.float64) for column in zip(*rows, strict=True))
     assert values.xauc(labels, predictions / 4) == pytest.approx(naive_xauc(labels, predictions), nan_ok=True)
-    ours = values.ndcg(labels, predictions, users.astype(np.int64) * 10**12 - 5, k)
+    each = values.xauc_of_rows(labels, predictions / 4)
+    for row in range(len(labels) if len(labels) > 1 else 0):
+        others = [r for r in range(len(labels)) if r != row]
+        pairs = [naive_xauc(labels[[row, other]], predictions[[row, other]]) for other in others]
+        assert each[row] == pytest.approx(np.mean(pairs))
     few = np.concatenate([np.flatnonzero(users == u)[:5] for u in range(3)])  # all orders of more are many
     labels, predictions, users = labels[few], predictions[few], users[few]
     ours = values.ndcg(labels, predictions, users.astype(np.int64) * 10**12 - 5, k)

@@ -115,20 +115,6 @@ def runs(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.tried("configs and runs", "compare: a task that is not binary", "left out, and said so")
-def test_a_task_without_probabilities_is_left_out_and_named(tmp_path: Path) -> None:
-    for name in ("base", "poso"):
-        frame = write_run(tmp_path / name, name, 1).with_columns(label_watch_s=pl.lit(3.0), pred_watch_s=pl.lit(2.0))
-        frame.write_parquet(tmp_path / name / "predictions-test.parquet")
-    found = compared(tmp_path / "base", tmp_path / "poso", baseline="base")
-    line = "Task watch_s is left out: its predictions are no probabilities; its metrics are in summary.json."
-    assert line in found.notes and {row.task for row in found.rows} == {"like"}
-    for name in ("base", "poso"):
-        frame.drop("label_like", "prob_like").write_parquet(tmp_path / name / "predictions-test.parquet")
-    with pytest.raises(UserError, match="no column prob_<task>: probabilities are compared, and watch_s have none"):
-        compared(tmp_path / "base", tmp_path / "poso", baseline="base")
-
-
 def test_command_writes_and_prints_the_comparison(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [runs / name for name in ("poso-1", "base-1", "poso-2", "base-2", "base-3", "poso-3", "trees")]
     run_command(*folders, "--out", runs / "new" / "out")
@@ -235,7 +221,7 @@ def test_runs_of_other_rows_are_refused(runs: Path) -> None:
         "has 400 rows, .* 399": frame.head(399),
         "row .*: label_like is . in": frame.with_columns(label_like=(1 - pl.col("label_like")).cast(pl.Int8)),
         "no column time": frame.drop("time"),
-        "no column prob_<task>": frame.drop("prob_like", "prob_follow"),
+        "no column prob_<task> or pred_<task>": frame.drop("prob_like", "prob_follow"),
         "no column label_like": frame.drop("label_like"),
         "prob_like is 1.5 at row 0": frame.with_columns(prob_like=pl.lit(1.5)),
     }
