@@ -69,7 +69,15 @@ def _compare(args: argparse.Namespace) -> None:
     write_comparison(args.out, comparison, args.data)
     print(
         "\n".join(
-            ["", format_overview(comparison.rows), "", legend(comparison.rows), "", format_verdicts(comparison.rows), *comparison.notes]
+            [
+                "",
+                format_overview(comparison.rows),
+                "",
+                legend(comparison.rows),
+                "",
+                format_verdicts(comparison.rows),
+                *comparison.notes,
+            ]
         )
     )
     print(

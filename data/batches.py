@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchrec import KeyedJaggedTensor
 
@@ -81,20 +82,27 @@ class DataFolder:
 
 
 class BatchMaker:
-    """Raw columns of B samples -> Batch, by the encoder of the model. Labels are float32 [B, T], keys int64 [B]."""
+    """Raw columns of B samples -> Batch, by the encoder of the model. Labels are float32 [B, T], keys int64 [B].
 
-    def __init__(self, encoder: FeatureEncoder, tasks: Mapping[str, Head], truths: list[str] | None = None) -> None:
+    weight: column of the samples' weights in the loss; empty: each weighs 1."""
+
+    def __init__(
+        self, encoder: FeatureEncoder, tasks: Mapping[str, Head], truths: list[str] | None = None, weight: str = ""
+    ) -> None:
         self.encoder = encoder
         self.tasks = tasks
         self.truths = truths or []
+        self.weight = weight
 
-    def columns(self) -> list[Input]:
-        """Every column to read: features, labels, keys and truths."""
+    def columns(self, *, training: bool = False) -> list[Input]:
+        """Every column to read: features, labels, keys and truths; for training, weights too."""
         specs = {c.name: c for c in self.encoder.features.inputs}
         labels = [Input(f"label_{t}", "float", problem=head.label_problem) for t, head in self.tasks.items()]
         for extra in [*labels, *(Input(k, "int") for k in KEYS), *(Input(t, "float") for t in self.truths)]:
             # A key may be a feature as well, as a number or as a checked id: read it as the feature wants it.
             specs.setdefault(extra.name, extra)
+        if training and self.weight:
+            specs.setdefault(self.weight, Input(self.weight, "float", problem=_below_0, required=True))
         return list(specs.values())
 
     @torch.no_grad()
@@ -106,7 +114,12 @@ class BatchMaker:
         labels = torch.stack([tensors[f"label_{t}"] for t in self.tasks], 1)
         keys = {k: tensors[k].to(torch.int64) for k in KEYS} | {t: tensors[t] for t in self.truths}
         sparse = KeyedJaggedTensor(keys=self.encoder.keys, values=values, lengths=lengths)
-        return Batch(sparse, dense, sequence_lengths, labels, keys, unknown)
+        weights = tensors[self.weight].to(torch.float32) if self.weight in tensors else None
+        return Batch(sparse, dense, sequence_lengths, labels, keys, unknown, weights=weights)
+
+
+def _below_0(weights: NDArray[np.floating[Any]]) -> tuple[NDArray[np.bool_], str]:
+    return weights < 0, "is below 0, as no weight may be"
 
 
 def as_tensors(raw: Raw) -> dict[str, Tensor]:

@@ -60,6 +60,10 @@ def _values(spec: Input, array: pa.Array, path: Path, row_of: RowOf) -> np.ndarr
         values = np.asarray(pc.cast(array, pa.float32(), safe=False).to_numpy(zero_copy_only=False))
         bad = valid & ~np.isfinite(values)
         _refuse(spec, values, bad, path, row_of, "is not a finite number; write null for a missing value")
+        if spec.required and not valid.all():
+            raise UserError(
+                f"{path}: column {spec.name!r}, row {row_of(int(np.argmin(valid)))}: null; must be a number"
+            )
         wrong, why = spec.problem(values) if spec.problem else (bad, "")
         return _refuse(spec, values, valid & wrong, path, row_of, why)
     if array.null_count:

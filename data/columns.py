@@ -11,7 +11,7 @@ from coldrank.data.ids import EXACT, as_column, whole_ids
 from coldrank.data.log import Column, expression
 from coldrank.data.times import Unit, wanted_unit
 
-Kind = Literal["id", "time", "flag", "number", "level", "feature", "probability", "code", "birth", "day"]
+Kind = Literal["id", "time", "flag", "number", "level", "weight", "feature", "probability", "code", "birth", "day"]
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _YEAR_2100_MS = 4_102_444_800_000
 
@@ -74,6 +74,7 @@ def convert(plan: ColumnPlan, values: pl.Series, path: Path) -> pl.Series:
     flag: int8, 0, 1 or null (NaN too).
     number: float32, finite or null (NaN too).
     level: int64, a whole number or null (NaN too).
+    weight: float32, not below 0 and never empty.
     probability: float32, 0 to 1.
     day: int32, days since the epoch.
     feature: as `ids.as_column` has it.
@@ -83,6 +84,11 @@ def convert(plan: ColumnPlan, values: pl.Series, path: Path) -> pl.Series:
         return _flag(values, where)
     if plan.kind in ("number", "level"):
         return _number(values, where, whole=plan.kind == "level")
+    if plan.kind == "weight":
+        result = _number(values, where, whole=False)
+        _refuse(values, result.is_null(), where, "should not be empty")
+        _refuse(values, result < 0, where, "is below 0, as no weight may be")
+        return result
     if plan.kind in ("time", "birth"):
         if plan.kind == "birth" and values.dtype.is_float():
             values = values.fill_nan(None)

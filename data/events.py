@@ -92,6 +92,8 @@ def plan_columns(log: EventLog) -> list[ColumnPlan]:
     plan += [ColumnPlan(f"label_{n}", "flag", c) for n, c in spec.tasks.items()]
     plan += [ColumnPlan(f"label_{n}", "number", c) for n, c in spec.numbers.items()]
     plan += [ColumnPlan(f"label_{n}", "level", c) for n, c in spec.levels.items()]
+    if spec.weight is not None:
+        plan += [ColumnPlan("weight", "weight", spec.weight)]
     if log.users is None:
         plan += [ColumnPlan(f"user_{n}", "feature", c) for n, c in spec.user_features.items()]
     if log.items is None:

@@ -57,6 +57,9 @@ class LogSpec:
     """Name -> a number or null (unknown), such as seconds watched; becomes `label_<name>`, for a head `Regression`."""
     levels: Mapping[str, Column] = field(default_factory=dict)
     """Name -> a whole number or null (unknown), such as stars; becomes `label_<name>`, for a head `Ordinal`."""
+    weight: Column | None = None
+    """A number not below 0, of every event: becomes `weight`, of the sample in the loss where a run says so
+    (`data.weight_column=weight`); None: no such column."""
     signals: Mapping[str, Column] | None = None
     """Name -> 0, 1 or null: outcomes that are counted into rates and shown in histories; None: the tasks."""
     keys: Mapping[str, Column] = field(default_factory=dict)

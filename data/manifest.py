@@ -68,6 +68,7 @@ def manifest(
         ],
         "tasks": list(spec.labels()),
         "labels": spec.labels(),
+        "weight": "" if spec.weight is None else "weight",
         "signals": list(spec.all_signals()),
         "groups": [
             {"name": g.name, "keys": list(g.keys), "parent": g.parent, "smoothing": g.smoothing}
@@ -149,6 +150,8 @@ def _label_rates(events: Events, spec: LogSpec, rows: np.ndarray) -> dict[str, d
 
 
 def _meaning(name: str, spec: LogSpec) -> str:
+    if name == "weight" and spec.weight is not None:
+        return "weight of the sample in the loss; never a feature"
     if text := spec.meanings.get(name, _MEANINGS.get(name)):
         return text
     for group in spec.all_groups():

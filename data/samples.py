@@ -85,8 +85,9 @@ class SampleBuilder:
     def _fields(self) -> list[pa.Field]:
         frame, statistics = self.events.frame, self.statistics.columns
         written = {n: _TYPES[k] for n, k in frame.schema.items()}
-        never_null = {"user_id", "item_id", "time"}
+        never_null = {"user_id", "item_id", "time", "weight"}
         first = ["user_id", "item_id", "time", *(f"label_{t}" for t in self.spec.labels())]
+        first += ["weight"] if self.spec.weight is not None else []
         fields = [pa.field(n, written[n], n not in never_null) for n in first]
         head = ["user_views", "item_views", "item_age_h", "user_gap_h"]
         for name in [*head, *sorted(set(statistics) - set(head), key=list(statistics).index)]:

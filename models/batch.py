@@ -37,7 +37,8 @@ class Batch(Pipelineable):
     (`user_id`, `item_id`, `time`, `user_views`, `item_views`), and float32 `true_<task>` where the data has them.
     sizes: B of every rank's batch in this step; empty where there is this one alone. unknown: table with dynamic
     ids -> places in the values of `sparse` and the ids there, int64 [U] each, that have no row yet; if it evicts, of
-    all its ids; of batches for training, until their ids are given rows.
+    all its ids; of batches for training, until their ids are given rows. weights: of each sample in the
+    loss, float32 [B]; None: 1 each, or a batch for evaluation.
     """
 
     sparse: KeyedJaggedTensor
@@ -47,6 +48,7 @@ class Batch(Pipelineable):
     keys: dict[str, Tensor]
     unknown: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     sizes: tuple[int, ...] = ()
+    weights: Tensor | None = None
 
     def __len__(self) -> int:
         return self.labels.shape[0]
@@ -104,4 +106,4 @@ class Batch(Pipelineable):
     def _for_device(self) -> dict[str, Any]:
         """What a device computes with: every field but dictionaries and numbers, so that none can be forgotten."""
         parts = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: part for name, part in parts.items() if not isinstance(part, dict | tuple)}
+        return {name: part for name, part in parts.items() if part is not None and not isinstance(part, dict | tuple)}

@@ -126,7 +126,8 @@ class Input:
 
     dtype: int is int64, and a missing value is `default`; float is float32, and a missing value NaN. is_list: any
     number of values per sample, none missing. low, high: values outside low..high are refused. problem: of a number,
-    which of some values [N] cannot be, bool [N], and why, in words that follow the value.
+    which of some values [N] cannot be, bool [N], and why, in words that follow the value. required: a number that is
+    missing is refused.
     """
 
     name: str
@@ -139,6 +140,7 @@ class Input:
     problem: Callable[[NDArray[np.floating[Any]]], tuple[NDArray[np.bool_], str]] | None = field(
         default=None, compare=False
     )
+    required: bool = False
 
 
 class FeatureSet:

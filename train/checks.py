@@ -43,8 +43,15 @@ def validate(config: RunConfig) -> FeatureSet:
 
 
 def _check_inputs(config: RunConfig) -> None:
-    """Checks that no feature reads what is known after the event alone."""
+    """Checks that no feature reads what is known after the event alone, or the samples' weights."""
+    weight = config.data.weight_column
+    if weight.removeprefix("label_") in config.tasks and weight.startswith("label_"):
+        raise UserError(f"{config.name}: data.weight_column={weight!r}: is the label of a task; must be another column")
     for feature in config.features:
+        if weight and weight in feature.raw_columns:
+            raise UserError(
+                f"{config.name}: data.weight_column={weight!r}: feature {feature.name!r} reads it; must be no input"
+            )
         for column in feature.raw_columns:
             if column.startswith(("label_", "true_")):
                 raise UserError(
@@ -93,6 +100,10 @@ def _check_model(config: RunConfig, features: FeatureSet) -> None:
     wrong = [
         (m.compares_rows and t.accumulate > 1, f"train.accumulate={t.accumulate}: {alone}; must be 1"),
         (m.compares_rows and config.cold_weight != 1, f"cold_weight={config.cold_weight}: {alone}; must be 1"),
+        (
+            m.compares_rows and config.data.weight_column != "",
+            f"data.weight_column={config.data.weight_column!r}: {alone}; must be empty",
+        ),
         (
             m.compares_rows and t.precision != "float32",
             f"train.precision={t.precision!r}: {alone}, in float32; must be float32",

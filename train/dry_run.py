@@ -34,10 +34,11 @@ def check_run(config: RunConfig, data: DataFolder) -> None:
     fused_params(config.optim.tables, device)
     if device.type == "cpu":
         plan_for(task, ranks, config, features)
-    make = BatchMaker(FeatureEncoder(features), config.tasks, data.truths(config.tasks))
+    encoder, truths = FeatureEncoder(features), data.truths(config.tasks)
+    make = BatchMaker(encoder, config.tasks, truths, config.data.weight_column)
     if config.train.mode == "periods":
         files = data.paths(p for stage in stages(data, config) for p in stage.partitions)
-        SampleReader(files, make.columns(), config.data.batch_size)
+        SampleReader(files, make.columns(training=True), config.data.batch_size)
     else:
         Passes.of(config, data, make, ranks)
         evaluation_reader(make, data, config.data.evaluate, config, ranks)

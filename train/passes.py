@@ -55,7 +55,7 @@ class Passes:
 def _reader(config: RunConfig, data: DataFolder, make: BatchMaker, ranks: Ranks, only: AtMost | None) -> SampleReader:
     reader = SampleReader(
         data.files(config.data.fit),
-        make.columns(),
+        make.columns(training=True),
         config.data.batch_size,
         global_batch_size=config.data.global_batch_size,
         shuffle_rows=config.data.shuffle_rows,

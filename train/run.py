@@ -81,7 +81,7 @@ def build(config: RunConfig, data: DataFolder, ranks: Ranks) -> Run:
     hooks = make_hooks(config, features)
     # No memory for whole tables here: the sharder makes each rank's part.
     model, plan = shard(made_task(config, features, hooks), ranks, config, features)
-    make = BatchMaker(encoder, config.tasks, data.truths(config.tasks))
+    make = BatchMaker(encoder, config.tasks, data.truths(config.tasks), config.data.weight_column)
     # From here on the generator drops out: on every rank in its own way, in every arm in the same.
     torch.manual_seed(config.seed * 1_000_003 + ranks.rank)
     optimizers = Optimizers(model, config.optim, {h.short_name(): h.own_lr_scale for h in config.hooks})

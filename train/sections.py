@@ -20,6 +20,9 @@ class DataConfig(Section):
     """Splits that are trained on."""
     evaluate: str = "test"
     """The split that the run reports at its end."""
+    weight_column: str = ""
+    """Column with the weight of each sample in the loss, a number not below 0, times that of `cold_weight` (empty: 1
+    each). Metrics weigh every sample alike: what is reported is of the samples as they came."""
     batch_size: PositiveInt = 1024
     """Samples per step and rank."""
     global_batch_size: NonNegativeInt = 0

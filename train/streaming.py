@@ -152,10 +152,10 @@ class Stream(Course):
         run, data, stage = self.run, self.run.config.data, self.stages[epoch]
         files = run.data.paths(stage.partitions)
         if not stage.shuffled:
-            return self._by_time(files, data.batch_size, None, data.global_batch_size)
+            return self._by_time(files, data.batch_size, None, data.global_batch_size, training=True)
         return SampleReader(
             files,
-            run.make.columns(),
+            run.make.columns(training=True),
             data.batch_size,
             global_batch_size=data.global_batch_size,
             shuffle_rows=data.shuffle_rows,
@@ -165,8 +165,16 @@ class Stream(Course):
             world_size=run.ranks.world_size,
         )
 
-    def _by_time(self, files: list[Path], batch_size: int, only: Only | None, global_batch_size: int = 0) -> TimeReader:
-        columns, ranks = self.run.make.columns(), self.run.ranks
+    def _by_time(
+        self,
+        files: list[Path],
+        batch_size: int,
+        only: Only | None,
+        global_batch_size: int = 0,
+        *,
+        training: bool = False,
+    ) -> TimeReader:
+        columns, ranks = self.run.make.columns(training=training), self.run.ranks
         return TimeReader(
             files,
             columns,

@@ -75,8 +75,9 @@ class RankingTask(nn.Module):
         return self.ranker.outputs(embedded, batch, self.heads, self._row_weights(batch), bf16=bf16)
 
     def _row_weights(self, batch: Batch) -> Tensor | None:
-        """float32 [B]; None where all rows weigh 1."""
+        """float32 [B], those of the samples times those of new users; None where all rows weigh 1."""
         if self.cold_weight == 1.0:
-            return None
+            return batch.weights
         cold = batch.keys["user_views"] <= self.new_user_max_views
-        return torch.where(cold, self.cold_weight, 1.0).to(batch.labels.device)
+        weights = torch.where(cold, self.cold_weight, 1.0).to(batch.labels.device)
+        return weights if batch.weights is None else weights * batch.weights

@@ -41,6 +41,8 @@ def plan(folder: DataFolder, arm: ArmSettings | None) -> tuple[Scan, list[Findin
     needed = {i.name: i for i in inputs}
     for extra in [*(Input(k, "int") for k in KEYS), *(Input(f"label_{t}", "float") for t in kinds)]:
         needed.setdefault(extra.name, extra)
+    if weight := _weight_of(folder.manifest):
+        needed[weight] = Input(weight, "float")
     helpers = _helpers(schema, needed, folder.manifest, tasks)
     columns = [*needed.values(), *helpers]
     for part in parts:
@@ -55,6 +57,8 @@ def plan(folder: DataFolder, arm: ArmSettings | None) -> tuple[Scan, list[Findin
             break
     features = [i.name for i in inputs if i.name != "time" and not i.name.startswith(("label_", "true_"))]
     rules = {c.name: _rule(c, folder.manifest) for c in columns}
+    if weight:
+        rules[weight] = Rule(low=0, nullable=False)
     rules |= {f"label_{t}": _label_rule(kind, None if arm is None else arm.tasks[t]) for t, kind in kinds.items()}
     scan = Scan(
         folder=folder,
@@ -67,6 +71,11 @@ def plan(folder: DataFolder, arm: ArmSettings | None) -> tuple[Scan, list[Findin
         evaluate=evaluate,
     )
     return scan, findings
+
+
+def _weight_of(manifest: dict[str, Any]) -> str:
+    """The column of the samples' weights; "" where the data has none."""
+    return str(manifest.get("weight", ""))
 
 
 def _label_kinds(schema: pa.Schema, manifest: dict[str, Any]) -> dict[str, LabelKind]:
@@ -118,8 +127,9 @@ def _check_splits(splits: list[str], arm: ArmSettings) -> list[Finding]:
 
 
 def _all_inputs(schema: pa.Schema, manifest: dict[str, Any]) -> list[Input]:
-    """All columns but labels, true probabilities and the time, typed as the first file has them."""
+    """All columns but labels, true probabilities, the weight and the time, typed as the first file has them."""
     listed = [c["name"] for c in manifest.get("columns", [])] or schema.names
+    listed = [name for name in listed if name != _weight_of(manifest)]
     inputs = []
     for name in (n for n in listed if not n.startswith(("label_", "true_")) and n != "time"):
         kind = schema.field(name).type if name in schema.names else pa.int64()

@@ -100,6 +100,8 @@ def _setting_problems(config: RunConfig) -> list[str]:
     ]
     if config.cold_weight != 1:
         changed.append(f"cold_weight={config.cold_weight}")
+    if config.data.weight_column:
+        changed.append(f"data.weight_column={config.data.weight_column!r}")
     return [f"{setting}: has no effect in the warm-up experiments; leave it out" for setting in changed]
 
 

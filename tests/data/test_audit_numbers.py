@@ -26,7 +26,9 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stars = np.clip(np.round(rng.normal(3.5, 1.0, len(log))), 1, 5)
     log = log.with_columns(pl.Series("seconds", seconds), pl.Series("stars", stars))
     fields = {name: getattr(SPEC, name) for name in SPEC.__slots__}
-    spec = LogSpec(**fields | {"numbers": {"stay_s": "seconds"}, "levels": {"stars": "stars"}})
+    spec = LogSpec(
+        **fields | {"numbers": {"stay_s": "seconds"}, "levels": {"stars": "stars"}, "weight": pl.col("place") + 1}
+    )
     prepare_frame(log, folder, spec, HISTORY)
     return folder / "out"
 
@@ -65,6 +67,12 @@ FAULTS: dict[str, tuple[Change, bool, str, str, str, str]] = {
     "twice as long in test": (
         on("test", label_stay_s=STAY * 2),
         False, "warning", "label drift", "test: label_stay_s", "share above .*, the mean of training, .* log-odds",
+    ),
+    "a weight below 0": (
+        on("train", weight=pl.lit(-1.0)), False, "error", "values", "weight", "below 0 among",
+    ),
+    "a weight that is missing": (
+        on("train", weight=pl.lit(None, pl.Float32)), False, "error", "values", "weight", "missing among",
     ),
     "seconds as a feature": (
         on(length=STAY.fill_null(0.0)), False, "error", "leak", "length", "alone it ranks stay_s with AUC",

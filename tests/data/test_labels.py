@@ -96,7 +96,7 @@ NUMBERS: dict[str, tuple[pa.Array, list[float | None]]] = {
 }
 
 
-def prepared(column: pa.Array, folder: Path, **fields: dict[str, str]) -> tuple[pl.Series, dict[str, Any]]:
+def prepared(column: pa.Array, folder: Path, **fields: Any) -> tuple[pl.Series, dict[str, Any]]:
     """Label `stay` of a log of six events, whose column repeats three values, and the manifest."""
     table = pa.table(
         {
@@ -183,3 +183,28 @@ def test_labels_of_predictions(kind: str) -> None:
 def test_other_labels_of_predictions_are_named(column: list[Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         label_column(pl.DataFrame({"label_click": column}), "click")
+
+
+def test_a_weight_is_written_and_is_no_feature(tmp_path: Path) -> None:
+    weights = {"numbers": {"stay": "stay"}, "weight": "stay"}
+    _, content = prepared(pa.array([0.5, 2.0, 0.0]), tmp_path, **weights)
+    (entry,) = [c for c in content["columns"] if c["name"] == "weight"]
+    assert (entry["type"], entry["nullable"]) == ("float32", False) and "never a feature" in entry["meaning"]
+    parts = [pl.read_parquet(tmp_path / "out" / p["path"], glob=False) for p in content["partitions"]]
+    assert pl.concat(parts).sort("time")["weight"].to_list() == [0.5, 2.0, 0.0] * 2
+    assert content["weight"] == "weight"
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (pa.array([1.0, -0.5, 1.0]), r"a.parquet: column stay \(weight\), row 2: -0.5 is below 0, as no weight may be"),
+        (pa.array([1.0, None, 1.0]), r"column stay \(weight\), row 2: None should not be empty"),
+        (pa.array([1.0, 1.0, NAN]), r"column stay \(weight\), row 3: nan should not be empty"),
+        (pa.array([float("inf"), 1.0, 1.0]), r"column stay \(weight\), row 1: inf is not finite in float32"),
+    ],
+)
+@pytest.mark.tried("logs", "a weight below 0, empty or infinite", "refused, with file, column and row")
+def test_weights_that_cannot_be_are_named(column: pa.Array, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        prepared(column, tmp_path, levels={"stay": pl.lit(1)}, weight="stay")

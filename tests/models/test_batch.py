@@ -11,7 +11,7 @@ from coldrank.models.batch import Batch
 
 NAMES = [f.name for f in fields(Batch)]
 # Of the device's computation; the others are dictionaries and numbers of the loop.
-ON_DEVICE = {"sparse", "dense", "sequence_lengths", "labels"}
+ON_DEVICE = {"sparse", "dense", "sequence_lengths", "labels", "weights"}
 
 
 @pytest.fixture
@@ -19,9 +19,8 @@ def batch() -> Batch:
     sparse = KeyedJaggedTensor(keys=["item_id"], values=torch.tensor([4, 0]), lengths=torch.tensor([1, 1]))
     lengths, labels = torch.tensor([[2, 3]]), torch.tensor([[1.0], [0.0]])
     unknown = {"item": (torch.tensor([1]), torch.tensor([77]))}
-    return Batch(
-        sparse, torch.tensor([[0.5], [0.25]]), lengths, labels, {"user_id": torch.tensor([8, 9])}, unknown, (2, 1)
-    )
+    dense, keys, weights = torch.tensor([[0.5], [0.25]]), {"user_id": torch.tensor([8, 9])}, torch.tensor([2.0, 0.5])
+    return Batch(sparse, dense, lengths, labels, keys, unknown, (2, 1), weights)
 
 
 def tensors(part: object) -> list[Tensor]:

@@ -84,4 +84,5 @@ def rows_of(batch: Batch, rows: slice | Tensor) -> Batch:
         batch.sequence_lengths[:, there],
         batch.labels[there],
         {name: values[to(values.device)] for name, values in batch.keys.items()},
+        weights=None if batch.weights is None else batch.weights[there],
     )

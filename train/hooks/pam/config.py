@@ -89,9 +89,10 @@ class PamConfig(Hook):
     def _company(self, config: Settings) -> list[tuple[bool, str]]:
         """What PAM leaves no room for in the rest of a config."""
         still = any(getattr(hook, "mode", "") == "warm_up" for hook in config.hooks)
-        weight, precision = config.cold_weight, config.train.precision
+        weight, column, precision = config.cold_weight, config.data.weight_column, config.train.precision
         return [
             (weight != 1, f"cold_weight={weight}: 'pam' weighs by pam.cold_weight alone; must be 1"),
+            (column != "", f"data.weight_column={column!r}: 'pam' weighs by its own groups alone; must be empty"),
             (precision != "float32", "train.precision='bf16': 'pam' adapts in float32; must be float32"),
             (
                 still,
