@@ -1,5 +1,5 @@
-"""What a user gets who sets nothing: the defaults, as the pages of docs/ and the papers give them. A default that changes changes
-the runs of everyone who did not set it: it is written down here once more."""
+"""What a user gets who sets nothing: the defaults, as the pages of docs/ and the papers give them. A default that
+changes changes the runs of everyone who did not set it: it is written down here once more."""
 
 import inspect
 from collections.abc import Callable

@@ -1,4 +1,5 @@
-"""The arms of POSO's tables: what reaches their gates, worked out by hand from the raw columns, and that they learn from it.
+"""The arms of POSO's tables: what reaches their gates, worked out by hand from the raw columns, and that they learn
+from it.
 
 B batch.
 """

@@ -1,7 +1,7 @@
 """Ranks of `coldrank train` that are killed with SIGKILL, and what their runs leave.
 
-The ranks are forked from one process that has imported everything, and run the command as a user does. A kill falls at a
-random file operation within the run folder or a random time after it, on all ranks or on one.
+The ranks are forked from one process that has imported everything, and run the command as a user does. A kill falls at
+a random file operation within the run folder or a random time after it, on all ranks or on one.
 """
 
 import contextlib
@@ -33,7 +33,8 @@ _LIMIT_S = 240
 @dataclass(frozen=True, slots=True)
 class Kill:
     """Who is killed, and when. rank: None for all of them. delay: seconds after that rank, or the first, has begun its
-    `operation`-th file operation in the run folder (0: after its start). Without a delay the rank does not live to do it."""
+    `operation`-th file operation in the run folder (0: after its start). Without a delay the rank does not live to do
+    it."""
 
     rank: int | None
     operation: int
@@ -48,8 +49,8 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """What became of one start: exit codes by rank, seconds, file operations of the first rank, and the rows that each rank
-    trained on, step by step."""
+    """What became of one start: exit codes by rank, seconds, file operations of the first rank, and the rows that each
+    rank trained on, step by step."""
 
     codes: list[int | None]
     seconds: float

@@ -1,7 +1,8 @@
-"""One PAM step of each config on the same global batch, each rank on its half: the weights, the optimizers and what is served.
+"""One PAM step of each config on the same global batch, each rank on its half: the weights, the optimizers and what is
+served.
 
-A program for torch.distributed.run, or alone as one rank, which then holds both halves as two and is the reference: candidates are
-the users of a half, and the loss is the mean of the halves'. Writes OUT/<config>.pt.
+A program for torch.distributed.run, or alone as one rank, which then holds both halves as two and is the reference:
+candidates are the users of a half, and the loss is the mean of the halves'. Writes OUT/<config>.pt.
 """
 
 import argparse

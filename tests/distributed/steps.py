@@ -68,8 +68,8 @@ def own_parts(state: dict[str, Any], prefix: str = "") -> dict[str, Part]:
 
 
 def gathered(state: dict[str, Any], ranks: Ranks) -> dict[str, Tensor]:
-    """Whole tensors, from the parts of all ranks; raises AssertionError if a tensor that every rank holds differs, or a piece is
-    on no rank."""
+    """Whole tensors, from the parts of all ranks; raises AssertionError if a tensor that every rank holds differs, or a
+    piece is on no rank."""
     by_rank: list[dict[str, Part]] = [{} for _ in range(ranks.world_size)]
     dist.all_gather_object(by_rank, own_parts(state))
     whole: dict[str, Tensor] = {}

@@ -22,7 +22,8 @@ from coldrank.train import checkpoint
 from coldrank.train.config import to_dict
 from coldrank.train.lock import Lock
 
-# (tables, ranks, whether they are killed one at a time) -> kills of a plain test run, and their share of COLDRANK_KILLS.
+# (tables, ranks, whether they are killed one at a time) -> kills of a plain test run, and their share of
+# COLDRANK_KILLS.
 VARIANTS = {
     ("fixed", 1, True): (3, 0.3),
     ("fixed", 2, False): (1, 0.2),

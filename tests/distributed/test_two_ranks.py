@@ -34,8 +34,8 @@ def test_two_ranks_train_and_score_every_row(tmp_path):
     assert any(r["metric"] == "auc" and r["value"] is not None for r in summary)
 
 
-# All but column_wise are to train as one rank does with whole tables. column_wise has a sum of row-wise Adagrad per row and
-# column shard, so it is compared with itself: one rank holds both shards.
+# All but column_wise are to train as one rank does with whole tables. column_wise has a sum of row-wise Adagrad per row
+# and column shard, so it is compared with itself: one rank holds both shards.
 SHARDINGS = {
     "table_wise": ShardingConfig(default="table_wise"),
     "row_wise": ShardingConfig(default="row_wise"),

@@ -44,8 +44,8 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_ranks_adapt_and_learn_as_the_reference(learnt, kind):
     """Weights, those that groups have of their own, rates, tables, optimizer states and the weights that serve.
 
-    Tolerance: the largest difference was 4e-5 of a tensor's largest element, in a table, whose optimizer scales up gradients
-    near zero; a temperature of 0.07 makes second derivatives large.
+    Tolerance: the largest difference was 4e-5 of a tensor's largest element, in a table, whose optimizer scales up
+    gradients near zero; a temperature of 0.07 makes second derivatives large.
     """
     one, two = (torch.load(learnt / f"{ranks}/{kind}.pt") for ranks in (1, 2))
     assert one.keys() == two.keys() and any("shift" in key for key in one)

@@ -1,7 +1,9 @@
-"""Whole runs on 2, 3 and 4 gloo ranks against one rank: to the last, uneven step of each pass and period, with ranks that have no rows.
+"""Whole runs on 2, 3 and 4 gloo ranks against one rank: to the last, uneven step of each pass and period, with ranks
+that have no rows.
 
-With `data.global_batch_size` every step is of the same rows whatever the number of ranks. Differences are of rounding alone: the largest
-found was 5e-7 of a tensor's largest element in tables and what optimizers hold, and 2e-5 in dense weights, once.
+With `data.global_batch_size` every step is of the same rows whatever the number of ranks. Differences are of rounding
+alone: the largest found was 5e-7 of a tensor's largest element in tables and what optimizers hold, and 2e-5 in dense
+weights, once.
 """
 
 import json

@@ -1,8 +1,8 @@
 """Whole runs of several configs, one after another, on these ranks: `coldrank train` without its command line.
 
-A program for torch.distributed.run, or alone as one rank. CASES: JSON, name -> {"config", "data"}, and "hosts": 2 for ranks that
-pass for those of two hosts, "together": N for one rank that takes in every step what N ranks would, "stop": K for a run that is asked to stop after K steps. Writes the run folders
-OUT/NAME.
+A program for torch.distributed.run, or alone as one rank. CASES: JSON, name -> {"config", "data"}, and "hosts": 2 for
+ranks that pass for those of two hosts, "together": N for one rank that takes in every step what N ranks would, "stop":
+K for a run that is asked to stop after K steps. Writes the run folders OUT/NAME.
 """
 
 import argparse

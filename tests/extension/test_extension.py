@@ -1,4 +1,5 @@
-"""A package out of the tree, installed with pip, with a hook, a model and a metric of its own: trained, resumed, exported, served."""
+"""A package out of the tree, installed with pip, with a hook, a model and a metric of its own: trained, resumed,
+exported, served."""
 
 import json
 import subprocess

@@ -69,7 +69,8 @@ def simulated(folder: Path, *options: str, days: int = 6) -> DataFolder:
 
 
 def write_movielens(folder: Path, pause_s: int = 90) -> None:
-    """A random log in the layout of MovieLens 100K: 50 users rate 20 to 60 of 80 films, each film of one to three genres.
+    """A random log in the layout of MovieLens 100K: 50 users rate 20 to 60 of 80 films, each film of one to three
+    genres.
 
     pause_s: between two ratings of a user, less.
     """

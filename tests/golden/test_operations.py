@@ -1,6 +1,7 @@
 """A guard against slower steps that counts instead of taking the time: operations and FLOPs of one training step.
 
-After a change that means to move them, write them anew and say why in the commit: `PYTHONPATH=tests python tests/golden/test_operations.py`.
+After a change that means to move them, write them anew and say why in the commit:
+`PYTHONPATH=tests python tests/golden/test_operations.py`.
 """
 
 import importlib

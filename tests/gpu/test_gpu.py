@@ -1,4 +1,5 @@
-"""What a GPU has to do as the CPU does. `make test-gpu` runs those with `cuda` in their names; they have not been run yet.
+"""What a GPU has to do as the CPU does. `make test-gpu` runs those with `cuda` in their names; they have not been run
+yet.
 
 Each is run on the CPU as well, against itself, so that what is left to fail on a GPU is the GPU's own.
 """
@@ -53,7 +54,8 @@ def of_cpu(poso, data, tmp_path_factory) -> dict[str, torch.Tensor]:
 
 
 def compare(path: Path, wanted: dict[str, torch.Tensor]) -> None:
-    """Tolerances leave room for other orders of sums, and for Adam, which turns the rounding of a small gradient into a step."""
+    """Tolerances leave room for other orders of sums, and for Adam, which turns the rounding of a small gradient into a
+    step."""
     found = torch.load(path, map_location="cpu")
     assert found.keys() == wanted.keys()
     torch.testing.assert_close(found["loss"], wanted["loss"], rtol=1e-4, atol=0)

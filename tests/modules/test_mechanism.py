@@ -2,9 +2,9 @@
 plain ones do not.
 
 Both sides get the same samples, seeds, optimiser (Adam), batches (one pass), and the bucket of the accumulated view
-count (AVC) as an ordinary input, so a gain is not the feature's. Of two to four learning rates the one taken is best for
-the plain side, or as good within the spread of seeds. Criteria hold for the mean over five seeds, in percentage points
-of AUC.
+count (AVC) as an ordinary input, so a gain is not the feature's. Of two to four learning rates the one taken is best
+for the plain side, or as good within the spread of seeds. Criteria hold for the mean over five seeds, in percentage
+points of AUC.
 
 The bounds were set from other draws of the teachers. POSO minus plain there, new | regular users, +- standard deviation
 of a seed:
@@ -18,14 +18,14 @@ of a seed:
 - MMoE with AVC in the gates alone, against a plain MMoE without AVC: +15.8 +- 2.8 | +.07 +- .04. That is its test.
 
 A teacher of the form of Eq. 17-18 where POSO(MMoE) gains 2 points with AVC as an input of both was searched for and not
-found. Varied: 2 to 64 experts of one or two layers and width 1 to 16, in the teacher and, apart from it, in the student;
-1 to 32 tasks, also with 2% or 10% of the labels of all but one known; routes from flat to nearly one expert; half the
-experts on in each cohort, all on for regular users, or a half of its own for every AVC bucket; 1, 2 and 5% new users;
-inputs of width 8 to 32; AVC embeddings of scale 1 and .01; 150,000 and 600,000 rows; gates at .1, 1, 3 and 10 times the
-learning rate. Over two seeds each, the best gains were +2.1 +- 3.7 (2 experts as narrow as the teacher's; +.1 with wider
-ones) and +.9 +- 1.6, and most lay between -1 and +.5. With as few experts as the teacher's POSO often lost one or two
-points, and with 1% new users up to 18 in a single seed; gates at a tenth of the rate neither lost nor gained. Even with
-the teacher's gates given, and not learned, it gained at most 3.
+found. Varied: 2 to 64 experts of one or two layers and width 1 to 16, in the teacher and, apart from it, in the
+student; 1 to 32 tasks, also with 2% or 10% of the labels of all but one known; routes from flat to nearly one expert;
+half the experts on in each cohort, all on for regular users, or a half of its own for every AVC bucket; 1, 2 and 5% new
+users; inputs of width 8 to 32; AVC embeddings of scale 1 and .01; 150,000 and 600,000 rows; gates at .1, 1, 3 and 10
+times the learning rate. Over two seeds each, the best gains were +2.1 +- 3.7 (2 experts as narrow as the teacher's; +.1
+with wider ones) and +.9 +- 1.6, and most lay between -1 and +.5. With as few experts as the teacher's POSO often lost
+one or two points, and with 1% new users up to 18 in a single seed; gates at a tenth of the rate neither lost nor
+gained. Even with the teacher's gates given, and not learned, it gained at most 3.
 """
 
 from collections.abc import Callable

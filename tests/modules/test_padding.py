@@ -1,4 +1,5 @@
-"""What lies where nothing is, NaN and infinity included, reaches neither results nor gradients; lengths that cannot be are refused.
+"""What lies where nothing is, NaN and infinity included, reaches neither results nor gradients; lengths that cannot be
+are refused.
 
 B batch, L sequence length.
 """

@@ -1,4 +1,5 @@
-"""What the compiler is given, run as it is: the same figures as the served model's, and sizes that are free where they vary."""
+"""What the compiler is given, run as it is: the same figures as the served model's, and sizes that are free where they
+vary."""
 
 import pytest
 import torch

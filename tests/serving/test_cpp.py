@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -103,26 +104,86 @@ def tried(given: str, answer: str) -> pytest.MarkDecorator:
     return pytest.mark.tried("exports", f"C++, {given}", answer)
 
 
+def harmed(
+    given: str,
+    name: str,
+    harm: Callable[[Path], object],
+    message: str,
+    *,
+    signed: bool = True,
+    answer: str = "one line with the file",
+) -> Any:
+    """A file of an export that is changed, before its digests are written (signed) or after."""
+    return pytest.param(harm, signed, name, message, marks=tried(given, answer))
+
+
 @pytest.mark.parametrize(
     ("harm", "signed", "name", "message"),
     [
-        pytest.param(lambda p: torch.save({"a": torch.ones(2)}, p), True, "model.pt", "is no model.pt of an export", marks=tried("a dict for the model", "one line with the file")),
-        pytest.param(lambda p: p.write_text("hello"), True, "model.pt", "is no model.pt of an export", marks=tried("a text for the model", "one line with the file")),
-        pytest.param(lambda p: save_other(p), True, "model.pt", "gives no probabilities by task", marks=tried("another script for the model", "one line with the file")),
-        pytest.param(lambda p: p.write_bytes(p.read_bytes()[:-500]), True, "model.pt", "is no model.pt of an export", marks=tried("half a model", "one line with the file")),
-        pytest.param(lambda p: p.unlink(), False, "model.pt", "cannot be read", marks=tried("no file for the model", "one line with the file")),
-        pytest.param(lambda p: torch.save({"user_id": torch.ones(1)}, p), True, "requests.pt", "holds no list of requests", marks=tried("a dict for the list of requests", "one line with the file")),
-        pytest.param(lambda p: torch.save(3, p), True, "requests.pt", "holds no list of requests", marks=tried("a number for the list of requests", "one line with the file")),
-        pytest.param(lambda p: p.write_bytes(b""), True, "requests.pt", "is no file of torch.save", marks=tried("an empty file of requests", "one line with the file")),
-        pytest.param(lambda p: torch.save([torch.ones(1).to_sparse()], p), True, "requests.pt", "is no file of torch.save", marks=tried("a sparse tensor among the requests, which LibTorch cannot read", "one line with the file")),
-        pytest.param(lambda p: torch.save([1], p), True, "delta.pt", "is no dict of tensors", marks=tried("a list for a delta", "one line with the file")),
-        pytest.param(lambda p: flip(p), False, "model.pt", "is damaged, or of another export", marks=tried("a flipped bit of a model", "one line with the file, before it is loaded")),
-        pytest.param(lambda p: p.write_bytes(p.read_bytes()[:-1]), False, "delta.pt", "is damaged, or of another export", marks=tried("a delta cut off", "one line with the file, before it is loaded")),
-        pytest.param(lambda p: (p.parent / "sha256sums.txt").unlink(), False, "model.pt", "no sha256sums.txt beside it", marks=tried("a model without its digests", "one line with the file")),
-        pytest.param(lambda p: (p.parent / "sha256sums.txt").write_text("0" * 64 + "  other.pt"), False, "model.pt", "is not of the export that it lies in", marks=tried("a model that its digests do not list", "one line with the file")),
-        pytest.param(lambda p: torch.save({}, p), True, "delta.pt", "this is no delta, or half of one", marks=tried("an empty dict for a delta", "one line with the file")),
+        harmed(
+            "a dict for the model",
+            "model.pt",
+            lambda p: torch.save({"a": torch.ones(2)}, p),
+            "is no model.pt of an export",
+        ),
+        harmed("a text for the model", "model.pt", lambda p: p.write_text("hello"), "is no model.pt of an export"),
+        harmed("another script for the model", "model.pt", lambda p: save_other(p), "gives no probabilities by task"),
+        harmed(
+            "half a model", "model.pt", lambda p: p.write_bytes(p.read_bytes()[:-500]), "is no model.pt of an export"
+        ),
+        harmed("no file for the model", "model.pt", lambda p: p.unlink(), "cannot be read", signed=False),
+        harmed(
+            "a dict for the list of requests",
+            "requests.pt",
+            lambda p: torch.save({"user_id": torch.ones(1)}, p),
+            "holds no list of requests",
+        ),
+        harmed(
+            "a number for the list of requests", "requests.pt", lambda p: torch.save(3, p), "holds no list of requests"
+        ),
+        harmed("an empty file of requests", "requests.pt", lambda p: p.write_bytes(b""), "is no file of torch.save"),
+        harmed(
+            "a sparse tensor among the requests, which LibTorch cannot read",
+            "requests.pt",
+            lambda p: torch.save([torch.ones(1).to_sparse()], p),
+            "is no file of torch.save",
+        ),
+        harmed("a list for a delta", "delta.pt", lambda p: torch.save([1], p), "is no dict of tensors"),
+        harmed(
+            "a flipped bit of a model",
+            "model.pt",
+            lambda p: flip(p),
+            "is damaged, or of another export",
+            signed=False,
+            answer="one line with the file, before it is loaded",
+        ),
+        harmed(
+            "a delta cut off",
+            "delta.pt",
+            lambda p: p.write_bytes(p.read_bytes()[:-1]),
+            "is damaged, or of another export",
+            signed=False,
+            answer="one line with the file, before it is loaded",
+        ),
+        harmed(
+            "a model without its digests",
+            "model.pt",
+            lambda p: (p.parent / "sha256sums.txt").unlink(),
+            "no sha256sums.txt beside it",
+            signed=False,
+        ),
+        harmed(
+            "a model that its digests do not list",
+            "model.pt",
+            lambda p: (p.parent / "sha256sums.txt").write_text("0" * 64 + "  other.pt"),
+            "is not of the export that it lies in",
+            signed=False,
+        ),
+        harmed(
+            "an empty dict for a delta", "delta.pt", lambda p: torch.save({}, p), "this is no delta, or half of one"
+        ),
     ],
-)  # fmt: skip
+)
 def test_cpp_names_a_file_that_is_something_else(program, base, tmp_path, harm, signed, name, message):
     _, request, saved = base
     shutil.copy(saved, tmp_path / "model.pt")

@@ -1,4 +1,5 @@
-"""An export folder is what was written, or its file is named; and a delta leads to the very model that it comes with."""
+"""An export folder is what was written, or its file is named; and a delta leads to the very model that it comes
+with."""
 
 import json
 import shutil
@@ -81,23 +82,58 @@ def test_a_flipped_bit_is_found_wherever_it_is(name: str, folder: Path):
     verify(folder)
 
 
+def harmed(given: str, harm: Callable[[Path, Path], object], message: str) -> Any:
+    """harm: what is done to an export, which may take from another one."""
+    return pytest.param(harm, message, marks=tried(given))
+
+
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        pytest.param(lambda a, b: (a / "config.json").unlink(), "config.json: is missing", marks=tried("a missing file")),
-        pytest.param(lambda a, b: (a / "new.pt").touch(), "new.pt: is not of this export", marks=tried("a file too many")),
-        pytest.param(lambda a, b: (a / "model.pt").write_bytes((a / "model.pt").read_bytes()[:-9]), "model.pt: is damaged", marks=tried("a file cut off")),
-        pytest.param(lambda a, b: (a / "model.pt").write_bytes(b""), "model.pt: is damaged", marks=tried("an empty file")),
-        pytest.param(lambda a, b: shutil.copy(b / "model.pt", a), "model.pt: is damaged, or of another export", marks=tried("another export's model")),
-        pytest.param(lambda a, b: shutil.copy(b / "signature.json", a), "signature.json: is damaged, or of another", marks=tried("another export's signature")),
-        pytest.param(lambda a, b: shutil.copy(b / "sha256sums.txt", a), "delta.pt: is damaged, or of another export", marks=tried("another export's digests")),
-        pytest.param(lambda a, b: (a / "sha256sums.txt").unlink(), "no export folder .sha256sums.txt: No such file", marks=tried("no digests")),
-        pytest.param(lambda a, b: (a / "sha256sums.txt").write_text("x"), "sha256sums.txt, line 1: is no digest of a file", marks=tried("digests that are none")),
-        pytest.param(lambda a, b: (a / "sha256sums.txt").write_text(""), "sha256sums.txt: lists no signature.json", marks=tried("digests of no file")),
-        pytest.param(lambda a, b: (a / "sha256sums.txt").write_bytes(b"\xff"), "sha256sums.txt: is no text", marks=tried("digests that are no text")),
-        pytest.param(lambda a, b: shutil.rmtree(a), "no export folder", marks=tried("no folder")),
+        harmed("a missing file", lambda a, b: (a / "config.json").unlink(), "config.json: is missing"),
+        harmed("a file too many", lambda a, b: (a / "new.pt").touch(), "new.pt: is not of this export"),
+        harmed(
+            "a file cut off",
+            lambda a, b: (a / "model.pt").write_bytes((a / "model.pt").read_bytes()[:-9]),
+            "model.pt: is damaged",
+        ),
+        harmed("an empty file", lambda a, b: (a / "model.pt").write_bytes(b""), "model.pt: is damaged"),
+        harmed(
+            "another export's model",
+            lambda a, b: shutil.copy(b / "model.pt", a),
+            "model.pt: is damaged, or of another export",
+        ),
+        harmed(
+            "another export's signature",
+            lambda a, b: shutil.copy(b / "signature.json", a),
+            "signature.json: is damaged, or of another",
+        ),
+        harmed(
+            "another export's digests",
+            lambda a, b: shutil.copy(b / "sha256sums.txt", a),
+            "delta.pt: is damaged, or of another export",
+        ),
+        harmed(
+            "no digests", lambda a, b: (a / "sha256sums.txt").unlink(), "no export folder .sha256sums.txt: No such file"
+        ),
+        harmed(
+            "digests that are none",
+            lambda a, b: (a / "sha256sums.txt").write_text("x"),
+            "sha256sums.txt, line 1: is no digest of a file",
+        ),
+        harmed(
+            "digests of no file",
+            lambda a, b: (a / "sha256sums.txt").write_text(""),
+            "sha256sums.txt: lists no signature.json",
+        ),
+        harmed(
+            "digests that are no text",
+            lambda a, b: (a / "sha256sums.txt").write_bytes(b"\xff"),
+            "sha256sums.txt: is no text",
+        ),
+        harmed("no folder", lambda a, b: shutil.rmtree(a), "no export folder"),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_as_it_was_written_is_named(two, folder, data, tmp_path, capsys, harm, message):
     harm(folder, two[1])
     with pytest.raises(UserError, match=message) as refused:
@@ -165,8 +201,12 @@ CONSTANTS = {
 
 
 @pytest.mark.parametrize(
-    "field", [pytest.param(f, marks=tried(f"`--delta` to a run with another {f}", "refused, the field named")) for f in CONSTANTS]
-)  # fmt: skip
+    "field",
+    [
+        pytest.param(field, marks=tried(f"`--delta` to a run with another {field}", "refused, the field named"))
+        for field in CONSTANTS
+    ],
+)
 def test_a_delta_between_models_with_other_constants_is_refused(field: str, base, data: DataFolder, tmp_path: Path):
     folder, _, version = base
     trained = CONSTANTS[field](data)

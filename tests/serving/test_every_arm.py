@@ -45,8 +45,8 @@ ARMS = PLAIN_ARMS | HOOKS
 
 
 def structure(config: RunConfig) -> tuple[object, ...]:
-    """What decides which modules a run is trained with and served by, and what they read: arms that are alike in it differ in
-    sizes of tables, or in how they are trained, alone."""
+    """What decides which modules a run is trained with and served by, and what they read: arms that are alike in it
+    differ in sizes of tables, or in how they are trained, alone."""
     features = [replace(f, init=0.0) for f in config.features]
     tables = [(t.name, t.dim, t.mapping, t.hashes) for t in config.tables]
     of_hook = {

@@ -1,6 +1,8 @@
 """`coldrank score`: every row once, in order, also after a kill."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -169,21 +171,40 @@ def test_a_folder_is_read_as_its_files_end_to_end(artifact, data, tmp_path, smal
     assert pl.read_parquet(tmp_path / "y=1" / "all.parquet", hive_partitioning=False).equals(one)
 
 
+def unreadable(given: str, answer: str, make: Callable[[pl.DataFrame, Path], object], message: str) -> Any:
+    """make: what writes a folder, of some rows."""
+    return pytest.param(make, message, marks=pytest.mark.tried("exports", given, answer))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        pytest.param(lambda f, d: (d / "x.txt").touch(), "holds no Parquet files; left out: x.txt (not Parquet)",
-                     marks=pytest.mark.tried("exports", "`score --input` of a folder without Parquet files", "refused, and told what is there")),
-        pytest.param(lambda f, d: (f.write_parquet(d / "a.parquet"), f.drop("label_like").write_parquet(d / "b.parquet")),
-                     "b.parquet: no column 'label_like'",
-                     marks=pytest.mark.tried("exports", "files of a folder with other columns", "the file without the column is named")),
-        pytest.param(lambda f, d: (f.write_parquet(d / "a.parquet"), (d / "b.parquet").write_text("x")),
-                     "b.parquet: is not Parquet",
-                     marks=pytest.mark.tried("exports", "a file that is no Parquet among those of a folder", "named")),
-        pytest.param(lambda f, d: (d / "a.parquet").symlink_to(d / "none.parquet"), "a link that leads nowhere",
-                     marks=pytest.mark.tried("exports", "a link in a folder that leads nowhere", "named")),
+        unreadable(
+            "`score --input` of a folder without Parquet files",
+            "refused, and told what is there",
+            lambda f, d: (d / "x.txt").touch(),
+            "holds no Parquet files; left out: x.txt (not Parquet)",
+        ),
+        unreadable(
+            "files of a folder with other columns",
+            "the file without the column is named",
+            lambda f, d: (f.write_parquet(d / "a.parquet"), f.drop("label_like").write_parquet(d / "b.parquet")),
+            "b.parquet: no column 'label_like'",
+        ),
+        unreadable(
+            "a file that is no Parquet among those of a folder",
+            "named",
+            lambda f, d: (f.write_parquet(d / "a.parquet"), (d / "b.parquet").write_text("x")),
+            "b.parquet: is not Parquet",
+        ),
+        unreadable(
+            "a link in a folder that leads nowhere",
+            "named",
+            lambda f, d: (d / "a.parquet").symlink_to(d / "none.parquet"),
+            "a link that leads nowhere",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_folder_that_cannot_be_read_is_named(artifact, data, tmp_path, capsys, make, message):
     (tmp_path / "in").mkdir()
     make(pl.read_parquet(train_file(data))[:9], tmp_path / "in")

@@ -1,4 +1,5 @@
-"""Tasks of every kind as they are served: written by hand, traced, routed, compiled, padded, in C++, updated, scored."""
+"""Tasks of every kind as they are served: written by hand, traced, routed, compiled, padded, in C++, updated,
+scored."""
 
 import json
 import shutil

@@ -1,4 +1,5 @@
-"""At how many views something counts as new: training, evaluation, cohorts and the served model agree below, at and above it."""
+"""At how many views something counts as new: training, evaluation, cohorts and the served model agree below, at and
+above it."""
 
 import numpy as np
 import pyarrow as pa

@@ -1,4 +1,5 @@
-"""The model repository: config.pbtxt against Triton's own definition, and what its PyTorch backend does with the model."""
+"""The model repository: config.pbtxt against Triton's own definition, and what its PyTorch backend does with the
+model."""
 
 import importlib.util
 from collections.abc import Callable

@@ -1,4 +1,5 @@
-"""What a checkpoint gives back, of small states: tensors by value, progress, generators; which of several it is, and why not."""
+"""What a checkpoint gives back, of small states: tensors by value, progress, generators; which of several it is, and
+why not."""
 
 import json
 from pathlib import Path

@@ -160,7 +160,8 @@ def test_what_returns_a_config_is_an_arm(write, body):
         ),
         pytest.param(
             "import not_installed_here",
-            r"importing my_arms raised ModuleNotFoundError: No module named 'not_installed_here' \(my_arms.py, line 6\)",
+            r"importing my_arms raised ModuleNotFoundError: "
+            r"No module named 'not_installed_here' \(my_arms.py, line 6\)",
             marks=tried("a config module that imports what is missing", "one line that names the missing one"),
         ),
         pytest.param("raise SystemExit(3)", "importing my_arms raised SystemExit: 3", id="exit"),

@@ -18,7 +18,8 @@ from coldrank.train.idle import idle_problem
 from coldrank.train.load import load
 
 SECTIONS = ("data", "optim", "optim.tables", "optim.dense", "train", "model", "retrieval", "cohorts", "sharding")
-# What is read in every combination that there is, or refused by a check of its own where it is not (epochs in a stream).
+# What is read in every combination that there is, or refused by a check of its own where it is not (epochs in a
+# stream).
 NEVER = {
     "data": {"evaluate", "weight_column", "batch_size", "global_batch_size", "eval_batch_size", "order", "prefetch"},
     "optim": {"tables", "dense"},

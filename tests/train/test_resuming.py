@@ -26,7 +26,7 @@ REFUSED = {
     "train.steps raised, rates that decay": (
         {"decay": "linear", "steps": 4},
         {"decay": "linear", "steps": 8},
-        r"train\.steps=4 -> train\.steps=8: optim\.decay='linear' is over the whole run, and .*train\.warm_start=\S+run with",
+        r"train\.steps=4 -> train\.steps=8: optim\.decay='linear' is over .*, and .*train\.warm_start=\S+run with",
     ),
     "train.steps lowered, tables' rates that decay": (
         {"tables": COSINE, "steps": 6},

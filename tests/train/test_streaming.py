@@ -1,4 +1,5 @@
-"""Streams of periods: what is scored is never known, runs that were cut or whose data grew end as those that were not."""
+"""Streams of periods: what is scored is never known, runs that were cut or whose data grew end as those that were
+not."""
 
 import json
 import shutil

@@ -108,7 +108,8 @@ def test_every_weight_lies_somewhere_and_no_rank_is_overfull(choice, optimizer):
 def test_the_table_says_where_each_table_lies():
     lines = tables(planned(sharding=ShardingConfig(tables={"user": "row_wise"}))).splitlines()
     row = next(line for line in lines if line.startswith("user ")).split()
-    # 5,000,000 rows of 32 columns and a sum each, in MiB; a vocabulary of 8 bytes an id, and 16 MiB of remembered places.
+    # 5,000,000 rows of 32 columns and a sum each, in MiB; a vocabulary of 8 bytes an id, and 16 MiB of remembered
+    # places.
     bytes_of_it = ["4.8", "GiB", "629.4", "MiB", "321.2", "MiB"]
     assert row == ["user", "40,000,000", "32", "row_wise", "fused", "all", "8", *bytes_of_it]
 

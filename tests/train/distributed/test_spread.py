@@ -54,8 +54,8 @@ def test_uneven_work_is_said_and_what_is_named_mends_it(arm, capsys):
     assert timed([*arm, *cluster]) == 0
     said = capsys.readouterr()
     assert said.err == (
-        "coldrank plan: warning: balance 30.65: the busiest rank has so many times the mean work, most of it of table item, "
-        "table_row_wise\n"
+        "coldrank plan: warning: balance 30.65: the busiest rank has so many times the mean work, most of it of table "
+        "item, table_row_wise\n"
     )
     change = next(line.strip() for line in said.out.splitlines() if line.startswith("  --set"))
     assert change == "--set sharding.tables.item=grid sharding.column_width=4"

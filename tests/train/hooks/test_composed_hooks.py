@@ -1,4 +1,5 @@
-"""Hooks in company: every subset in every order, with POSO on the ranker, and on the two-tower model with PAM's enhancer."""
+"""Hooks in company: every subset in every order, with POSO on the ranker, and on the two-tower model with PAM's
+enhancer."""
 
 import json
 from collections.abc import Callable

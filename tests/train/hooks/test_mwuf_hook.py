@@ -115,7 +115,8 @@ def test_in_training_a_warm_embedding_is_of_the_users_before(fitted, base):
 
 @pytest.mark.parametrize("every", [1, 3])
 def test_the_networks_get_the_gradient_of_the_warm_loss(fitted, every):
-    """Against autograd through the whole model, its own parameters held; of one cold row in three, three times as large."""
+    """Against autograd through the whole model, its own parameters held; of one cold row in three, three times as
+    large."""
     run = fitted(with_mwuf(warm_every=every))
     (hook,) = run.hooks
     for parameter in hook.nets.parameters():

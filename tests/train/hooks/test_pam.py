@@ -52,8 +52,8 @@ def batch_and_task(folder, wanted, rows=64):
 
 
 def naive(task, batch, c, rates, own=None, embedded=None):
-    """Query losses summed as in Eq. 11, with a loop over the groups, and the weights of each after the inner steps. own: what each
-    group adds to the shared weights, [N, ...]. embedded: in the place of the batch's own."""
+    """Query losses summed as in Eq. 11, with a loop over the groups, and the weights of each after the inner steps.
+    own: what each group adds to the shared weights, [N, ...]. embedded: in the place of the batch's own."""
     model, labels = task.ranker, batch.labels[:, 0]
     sides = model.sides(embedded or task.embeddings(batch), batch.dense)
     views = batch.keys["item_views"]

@@ -26,8 +26,8 @@ def enhanced(folder, gamma, **pam):
 
 
 def dressed_sides(batch, task, hook):
-    """User and dressed item of every row (Eq. 12): behaviour as it was kept, content as it is now, with its gradients; and the item
-    as it is."""
+    """User and dressed item of every row (Eq. 12): behaviour as it was kept, content as it is now, with its gradients;
+    and the item as it is."""
     sides = task.ranker.sides(task.embeddings(batch), batch.dense)
     items = batch.sparse["item_id"].values()
     dressed = torch.cat([hook.enhancer.store[items], sides.item[:, 8:]], 1)

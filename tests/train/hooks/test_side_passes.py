@@ -1,4 +1,5 @@
-"""Side passes: nothing is kept from them, and MWUF's second pass has the gradient that it has on paper, with PAM around or inside."""
+"""Side passes: nothing is kept from them, and MWUF's second pass has the gradient that it has on paper, with PAM around
+or inside."""
 
 from dataclasses import dataclass, replace
 from itertools import permutations
@@ -94,8 +95,8 @@ def test_a_hook_calls_its_rest_once(name, text, fitted):
 )
 @pytest.mark.parametrize("order", [("pam", "mwuf"), ("mwuf", "pam")], ids="-".join)
 def test_the_networks_get_the_gradient_of_pam_s_loss(order, folder):
-    """In float64, against the loop over PAM's tasks. PAM inside: warm support rows adapt the weights. PAM outside: the weights
-    are those that the batch's own pass has adapted."""
+    """In float64, against the loop over PAM's tasks. PAM inside: warm support rows adapt the weights. PAM outside: the
+    weights are those that the batch's own pass has adapted."""
     wanted = composed("towers", order, gamma=(1.0, 0.0, 0.0))
     batch, task, pam = batch_and_task(folder, changed(wanted, "mwuf", warm_every=1))
     mwuf = task.hooks["mwuf"]
@@ -155,8 +156,8 @@ def test_bf16_is_refused_where_the_towers_do_not_know_it():
 
 
 def test_what_is_inside_goes_by_rows_where_no_row_meets_another(fitted):
-    """MWUF's second pass takes the warm rows alone then; PAM's loss in the model's place, hooks that compare rows and the
-    two-tower model leave it the whole batch."""
+    """MWUF's second pass takes the warm rows alone then; PAM's loss in the model's place, hooks that compare rows and
+    the two-tower model leave it the whole batch."""
     ranker, towers = (fitted(composed(model, ("metacf", "mwuf"))).model.module for model in ("poso", "towers"))
     metacf, mwuf = ranker.in_order
     rank = lambda batch, embedded, side: ranker.rank(batch, embedded)

@@ -1,4 +1,5 @@
-"""Managed tables: who holds a row, what a row that changes hands has left of the old id, and that a stop changes nothing."""
+"""Managed tables: who holds a row, what a row that changes hands has left of the old id, and that a stop changes
+nothing."""
 
 import json
 import shutil
@@ -29,7 +30,8 @@ LARGEST = torch.iinfo(torch.int64).max
 
 @pytest.mark.parametrize("eviction", ["lru", "lfu"])
 def test_those_hold_a_row_who_were_read_last_or_most(eviction):
-    """Against a dictionary id -> score, which keeps the best; of equals who is there already, then the smaller or more frequent."""
+    """Against a dictionary id -> score, which keeps the best; of equals who is there already, then the smaller or more
+    frequent."""
     rows, table, truth = 9, EvictingMap(9, eviction), dict[int, int]()
     generator = torch.Generator().manual_seed(0)
     held: dict[int, int] = {}

@@ -1,4 +1,5 @@
-"""A model: a linear map, and products of pairs of features through a map of each to one width (a field-wise factorization machine)."""
+"""A model: a linear map, and products of pairs of features through a map of each to one width (a field-wise
+factorization machine)."""
 
 from dataclasses import dataclass
 

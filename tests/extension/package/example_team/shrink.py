@@ -14,7 +14,8 @@ from coldrank.train.hooks.hook import Hook, HookModule, RunView, Settings
 
 @dataclass(kw_only=True, slots=True)
 class Shrink(Hook):
-    """e_u <- s e_u + (1 - s) m, where s = n / (n + k): n events of the user so far, m the moving mean of users' embeddings."""
+    """e_u <- s e_u + (1 - s) m, where s = n / (n + k): n events of the user so far, m the moving mean of users'
+    embeddings."""
 
     reads: ClassVar[tuple[str, ...]] = ("user_views",)
     user: str = "user_id"
