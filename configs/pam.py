@@ -1,6 +1,6 @@
 """Arms of PAM: a two-tower retrieval model on streams of periods; PF is the same model, fine-tuned period by period.
 
-MovieLens: `coldrank prepare movielens --history 30 --item-history 30 --periods 31`. docs/pam.md has the figures.
+MovieLens: `coldrank prepare movielens --history 30 --item-history 30 --periods 31`. The figures: docs/results/pam.md.
 """
 
 from dataclasses import replace
@@ -14,7 +14,7 @@ from coldrank.train.hooks.pam import Pam
 from coldrank.train.sections import DataConfig, DenseConfig, OptimConfig, TablesConfig, TrainConfig
 
 DIM = 8
-# How L_S, and L_A, were set when the figures of docs/pam.md were measured; the defaults are the paper's.
+# How L_S, and L_A, were set when the figures of docs/results/pam.md were measured; the defaults are the paper's.
 MEASURED_S: dict[str, Any] = {"enhancer_trains": "towers"}
 MEASURED: dict[str, Any] = {**MEASURED_S, "dress": "next"}
 
