@@ -29,7 +29,11 @@ def losses(run: Run, ranks: Ranks, steps: int) -> Iterator[float]:
     """Trains; rank r of n takes the r-th n-th of the rows of each batch. Yields the mean loss over the ranks."""
     config = run.config
     reader = SampleReader(
-        run.data.files(config.data.fit), run.make.columns(), config.data.batch_size, shuffle_rows=256, seed=config.seed
+        run.data.files(config.data.fit),
+        run.make.columns(training=True),
+        config.data.batch_size,
+        shuffle_rows=256,
+        seed=config.seed,
     )
     share = config.data.batch_size // ranks.world_size
     rows = torch.arange(ranks.rank * share, (ranks.rank + 1) * share).numpy()

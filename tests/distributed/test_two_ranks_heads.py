@@ -1,6 +1,7 @@
 """Tasks of every kind on two gloo ranks."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,16 +9,23 @@ import torch
 from launch import launch
 from valued import valued_base, write_valued
 
-from coldrank.train.config import to_dict
+from coldrank.train.config import RunConfig, to_dict
 
 STEPS = 6
 
 
+def weighted() -> RunConfig:
+    """Samples weigh by a column, those of new users twice that."""
+    base = valued_base()
+    return replace(base, cold_weight=2.0, data=replace(base.data, weight_column="weight"))
+
+
 @pytest.mark.slow
-def test_two_ranks_learn_what_one_rank_learns(tmp_path):
+@pytest.mark.parametrize("make", [valued_base, weighted])
+def test_two_ranks_learn_what_one_rank_learns(make, tmp_path):
     """Losses, tables, thresholds and optimizer states; the tolerance is that of test_two_ranks.py."""
     path = tmp_path / "heads.json"
-    path.write_text(json.dumps(to_dict(valued_base())))
+    path.write_text(json.dumps(to_dict(make())))
     data = write_valued(tmp_path / "data")
     command = [Path(__file__).with_name("steps.py"), "--config", path, "--data", data, "--steps", STEPS, "--out"]
     for ranks in (1, 2):

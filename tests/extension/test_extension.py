@@ -1,5 +1,5 @@
-"""A package out of the tree, installed with pip, with a hook, a model and a metric of its own: trained, resumed,
-exported, served."""
+"""A package out of the tree, installed with pip, with a hook, a model, a head and a metric of its own: trained, resumed,
+exported, served, scored."""
 
 import json
 import subprocess
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -71,14 +72,26 @@ def metrics(run: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.tried("hooks", "a hook, a model and a metric of a package of one's own", "used like ours, by their paths")
+@pytest.mark.tried(
+    "hooks", "a hook, a model, a head and a metric of a package of one's own", "used like ours, by their paths"
+)
 def test_the_run_says_what_it_was_made_of(run: Path) -> None:
     values = json.loads((run / "config.json").read_text())
     assert values["model"] == {"kind": "example_team.pairs:Pairs", "width": 6}
     assert list(values["hooks"]) == ["shrink", "mwuf"]
+    assert values["tasks"]["watch_s"] == {"kind": "example_team.log_normal:LogNormal", "weight": 0.3, "spread": 1.0}
     assert values["hooks"]["shrink"]["kind"] == "example_team.shrink:Shrink"
     assert to_dict(load(str(run / "config.json"))) == values
     assert "hooks.shrink: added" in (run / "diff.txt").read_text()
+
+
+def test_the_head_learns_and_is_judged_by_its_metrics(run: Path) -> None:
+    learnt = [r["value"] for r in metrics(run) if (r["task"], r["metric"], r["split"]) == ("watch_s", "nll", "fit")]
+    assert len(learnt) == 4 and len(set(learnt)) == 4
+    frame = pl.read_parquet(run / "predictions-test.parquet").drop_nulls("label_watch_s")
+    error = (frame["pred_watch_s"] - frame["label_watch_s"]).abs().mean()
+    last = {r["metric"]: r["value"] for r in metrics(run) if (r["task"], r["cohort"]) == ("watch_s", "all")}
+    assert {"xauc", "mae", "calibration", "lift"} <= set(last) and last["mae"] == pytest.approx(error, rel=1e-5)
 
 
 def test_the_metric_is_that_of_the_predictions(run: Path) -> None:
@@ -97,12 +110,17 @@ def test_a_run_in_two_parts_is_the_run_in_one(run: Path, data: Path, tmp_path: P
     assert both[0] == both[1]
     losses = [[r["value"] for r in metrics(folder) if r["metric"] == "loss"] for folder in (run, tmp_path / "parts")]
     assert losses[0] == losses[1] and len(set(losses[0])) == 4
+    both = [[r["value"] for r in metrics(folder) if r["metric"] == "nll"] for folder in (run, tmp_path / "parts")]
+    assert both[0] == both[1]
 
 
 def test_its_settings_are_set_on_the_command_line(installed: Path) -> None:
     arm = "example_team.arms:ours"
     config = load(arm, ["shrink.k=9", "lift.share=0.5", "model.width=3"])
     assert (config.hooks[0].k, config.metrics[0].share, config.model.width) == (9, 0.5, 3)  # type: ignore[attr-defined]
+    task = "tasks.watch_s=example_team.log_normal:LogNormal"
+    head = load("coldrank.configs.kuairand:base", [task, "tasks.watch_s.spread=2"]).tasks["watch_s"]
+    assert (head.spread, head.column("watch_s")) == (2.0, "pred_watch_s")  # type: ignore[attr-defined]
     paths = ["hooks=[example_team.shrink:Shrink]", "metrics=[example_team.lift:Lift]", "model=example_team.pairs:Pairs"]
     config = load("coldrank.configs.kuairand:base", [*paths, "shrink.decay=0.5"])
     assert (config.hooks[0].decay, config.metrics[0].share, config.model.width) == (0.5, 0.1, 8)  # type: ignore[attr-defined]
@@ -113,6 +131,7 @@ def test_its_settings_are_set_on_the_command_line(installed: Path) -> None:
     [
         (["lift.share=2"], "lift.share=2: must not be above 1"),
         (["shrink.steps=2"], "no field 'shrink.steps'"),
+        (["tasks.watch_s.spread=0"], "tasks.watch_s.spread=0: must be above 0"),
         (
             ["model=example_team.pairs:Pears"],
             "no model 'example_team.pairs:Pears': a model is a dataclass derived from Model",
@@ -152,7 +171,18 @@ def test_it_is_served_without_coldrank(run: Path, data: Path, tmp_path: Path) ->
     answer = torch.load(tmp_path / "answer.pt", weights_only=True)
     assert list(answer) == [output["name"] for output in signature["outputs"]]
     assert {x.shape for x in answer.values()} == {(5,)}
-    assert all(((x > 0) & (x < 1)).all() for x in answer.values())
+    assert all(((x > 0) & (x < 1)).all() for task, x in answer.items() if task != "watch_s")
+    (output,) = [o for o in signature["outputs"] if o["task"] == "watch_s"]
+    assert (output["gives"], output["column"], output["meaning"]) == ("mean", "pred_watch_s", "mean of watch_s")
+    assert list(parity["metrics"]["watch_s"]) == [
+        f"{m}{x}" for m in ("xauc", "mae") for x in ("_trained", "", "_change")
+    ]
+    command = ["score", "--artifact", tmp_path / "export", "--input", data / "samples" / "split=test"]
+    assert main([*map(str, command), "--out", str(tmp_path / "scores.parquet")]) == 0
+    order = ["time", "user_id", "item_id"]
+    scored = pl.read_parquet(tmp_path / "scores.parquet").sort(order)
+    evaluated = pl.read_parquet(run / "predictions-test.parquet").sort(order)
+    np.testing.assert_allclose(scored["pred_watch_s"], evaluated["pred_watch_s"], rtol=2e-5, atol=1e-5)
 
 
 def test_a_traced_model_is_not_compiled(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+from periods import write_periods
+from tiny import sample_base
 from valued import TASKS, valued_base, write_valued
 
 from coldrank.configs import base as arms
@@ -128,6 +130,30 @@ def test_a_run_learns_by_the_weights_and_is_judged_without(data, ranks, tmp_path
     assert losses == [0.0] * 4, "rows that weigh 0 teach nothing"
     assert [r["n"] for r in metrics(tmp_path / "run") if (r["metric"], r["cohort"]) == ("auc", "all")][-1] == 200
     assert "weight" not in pl.read_parquet(tmp_path / "run" / "predictions-test.parquet").columns
+
+
+def test_a_stream_learns_by_the_weights(ranks, tmp_path):
+    """The stage before the stream, whose rows are shuffled, and the periods, which are read in order of time."""
+    days = [f"2022-05-0{d}" for d in range(1, 5)]
+    folder = write_periods(tmp_path / "data", days)
+    for path in folder.rglob("*.parquet"):
+        weight = float("period=2022-05-01" in str(path))
+        frame = pl.read_parquet(path, glob=False, hive_partitioning=False).with_columns(weight=pl.lit(weight))
+        frame.write_parquet(path, row_group_size=32)
+    config = weighted(arms.poso(sample_base()))
+    stream = {"mode": "periods", "first_period": days[1], "look_back": (), "log_every": 1}
+    train(
+        replace(config, train=replace(config.train, **stream)),
+        DataFolder.open(folder),
+        tmp_path / "run",
+        ranks,
+        fresh=True,
+        diff="",
+    )
+    losses = [r["value"] for r in metrics(tmp_path / "run") if (r["task"], r["metric"]) == ("all", "loss")]
+    first = -(-160 // config.data.batch_size)
+    assert all(loss > 0 for loss in losses[:first]) and losses[first:] == [0.0] * (len(losses) - first)
+    assert len(losses) > 2 * first
 
 
 @pytest.mark.parametrize(

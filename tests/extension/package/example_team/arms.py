@@ -6,11 +6,14 @@ from coldrank.configs.kuairand import base
 from coldrank.train.config import RunConfig
 from coldrank.train.hooks.mwuf import Mwuf
 from example_team.lift import Lift
+from example_team.log_normal import LogNormal
 from example_team.pairs import Pairs
 from example_team.shrink import Shrink
 
 
 def ours() -> RunConfig:
-    """Shrunken and warmed embeddings, products of pairs, judged by the lift as well."""
+    """Shrunken and warmed embeddings, products of pairs, seconds watched beside the rest, judged by the lift as
+    well."""
     hooks = (Shrink(k=3.0), Mwuf(max_views=7, users=4))
-    return replace(base(), name="ours", model=Pairs(width=6), hooks=hooks, metrics=(Lift(share=0.2),))
+    tasks = base().tasks | {"watch_s": LogNormal(weight=0.3)}
+    return replace(base(), name="ours", tasks=tasks, model=Pairs(width=6), hooks=hooks, metrics=(Lift(share=0.2),))
