@@ -1,5 +1,7 @@
-"""A package out of the tree, installed with pip, with a hook, a model, a head and a metric of its own: trained, resumed,
-exported, served, scored."""
+"""A package out of the tree, installed with pip, with a hook, a model, a head and a metric of its own.
+
+Trained, resumed, exported, served, scored.
+"""
 
 import json
 import subprocess
