@@ -59,16 +59,15 @@ class Ready(nn.Module):
 
 
 def example(inputs: tuple[Served, ...], candidates: int = 7) -> dict[str, Tensor]:
-    """A request with sizes that all differ."""
+    """A request with sizes that all differ, of zeros, which no input refuses."""
     made: dict[str, Tensor] = {}
     for i in inputs:
         rows = candidates if i.per == "candidate" else 1
-        low = i.low or 0
         if i.is_list:
-            made[i.name] = torch.full((3 * rows,), low, dtype=torch.int64)
+            made[i.name] = torch.zeros(3 * rows, dtype=torch.int64)
             made[f"{i.name}.lengths"] = torch.full((rows,), 3)
         else:
-            made[i.name] = torch.full((rows,), low, dtype=_TYPES[i.dtype])
+            made[i.name] = torch.zeros(rows, dtype=_TYPES[i.dtype])
     return made
 
 
