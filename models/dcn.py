@@ -10,24 +10,19 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from coldrank.models.batch import SampleView
-from coldrank.models.component import Dropout, Widths
 from coldrank.models.embeddings import Embedded, Inputs
 from coldrank.models.features import FeatureSet
-from coldrank.models.model import Model, ModelModule
-from coldrank.models.wide_deep import flat
+from coldrank.models.model import ModelModule
+from coldrank.models.wide_deep import WideDeep, flat
 from coldrank.modules import MLP
 
 
 @dataclass(kw_only=True, slots=True)
-class DCN(Model):
+class DCN(WideDeep):
     """DCN-v2's sizes. A sequence enters as the mean of its positions."""
 
-    tower_hidden: Widths = (64,)
-    """Widths of the MLP's layers."""
     crosses: PositiveInt = 3
     """Cross layers."""
-    dropout: Dropout = 0.0
-    """Share of the MLP's units that a training step leaves out."""
 
     def build(self, features: FeatureSet, tasks: int) -> "DCNModule":
         return DCNModule(self, features, tasks)

@@ -81,10 +81,6 @@ class VocabularyMap(nn.Module):
         self.ids[: len(ids)] = ids.sort().values
         self.remembered.zero_()
 
-    def forget(self) -> None:
-        """Remembers no places from here on: a lookup then writes nothing, and any number of threads may look up."""
-        self.remembered, self.many = self.remembered[:1], _LARGEST
-
     def forward(self, ids: Tensor) -> Tensor:
         places = self._places(ids)
         known = (self.ids[places] == ids) & (ids < self.largest)  # what pads the vocabulary is no id

@@ -25,7 +25,7 @@ class WideDeep(Model):
     dropout: Dropout = 0.0
     """Share of the MLP's units that a training step leaves out."""
 
-    def build(self, features: FeatureSet, tasks: int) -> "WideDeepModule":
+    def build(self, features: FeatureSet, tasks: int) -> ModelModule:
         return WideDeepModule(self, features, tasks)
 
 

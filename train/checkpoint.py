@@ -26,7 +26,7 @@ from torch.distributed.checkpoint.state_dict_saver import async_save
 from tqdm import tqdm
 
 from coldrank.data.errors import UserError
-from coldrank.train.distributed.ranks import Ranks, objects_of_all_ranks
+from coldrank.train.distributed.ranks import Ranks, objects_of_all_ranks, of_first_rank
 from coldrank.train.distributed.tables import whole_shape
 from coldrank.train.finite import not_finite
 from coldrank.train.lock import Held
@@ -52,9 +52,7 @@ def steps(folder: Path) -> list[int]:
 
 def steps_for_all(folder: Path) -> list[int]:
     """The same on every rank, as the first one sees them: a shared folder may show on another host a moment later."""
-    seen = [steps(folder)]
-    dist.broadcast_object_list(seen)
-    return seen[0]
+    return of_first_rank(steps(folder))
 
 
 def _remove(path: Path) -> None:
@@ -275,8 +273,7 @@ def _other_columns(stored: dict[str, Any], state: State) -> str | None:
                 before, now = (n // rows for n in (there.size[0], whole_shape(value)[0]))
                 return (
                     f"table {table}: the optimizer's sums are of {_columns(before)} and this plan's are of "
-                    f"{_columns(now)}; "
-                    f"leave sharding.tables.{table} and sharding.column_width as they were"
+                    f"{_columns(now)}; leave sharding.tables.{table} and sharding.column_width as they were"
                 )
     return None
 

@@ -135,9 +135,8 @@ def _check_rates(config: RunConfig, tables: set[str]) -> None:
     evicting = [t.name for t in config.tables if t.mapping == "managed"]
     if evicting and config.train.pipeline == "on":
         raise UserError(
-            f"{config.name}: train.pipeline='on': rows of managed tables ({', '.join(evicting)}) pass from one id "
-            f"to another, "
-            "and a pipeline reads ahead of the steps; set train.pipeline=auto"
+            f"{config.name}: train.pipeline='on': rows of managed tables ({', '.join(evicting)}) pass from one id to "
+            "another, and a pipeline reads ahead of the steps; set train.pipeline=auto"
         )
     for name in config.optim.tables.lr_scale:
         if name not in tables:

@@ -34,12 +34,20 @@ def ranker(
 
     Args:
         args: more arguments of `coldrank train`, after `--`, as in `-- --set train.steps=200 seed=2`; torchx takes each
-        option once config: package.module:arm, or the config.json of a run data: folder written by `coldrank prepare`,
-        seen by every host out: run folder, in storage that every host shares j: hosts x processes per host; on GPUs a
-        process per GPU cpu: cores per host gpu: GPUs per host memMB: memory per host, in MiB h: a named resource in
-        place of cpu, gpu and memMB image: container image with coldrank installed env: more environment variables
-        mounts: volumes of the container, as torchx writes them max_restarts: how often the processes of a host are
-        started again, by torchrun, when one has died max_retries: how often the scheduler starts the job again
+            option once
+        config: package.module:arm, or the config.json of a run
+        data: folder written by `coldrank prepare`, seen by every host
+        out: run folder, in storage that every host shares
+        j: hosts x processes per host; on GPUs a process per GPU
+        cpu: cores per host
+        gpu: GPUs per host
+        memMB: memory per host, in MiB
+        h: a named resource in place of cpu, gpu and memMB
+        image: container image with coldrank installed
+        env: more environment variables
+        mounts: volumes of the container, as torchx writes them
+        max_restarts: how often the processes of a host are started again, by torchrun, when one has died
+        max_retries: how often the scheduler starts the job again
     """
     command = ["train", "--config", config, "--data", data, "--out", out, *args]
     _check(command)

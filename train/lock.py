@@ -23,12 +23,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-import torch.distributed as dist
 from tqdm import tqdm
 
 from coldrank.data.errors import UserError
 from coldrank.data.output import make_folder, real_path
-from coldrank.train.distributed.ranks import Ranks
+from coldrank.train.distributed.ranks import Ranks, made_by_first, of_first_rank
 
 BEAT_S = 5.0
 PATIENCE_S = 60.0
@@ -240,21 +239,15 @@ def held(folder: Path, ranks: Ranks, check: Callable[[], None] = lambda: None) -
     """The lock of a folder for all ranks of a job: the first one has it. Raises on every rank what the first one meets.
 
     check: what it does before it touches the folder."""
-    lock: Lock | None = None
-    first: list[str | None] = [None, ""]
+    lock = Lock(folder) if ranks.is_first else None
     with ExitStack() as stack:
-        if ranks.is_first:
-            try:
-                check()
-                lock = stack.enter_context(Lock(folder))
-                first = [None, lock.me.token]
-            except (UserError, OSError) as error:
-                first = [str(error), ""]
-        dist.broadcast_object_list(first)
-        refused, token = first
-        if refused is not None:
-            raise UserError(refused)
-        yield Held(str(token), lock)
+
+        def take() -> str:
+            assert lock is not None
+            check()
+            return stack.enter_context(lock).me.token
+
+        yield Held(made_by_first(ranks, take), lock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,10 +259,8 @@ class Held:
 
     def check(self) -> None:
         """Raises UserError on every rank if the lock was lost. Called by all ranks."""
-        reason = [self.lock.lost() if self.lock else None]
-        dist.broadcast_object_list(reason)
-        if reason[0] is not None:
-            raise UserError(reason[0])
+        if reason := of_first_rank(self.lock.lost() if self.lock else None):
+            raise UserError(reason)
 
 
 def _machine() -> str:

@@ -28,9 +28,8 @@ def check_length(folder: Path, before: RunConfig, now: RunConfig, progress: Prog
     epochs = (before.train.epochs, now.train.epochs)
     if now.train.cold_passes and epochs[0] != epochs[1] and progress.epoch >= min(epochs):
         raise UserError(
-            f"{folder}: train.epochs: {epochs[0]} -> {epochs[1]}: the run is in pass {progress.epoch + 1}, and "
-            f"whether that is "
-            "over new users alone would change; --fresh starts over"
+            f"{folder}: train.epochs: {epochs[0]} -> {epochs[1]}: the run is in pass {progress.epoch + 1}, and whether "
+            "that is over new users alone would change; --fresh starts over"
         )
 
 

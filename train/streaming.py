@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import torch.distributed as dist
 from tqdm import tqdm
 
 from coldrank.data import parquet
@@ -25,6 +24,7 @@ from coldrank.data.split import BACK, NEXT
 from coldrank.metrics.retrieval import mean_over_periods
 from coldrank.train.config import RunConfig
 from coldrank.train.course import Course
+from coldrank.train.distributed.ranks import of_first_rank
 from coldrank.train.evaluate import metric_rows, retrieval_rows, score, write_predictions
 from coldrank.train.passes import Passes
 from coldrank.train.preemption import Stop
@@ -231,9 +231,7 @@ class Stream(Course):
         run, known = self.run, len(self.stages)
         until = time.monotonic() + run.config.train.follow_s
         while run.config.train.follow_s:
-            looked: list[tuple[Json | None, float]] = [(_manifest(run.data.path), until - time.monotonic())]
-            dist.broadcast_object_list(looked)
-            manifest, left = looked[0]
+            manifest, left = of_first_rank((_manifest(run.data.path), until - time.monotonic()))
             if manifest is not None and manifest != run.data.manifest:
                 run.data = DataFolder(run.data.path, manifest)
                 self.check_data(progress)

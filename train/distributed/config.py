@@ -44,9 +44,8 @@ class ShardingConfig:
         for t in tables:
             if self.tables.get(t.name) in ("column_wise", "grid") and not self._widths(t.dim):
                 raise UserError(
-                    f"{arm}: sharding.tables.{t.name}={self.tables[t.name]}: dim {t.dim} has no equal parts of "
-                    f"at least "
-                    f"sharding.column_width={self.column_width}; set a smaller column_width, or row_wise"
+                    f"{arm}: sharding.tables.{t.name}={self.tables[t.name]}: dim {t.dim} has no equal parts of at "
+                    f"least sharding.column_width={self.column_width}; set a smaller column_width, or row_wise"
                 )
 
     def _widths(self, dim: int) -> list[int]:

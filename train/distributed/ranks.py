@@ -1,10 +1,10 @@
 """This process among all that train, and the group that they make."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -92,6 +92,27 @@ def objects_of_all_ranks(mine: T, group: dist.ProcessGroup | None = None) -> lis
     gathered = [mine] * world_size()
     dist.all_gather_object(gathered, mine, group=group)
     return gathered
+
+
+def of_first_rank(mine: T) -> T:
+    """The first rank's object, on all."""
+    shared = [mine]
+    dist.broadcast_object_list(shared)
+    return shared[0]
+
+
+def made_by_first(ranks: Ranks, make: Callable[[], T]) -> T:
+    """What the first rank makes, on all. Raises UserError on all for what is in its way there."""
+    made: tuple[T | None, str | None] = (None, None)
+    if ranks.is_first:
+        try:
+            made = make(), None
+        except (UserError, OSError) as error:
+            made = None, str(error)
+    value, refused = of_first_rank(made)
+    if refused is not None:
+        raise UserError(refused)
+    return cast(T, value)
 
 
 def sum_over_ranks(x: Tensor) -> Tensor:

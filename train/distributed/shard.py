@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.types import ShardingPlan
 
@@ -14,7 +13,7 @@ from coldrank.train.config import RunConfig
 from coldrank.train.distributed.dense import dense_bytes
 from coldrank.train.distributed.fit import shortage
 from coldrank.train.distributed.plan import Plan
-from coldrank.train.distributed.ranks import Ranks
+from coldrank.train.distributed.ranks import Ranks, made_by_first
 from coldrank.train.distributed.request import Cluster, PlanRequest
 from coldrank.train.distributed.search import Sharder, make_plan, quiet
 from coldrank.train.distributed.tables import init_tables
@@ -30,7 +29,8 @@ def shard(
     The tables' optimizer is fused with the backward pass. The dense part has to be on the CPU still. Raises UserError,
     on every rank, if the tables do not fit.
     """
-    plan = _agreed_plan(task, ranks, config, features)
+    # The first rank's, for all: hosts may differ in memory.
+    plan = made_by_first(ranks, lambda: plan_for(task, ranks, config, features))
     sharder = Sharder(fused_params=fused_params(config.optim.tables, ranks.device))
     scale_rates(task.embeddings.ebc, config.optim.tables)
     for name, part in task.named_children():
@@ -48,20 +48,6 @@ def shard(
         )
     init_tables(model, config.table_scales(features), config.seed)
     return model, plan
-
-
-def _agreed_plan(task: RankingTask, ranks: Ranks, config: RunConfig, features: FeatureSet) -> Plan:
-    """The first rank's plan, for all: hosts may differ in memory."""
-    agreed: list[Plan | str] = [""]
-    if ranks.is_first:
-        try:
-            agreed = [plan_for(task, ranks, config, features)]
-        except UserError as error:
-            agreed = [str(error)]
-    dist.broadcast_object_list(agreed)
-    if isinstance(agreed[0], str):
-        raise UserError(agreed[0])
-    return agreed[0]
 
 
 def plan_for(task: RankingTask, ranks: Ranks, config: RunConfig, features: FeatureSet) -> Plan:

@@ -81,6 +81,5 @@ def balance(plan: Plan) -> str:
     work = plan.work()
     return (
         f"work on the tables, by the planner's estimate: busiest rank {work.max():.2f} ms a step, mean "
-        f"{work.mean():.2f} ms "
-        f"(balance {plan.balance:.2f})"
+        f"{work.mean():.2f} ms (balance {plan.balance:.2f})"
     )

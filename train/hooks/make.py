@@ -17,8 +17,7 @@ def make_hooks(config: Settings, features: FeatureSet) -> dict[str, HookModule]:
             raise UserError(f"{config.name}: {name}: {error}") from None
         if config.train.accumulate > 1 and not modules[name].micro_batches:
             raise UserError(
-                f"{config.name}: train.accumulate={config.train.accumulate}: hook {name!r} compares the rows of "
-                f"a batch; "
-                "must be 1"
+                f"{config.name}: train.accumulate={config.train.accumulate}: hook {name!r} compares the rows of a "
+                "batch; must be 1"
             )
     return modules

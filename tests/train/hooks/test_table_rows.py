@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torchrec import EmbeddingBagCollection, EmbeddingBagConfig
 
 from coldrank.train.hooks.rows import TableRows
 
@@ -9,9 +10,11 @@ from coldrank.train.hooks.rows import TableRows
 def pieces() -> tuple[torch.Tensor, TableRows]:
     """A table of five rows and four columns, and its pieces: two of columns, each of two of rows."""
     whole = torch.arange(20.0).view(5, 4)
-    rows = TableRows(nn.Module(), "none")
-    rows.dim = 4
-    rows.parts = [(whole[a:b, c:d], a, c) for a, b in ((0, 3), (3, 5)) for c, d in ((0, 1), (1, 4))]
+    bags = EmbeddingBagCollection(
+        tables=[EmbeddingBagConfig(name="item", num_embeddings=5, embedding_dim=4, feature_names=["item"])]
+    )
+    rows = TableRows(nn.ModuleDict({"ebc": bags}), "item")
+    rows.parts = [(whole[a:b, c:d], [a, c]) for a, b in ((0, 3), (3, 5)) for c, d in ((0, 1), (1, 4))]
     return whole, rows
 
 

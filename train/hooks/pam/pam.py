@@ -242,9 +242,8 @@ class PamModule(HookModule):
         cuts = np.quantile(views, np.arange(1, n) / n).astype(np.int64)
         if len(np.unique(cuts)) < len(cuts):
             raise UserError(
-                f"{run.config.name}: pam.quantiles={n}: item_views of {len(views)} rows part at {cuts.tolist()}, "
-                f"and two of these "
-                "are one; set fewer quantiles, or pam.cuts"
+                f"{run.config.name}: pam.quantiles={n}: item_views of {len(views)} rows part at {cuts.tolist()}, and "
+                "two of these are one; set fewer quantiles, or pam.cuts"
             )
         self.cuts.copy_(torch.from_numpy(cuts))
 
