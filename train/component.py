@@ -28,6 +28,7 @@ def ranker(
     mounts: Optional[List[str]] = None,
     max_restarts: int = 3,
     max_retries: int = 3,
+    rdzv_port: int = 29500,
 ) -> AppDef:
     """Trains a ranker with sharded tables on many processes; goes on from the last checkpoint whenever it is started
     again.
@@ -48,6 +49,7 @@ def ranker(
         mounts: volumes of the container, as torchx writes them
         max_restarts: how often the processes of a host are started again, by torchrun, when one has died
         max_retries: how often the scheduler starts the job again
+        rdzv_port: port of the first host at which the hosts of a job find each other; jobs that share it need two
     """
     command = ["train", "--config", config, "--data", data, "--out", out, *args]
     _check(command)
@@ -74,6 +76,7 @@ def ranker(
         env=defaults | (env or {}),
         max_retries=max_retries,
         mounts=mounts,
+        rdzv_port=rdzv_port,
     )
 
 

@@ -1,6 +1,5 @@
 """Jobs as torchx starts and writes them, with the `.torchxconfig` of the project."""
 
-import importlib.util
 import json
 import os
 import re
@@ -38,15 +37,6 @@ def torchx(*arguments: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-
-
-def written(scheduler: str, *arguments: str) -> str:
-    """What `torchx run --dryrun` of the component prints."""
-    job = ["train/component.py:ranker", "--config", POSO, "--data", "/mnt/data", "--out", "/mnt/runs/poso"]
-    process = torchx("--dryrun", "-s", scheduler, "--workspace", "", *job, *arguments)
-    said, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, said[-3000:]
-    return said
 
 
 @pytest.fixture
@@ -100,29 +90,6 @@ def test_a_mistake_is_told_once_by_a_host(command, tmp_path):
     job = torchx("-s", "local_cwd", *once, *mistake)
     said, _ = job.communicate(timeout=240)
     assert job.returncode == 1 and said.count("]:coldrank train: ") == 1, said[-3000:]
-
-
-@pytest.mark.slow
-def test_slurm_script():
-    said = written("slurm", "-j", "2x8", "--gpu", "8", "--cpu", "32", "--", "--set", "train.steps=100")
-    assert said.count("#SBATCH --job-name=main") == 2 and "--gpus-per-task=8" in said and "--requeue" in said
-    assert "export TORCHX_MAX_RETRIES=3" in said and "OMP_NUM_THREADS=4,PET_MAX_RESTARTS=3" in said
-    assert "--nnodes 2 --nproc_per_node 8" in said
-    assert (
-        f"-m coldrank.train.main train --config {POSO} --data /mnt/data --out /mnt/runs/poso --set train.steps=100"
-        in said
-    )
-
-
-@pytest.mark.slow
-def test_kubernetes_job():
-    if importlib.util.find_spec("kubernetes") is None:
-        pytest.skip("the kubernetes client is not installed (coldrank[kubernetes])")
-    said = written(
-        "kubernetes", "-j", "2x8", "--image", "example/coldrank:1", "--mounts", "type=volume,src=shared,dst=/mnt"
-    )
-    assert said.count("image: example/coldrank:1") == 2 and said.count("claimName: shared") == 2
-    assert said.count("schedulerName: volcano") == 1 and "maxRetry: 3" in said
 
 
 AWKWARD = """it's "a, b" [c] {d} $e ${app_id} * ; \\n"""
