@@ -11,8 +11,9 @@ def add_config(commands: Any) -> None:
     p = commands.add_parser(
         "config",
         help="print every setting of an arm with its value, default and meaning",
-        description="Prints every field of an arm's config under the name that --set takes: value, default, meaning; "
-        "then the difference to the arm `base` of its module. A * marks what is not at its default.",
+        description="Prints every field of an arm's config: value, default, meaning, under the name that --set takes "
+        "(features and tables are the arm's own); then "
+        "the difference to the arm `base` of its module. A * marks what is not at its default.",
     )
     p.add_argument("config", metavar="ARM", help="package.module:arm, or the config.json of a run")
     p.add_argument("--changed", action="store_true", help="only what is not at its default")

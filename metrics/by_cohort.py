@@ -105,6 +105,11 @@ def calibration(labels: Numbers, scores: Numbers, weights: Numbers | None = None
     return weighted_mean(scores[known].astype(np.float64), weight) / rate if rate > 0 else float("nan")
 
 
+def is_metric(name: str) -> bool:
+    """Whether a name is of a metric that runs have without being asked."""
+    return name in BINARY or name in VALUES or name == "best_auc"
+
+
 def unknown_metrics(head: Head) -> list[str]:
     """Names that a head is judged by and that are no metric of what it gives."""
     if head.is_binary:

@@ -8,6 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from coldrank.data.cohorts import CohortConfig, cohort_masks
+from coldrank.data.errors import UserError
 from coldrank.metrics.columns import int_column
 from coldrank.models.component import Component
 
@@ -61,10 +62,18 @@ def metric_values(
         for cohort, mask in masks.items():
             scored = _select(mask & np.isfinite(labels), labels, predictions, keys)
             for metric in metrics:
-                value = float(metric.value(scored)) if len(scored.labels) else float("nan")
+                value = _value(metric, scored, f"{task}, {cohort}") if len(scored.labels) else float("nan")
                 about = {"cohort": cohort, "task": task, "metric": metric.short_name()}
                 rows.append({**about, "value": value if np.isfinite(value) else None, "n": len(scored.labels)})
     return rows
+
+
+def _value(metric: Metric, rows: ScoredRows, of: str) -> float:
+    """Raises UserError, with the metric's name, for one that fails or gives no number."""
+    try:
+        return float(metric.value(rows))
+    except Exception as error:
+        raise UserError(f"metrics: {metric.short_name()}, of {of}: {type(error).__name__}: {error}") from error
 
 
 def _select(

@@ -1,11 +1,14 @@
-"""Configs that build what they describe, of whatever class: models and hooks. One of a user's own is used like ours.
+"""Configs that build what they describe, of whatever class: models, heads, hooks and metrics. One of a user's own is
+used like ours.
 
 In JSON each says its `kind`. Of ours that is the name of a module in the package of its base (`deepfm`); of any other
 `package.module:Class`.
 """
 
 import dataclasses
+import difflib
 import importlib
+import pkgutil
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import ConfigDict, Field, PositiveInt
@@ -15,8 +18,8 @@ Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Component:
-    """Base of such a config, which is a dataclass with keyword fields. `what` and `package` are set by `Model` and
-    `Hook`."""
+    """Base of such a config, which is a dataclass with keyword fields. `what` and `package` are set by `Model`, `Head`,
+    `Hook` and `Metric`."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
     what: ClassVar[str]
@@ -54,14 +57,23 @@ def find(base: type[C], kind: str) -> type[C]:
     except ModuleNotFoundError as error:
         if error.name not in (module_name, inside) and not f"{module_name}.".startswith(f"{error.name}."):
             raise
-        raise ValueError(
-            f"no {base.what} {kind!r}; name one of {base.package}, or write package.module:Class"
-        ) from None
+        raise ValueError(f"no {base.what} {kind!r}; {_near(base, kind)}write package.module:Class") from None
     if name and module_name:
         return _checked(base, getattr(module, name, None), kind)
     classes = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, base) and c is not base]
     classes = [c for c in classes if c.kind() == kind and not _is_base(c, classes)]
     return _checked(base, classes[0] if len(classes) == 1 else None, kind)
+
+
+def _near(base: type[C], kind: str) -> str:
+    """In words, which kinds of ours there are; '' if none."""
+    names = []
+    for module in pkgutil.iter_modules(importlib.import_module(base.package).__path__):
+        inside = vars(importlib.import_module(f"{base.package}.{module.name}")).values()
+        kinds = {c.kind() for c in inside if isinstance(c, type) and issubclass(c, base) and c is not base}
+        names += [module.name] if module.name in kinds else []
+    near = difflib.get_close_matches(kind, names, 1)
+    return f"did you mean {near[0]!r}? Or " if near else f"there are {', '.join(names)}; or " if names else ""
 
 
 def _is_base(cls: type, classes: list[type[C]]) -> bool:

@@ -2,13 +2,13 @@
 
 from coldrank.modules.attention import MultiheadAttention, PosoMultiheadAttention
 from coldrank.modules.gate import PersonalizedGate
-from coldrank.modules.heads import PosoTowers, Towers
 from coldrank.modules.inner_loop import InnerLoop
 from coldrank.modules.linear import GroupedLinear, Linear, PosoLinear
 from coldrank.modules.metacf import MetaCF
 from coldrank.modules.mlp import MLP, PosoMLP
 from coldrank.modules.mmoe import MMoE, PosoMMoE
 from coldrank.modules.mwuf import Mwuf
+from coldrank.modules.towers import PosoTowers, Towers
 
 __all__ = [
     "MLP",

@@ -194,7 +194,7 @@ def _lay(
     placed: list[tuple[Feature, list[int]]],
     side: list[Feature],
 ) -> Order:
-    """Tells the stores what is theirs of a side, and returns the order that follows. found: as `_found` says."""
+    """Tells the stores what is theirs of a side, and returns the order that follows. placed: as `_found` says."""
     static: list[Feature] = []
     pc: list[Feature] = []
     for reads, store in stores.items():

@@ -38,7 +38,7 @@ class Store(nn.Module):
         self.list_factors, self.list_offsets = {}, {}
 
     def lay(self, placed: Sequence[tuple[list[int], Place]], plain: int) -> None:
-        """Takes the features of the next side. found: of each, where its H rows are found, and its table; the first
+        """Takes the features of the next side. placed: of each, where its H rows are found, and its table; the first
         `plain` are no codes."""
         pieces = [(columns, place, j) for columns, place in placed for j in range(place.pieces)]
         self.picks.append(torch.tensor([c[h] for h in range(self.reads) for c, _, _ in pieces], dtype=torch.int64))
@@ -58,8 +58,8 @@ class Store(nn.Module):
         lengths: dict[str, Tensor],
         positions: dict[str, Tensor],
     ) -> tuple[list[Tensor], list[Tensor], dict[str, Tensor]]:
-        """found: rows [F * H, n] per side. lists: name -> rows [V, H]; their lengths; at: places of the values of
-        sequences.
+        """rows_of_sides: [F * H, n] per side. lists: name -> rows [V, H]; their lengths; positions: places of the
+        values of sequences.
 
         Returns per side static part [n, ..] and code part [n, ..], and sequence features [Q, L, D].
         """

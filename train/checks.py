@@ -1,8 +1,10 @@
 """What no single field of a config can check: `validate`, after the arm and the command line have had their say."""
 
+from dataclasses import fields
+
 from coldrank.data.arm import ArmSettings
 from coldrank.data.errors import UserError
-from coldrank.metrics.by_cohort import unknown_metrics
+from coldrank.metrics.by_cohort import is_metric, unknown_metrics
 from coldrank.models.features import FeatureSet
 from coldrank.train.config import NAMED, RunConfig, parse, to_dict
 from coldrank.train.idle import idle_problem
@@ -45,8 +47,8 @@ def validate(config: RunConfig) -> FeatureSet:
 def _check_inputs(config: RunConfig) -> None:
     """Checks that no feature reads what is known after the event alone, or the samples' weights."""
     weight = config.data.weight_column
-    if weight.removeprefix("label_") in config.tasks and weight.startswith("label_"):
-        raise UserError(f"{config.name}: data.weight_column={weight!r}: is the label of a task; must be another column")
+    if weight.startswith("label_"):
+        raise UserError(f"{config.name}: data.weight_column={weight!r}: is a label; must be another column")
     for feature in config.features:
         if weight and weight in feature.raw_columns:
             raise UserError(
@@ -119,12 +121,16 @@ def _check_model(config: RunConfig, features: FeatureSet) -> None:
 
 
 def _check_hooks(config: RunConfig) -> None:
-    """Checks that no hook or metric is there twice, and what a hook leaves no room for."""
+    """Checks that every hook and metric has a name to itself, and what a hook leaves no room for."""
+    taken = dict.fromkeys((f.name for f in fields(config)), "a field of the config")
     for field in NAMED:
         names = [part.short_name() for part in getattr(config, field)]
         for name in names:
             if names.count(name) > 1:
                 raise UserError(f"{config.name}: {field}={names}: {name!r} is there twice")
+            if what := taken.get(name) or (field == "metrics" and is_metric(name) and "a metric of every run"):
+                raise UserError(f"{config.name}: {field}: {name!r} is {what}; give the class another name")
+        taken |= dict.fromkeys(names, f"one of {field}")
     for hook in config.hooks:
         if wrong := hook.problem(config):
             raise UserError(f"{config.name}: {wrong}")

@@ -134,6 +134,8 @@ def _named(values: dict[str, Any], field: str, source: str) -> dict[str, Any]:
 
 def component(base: type[C], values: Any, where: str) -> C:
     """A model, head or hook from its kind and fields. Raises UserError."""
+    if isinstance(values, str):
+        values = {"kind": values}
     if not isinstance(values, dict) or not isinstance(values.get("kind"), str):
         raise UserError(f"{where}: {values!r}: write its fields and its kind")
     try:
@@ -154,6 +156,8 @@ def _typed(adapter: TypeAdapter[T], values: dict[str, Any], source: str, prefix:
     except ValidationError as error:
         first = error.errors()[0]
         where = prefix + ".".join(str(part) for part in first["loc"]) if first["loc"] else f"{prefix}the config"
+        if first["input"] is None:
+            raise UserError(f"{source}: {where}: has to be set") from None
         value = "" if first["type"] == "missing" else f"={first['input']!r}"
         words = _WORDS.get(first["type"])
         message = words.format(**first["ctx"]) if words else first["msg"].lower()

@@ -69,7 +69,7 @@ def renamed(path: str, value: Any) -> str:
     """In words, what sets what a field that is there no more set to a value; '' where nothing does."""
     section, _, field = path.partition(".")
     former, name, added = _COUNTS.get(section, ("", "", 0))
-    if field != former or type(value) is not int:
+    if not former or field != former or type(value) is not int:
         return ""
     return f"what counted views below {value} is {section}.{name}={value + added} now, views of at most so many"
 

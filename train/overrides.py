@@ -15,6 +15,8 @@ from coldrank.train.hooks.hook import Hook
 
 # Fields that hold something for some of the tables: `--set` may name another.
 _BY_TABLE = ("optim.tables.lr_scale", "sharding.tables")
+# What is declared as a whole.
+_IN_ARMS = ("features", "tables")
 # Which say what other fields there are: they come first.
 _KINDS = (*NAMED, "model", "model.kind")
 
@@ -41,6 +43,8 @@ def override(values: dict[str, Any], text: str) -> None:
         return
     if (task := _task_of(path)) and _set_task(values.get("tasks"), task, _value(given), text):
         return
+    if path.split(".")[0] in _IN_ARMS:
+        raise UserError(f"--set {text}: {path.split('.')[0]} are declared by the arm, not by --set")
     parents, last = path.split(".")[:-1], path.split(".")[-1]
     inside = next((values[n] for n in NAMED if path.split(".")[0] in values.get(n, {})), values)
     node: Any = inside
@@ -93,6 +97,8 @@ def _set_kinds(values: dict[str, Any], path: str, value: Any, text: str) -> None
         return
     before, base = values.get(path, {}), NAMED[path]
     parts: dict[str, Any] = {}
+    if isinstance(value, str) and value.startswith("[") != value.endswith("]"):
+        raise UserError(f"--set {text}: a bracket is missing")
     for kind in _listed(value):
         fields = before.get(kind) or _of_kind(base, str(kind), {}, text)
         name = find(base, fields["kind"]).short_name()
@@ -108,10 +114,15 @@ def _of_kind(base: type[C], kind: str, before: dict[str, Any], text: str) -> dic
         cls = find(base, kind)
     except ValueError as error:
         raise UserError(f"--set {text}: {error}") from None
-    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
-    unset = [f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
-    kept = {f.name: before[f.name] for f in fields if f.name in before}
-    return cls(**dict.fromkeys(unset)).to_json() | kept
+    values: dict[str, Any] = {"kind": cls.kind()}
+    for f in dataclasses.fields(cls):  # type: ignore[arg-type]
+        default = None if f.default is dataclasses.MISSING else f.default  # None: has to be set
+        values[f.name] = default if f.default_factory is dataclasses.MISSING else f.default_factory()
+    return {name: before.get(name, _plain(value)) if name != "kind" else value for name, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
 
 
 def _listed(value: Any) -> list[Any]:

@@ -53,7 +53,7 @@ class RankingTask(nn.Module):
             return traced
         embedded = self.embeddings(batch)
         for hook in self.in_order:
-            embedded = hook.embed(batch, embedded)
+            embedded = _same_features(hook, embedded, hook.embed(batch, embedded))
         if self.accumulate == 1 or not (self.training and torch.is_grad_enabled()):
             return self.dense(batch, embedded)
         weights = [p for name, p in self.named_parameters() if not name.startswith("embeddings.")]
@@ -81,3 +81,13 @@ class RankingTask(nn.Module):
         cold = batch.keys["user_views"] <= self.new_user_max_views
         weights = torch.where(cold, self.cold_weight, 1.0).to(batch.labels.device)
         return weights if batch.weights is None else weights * batch.weights
+
+
+def _same_features(hook: HookModule, before: Embedded, after: Embedded) -> Embedded:
+    """What a hook has made of the embeddings; raises ValueError where it is of other features than there are, which
+    nothing would read."""
+    if differs := sorted(before.keys() ^ after.keys()):
+        raise ValueError(
+            f"{type(hook).__name__}.embed: {differs[0]!r}: give the features that it was given, and no other"
+        )
+    return after

@@ -64,9 +64,9 @@ class Head(Component):
         raise NotImplementedError
 
     def label_problem(self, labels: NDArray[np.floating[Any]]) -> tuple[NDArray[np.bool_], str]:
-        """Which of some labels [N] cannot be, bool [N], and why, in words that follow the label. What is said of NaN,
-        an unknown label, is of no consequence."""
-        raise NotImplementedError
+        """Which of some labels [N] cannot be, bool [N], and why, in words that follow the label; none, by default. What
+        is said of NaN, an unknown label, is of no consequence."""
+        return np.zeros(len(labels), np.bool_), ""
 
     def grades(self, labels: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
         """Labels [N] as grades from 0 on, whose gain in NDCG is 2^grade - 1."""

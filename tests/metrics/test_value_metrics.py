@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau
 from sklearn.metrics import ndcg_score
 
+from coldrank.data.cohorts import CohortConfig
 from coldrank.data.errors import UserError
 from coldrank.metrics import values
 from coldrank.metrics.by_cohort import evaluate_predictions
 from coldrank.metrics.mann_whitney import FloatArray, IntArray, Numbers
+from coldrank.metrics.metric import Metric, metric_values
 from coldrank.models.heads import Ordinal, Regression
 
 
@@ -164,3 +166,22 @@ def test_columns_that_are_wrong_are_named() -> None:
             evaluate_predictions(frame.with_columns(pl.lit(value).alias(column)), tasks)
     with pytest.raises(UserError, match="no column pred_watch_s"):
         evaluate_predictions(frame.drop("pred_watch_s"), tasks)
+
+
+class Failing(Metric):
+    """Has no value, in its own way."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+
+    def value(self, rows: object) -> float:
+        return self.answer / 1 if self.answer == "x" else self.answer  # type: ignore[return-value, operator]
+
+
+@pytest.mark.parametrize("answer", [None, "x"])
+def test_a_metric_that_gives_no_number_is_named(answer: object):
+    column = pl.Series([1, 2, 3])
+    frame = pl.DataFrame({n: column for n in ("user_id", "item_id", "user_views", "item_views")})
+    frame = frame.with_columns(label_like=pl.Series([0, 1, 1]), prob_like=pl.Series([0.1, 0.2, 0.3]))
+    with pytest.raises(UserError, match="metrics: failing, of like, all: TypeError"):
+        metric_values(frame, ["like"], CohortConfig(), [Failing(answer)])

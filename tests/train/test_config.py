@@ -1,5 +1,5 @@
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import ModuleType
 
 import pytest
@@ -7,11 +7,13 @@ from tiny import sample_base
 
 from coldrank.configs import base as parts
 from coldrank.data.errors import UserError
+from coldrank.metrics.metric import Metric
 from coldrank.models.features import Feature
-from coldrank.models.heads import Binary
+from coldrank.models.heads import Binary, Head
 from coldrank.train.checks import validate
 from coldrank.train.config import RunConfig, to_dict
 from coldrank.train.difference import difference
+from coldrank.train.hooks.hook import Hook
 from coldrank.train.hooks.pam import Pam
 from coldrank.train.load import arms, from_dict, load
 from coldrank.train.sections import DenseConfig, OptimConfig, TablesConfig
@@ -142,7 +144,7 @@ def test_pam_s_groups_were_called_tasks(tmp_path):
         ("train.steps=-1", "train.steps=-1: must not be below 0"),
         ("data.shuffle_rows=0", "data.order='random' needs data.shuffle_rows above 0"),
         ("tasks.lkie=0.5", "no field 'tasks.lkie'; did you mean 'like'"),
-        ("tasks.like=yes", "no head 'yes'; name one of coldrank.models.heads, or write package.module:Class"),
+        ("tasks.like=yes", "no head 'yes'; there are binary, ordinal, regression; or write package.module:Class"),
         ("tasks.like.wieght=1", "no field 'tasks.like.wieght'; did you mean 'weight'"),
         ("tasks.like=true", "tasks.like: True: write its fields and its kind"),
         ("tasks=like", "tasks='like': must be names with their settings"),
@@ -150,6 +152,14 @@ def test_pam_s_groups_were_called_tasks(tmp_path):
         ("tasks={}", "tasks={}: give at least one task, weights not all 0"),
         ("tasks.like=-1", "tasks.like.weight=-1: must not be below 0"),
         ("cold_weight=-1", "cold_weight=-1: must not be below 0"),
+        ("cold_wieght=2", "no field 'cold_wieght'; did you mean 'cold_weight'"),
+        ("tasks.like=ordinal", "tasks.like.levels: has to be set"),
+        ("hooks=mwuff", "no hook 'mwuff'; did you mean 'mwuf'"),
+        ("hooks=[mwuf", "a bracket is missing"),
+        ("metrics=auc", "no metric 'auc'; write package.module:Class"),
+        ("features.user_id.dim=4", "features are declared by the arm"),
+        ("tables=[]", "tables are declared by the arm"),
+        ("data.weight_column=label_watch_s", "is a label; must be another column"),
     ],
 )
 def test_mistakes_are_named(override, message):
@@ -228,3 +238,47 @@ def test_difference_reads_as_a_list_of_changes():
         "features.user_views: removed",
         "features.user_views_bucket: removed",
     ]
+
+
+@dataclass(kw_only=True, slots=True)
+class Cohorts(Hook):
+    """A hook that is called as a section of the config is."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Auc(Metric):
+    """A metric that is called as one of every run is."""
+
+
+@dataclass(kw_only=True, slots=True)
+class PAM(Metric):
+    """A metric that is called as a hook is."""
+
+
+def test_parts_have_names_of_their_own():
+    for changes, message in (
+        ({"hooks": (Cohorts(),)}, "hooks: 'cohorts' is a field of the config"),
+        ({"metrics": (Auc(),)}, "metrics: 'auc' is a metric of every run"),
+        ({"hooks": (Pam(),), "metrics": (PAM(),)}, "metrics: 'pam' is one of hooks"),
+    ):
+        with pytest.raises(UserError, match=message):
+            validate(replace(load(POSO), **changes))
+
+
+@dataclass(kw_only=True, slots=True)
+class Capped(Head):
+    """A head whose settings are looked at where it is made."""
+
+    top: float
+    """The most."""
+
+    def __post_init__(self) -> None:
+        if self.top <= 0:
+            raise ValueError("top has to be above 0")
+
+
+def test_a_head_with_a_check_of_its_own_is_set():
+    kind = Capped.kind()
+    assert load(POSO, [f"tasks.like={kind}", "tasks.like.top=3"]).tasks["like"] == Capped(top=3)
+    with pytest.raises(UserError, match=r"tasks.like.*top has to be above 0"):
+        load(POSO, [f"tasks.like={kind}", "tasks.like.top=-3"])

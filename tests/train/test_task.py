@@ -11,6 +11,7 @@ from coldrank.models.batch import Batch
 from coldrank.models.encode import FeatureEncoder
 from coldrank.models.model import Outputs
 from coldrank.train.checks import validate
+from coldrank.train.hooks.hook import HookModule
 from coldrank.train.task import RankingTask
 
 CONFIG = sample_base()
@@ -65,3 +66,24 @@ def test_weight_0_leaves_new_users_out(batch):
     _, expected = step(Batch(batch.sparse, batch.dense, batch.sequence_lengths, other, batch.keys))
     for mine, theirs in zip(gradients, expected, strict=True):
         torch.testing.assert_close(mine, theirs)
+
+
+class Misspelt(HookModule):
+    """Gives what no model reads."""
+
+    def embed(self, batch, embedded):
+        return embedded | {"item_idd": embedded["item_id"]}
+
+
+class Forgetful(HookModule):
+    """Leaves a feature out."""
+
+    def embed(self, batch, embedded):
+        return {name: values for name, values in embedded.items() if name != "item_id"}
+
+
+@pytest.mark.parametrize(("hook", "feature"), [(Misspelt, "item_idd"), (Forgetful, "item_id")])
+def test_a_hook_gives_the_features_that_it_was_given(batch, hook, feature):
+    task = RankingTask(validate(CONFIG), CONFIG.model, CONFIG.tasks, hooks={"odd": hook()})
+    with pytest.raises(ValueError, match=f"{hook.__name__}.embed: '{feature}'"):
+        task(batch)

@@ -210,7 +210,7 @@ def with_feature() -> RunConfig:
     ("config", "message"),
     [
         (with_feature, "data.weight_column='weight': feature 'weight' reads it; must be no input"),
-        (lambda: weighted(column="label_watch_s"), "data.weight_column='label_watch_s': is the label of a task"),
+        (lambda: weighted(column="label_watch_s"), "data.weight_column='label_watch_s': is a label"),
         (two_tower, "data.weight_column='weight': model='two_tower' compares rows; must be empty"),
         (
             lambda: replace(weighted(), hooks=(Pam(cuts=(20, 60, 120)),)),
