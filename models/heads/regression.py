@@ -23,8 +23,8 @@ class Regression(Head):
     delta: PositiveFloat = 1.0
     """Where Huber's loss passes from a square to a line, on the scale of `transform`."""
     transform: Literal["none", "log1p"] = "none"
-    """log1p: the loss is of log(1 + label), of labels that are not below 0, and what is served is e^logit - 1, 0 for a
-    logit below 0: from a mean or median of logarithms, and so below the labels' mean."""
+    """log1p: the loss is of log(1 + label), of labels that are not below 0, and what is served is e^logit - 1: of a
+    mean or median of logarithms, and so below the labels' mean."""
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -64,4 +64,4 @@ class RegressionModule(HeadModule):
         return torch.where(known, losses, 0.0)
 
     def predict(self, logits: Tensor) -> Tensor:
-        return torch.expm1(logits.clamp(min=0.0)) if self.logarithm else logits
+        return torch.expm1(logits) if self.logarithm else logits

@@ -188,7 +188,7 @@ def test_new_items_of_a_growing_table_begin_as_the_mean_of_the_old(fitted):
     first, second = some_batches(run, 2)
     step(run, first)
     table = TableRows(run.model, "item")
-    (part, row, column) = table.parts[0]
+    part, (row, column) = table.parts[0]
     assert (row, column) == (0, 0)
     old = hook.views >= BELOW
     mean = part[old].mean(0)
