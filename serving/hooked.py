@@ -1,7 +1,7 @@
 """What training's hooks leave in the served model, between the lookup and the ranker; and what tells it so.
 
 Q requests, C candidates, n rows of a side (Q or C), S width of a side's embeddings, D width of an ID embedding, L
-sequence length, K users that an item remembers, U width of a user, N tasks of PAM.
+sequence length, K users that an item remembers, U width of a user, N groups of PAM.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,8 +36,8 @@ Made = Callable[[Layout], nn.Module]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Routed:
-    """Weights by task: name in the model -> [N, ...], for all parameters of the towers. cuts: of the raw count
-    `column`, at which the tasks part."""
+    """Weights by group: name in the model -> [N, ...], for all parameters of the towers. cuts: of the raw count
+    `column`, at which the groups part."""
 
     weights: dict[str, Tensor]
     cuts: Tensor

@@ -22,7 +22,7 @@ DAYS = [f"2022-05-0{d}" for d in range(1, 4)]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, ranks):
-    """Data, and runs: PF, PAM, and PAM with other weights of the cold task."""
+    """Data, and runs: PF, PAM, and PAM with other weights of the cold group."""
     root = tmp_path_factory.mktemp("pam")
     data = DataFolder.open(write_periods(root / "data", DAYS))
     pf = two_tower()

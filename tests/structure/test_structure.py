@@ -1,6 +1,7 @@
 """The shape of the project: import direction, one import name, files that read."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -94,6 +95,14 @@ def test_a_public_class_has_a_name_of_its_own():
     methods = {"Mwuf", "MetaCF"}
     names = [n.name for p in FILES for n in ast.walk(ast.parse(p.read_text())) if isinstance(n, ast.ClassDef)]
     assert {n for n in names if names.count(n) > 1 and not n.startswith("_")} == methods
+
+
+def test_pages_are_short_and_their_links_lead_somewhere():
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        text = page.read_text()
+        assert page.name == "inputs.md" or text.count("\n") < 200, page
+        for target in re.findall(r"\]\(([^)#\s]+)", text):
+            assert target.startswith("https://") or (page.parent / target).exists(), f"{page}: {target}"
 
 
 @pytest.mark.slow

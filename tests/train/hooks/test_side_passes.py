@@ -95,7 +95,7 @@ def test_a_hook_calls_its_rest_once(name, text, fitted):
 )
 @pytest.mark.parametrize("order", [("pam", "mwuf"), ("mwuf", "pam")], ids="-".join)
 def test_the_networks_get_the_gradient_of_pam_s_loss(order, folder):
-    """In float64, against the loop over PAM's tasks. PAM inside: warm support rows adapt the weights. PAM outside: the
+    """In float64, against the loop over PAM's groups. PAM inside: warm support rows adapt the weights. PAM outside: the
     weights are those that the batch's own pass has adapted."""
     wanted = composed("towers", order, gamma=(1.0, 0.0, 0.0))
     batch, task, pam = batch_and_task(folder, changed(wanted, "mwuf", warm_every=1))
