@@ -21,7 +21,6 @@ from coldrank.models.batch import Batch
 from coldrank.models.encode import FeatureEncoder
 from coldrank.models.features import Input
 from coldrank.models.heads.head import Head
-from coldrank.models.unpooled import Unpooled
 
 # Held while a module is called here, in a background thread, and by whoever changes what such a call does.
 MODULE_CALLS = threading.Lock()
@@ -85,22 +84,15 @@ class DataFolder:
 class BatchMaker:
     """Raw columns of B samples -> Batch, by the encoder of the model. Labels are float32 [B, T], keys int64 [B].
 
-    weight: column of the samples' weights in the loss; empty: each weighs 1. unpooled: the tables that the model reads
-    so, if any is."""
+    weight: column of the samples' weights in the loss; empty: each weighs 1."""
 
     def __init__(
-        self,
-        encoder: FeatureEncoder,
-        tasks: Mapping[str, Head],
-        truths: list[str] | None = None,
-        weight: str = "",
-        unpooled: Unpooled | None = None,
+        self, encoder: FeatureEncoder, tasks: Mapping[str, Head], truths: list[str] | None = None, weight: str = ""
     ) -> None:
         self.encoder = encoder
         self.tasks = tasks
         self.truths = truths or []
         self.weight = weight
-        self.unpooled = unpooled
 
     def columns(self, *, training: bool = False) -> list[Input]:
         """Every column to read: features, labels, keys and truths; for training, weights too."""
@@ -122,10 +114,8 @@ class BatchMaker:
         labels = torch.stack([tensors[f"label_{t}"] for t in self.tasks], 1)
         keys = {k: tensors[k].to(torch.int64) for k in KEYS} | {t: tensors[t] for t in self.truths}
         sparse = KeyedJaggedTensor(keys=self.encoder.keys, values=values, lengths=lengths)
-        if self.unpooled:
-            sparse.sync()  # where keys begin is found here, not on a device that would be waited for
         weights = tensors[self.weight].to(torch.float32) if self.weight in tensors else None
-        return Batch(sparse, dense, sequence_lengths, labels, keys, unknown, weights=weights, unpooled=self.unpooled)
+        return Batch(sparse, dense, sequence_lengths, labels, keys, unknown, weights=weights)
 
 
 def _below_0(weights: NDArray[np.floating[Any]]) -> tuple[NDArray[np.bool_], str]:

@@ -9,8 +9,6 @@ from torch import Tensor
 from torchrec import KeyedJaggedTensor
 from torchrec.streamable import Pipelineable
 
-from coldrank.models.unpooled import RowLookup, Unpooled
-
 
 class SampleView(Protocol):
     """What models and hooks read of B samples beside their embeddings, in training and in the served model."""
@@ -40,7 +38,7 @@ class Batch(Pipelineable):
     sizes: B of every rank's batch in this step; empty where there is this one alone. unknown: table with dynamic
     ids -> places in the values of `sparse` and the ids there, int64 [U] each, that have no row yet; if it evicts, of
     all its ids; of batches for training, until their ids are given rows. weights: of each sample in the
-    loss, float32 [B]; None: 1 each, or a batch for evaluation. unpooled: the tables that are read so, if any is.
+    loss, float32 [B]; None: 1 each, or a batch for evaluation.
     """
 
     sparse: KeyedJaggedTensor
@@ -51,8 +49,6 @@ class Batch(Pipelineable):
     unknown: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     sizes: tuple[int, ...] = ()
     weights: Tensor | None = None
-    unpooled: Unpooled | None = None
-    _unpooled_lookup: RowLookup | None = field(default=None, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return self.labels.shape[0]
@@ -65,23 +61,14 @@ class Batch(Pipelineable):
 
     @property
     def lookup(self) -> KeyedJaggedTensor:
-        """`sparse`, of tables that are pooled, with empty bags after its rows up to as many as the rank with the most
-        has: a row-wise table's backward pass takes equally many of every rank. An empty bag reads no row and changes
-        none."""
-        sparse = self.unpooled.pooled_part(self.sparse) if self.unpooled else self.sparse
+        """`sparse`, with empty bags after its rows up to as many as the rank with the most has: a row-wise table's
+        backward pass takes equally many of every rank. An empty bag reads no row and changes none."""
         missing = max(self.sizes, default=0) - len(self)
         if missing <= 0:
-            return sparse
-        lengths = sparse.lengths().view(len(sparse.keys()), len(self))
+            return self.sparse
+        lengths = self.sparse.lengths().view(len(self.sparse.keys()), len(self))
         padded = torch.cat([lengths, lengths.new_zeros(len(lengths), missing)], 1).flatten()
-        return KeyedJaggedTensor(keys=sparse.keys(), values=sparse.values(), lengths=padded)
-
-    @property
-    def unpooled_lookup(self) -> RowLookup:
-        """What is looked up of un-pooled tables; found once, when every id has its row."""
-        if self._unpooled_lookup is None:
-            self._unpooled_lookup = self.unpooled.lookup(self.sparse) if self.unpooled else RowLookup({}, {})
-        return self._unpooled_lookup
+        return KeyedJaggedTensor(keys=self.sparse.keys(), values=self.sparse.values(), lengths=padded)
 
     def rows(self, feature: str) -> Tensor:
         """Rows of an id feature with one id per sample, in its table: int64 [B]."""
@@ -112,13 +99,11 @@ class Batch(Pipelineable):
         """Keeps the memory until the stream has used it."""
         for part in self._for_device().values():
             part.record_stream(stream)
-        if self._unpooled_lookup is not None:
-            self._unpooled_lookup.record_stream(stream)
 
     def _mapped(self, change: Callable[[Any], Any]) -> "Batch":
         return replace(self, **{name: change(part) for name, part in self._for_device().items()})
 
     def _for_device(self) -> dict[str, Any]:
-        """What a device computes with: every tensor, so that none can be forgotten."""
-        parts = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
-        return {name: part for name, part in parts.items() if isinstance(part, Tensor | KeyedJaggedTensor)}
+        """What a device computes with: every field but dictionaries and numbers, so that none can be forgotten."""
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: part for name, part in parts.items() if part is not None and not isinstance(part, dict | tuple)}

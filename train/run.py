@@ -16,7 +16,6 @@ from coldrank.train.config import RunConfig
 from coldrank.train.distributed.plan import Plan
 from coldrank.train.distributed.ranks import Ranks
 from coldrank.train.distributed.shard import shard
-from coldrank.train.distributed.tables import stored_names
 from coldrank.train.hooks.hook import HookModule
 from coldrank.train.hooks.make import make_hooks
 from coldrank.train.ids.dynamic import DynamicIds
@@ -45,10 +44,9 @@ class Run:
     @property
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds; loading writes into it."""
-        optimizers = self.optimizers.all.state_dict()
         return {
-            "model": stored_names(self.model.state_dict()),
-            "optimizers": optimizers | {"state": stored_names(optimizers["state"])},
+            "model": self.model.state_dict(),
+            "optimizers": self.optimizers.all.state_dict(),
             "encoder": self.encoder.state_dict(),
         }
 
@@ -82,10 +80,8 @@ def build(config: RunConfig, data: DataFolder, ranks: Ranks) -> Run:
     encoder = FeatureEncoder(features)
     hooks = make_hooks(config, features)
     # No memory for whole tables here: the sharder makes each rank's part.
-    task = made_task(config, features, hooks)
-    model, plan = shard(task, ranks, config, features)
-    truths, unpooled = data.truths(config.tasks), task.embeddings.unpooled
-    make = BatchMaker(encoder, config.tasks, truths, config.data.weight_column, unpooled)
+    model, plan = shard(made_task(config, features, hooks), ranks, config, features)
+    make = BatchMaker(encoder, config.tasks, data.truths(config.tasks), config.data.weight_column)
     # From here on the generator drops out: on every rank in its own way, in every arm in the same.
     torch.manual_seed(config.seed * 1_000_003 + ranks.rank)
     optimizers = Optimizers(model, config.optim, {h.short_name(): h.own_lr_scale for h in config.hooks})

@@ -38,8 +38,6 @@ SHARDINGS = {
     "data_parallel": ShardingConfig(default="data_parallel"),
     "column_wise": ShardingConfig(default="column_wise", column_width=4),
     "auto": ShardingConfig(replicate_up_to=512),
-    "table_wise, bags": ShardingConfig(default="table_wise", sequences="bags"),
-    "row_wise, bags": ShardingConfig(default="row_wise", sequences="bags"),
 }
 # Passes of 3 steps of 64 rows and one of 11; scored in batches of 16 rows for each rank.
 PASSES = {"train": 203, "test": 37}
@@ -50,14 +48,12 @@ FEW = {"train": 3, "test": 1}
 
 # Run as two hosts of two ranks.
 HOSTS = {
-    "table_row_wise": ShardingConfig(default="table_row_wise", sequences="bags"),
-    "grid": ShardingConfig(default="grid", column_width=4, sequences="bags"),
-    "unpooled": ShardingConfig(default="table_row_wise", sequences="unpooled"),
-    "unpooled columns": ShardingConfig(default="grid", column_width=4, sequences="unpooled"),
+    "table_row_wise": ShardingConfig(default="table_row_wise"),
+    "grid": ShardingConfig(default="grid", column_width=4),
 }
 # Ranks of a start, and after how many steps it is asked to stop: within a pass or period, between two lines of metrics.
 PARTS = ((2, 2), (1, 3), (2, 0))
-CHANGES = ("passes row_wise", "passes row_wise, bags", "stream", "growing", "managed", "hooks", "rich")
+CHANGES = ("passes row_wise", "stream", "growing", "managed", "hooks", "rich")
 
 
 def global_batch(config: RunConfig, **train: Any) -> RunConfig:
@@ -79,14 +75,12 @@ def configs() -> dict[str, tuple[str, RunConfig]]:
     hooked = replace(hooked, hooks=(MetaCF(max_views=14), Mwuf(max_views=59, users=8, refresh=2)))
     own = replace(rows, data=replace(rows.data, batch_size=32, global_batch_size=0))
     pam = with_pam()
-    hashed: dict[str, Any] = {"mapping": "multi_hash", "min_count": 1}
     found = {f"passes {name}": ("passes", replace(plain, sharding=how)) for name, how in SHARDINGS.items()}
     return found | {
         "rich": ("passes", rich),
         "pipeline": ("passes", replace(rows, train=replace(rows.train, pipeline="on"))),
         "stream": ("periods", replace(stream, data=replace(stream.data, order="time", fit=DataConfig().fit))),
         "few": ("few", rows),
-        "multi_hash": ("passes", replace(rows, tables=tuple(replace(t, **hashed) for t in rows.tables))),
         "growing": ("passes", replace(global_batch(growing(), epochs=2), sharding=SHARDINGS["row_wise"])),
         "managed": ("passes", replace(global_batch(growing(40, "managed")), sharding=SHARDINGS["row_wise"])),
         "hooks": ("passes", hooked),
@@ -178,9 +172,6 @@ def same(ours: Path, theirs: Path) -> None:
             assert row == other | {"value": value and pytest.approx(value, rel=1e-5, abs=1e-6)}
     facts = [json.loads((run / "run.json").read_text()) for run in (ours, theirs)]
     assert facts[0]["samples"] == facts[1]["samples"] and facts[0]["steps"] == facts[1]["steps"]
-    assert facts[1]["world_size"] > 1 or facts[1]["sequences"] == ("unpooled" if "unpooled" in ours.name else "bags")
-    several, bags = facts[0]["world_size"] > 1, "bags" in ours.name or "data_parallel" in ours.name
-    assert not several or facts[0]["sequences"] == ("bags" if bags or ours.name in BAGS else "unpooled")
     for path in theirs.rglob("predictions-*.parquet"):
         frame, other = pl.read_parquet(ours / path.relative_to(theirs)), pl.read_parquet(path)
         scores = [c for c in other.columns if c.startswith("prob_")]
@@ -200,8 +191,7 @@ def test_a_run_whose_ranks_change_ends_as_one_whose_ranks_did_not(folder, case):
     same(folder / "changed" / case, folder / "2" / case)
 
 
-BAGS = ("hosts table_row_wise", "hosts grid")
-ALIKE = ["rich", "pipeline", "stream", "few", "multi_hash", "growing", "managed", "hooks"]
+ALIKE = ["rich", "pipeline", "stream", "few", "growing", "managed", "hooks"]
 
 
 @pytest.mark.tried(

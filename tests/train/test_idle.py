@@ -61,7 +61,6 @@ OTHER = {  # another value than the default, that is right in itself
     "metacf.first_order": True,
     "metacf.negatives": 5,
     "mwuf.refresh": 7,
-    "sharding.sequences": "bags",
 }
 
 
@@ -126,7 +125,6 @@ CASES = {
         lambda: put(bare(), "optim.tables.clip_value", 0.1),
     ],
     "sharding.column_width": [bare],
-    "sharding.sequences": [two_tower, lambda: put(bare(), "sharding.default", "data_parallel")],
     "metacf.hidden": [lambda: metacf(learner="linear")],
     "metacf.rate": [lambda: metacf(steps=0)],
     "metacf.learn_rates": [lambda: metacf(steps=0)],
