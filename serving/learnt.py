@@ -6,9 +6,7 @@ N ids, M places, T tables.
 import torch
 from torch import Tensor, nn
 
-from coldrank.models.dynamic import DynamicMap
-from coldrank.models.evicting import EvictingMap
-from coldrank.models.maps import VocabularyMap
+from coldrank.models.maps import DynamicMap, EvictingMap, VocabularyMap
 
 _LARGEST = (1 << 63) - 1
 # A row of table number t is written as t << _ROW | row.
@@ -65,9 +63,11 @@ def pairs(ids_of: nn.Module) -> tuple[Tensor, Tensor, int]:
         return known, torch.arange(1, len(known) + 1), len(ids_of.ids)
     if isinstance(ids_of, DynamicMap):
         ids_of.merge_tail()
-        return ids_of.known[0, :-1], ids_of.known[1, :-1], ids_of.places
+        size = int(ids_of.size)
+        return ids_of.known[0, :size], ids_of.known[1, :size], ids_of.places
     assert isinstance(ids_of, EvictingMap)
-    return *ids_of.held_rows(), ids_of.rows
+    held = ids_of.ids < _LARGEST
+    return ids_of.ids[held], ids_of.rows_at(ids_of.places[held]), ids_of.rows
 
 
 def _salts(ids: list[Tensor]) -> list[int]:

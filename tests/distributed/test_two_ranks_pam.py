@@ -28,7 +28,7 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for kind, settings in KINDS.items():
         pam = Pam(cuts=(20, 60, 120, 500), **settings)
         config = two_tower()
-        tables = tuple(replace(t, mapping="hash", min_count=1) for t in config.tables)
+        tables = tuple(replace(t, mapping="hash") for t in config.tables)
         config = replace(config, hooks=(pam,), tables=tables)
         (folder / f"{kind}.json").write_text(json.dumps(to_dict(config)))
     configs = [str(folder / f"{kind}.json") for kind in KINDS]

@@ -61,7 +61,7 @@ def test_the_ids_of_the_old_items_are_those_of_their_table(prepared, tmp_path, s
     split = write_splits(DataFolder.open(prepared), tmp_path / "split", Protocol(old_above=14, new_from=9, k=2))
     config = renamed(salted=salted)
     if salted:  # which is for hashed tables
-        config = replace(config, tables=tuple(replace(t, mapping="hash", min_count=1) for t in config.tables))
+        config = replace(config, tables=tuple(replace(t, mapping="hash") for t in config.tables))
     base = Base(config, split, 1)
     old = SplitRows(split, "old", base.make)
     pretrain(base, old, 1)
@@ -123,9 +123,7 @@ HISTORY = Feature(name="past", column="hist_item_id", kind="id", table="item", r
             "features: scales by embedded features of role 'item'; none",
         ),
         pytest.param(
-            lambda: replace(
-                small_config(), tables=tuple(replace(t, mapping="growing", min_count=1) for t in small_config().tables)
-            ),
+            lambda: replace(small_config(), tables=tuple(replace(t, mapping="growing") for t in small_config().tables)),
             [],
             "table 'user': mapping='growing': is not grown here",
             marks=pytest.mark.tried(NOT, "warm_up with growing tables", "refused: all items would share a row"),

@@ -15,11 +15,10 @@ from coldrank.data.batches import DataFolder, as_tensors
 from coldrank.data.fit import fit_encoder
 from coldrank.data.read import Raw
 from coldrank.models.component import find
-from coldrank.models.dynamic import DynamicMap
 from coldrank.models.encode import FeatureEncoder
-from coldrank.models.evicting import EvictingMap
 from coldrank.models.features import Feature, Table
 from coldrank.models.heads import Binary
+from coldrank.models.maps import DynamicMap, EvictingMap
 from coldrank.models.model import Model
 from coldrank.models.two_tower import TwoTower
 from coldrank.serving.export import parity
@@ -138,7 +137,7 @@ def random_model(config: RunConfig, data: DataFolder, seed: int = 0) -> Trained:
         if isinstance(module, DynamicMap):
             module.add(torch.arange(1, 30, 2))
         if isinstance(module, EvictingMap):
-            admit(module, torch.arange(1, 30, 2), *torch.ones(2, 15, dtype=torch.int64))
+            admit(module, torch.arange(1, 30, 2), torch.ones(15, dtype=torch.int64))
     task = made_task(config, encoder.features).eval()
     for name, parameter in task.named_parameters():
         # Wider, three methods stacked multiply rounding to more than what an export may differ by.

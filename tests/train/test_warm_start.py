@@ -12,6 +12,7 @@ from coldrank.data.errors import UserError
 from coldrank.data.fit import fit_encoder
 from coldrank.models.features import Feature
 from coldrank.modules import PosoMultiheadAttention
+from coldrank.train import checkpoint
 from coldrank.train.run import build
 from coldrank.train.trainer import train
 from coldrank.train.warm_start import warm_start
@@ -32,7 +33,7 @@ def started(config, data, ranks):
     """A run before its first step, and the report."""
     run = build(config, data, ranks)
     fit_encoder(run.encoder, data.files(config.data.fit))
-    return run, warm_start(run)
+    return run, warm_start(config, run.model, run.state, run.encoder.features, ranks)
 
 
 def test_the_same_arm_takes_everything_and_scores_alike(data, ranks, donor):
@@ -40,7 +41,7 @@ def test_the_same_arm_takes_everything_and_scores_alike(data, ranks, donor):
     run, report = started(config, data, ranks)
     assert not report.left and not report.moved and not report.unused
     other = build(replace(sample_base(), seed=9), data, ranks)
-    other.load(donor / "checkpoints", {})
+    checkpoint.load(donor / "checkpoints", other.state, {}, ranks)
     for part in ("model", "encoder"):
         for name, value in run.state[part].items():
             theirs = other.state[part][name]
@@ -58,7 +59,7 @@ def test_poso_from_its_base_begins_as_the_base_but_for_its_gates(data, ranks, do
     assert name.endswith(".value") and report.moved[name] == f"folds that sum to {name}"
     (attention,) = [m for m in run.model.modules() if isinstance(m, PosoMultiheadAttention)]
     base = build(sample_base(), data, ranks)
-    base.load(donor / "checkpoints", {})
+    checkpoint.load(donor / "checkpoints", base.state, {}, ranks)
     plain = base.state["model"][name.removeprefix("model.")]
     folds = attention.value.detach().unflatten(2, (attention.value_folds, -1))
     torch.testing.assert_close(folds.sum(2), plain)
@@ -78,7 +79,7 @@ def test_other_inputs_leave_the_dense_part_and_take_the_tables(data, ranks, dono
 
 def test_a_table_of_another_meaning_is_left_with_its_vocabulary(data, ranks, donor):
     base = sample_base()
-    tables = tuple(replace(t, mapping="hash", min_count=1) if t.name == "user" else t for t in base.tables)
+    tables = tuple(replace(t, mapping="hash") if t.name == "user" else t for t in base.tables)
     _, report = started(from_donor(replace(base, tables=tables), donor), data, ranks)
     assert report.left["model.embeddings.ebc.embedding_bags.user.weight"].startswith("the table is declared otherwise")
     assert "encoder.maps.user.ids" in report.unused

@@ -13,6 +13,7 @@ from tiny import growing
 from coldrank.configs import base as arms
 from coldrank.data.batches import DataFolder, as_tensors
 from coldrank.data.read import SampleReader
+from coldrank.train import checkpoint
 from coldrank.train.run import build
 from coldrank.train.trainer import train
 
@@ -96,7 +97,7 @@ def test_a_run_that_was_stopped_has_the_rows_of_one_that_was_not(data, ranks, tm
 
 def users_map(config, data, ranks, checkpoints):
     made = build(config, data, ranks)
-    made.load(checkpoints, {})
+    checkpoint.load(checkpoints, made.state, {}, ranks)
     return made.encoder.maps["user"].known
 
 
