@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from coldrank.data.errors import UserError
-from coldrank.data.location import named
 
 Json = dict[str, Any]
 # Of a line of metrics.jsonl, and of an entry of summary.json.
@@ -39,8 +38,7 @@ def read_lines(path: Path, *fields: str) -> list[Json]:
 
 def _text(path: Path, hint: str = "") -> str:
     try:
-        with named(path):
-            return path.read_text()
+        return path.read_text()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}" + (f"; {hint}" if hint else "")) from None
     except UnicodeDecodeError as error:
