@@ -127,7 +127,7 @@ def harmed(
             "is no model.pt of an export",
         ),
         harmed("a text for the model", "model.pt", lambda p: p.write_text("hello"), "is no model.pt of an export"),
-        harmed("another script for the model", "model.pt", lambda p: save_other(p), "gives no probabilities by task"),
+        harmed("another script for the model", "model.pt", lambda p: save_other(p), "gives no answers by task"),
         harmed(
             "half a model", "model.pt", lambda p: p.write_bytes(p.read_bytes()[:-500]), "is no model.pt of an export"
         ),
