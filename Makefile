@@ -43,9 +43,9 @@ quickstart: install
 	    >$(QUICK)/ARM.log 2>&1 || { tail -n 3 $(QUICK)/ARM.log; exit 255; }'
 	$(BIN)/coldrank compare $(QUICK)/base $(QUICK)/poso --out $(QUICK)/comparison
 
-# By file: what the tests of a file share is made once.
+# By file: what the tests of a file share is made once. In the order of tests/conftest.py.
 test: install
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # The newest versions are those of `make install`. This environment is remade when pyproject.toml changes.
 TESTS ?= tests -m "not slow"
@@ -58,7 +58,7 @@ $(LOWEST): pyproject.toml packaging/lowest.py packaging/fbgemm-gpu-on-cpu/pyproj
 	touch $@
 
 test-lowest: $(LOWEST)
-	.venv-lowest/bin/python -m pytest -n auto --dist loadfile $(TESTS)
+	.venv-lowest/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(TESTS)
 
 # One variant after the other; prints each start, how it was killed and what it left.
 test-kill: install
@@ -79,7 +79,7 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
 
 mutants: install
 	$(BIN)/python -c "import cosmic_ray" 2>/dev/null || $(BIN)/python -m pip install --quiet --progress-bar off -e '.[mutation]'

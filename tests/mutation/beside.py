@@ -45,7 +45,7 @@ BESIDE: dict[str, str] = {
     "train/passes.py": "train/test_trainer.py train/test_resuming.py train/test_checkpoint.py",
     "analysis/compare/table.py": "analysis/compare/test_table.py analysis/compare/test_compare.py",
     "analysis/compare/rows.py": "analysis/compare/test_table.py analysis/compare/test_compare.py "
-    "analysis/compare/test_checks.py",
+    "analysis/compare/test_numbers.py analysis/compare/test_checks.py",
     "analysis/compare/interval.py": "analysis/compare/test_interval.py analysis/compare/test_compare.py",
     "analysis/compare/days.py": "analysis/compare/test_days.py analysis/compare/test_compare.py",
     "analysis/compare/resample.py": "analysis/compare/test_days.py analysis/compare/test_compare.py",
