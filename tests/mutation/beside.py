@@ -46,6 +46,7 @@ BESIDE: dict[str, str] = {
     "analysis/compare/table.py": "analysis/compare/test_table.py analysis/compare/test_compare.py",
     "analysis/compare/rows.py": "analysis/compare/test_table.py analysis/compare/test_compare.py "
     "analysis/compare/test_numbers.py analysis/compare/test_checks.py",
+    "analysis/compare/numbers.py": "analysis/compare/test_numbers.py",
     "analysis/compare/interval.py": "analysis/compare/test_interval.py analysis/compare/test_compare.py",
     "analysis/compare/days.py": "analysis/compare/test_days.py analysis/compare/test_compare.py",
     "analysis/compare/resample.py": "analysis/compare/test_days.py analysis/compare/test_compare.py",
