@@ -4,6 +4,7 @@ import pytest
 from tiny import sample_base, sample_features
 
 from coldrank.models.features import Feature, FeatureSet, Input, Table
+from coldrank.models.heads import Binary
 
 TABLE = Table(name="item", rows=8, dim=4)
 ITEM = Feature(name="item_id", role="item", kind="id", table="item")
@@ -176,3 +177,8 @@ def test_names_are_unique():
         FeatureSet([replace(ITEM, table="items")], [replace(TABLE, name="items")])
     with pytest.raises(ValueError, match="table declared twice: hist_signals"):
         FeatureSet(sample_features(), (*sample_base().tables, Table(name="hist_signals", rows=2, dim=2)))
+
+
+def test_inputs_of_equal_heads_are_equal():
+    one, other = (Input("label_like", "float", problem=Binary().label_problem) for _ in range(2))
+    assert one == other and one != replace(other, required=True)
