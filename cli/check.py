@@ -2,9 +2,9 @@
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
+from coldrank.cli.options import add_data, local_path
 from coldrank.data.errors import UserError
 
 
@@ -18,11 +18,11 @@ def add_check(commands: Any) -> None:
         "is worth a look (warning) and what is good to know (note). Exit code 0: no error; 1: errors; 2: it "
         "could not be checked.",
     )
-    p.add_argument("--data", required=True, type=Path, help="folder written by `coldrank prepare`")
+    add_data(p)
     p.add_argument(
         "--config", help="arm (package.module:arm, or a run's config.json): checks its features only, and its settings"
     )
-    p.add_argument("--out", type=Path, help="new folder for check.json and check.md")
+    p.add_argument("--out", type=local_path, help="new folder for check.json and check.md")
     p.add_argument("--strict", action="store_true", help="warnings count as errors in the exit code")
     p.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="change a config field, e.g. data.fit=train"

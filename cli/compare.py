@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coldrank.analysis.compare.aspects import Aspect
+from coldrank.cli.options import data_path, local_path
 from coldrank.data.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,11 +30,13 @@ def add_compare(commands: Any) -> None:
         "named and left out. "
         "A run folder needs config.json with name and seed, and predictions-SPLIT.parquet; other tools' runs work too.",
     )
-    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder, or a folder of them")
+    p.add_argument("runs", nargs="+", type=local_path, metavar="RUN", help="run folder, or a folder of them")
     p.add_argument(
         "--baseline", metavar="RUN_OR_ARM", help="arm to compare with, or a run of it (default: base, else the first)"
     )
-    p.add_argument("--out", required=True, type=Path, help="new folder for compare.json, compare.md and report.html")
+    p.add_argument(
+        "--out", required=True, type=local_path, help="new folder for compare.json, compare.md and report.html"
+    )
     p.add_argument("--split", default="test", help="which predictions-SPLIT.parquet to read (default: test)")
     p.add_argument("--resamples", type=int, default=300, help="draws of users for the intervals (default: 300)")
     p.add_argument("--seed", type=int, default=0, help="seed of the draws (default: 0)")
@@ -45,7 +48,7 @@ def add_compare(commands: Any) -> None:
         help="compare although the runs differ in this, and print how; can be given again",
     )
     p.add_argument(
-        "--data", type=Path, help="prepared data, for the report's data card (default: where the runs say it is)"
+        "--data", type=data_path, help="prepared data, for the report's data card (default: where the runs say it is)"
     )
     p.set_defaults(run=_compare)
 

@@ -1,10 +1,9 @@
 """`coldrank evaluate`."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from coldrank.cli.options import add_data, add_set
+from coldrank.cli.options import add_data, add_set, local_path
 from coldrank.data.errors import UserError
 
 
@@ -16,10 +15,12 @@ def add_evaluate(commands: Any) -> None:
         description="Loads the last checkpoint of a run, scores a split and prints AUC per task and cohort; "
         "all metrics go into RUN/summary.json and metrics.jsonl.",
     )
-    p.add_argument("--run", required=True, type=Path, dest="run_folder", help="run folder written by `coldrank train`")
+    p.add_argument(
+        "--run", required=True, type=local_path, dest="run_folder", help="run folder written by `coldrank train`"
+    )
     add_data(p)
     p.add_argument("--split", default="test", help="split to score (default: test)")
-    p.add_argument("--predictions", type=Path, help="write the scored samples to this Parquet file")
+    p.add_argument("--predictions", type=local_path, help="write the scored samples to this Parquet file")
     add_set(p)
     p.set_defaults(run=_evaluate)
 

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from coldrank.cli.options import add_data, local_path
 from coldrank.data.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,10 +23,12 @@ def add_explain(commands: Any) -> None:
         "personalization code, how far activations move when inputs are masked, where attention looks and which "
         "experts are used, per cohort. OUT/explain.html has the pictures, explain.json every figure.",
     )
-    p.add_argument("run_folder", type=Path, metavar="RUN", help="run folder written by `coldrank train`")
-    p.add_argument("--against", type=Path, metavar="RUN", help="run to show beside it, such as the baseline")
-    p.add_argument("--data", required=True, type=Path, help="folder written by `coldrank prepare`")
-    p.add_argument("--out", required=True, type=Path, help="new folder for explain.html, explain.json and pictures/")
+    p.add_argument("run_folder", type=local_path, metavar="RUN", help="run folder written by `coldrank train`")
+    p.add_argument("--against", type=local_path, metavar="RUN", help="run to show beside it, such as the baseline")
+    add_data(p)
+    p.add_argument(
+        "--out", required=True, type=local_path, help="new folder for explain.html, explain.json and pictures/"
+    )
     p.add_argument("--split", default="test", help="split to draw rows from (default: test)")
     p.add_argument("--rows", type=int, default=20_000, help="rows to draw (default: 20000)")
     p.add_argument("--seed", type=int, default=0, help="seed of the draws (default: 0)")
@@ -39,7 +42,7 @@ def add_explain(commands: Any) -> None:
     )
     p.add_argument(
         "--varied",
-        type=Path,
+        type=local_path,
         metavar="FOLDER",
         help="two-tower runs: folder of runs that differ in one field, whose Recall@5 is drawn by its value",
     )

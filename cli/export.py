@@ -1,9 +1,9 @@
 """`coldrank export`."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
+from coldrank.cli.options import data_path, local_path
 from coldrank.data.errors import UserError
 
 
@@ -17,15 +17,17 @@ def add_export(commands: Any) -> None:
         "against the trained model before the folder gets its name. docs/serving.md has the ways to load it.",
     )
     what = p.add_mutually_exclusive_group(required=True)
-    what.add_argument("--run", type=Path, dest="run_folder", help="run folder written by `coldrank train`")
+    what.add_argument("--run", type=local_path, dest="run_folder", help="run folder written by `coldrank train`")
     what.add_argument(
         "--verify",
-        type=Path,
+        type=local_path,
         metavar="FOLDER",
         help="write nothing; hold every file of an export folder against its digest in sha256sums.txt",
     )
-    p.add_argument("--out", type=Path, help="new folder for model.pt, signature.json and the rest")
-    p.add_argument("--data", type=Path, help="prepared samples to compare on (default: what the run was trained on)")
+    p.add_argument("--out", type=local_path, help="new folder for model.pt, signature.json and the rest")
+    p.add_argument(
+        "--data", type=data_path, help="prepared samples to compare on (default: what the run was trained on)"
+    )
     p.add_argument("--split", default="", help="split to compare on (default: the run's evaluation split)")
     p.add_argument(
         "--tables",
@@ -56,7 +58,7 @@ def add_export(commands: Any) -> None:
     )
     p.add_argument(
         "--delta",
-        type=Path,
+        type=local_path,
         metavar="BASE",
         help="export folder that is in service; DIR/delta.pt then holds the rows and weights that changed since, "
         "which a loaded "

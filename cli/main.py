@@ -25,7 +25,11 @@ from coldrank.data.errors import Preempted, UserError, report
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; 0 only on success. A mistake of the caller is one line on standard error and exit code 2
     (1 if a plan does not fit)."""
-    args = parser().parse_args(argv)
+    try:
+        args = parser().parse_args(argv)
+    except UserError as error:
+        report(f"coldrank: {error}")
+        return error.exit_code
     _silence()
     # A team's config module lies where the command is called, as with `python -m`.
     sys.path.insert(0, str(Path.cwd()))

@@ -5,9 +5,23 @@ from pathlib import Path
 from typing import Any
 
 
+def data_path(text: str) -> Path:
+    """Where data is read: a path or `s3://BUCKET/FOLDER`."""
+    from coldrank.data.location import location
+
+    return location(text)
+
+
+def local_path(text: str) -> Path:
+    """Where a command reads and writes what is no prepared data: a path, no URL."""
+    from coldrank.data.location import local
+
+    return local(text)
+
+
 def add_data(p: argparse.ArgumentParser) -> None:
     """Adds --data."""
-    p.add_argument("--data", required=True, type=Path, help="folder written by `coldrank prepare`")
+    p.add_argument("--data", required=True, type=data_path, help="folder written by `coldrank prepare`, or its URL")
 
 
 def add_set(p: argparse.ArgumentParser) -> None:

@@ -3,9 +3,9 @@
 import argparse
 from datetime import date
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from coldrank.cli.options import data_path, local_path
 from coldrank.data.errors import UserError
 from coldrank.data.kuairand_names import DEFAULT_TASKS, NUMBERS, OUTCOME_COLUMNS
 
@@ -82,7 +82,7 @@ def _own_log(sources: Any) -> None:
     about = "your own event log in Parquet, described by a Python file"
     parser = sources.add_parser("log", help=about, description=_OWN_LOG, formatter_class=_FORM)
     parser.add_argument(
-        "--spec", type=Path, required=True, metavar="FILE", help="Python file that defines spec = LogSpec(...)"
+        "--spec", type=local_path, required=True, metavar="FILE", help="Python file that defines spec = LogSpec(...)"
     )
     _common(parser)
     _split(parser, "time")
@@ -90,9 +90,9 @@ def _own_log(sources: Any) -> None:
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the log")
+    parser.add_argument("--data", type=data_path, required=True, metavar="DIR", help="folder of the log")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder to write; prepared data is replaced"
+        "--out", type=data_path, required=True, metavar="DIR", help="folder to write; prepared data is replaced"
     )
     parser.add_argument(
         "--history", type=_count, default=50, metavar="L", help="longest history, in events (default: 50)"
@@ -162,9 +162,10 @@ def _open_movielens(args: argparse.Namespace) -> "EventLog":
 
 
 def _open_log(args: argparse.Namespace) -> "EventLog":
+    from coldrank.data.location import is_url
     from coldrank.data.own_log import load_spec, open_log
 
-    if args.out.resolve().is_relative_to(args.data.resolve()):
+    if is_url(args.out) == is_url(args.data) and args.out.resolve().is_relative_to(args.data.resolve()):
         raise UserError(
             f"--out {args.out}: lies in --data {args.data}, where it would be read as events; choose another"
         )
@@ -231,7 +232,7 @@ def run(args: argparse.Namespace) -> None:
     check_out(args.out)
     log = args.open(args)
     given = {n: v for n, v in vars(args).items() if n not in ("run", "open", "out", "command", "source")}
-    arguments = {n: str(v) if isinstance(v, (date, Path)) else v for n, v in given.items()}
+    arguments = {n: str(v) if isinstance(v, date) or n in ("data", "spec") else v for n, v in given.items()}
     options = PrepareOptions(
         history=args.history,
         item_history=args.item_history,

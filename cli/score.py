@@ -1,8 +1,9 @@
 """`coldrank score`."""
 
 import argparse
-from pathlib import Path
 from typing import Any
+
+from coldrank.cli.options import data_path, local_path
 
 
 def add_score(commands: Any) -> None:
@@ -15,14 +16,14 @@ def add_score(commands: Any) -> None:
         "prob_<task>, or pred_<task> of a task that gives no probability. Called again after it was cut off, goes on "
         "where it stopped.",
     )
-    p.add_argument("--artifact", required=True, type=Path, help="export folder written by `coldrank export`")
+    p.add_argument("--artifact", required=True, type=local_path, help="export folder written by `coldrank export`")
     p.add_argument(
         "--input",
         required=True,
-        type=Path,
+        type=data_path,
         help="Parquet file with the columns that signature.json lists, or a folder of such files",
     )
-    p.add_argument("--out", required=True, type=Path, help="new Parquet file")
+    p.add_argument("--out", required=True, type=local_path, help="new Parquet file")
     p.set_defaults(run=_score)
 
 

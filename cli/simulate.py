@@ -1,8 +1,9 @@
 """`coldrank simulate`."""
 
 import argparse
-from pathlib import Path
 from typing import Any
+
+from coldrank.cli.options import local_path
 
 
 def add_simulate(commands: Any) -> None:
@@ -15,7 +16,7 @@ def add_simulate(commands: Any) -> None:
         "The log ends on 2022-05-05. Memory doesn't grow with the number of events.",
     )
     p.add_argument("--events", type=int, required=True, help="rows of the log")
-    p.add_argument("--out", type=Path, required=True, help="new folder for the log")
+    p.add_argument("--out", type=local_path, required=True, help="new folder for the log")
     p.add_argument("--seed", type=int, default=0, help="same seed, same log (default: 0)")
     p.add_argument(
         "--days", type=int, default=30, help="days of the log; shorter logs hold more new users (default: 30)"

@@ -2,10 +2,9 @@
 
 import argparse
 import os
-from pathlib import Path
 from typing import Any
 
-from coldrank.cli.options import add_data, add_jobs, add_set
+from coldrank.cli.options import add_data, add_jobs, add_set, local_path
 from coldrank.data.errors import UserError
 
 
@@ -26,7 +25,7 @@ def add_train(commands: Any) -> None:
         "with --arms the package.module",
     )
     add_data(p)
-    p.add_argument("--out", required=True, type=Path, help="run folder; with --arms the folder of all runs")
+    p.add_argument("--out", required=True, type=local_path, help="run folder; with --arms the folder of all runs")
     add_set(p)
     p.add_argument(
         "--fresh",
@@ -37,7 +36,7 @@ def add_train(commands: Any) -> None:
     many.add_argument("--arms", metavar="A,B,...", help="arms of the config module")
     many.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 1..N of every arm (default: 1)")
     many.add_argument(
-        "--tuned", type=Path, metavar="DIR", help="take each arm's best fields from this `coldrank tune` folder"
+        "--tuned", type=local_path, metavar="DIR", help="take each arm's best fields from this `coldrank tune` folder"
     )
     add_jobs(many)
     p.set_defaults(run=_train)

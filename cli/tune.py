@@ -2,10 +2,9 @@
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coldrank.cli.options import add_data, add_jobs, add_set
+from coldrank.cli.options import add_data, add_jobs, add_set, local_path
 from coldrank.data.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def add_tune(commands: Any) -> None:
         help="random: the same settings for every arm (default); tpe: each arm's trials follow its earlier ones",
     )
     add_data(p)
-    p.add_argument("--out", required=True, type=Path, help="folder of the search")
+    p.add_argument("--out", required=True, type=local_path, help="folder of the search")
     add_set(p)
     add_jobs(p)
     p.set_defaults(run=_tune)

@@ -15,6 +15,7 @@ from torchrec import KeyedJaggedTensor
 
 from coldrank.data import parquet
 from coldrank.data.errors import UserError
+from coldrank.data.location import named
 from coldrank.data.read import Column, Prefetcher, Raw, Reader
 from coldrank.data.read_manifest import read_manifest
 from coldrank.models.batch import Batch
@@ -46,7 +47,8 @@ class DataFolder:
     @property
     def digest(self) -> str:
         """Tells this data from other data: SHA-256 of the manifest."""
-        return hashlib.sha256((self.path / "manifest.json").read_bytes()).hexdigest()
+        with named(self.path):
+            return hashlib.sha256((self.path / "manifest.json").read_bytes()).hexdigest()
 
     def files(self, splits: tuple[str, ...]) -> list[Path]:
         """Parquet files of the splits, in order of time. Raises UserError for a split that the data does not have."""

@@ -11,6 +11,7 @@ import polars as pl
 
 from coldrank.data.errors import UserError
 from coldrank.data.folder import folder_values, typed
+from coldrank.data.location import for_polars, is_url, named
 from coldrank.data.log import LogFile, expression
 from coldrank.data.parquet import scan_parquet
 
@@ -80,7 +81,12 @@ class CsvFile:
     def _open(self, **types: Any) -> pl.LazyFrame:
         quote = '"' if self.separator == "," else None
         return pl.scan_csv(
-            self.path, separator=self.separator, has_header=not self.names, quote_char=quote, glob=False, **types
+            for_polars(self.path),
+            separator=self.separator,
+            has_header=not self.names,
+            quote_char=quote,
+            glob=False,
+            **types,
         )
 
 
@@ -94,7 +100,7 @@ def check_columns(path: Path, columns: Collection[str], required: Collection[str
 def parquet_file(path: Path, required: Collection[str] = ()) -> LogFile:
     """A Parquet file of events."""
     try:
-        frame = scan_parquet(path)
+        frame = scan_parquet([path])
         check_columns(path, frame.collect_schema().names(), required)
         rows = frame.select(pl.len()).collect().item()
     except (pl.exceptions.PolarsError, OSError) as error:
@@ -154,7 +160,9 @@ def read_csv(path: Path) -> pl.DataFrame:
 
     Raises polars' errors.
     """
-    frame = pl.read_csv(path, infer_schema_length=None, glob=False)
+    with named(path):
+        source = path.read_bytes() if is_url(path) else path
+    frame = pl.read_csv(source, infer_schema_length=None, glob=False)
     empty = [n for n in frame.columns if frame[n].null_count() == len(frame)]
     return frame.with_columns(pl.lit(None).alias(n) for n in empty)
 

@@ -4,10 +4,9 @@ Links are followed. A name that begins with _ or . is another program's (`_SUCCE
 `.ipynb_checkpoints/`) and is left out. A path is never a pattern. What is left out is listed.
 """
 
-import os
 import re
 import stat
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -17,6 +16,7 @@ from urllib.parse import unquote
 import polars as pl
 
 from coldrank.data.errors import UserError
+from coldrank.data.location import is_url, named
 
 PARQUET = (".parquet", ".parq", ".pq")
 # Why the log of a Delta table is left out.
@@ -62,8 +62,8 @@ class Folder:
     """The files to read, filled in by the search."""
     refused: dict[str, list[str]] = field(default_factory=dict)
     """Why files or folders are left out -> their names, filled in by the search."""
-    _seen: dict[tuple[int, int], Path] = field(default_factory=dict)
-    """Device and inode -> the first path to it."""
+    _seen: dict[Hashable, Path] = field(default_factory=dict)
+    """Device and inode, or URL -> the first path to it."""
 
     def __post_init__(self) -> None:
         self._seen = {_identity(p): p for p in self.apart if p.exists()} | {_identity(self.root): self.root}
@@ -91,7 +91,9 @@ class Folder:
 
     def _walk(self, folder: Path) -> Iterator[Path]:
         try:
-            names = sorted(os.listdir(folder))
+            with named(folder):
+                # A store may hold an object that stands for the folder itself: it has no name.
+                names = sorted(filter(None, (p.name for p in folder.iterdir())))
         except OSError as error:
             raise UserError(f"{folder}: {error.strerror}") from None
         for path in (folder / n for n in names):
@@ -131,7 +133,10 @@ class Folder:
         return folder_values(path / "file" if path.is_dir() else path, self.root)
 
 
-def _identity(path: Path) -> tuple[int, int]:
+def _identity(path: Path) -> Hashable:
+    """Equal for two paths that lead to the same."""
+    if is_url(path):
+        return str(path)
     status = path.stat()
     return status.st_dev, status.st_ino
 

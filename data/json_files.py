@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from coldrank.data.errors import UserError
+from coldrank.data.location import named
 
 Json = dict[str, Any]
 # Of a line of metrics.jsonl, and of an entry of summary.json.
@@ -38,7 +39,8 @@ def read_lines(path: Path, *fields: str) -> list[Json]:
 
 def _text(path: Path, hint: str = "") -> str:
     try:
-        return path.read_text()
+        with named(path):
+            return path.read_text()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}" + (f"; {hint}" if hint else "")) from None
     except UnicodeDecodeError as error:

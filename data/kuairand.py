@@ -18,6 +18,7 @@ from coldrank.data.files import CsvFile, Schema, first_line, parquet_file, read_
 from coldrank.data.folder import PARQUET, Folder
 from coldrank.data.ids import check_finite
 from coldrank.data.kuairand_names import DEFAULT_TASKS, NUMBERS, OUTCOME_COLUMNS
+from coldrank.data.location import check_reachable
 from coldrank.data.log import Column, EventLog, Group, LogFile, LogSpec
 
 UTC_OFFSET_H = 8.0
@@ -81,6 +82,7 @@ def open_kuairand(
     for option, names, known in (("--tasks", tasks, OUTCOMES | NUMBER_COLUMNS), ("--signals", signals, OUTCOMES)):
         if unknown := set(names) - set(known):
             raise UserError(f"{option}: {min(unknown)!r} is unknown; choose among {', '.join(known)}")
+    check_reachable(folder, listed=True)
     root = folder / "data"
     if not root.is_dir() or any(p.name.lower().startswith("log_") for p in folder.iterdir()):
         root = folder

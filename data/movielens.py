@@ -14,6 +14,7 @@ from coldrank.data.errors import UserError
 from coldrank.data.events import check_table
 from coldrank.data.files import CsvFile
 from coldrank.data.folder import Folder
+from coldrank.data.location import check_reachable, named
 from coldrank.data.log import Column, EventLog, Group, LogFile, LogSpec
 
 _RATING_TYPES = {"user_id": pl.Int64, "movie_id": pl.Int64, "rating": pl.Float32, "timestamp": pl.Int64}
@@ -32,6 +33,7 @@ _NAMES_100K = ("user_id", "movie_id", "rating", "timestamp")
 
 def open_movielens(folder: Path) -> EventLog:
     """The log in `folder`, by the layout of its files. Raises UserError for missing files and wrong values."""
+    check_reachable(folder, listed=True)
     if not folder.is_dir():
         raise UserError(f"--data {folder}: no such folder")
     names = {p.name.lower() for p in folder.iterdir()}
@@ -131,7 +133,8 @@ def _users(path: Path, separator: str, columns: Mapping[str, int]) -> pl.DataFra
 
 def _split_lines(path: Path, separator: str, fields: int) -> list[list[str]]:
     try:
-        lines = path.read_text(encoding="latin-1").splitlines()
+        with named(path):
+            lines = path.read_text(encoding="latin-1").splitlines()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     rows = [line.split(separator) for line in lines if line]

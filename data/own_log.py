@@ -14,6 +14,7 @@ from coldrank.data.events import check_table
 from coldrank.data.files import check_columns, first_line, parquet_file, read_csv, with_folder_columns
 from coldrank.data.folder import PARQUET, Folder, wanted_endings
 from coldrank.data.ids import whole_ids
+from coldrank.data.location import check_reachable
 from coldrank.data.log import Column, EventLog, LogFile, LogSpec, expression
 
 
@@ -41,6 +42,7 @@ def open_log(data: Path, spec: LogSpec) -> EventLog:
     folders hold (`day=2022-05-04/`) are read.
     Raises UserError for missing files and columns, and for a folder's value that a file contradicts.
     """
+    check_reachable(data, listed=True)
     root = data if data.is_dir() else data.parent
     tables = [root / name for name in (spec.user_table, spec.item_table) if name]
     if data.is_file():

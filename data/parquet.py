@@ -5,32 +5,29 @@ A file may be cut off, overwritten or missing. Whoever reads one through `opened
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from coldrank.data.errors import UserError
+from coldrank.data.location import for_polars, is_url, named
 
 _MAGIC = b"PAR1"
 
 
-def scan_parquet(paths: Path | Sequence[Path]) -> pl.LazyFrame:
+def scan_parquet(paths: Sequence[Path]) -> pl.LazyFrame:
     """The rows of some files, lazily. Raises polars' errors."""
-    return pl.scan_parquet(_absolute(paths), glob=False, hive_partitioning=False)
+    return pl.scan_parquet([for_polars(p) for p in paths], glob=False, hive_partitioning=False)
 
 
-def read_parquet(paths: Path | Sequence[Path], columns: Sequence[str] | None = None) -> pl.DataFrame:
+def read_parquet(paths: Sequence[Path], columns: Sequence[str] | None = None) -> pl.DataFrame:
     """The rows of some files. columns: None for all. Raises polars' errors."""
-    wanted = None if columns is None else list(columns)
-    return pl.read_parquet(_absolute(paths), columns=wanted, glob=False, hive_partitioning=False)
-
-
-def _absolute(paths: Path | Sequence[Path]) -> Path | list[Path]:
-    """polars takes a relative path that begins with ~ for a home."""
-    return paths.absolute() if isinstance(paths, Path) else [p.absolute() for p in paths]
+    frame = scan_parquet(paths)
+    return (frame if columns is None else frame.select(columns)).collect()
 
 
 @contextmanager
@@ -39,8 +36,18 @@ def opened(path: Path) -> Iterator[pq.ParquetFile]:
 
     Raises UserError, also for what goes wrong within `with`, that names the file.
     """
-    with _named(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with named(path), _named(path), _source(path) as source, _parquet_file(source) as file:
         yield file
+
+
+def _source(path: Path) -> AbstractContextManager[Any]:
+    """What pyarrow opens."""
+    return path.open("rb") if is_url(path) else nullcontext(path)
+
+
+def _parquet_file(source: Any) -> pq.ParquetFile:
+    """pre_buffer: of a store, chunks of columns that lie side by side are asked for in one request."""
+    return pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=not isinstance(source, Path))
 
 
 def schema(path: Path) -> pa.Schema:
@@ -86,6 +93,8 @@ def _named(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, pa.ArrowException) as error:
+        if is_url(path) and isinstance(error, OSError):
+            raise  # the store's answer
         raise UserError(f"{path}: {_fault(path, error)}") from None
 
 

@@ -3,6 +3,9 @@
 Only the files that manifest.json names count. New ones get names that the old manifest does not have, then the manifest
 is replaced in one stroke, then the old ones go. A file that is equal to an old one keeps its name: a training that
 follows the folder reads on. All of it happens inside the folder, which may be a link or the root of a disk.
+
+In an object store nothing can be renamed: samples are staged on this machine and go to their final names, where nobody
+looks before the manifest, one object that is replaced in one stroke, names them.
 """
 
 import errno
@@ -18,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from coldrank.data.errors import UserError
+from coldrank.data.location import check_reachable, is_file, is_url, named
 from coldrank.data.output import check_folder, is_kept, real_path, write_atomic
 
 _STAGED = ".prepare-"
@@ -25,12 +29,16 @@ _STAGED = ".prepare-"
 
 def check_out(out: Path) -> None:
     """Raises UserError unless `out` can be written and is absent, empty, or older prepared data, which is replaced."""
-    check_folder("--out", out)
-    held = [p for p in out.iterdir() if not is_kept(p)] if out.is_dir() else []
-    # What was cut off before its first manifest may have left samples beside what it had staged.
-    ours = {"samples", *(p.name for p in held if _is_staged(p))} if any(map(_is_staged, held)) else set()
-    if any(p.name not in ours for p in held) and _partitions(out) is None:
-        raise UserError(f"--out {out}: holds something else than prepared data; choose a new folder")
+    check_reachable(out, listed=True)
+    if not is_url(out):
+        check_folder("--out", out)
+    with named(out):
+        held = [p for p in out.iterdir() if is_url(out) or not is_kept(p)] if out.is_dir() else []
+        # What was cut off before its first manifest may have left samples, on a disk beside what it had staged.
+        staged = {p.name for p in held if _is_staged(p)}
+        ours = {"samples", *staged} if staged or is_url(out) else set()
+        if any(p.name not in ours for p in held) and _partitions(out) is None:
+            raise UserError(f"--out {out}: holds something else than prepared data; choose a new folder")
 
 
 @contextmanager
@@ -39,6 +47,13 @@ def staging(out: Path) -> Iterator[Path]:
 
     It goes at the end, and `out` with it if that is new and nothing was put in place.
     """
+    if is_url(out):
+        with tempfile.TemporaryDirectory(prefix=_STAGED) as folder:
+            try:
+                yield Path(folder)
+            finally:
+                _remove_unnamed(out)
+        return
     out = real_path(out)
     new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
@@ -60,30 +75,54 @@ def staging(out: Path) -> Iterator[Path]:
 
 def put_in_place(staged: Path, out: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     """Gives the partitions of a manifest their places in `out`, and writes it with these; returns it."""
-    out = real_path(out)
-    old = [Path(p["path"]) for p in _partitions(out) or []]
+    out = out if is_url(out) else real_path(out)
+    with named(out):
+        old = [Path(p["path"]) for p in _partitions(out) or []]
     for part in manifest["partitions"]:
         part["path"] = str(_place(staged, out, Path(part["path"]), old))
-    write_atomic(out / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+    text = json.dumps(manifest, indent=1) + "\n"
+    if is_url(out):
+        with named(out):
+            (out / "manifest.json").write_text(text)
+    else:
+        write_atomic(out / "manifest.json", text)
     return manifest
 
 
 def _place(staged: Path, out: Path, path: Path, old: list[Path]) -> Path:
-    for equal in (p for p in old if p.parent == path.parent and (out / p).is_file()):
-        if filecmp.cmp(staged / path, out / equal, shallow=False):
+    for equal in (p for p in old if p.parent == path.parent and is_file(out / p)):
+        if _same(staged / path, out / equal):
             return equal
     free = next(p for n in itertools.count() if (p := path.with_name(f"part-{n}.parquet")) not in old)
-    (out / free).parent.mkdir(parents=True, exist_ok=True)
-    os.replace(staged / path, out / free)
+    if is_url(out):
+        store: Any = out / free
+        with named(store):
+            store.fs.put_file(str(staged / path), store.path)
+    else:
+        (out / free).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(staged / path, out / free)
     return free
+
+
+def _same(staged: Path, placed: Path) -> bool:
+    if not is_url(placed):
+        return filecmp.cmp(staged, placed, shallow=False)
+    with named(placed):
+        return staged.stat().st_size == placed.stat().st_size and staged.read_bytes() == placed.read_bytes()
 
 
 def _remove_unnamed(out: Path) -> None:
     """Removes what lies among the samples and is not in the manifest."""
-    named = {out / p["path"] for p in _partitions(out) or []}
+    with named(out):
+        of_manifest = {out / p["path"] for p in _partitions(out) or []}
+        if is_url(out):
+            for path in list((out / "samples").glob("split=*/period=*/part-*.parquet")):
+                if path not in of_manifest:
+                    path.unlink()
+            return
     for folder, _, files in os.walk(out / "samples", topdown=False):
         for path in (Path(folder, name) for name in files):
-            if path not in named:
+            if path not in of_manifest:
                 path.unlink()
         if not any(Path(folder).iterdir()):
             os.rmdir(folder)
@@ -96,7 +135,10 @@ def _is_staged(path: Path) -> bool:
 def _partitions(out: Path) -> list[dict[str, Any]] | None:
     """The partitions of the manifest in a folder; None if it holds no prepared data."""
     try:
-        held = json.loads((out / "manifest.json").read_text())
-        return list(held["partitions"])
-    except (OSError, ValueError, LookupError, TypeError):
+        return list(json.loads((out / "manifest.json").read_text())["partitions"])
+    except OSError as error:
+        if is_url(out) and not isinstance(error, FileNotFoundError):
+            raise  # the store does not answer now: it may hold some
+        return None
+    except (ValueError, LookupError, TypeError):
         return None

@@ -22,6 +22,7 @@ from coldrank.data import parquet
 from coldrank.data.check import check_schema, to_numpy
 from coldrank.data.errors import UserError
 from coldrank.data.layout import BatchLayout, RankBatches, SharedBatches
+from coldrank.data.location import named
 from coldrank.models.features import Input
 
 # A scalar column: values [N]. A list column: (values [V], offsets [N + 1]).
@@ -110,7 +111,8 @@ def list_row_groups(paths: list[Path], only: Only | None = None) -> list[RowGrou
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    stat = path.stat()
+    with named(path):
+        stat = path.stat()
     return stat.st_size, stat.st_mtime_ns
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from coldrank.data.errors import UserError
 from coldrank.data.json_files import read_object
+from coldrank.data.location import check_reachable, is_file
 
 FORMAT = 1
 _PARTITION = {"path": str, "split": str, "period": str, "rows": int, "time_min": int, "time_max": int}
@@ -12,8 +13,9 @@ _PARTITION = {"path": str, "split": str, "period": str, "rows": int, "time_min":
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a prepared data folder. Raises UserError if there is none, or if it is of another format."""
+    check_reachable(folder)
     path = folder / "manifest.json"
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"{folder}: not a prepared data folder (no manifest.json); make one with `coldrank prepare`")
     manifest = read_object(path)
     if manifest.get("format") != FORMAT:

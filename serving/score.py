@@ -22,6 +22,7 @@ from coldrank.data.batches import KEYS
 from coldrank.data.errors import UserError
 from coldrank.data.folder import PARQUET, Folder, wanted_endings
 from coldrank.data.json_files import read_object
+from coldrank.data.location import check_reachable, is_url, named
 from coldrank.data.output import check_new, put_file, real_path, write_atomic
 from coldrank.data.parquet import opened, schema
 from coldrank.data.read import Raw, SampleReader
@@ -119,11 +120,12 @@ def score_file(folder: Path, source: Path, out: Path) -> int:
 
 
 def _sources(source: Path, out: Path) -> list[Path]:
+    check_reachable(source, listed=True)
     if source.is_file():
         return [source]
     if not source.is_dir():
         raise UserError(f"--input {source}: no such file or folder")
-    if source.resolve() in out.resolve().parents:
+    if not is_url(source) and source.resolve() in out.resolve().parents:
         raise UserError(f"--out {out}: lies in --input {source}, of which every file is read; give another place")
     folder = Folder(source, wanted_endings(PARQUET, "Parquet"))
     if not folder.files:
@@ -150,7 +152,8 @@ def _columns(artifact: Artifact, sources: list[Path]) -> list[Input]:
 
 
 def _stamp(source: Path) -> list[int]:
-    stat = source.stat()
+    with named(source):
+        stat = source.stat()
     return [stat.st_size, stat.st_mtime_ns]
 
 

@@ -89,8 +89,8 @@ def _check(command: list[str]) -> None:
 
     # A team's config module lies where the command is called, as with `python -m`.
     sys.path.insert(0, str(Path.cwd()))
-    args = parser().parse_args(command)
     try:
+        args = parser().parse_args(command)
         load(args.config, args.set)
         if args.data.exists():  # elsewhere it may be inside a volume that only the job sees
             DataFolder.open(args.data)

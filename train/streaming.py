@@ -18,6 +18,7 @@ from coldrank.data import parquet
 from coldrank.data.batches import DataFolder
 from coldrank.data.by_time import After, Every, TimeReader
 from coldrank.data.errors import Preempted, UserError
+from coldrank.data.location import is_file, size
 from coldrank.data.read import Only, Reader, SampleReader
 from coldrank.data.read_manifest import read_manifest
 from coldrank.data.split import BACK, NEXT
@@ -260,7 +261,7 @@ def _seen(data: DataFolder, partitions: tuple[Json, ...]) -> list[Json]:
     """What tells the partitions from others: a changed value changes the size of a compressed file."""
     names = ("path", "period", "rows", "time_min", "time_max")
     files = [data.path / p["path"] for p in partitions]
-    sizes = [file.stat().st_size if file.exists() else None for file in files]
+    sizes = [size(file) if is_file(file) else None for file in files]
     return [{n: p[n] for n in names} | {"bytes": size} for p, size in zip(partitions, sizes, strict=True)]
 
 

@@ -16,6 +16,7 @@ from coldrank.analysis.compare.interval import two_sided_p
 from coldrank.analysis.compare.rows import METRICS
 from coldrank.analysis.compare.runs import KEYS, ScoredRun, SharedRows
 from coldrank.data import parquet
+from coldrank.data.location import location
 from coldrank.data.read_manifest import read_manifest
 from coldrank.data.split import NEXT
 from coldrank.metrics.by_cohort import avc_groups, normalised, row_logloss
@@ -76,7 +77,7 @@ def t_test(differences: FloatArray) -> tuple[int, float | None]:
 def find_days(runs: Sequence[ScoredRun], rows: SharedRows) -> Days:
     """The day of every row."""
     known = next((run.facts["data_path"] for run in runs if "data_path" in run.facts), None)
-    dates = None if known is None else _data_days(Path(known), runs[0].split, rows)
+    dates = None if known is None else _data_days(location(known), runs[0].split, rows)
     source = "data"
     if dates is None:
         source, dates = "UTC", rows.times.astype("datetime64[ms]").astype("datetime64[D]")

@@ -17,6 +17,7 @@ from coldrank.analysis.report.picture import INK, panel, svg
 from coldrank.analysis.report.words import Picture, plain
 from coldrank.data import parquet
 from coldrank.data.errors import UserError
+from coldrank.data.location import location
 from coldrank.data.read_manifest import read_manifest
 
 SPLITS = ("train", "valid", "embargo", "test")
@@ -69,7 +70,7 @@ def find_data(arms: Sequence[ReportedArm], data: Path | None) -> tuple[Path | No
     A folder that another preparation has overwritten since is not shown.
     """
     facts = [run for arm in arms for run in arm.facts if run.get("data_path")]
-    folder = data or (Path(facts[0]["data_path"]) if facts else None)
+    folder = data or (location(facts[0]["data_path"]) if facts else None)
     if folder is None:
         return None, "The runs do not say which prepared data they are of; compare with --data DATA shows its card."
     if not (folder / "manifest.json").is_file():

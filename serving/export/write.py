@@ -10,6 +10,7 @@ import torch
 
 from coldrank.data.batches import DataFolder
 from coldrank.data.errors import UserError
+from coldrank.data.location import location
 from coldrank.data.output import check_new, new_folder
 from coldrank.data.read import Raw
 from coldrank.serving.export import parity
@@ -128,7 +129,7 @@ def _split(trained: Trained, request: ExportRequest) -> str:
 
 def _data_of(run: Path) -> Path:
     try:
-        path = Path(json.loads((run / "run.json").read_text())["data_path"])
+        path = location(json.loads((run / "run.json").read_text())["data_path"])
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{run}: run.json does not tell the run's data ({error}); name it with --data") from None
     if not path.exists():

@@ -183,7 +183,7 @@ def outcome(run: Path) -> dict[str, Any]:
     return {
         "metrics": [row for row in lines if row["metric"] != "samples_per_second"],
         "summary": json.loads((run / "summary.json").read_text()),
-        "predictions": (run / "predictions-test.parquet").read_bytes(),
+        "predictions": {p.name: p.read_bytes() for p in sorted(run.rglob("*.parquet"))},
         "config": (run / "config.json").read_text(),
         "diff": (run / "diff.txt").read_text(),
         "facts": {name: value for name, value in facts.items() if name != "seconds"},

@@ -16,6 +16,8 @@ NEEDS = [
     *PROJECT["project"]["dependencies"],
     *(n for extra in PROJECT["project"]["optional-dependencies"].values() for n in extra),
 ]
+# What a dependency is installed with, as in moto[s3], makes no other version.
+NEEDS = [n if n.startswith("coldrank[") else re.sub(r"\[[\w,]+\]", "", n) for n in NEEDS]
 
 
 def version(text: str) -> tuple[int, ...]:
