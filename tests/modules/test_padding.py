@@ -11,6 +11,7 @@ from test_edges import FOLDS, SIZES, modules
 from torch import Tensor, nn
 
 from coldrank.modules import MetaCF, MultiheadAttention
+from coldrank.modules.checks import check_lengths
 from coldrank.modules.mwuf import mean_users
 
 B, L = 7, LENGTH
@@ -71,6 +72,14 @@ def test_lengths_that_cannot_be_are_refused(lengths, message, scripted):
         for call in (made, *([] if scripted else [made.weights])):
             with pytest.raises(torch.jit.Error if scripted else ValueError, match=message):
                 call(query, sequence, torch.tensor(lengths), torch.randn(3, PC).double())
+
+
+def test_lengths_that_are_not_on_a_cpu_are_asserted_there():
+    """Meta tensors stand for a GPU's: nothing is read from them, but what they are asked is seen."""
+    lengths, sequence = torch.zeros(3, dtype=torch.int64, device="meta"), torch.zeros(3, LENGTH, 2, device="meta")
+    with torch.profiler.profile() as profile:
+        check_lengths(lengths, sequence)
+    assert [e.name for e in profile.events() if "assert" in e.name] == ["aten::_assert_async"]
 
 
 def test_no_samples_have_no_wrong_lengths():

@@ -30,6 +30,7 @@ BESIDE: dict[str, str] = {
     "serving/compiled.py": "serving/test_compiled.py",
     "serving/score.py": "serving/test_score.py",
     "serving/update.py": "serving/test_update.py serving/test_requests.py",
+    "serving/order.py": "serving/test_order.py serving/test_served_tables.py serving/test_twin.py",
     "serving/*": "serving/test_learnt.py serving/test_served_tables.py serving/test_requests.py serving/test_twin.py "
     "serving/test_update.py serving/test_export.py",
     "metrics/by_cohort.py": "metrics/test_metrics.py configs/test_defaults.py",
