@@ -52,7 +52,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         )
     with process_group() as ranks, held(args.run_folder, ranks) as lock:
         run, folder = build(config, data, ranks), RunFolder(args.run_folder, lock.lock)
-        progress = checkpoint.load(checkpoints, run.state, {}, ranks)
+        progress = run.load(checkpoints, {})
         rows = evaluate(run, args.split, progress.step, args.predictions, folder.require_lock)
         if ranks.is_first:
             folder.log_evaluation(rows)

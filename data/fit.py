@@ -16,7 +16,7 @@ from coldrank.data import parquet
 from coldrank.data.errors import UserError
 from coldrank.models.encode import Bucketize, FeatureEncoder, Standardize
 from coldrank.models.features import Feature, FeatureSet, Table
-from coldrank.models.maps import VocabularyMap
+from coldrank.models.ids.maps import VocabularyMap
 
 # Quantiles and moments are taken over about this many rows, evenly spaced: their error is far below a bucket's width.
 SAMPLE_ROWS = 2_000_000

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -28,6 +28,18 @@ class SampleView(Protocol):
         none."""
 
 
+class Unknown(NamedTuple):
+    """Ids of a table in a batch, int64 each. places: [U], in the values of `Batch.sparse`. which: [U], the number among
+    `ids` of the id there. ids: [N], distinct, ascending. counts: [N], how many of the places each has; events: [N], of
+    these, those outside sequences, of each raw column once."""
+
+    places: Tensor
+    which: Tensor
+    ids: Tensor
+    counts: Tensor
+    events: Tensor
+
+
 @dataclass(slots=True)
 class Batch(Pipelineable):
     """B samples.
@@ -36,9 +48,8 @@ class Batch(Pipelineable):
     labels: float32 [B, T], NaN where unknown. keys: what identifies a sample and places it in a cohort, int64 [B] each
     (`user_id`, `item_id`, `time`, `user_views`, `item_views`), and float32 `true_<task>` where the data has them.
     sizes: B of every rank's batch in this step; empty where there is this one alone. unknown: table with dynamic
-    ids -> places in the values of `sparse` and the ids there, int64 [U] each, that have no row yet; if it evicts, of
-    all its ids; of batches for training, until their ids are given rows. weights: of each sample in the
-    loss, float32 [B]; None: 1 each, or a batch for evaluation.
+    ids -> those that are left to training, until they have their rows (`FeatureEncoder.unknown`). weights: of each
+    sample in the loss, float32 [B]; None: 1 each, or a batch for evaluation.
     """
 
     sparse: KeyedJaggedTensor
@@ -46,7 +57,7 @@ class Batch(Pipelineable):
     sequence_lengths: Tensor
     labels: Tensor
     keys: dict[str, Tensor]
-    unknown: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    unknown: dict[str, Unknown] = field(default_factory=dict)
     sizes: tuple[int, ...] = ()
     weights: Tensor | None = None
 

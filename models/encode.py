@@ -5,12 +5,16 @@ Raw input: Dict[str, Tensor]; a list column `c` comes as `c` (values, [N]) and `
 """
 
 import hashlib
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from coldrank.models.batch import Unknown
 from coldrank.models.features import Feature, FeatureSet, Table, Transform
-from coldrank.models.maps import map_of
+from coldrank.models.ids.maps import map_of
+from coldrank.models.ids.mixing import Share
 
 
 class Bucketize(nn.Module):
@@ -60,6 +64,15 @@ class Standardize(nn.Module):
         return torch.nan_to_num(z, nan=0.0).clamp(-8.0, 8.0).to(torch.float32)
 
 
+class _Piece(NamedTuple):
+    """What a feature brings to `Unknown`. columns: that it reads. counts: whether its values are events."""
+
+    places: Tensor
+    ids: Tensor
+    columns: tuple[str, ...]
+    counts: bool
+
+
 class FeatureEncoder(nn.Module):
     """Raw columns -> (values int64 [V], lengths int32 [K * B], dense float32 [B, F], sequence lengths int64 [S, B]).
 
@@ -69,12 +82,15 @@ class FeatureEncoder(nn.Module):
     training data (vocabularies, quantiles, moments) lies in buffers and travels with the checkpoint.
     """
 
-    def __init__(self, features: FeatureSet) -> None:
+    def __init__(self, features: FeatureSet, share: Share | None = None) -> None:
+        """share: the part of the dynamic ids that this rank holds; None: all."""
         super().__init__()
         self.features = features
         self.keys = [key for f in features.sparse for key in f.keys]
-        self.maps = nn.ModuleDict({t.name: map_of(t) for t in features.tables if not _own(features, t)})
-        self.dynamic = [t.name for t in features.tables if t.mapping in ("growing", "managed")]
+        self.maps = nn.ModuleDict({t.name: map_of(t, share) for t in features.tables if not _own(features, t)})
+        self.dynamic = [t.name for t in features.tables if t.is_dynamic]
+        # Tables whose ids lie with several ranks: rows are exchanged, and -1 up to then, at which a lookup fails.
+        self.shared = set(self.dynamic) if share else set()
         self.buckets = nn.ModuleDict(
             {f.name: Bucketize(f.edges, f.buckets) for f in features.sparse if f.kind == "bucket"}
         )
@@ -106,10 +122,10 @@ class FeatureEncoder(nn.Module):
         sequence_lengths = torch.stack(ends) if ends else torch.zeros(0, batch, dtype=torch.int64)
         return torch.cat(values), torch.cat(lengths), dense, sequence_lengths
 
-    def unknown(self, raw: dict[str, Tensor], values: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-        """Dynamic ids that have no row yet, and all of tables that evict ids, whose rows may pass to others: table
-        -> places in `values`, as `forward` gave them, and the ids there."""
-        pieces: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in self.dynamic}
+    def unknown(self, raw: dict[str, Tensor], values: Tensor) -> dict[str, Unknown]:
+        """Dynamic ids that are left to training, in `values` as `forward` gave them: those that have no row yet; all of
+        a table that evicts ids, whose rows may pass to others, or whose ids lie with several ranks."""
+        pieces: dict[str, list[_Piece]] = {name: [] for name in self.dynamic}
         start = 0
         for f in self.features.sparse if pieces else ():
             ids = raw[f.raw_columns[0]]
@@ -117,11 +133,13 @@ class FeatureEncoder(nn.Module):
                 ids = ids[_slots(raw[f"{f.raw_columns[0]}.lengths"], (f,))[0]]
             end = start + len(ids) * self.features.table(f.table_name).reads
             if f.table in pieces:
-                stays = self.features.table(f.table).mapping == "growing"
+                stays = f.table not in self.shared and self.features.table(f.table).mapping == "growing"
                 places = (values[start:end] == 0).nonzero().squeeze(1) if stays else torch.arange(end - start)
-                pieces[f.table].append((places + start, ids[places]))
+                first = f.raw_columns not in [piece.columns for piece in pieces[f.table]]
+                counts = f.role != "sequence" and first
+                pieces[f.table].append(_Piece(places + start, ids[places], f.raw_columns, counts))
             start = end
-        return {name: (torch.cat([a for a, _ in p]), torch.cat([i for _, i in p])) for name, p in pieces.items()}
+        return {name: _unknown(parts) for name, parts in pieces.items()}
 
     def _rows(self, f: Feature, raw: dict[str, Tensor]) -> Tensor:
         if f.kind == "bucket":
@@ -129,6 +147,8 @@ class FeatureEncoder(nn.Module):
         if f.kind == "signals":
             return joint_state([raw[column] for column in f.columns])
         ids = raw[f.raw_columns[0]]
+        if f.table in self.shared:
+            return torch.full_like(ids, -1)
         return self.maps[f.table](ids ^ salt(f) if f.salted else ids)
 
 
@@ -160,6 +180,16 @@ def _slots(lengths: Tensor, features: tuple[Feature, ...]) -> tuple[Tensor, Tens
     position = torch.arange(positions).unsqueeze(1)
     present = position < lengths
     return (position + starts)[present], present.flatten().to(torch.int32)
+
+
+def _unknown(pieces: list[_Piece]) -> Unknown:
+    """Places in the values and the ids there, of each feature, as one."""
+    places, ids = torch.cat([p.places for p in pieces]), torch.cat([p.ids for p in pieces])
+    # NumPy's takes half as long as torch's.
+    distinct, which, counts = np.unique(ids.numpy(), return_inverse=True, return_counts=True)
+    events = [np.full(len(p.ids), p.counts, np.float64) for p in pieces]
+    of_events = np.bincount(which, np.concatenate(events), len(distinct)).astype(np.int64)
+    return Unknown(places, *map(torch.from_numpy, (which, distinct, counts, of_events)))
 
 
 def _own(features: FeatureSet, table: Table) -> bool:

@@ -21,6 +21,7 @@ Kind = Literal["id", "signals", "bucket", "number"]
 Role = Literal["user", "item", "context", "sequence", "pc"]
 Mapping = Literal["hash", "multi_hash", "vocabulary", "growing", "managed", "identity"]
 Transform = Literal["none", "log1p", "logit"]
+_COUNTERS = 1 << 22
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,14 +42,28 @@ class Table:
     same, but in a full table new ids take the rows of old ones. `identity`: the id is the row; ids outside 0..rows-1
     are refused when data is read."""
     min_count: int = 1
-    """Of `vocabulary`: how often an id is seen before it has a row of its own."""
+    """How often an id is seen, outside sequences, before it has a row of its own: of `vocabulary` in the training data,
+    of `growing` and `managed` as training reads it."""
+    admission: Literal["exact", "sketch"] = "exact"
+    """Of `growing` and `managed` with `min_count`: how the ids that wait are counted. `exact`: 16 bytes for each.
+    `sketch`: with `counters` for all, so that some get their row early, and none late."""
+    counters: int = _COUNTERS
+    """Of a sketch: its bytes, a multiple of 4,096."""
     hashes: int = 2
     """Of `multi_hash`: rows that are read for an id."""
-    eviction: Literal["lru", "lfu"] = "lru"
-    """Of `managed`, whose row goes: of the id read longest ago (`lru`), or, where a batch holds the new one more often,
-    of the one read least (`lfu`)."""
+    eviction: Literal["lru", "lfu", "distance_lfu"] = "lru"
+    """Of `managed`, whose row goes: of the id read longest ago (`lru`); or, where a batch holds the new one more often,
+    of the one read least (`lfu`), or least for the batches since it was read last (`distance_lfu`)."""
+    blocks: int = 1
+    """Of `managed`: parts by a hash of the id, with as many rows each, whose ids compete among themselves. On several
+    ranks a block lies with one of them: several per rank share out memory and work."""
     init: float = 0.0
     """Standard deviation of the first weights (0: `optim.tables.init`)."""
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether ids get their rows while training."""
+        return self.mapping in ("growing", "managed")
 
     @property
     def reads(self) -> int:
@@ -171,10 +186,10 @@ class FeatureSet:
         self.tables = tuple(t for t in (*declared, *owned.values()) if t.name in used)
         self.by_table = {t.name: tuple(f for f in self.features if f.table_name == t.name) for t in self.tables}
         for t in self.tables:
-            if t.mapping == "vocabulary" and all(f.role == "sequence" for f in self.by_table[t.name]):
-                raise ValueError(
-                    f"table {t.name!r}: its vocabulary is taken from features outside sequences; it has none"
-                )
+            counts = t.mapping == "vocabulary" or (t.is_dynamic and t.min_count > 1)
+            if counts and all(f.role == "sequence" for f in self.by_table[t.name]):
+                what = "its vocabulary is taken" if t.mapping == "vocabulary" else f"min_count={t.min_count} is counted"
+                raise ValueError(f"table {t.name!r}: {what} from features outside sequences; it has none")
         for name, aligned in self.sequences.items():
             lengths = {f.length for f in aligned}
             if len(lengths) > 1:
@@ -241,15 +256,29 @@ def _unique(what: str, names: list[str]) -> None:
 
 
 def _check_table(t: Table) -> None:
-    grows = t.mapping in ("growing", "managed")
     rules = [
         (t.mapping == "multi_hash" and t.hashes < 2, f"hashes={t.hashes}: must be 2 or more; one is mapping 'hash'"),
-        (grows and t.rows < 2, f"rows={t.rows}: row 0 is for unknown ids, so 2 or more are needed"),
+        (t.is_dynamic and t.rows < 2, f"rows={t.rows}: row 0 is for unknown ids, so 2 or more are needed"),
+        (t.min_count < 1, f"min_count={t.min_count}: must be 1 or more"),
         (
-            grows and t.min_count != 1,
-            f"min_count={t.min_count} is for mapping 'vocabulary'; {t.mapping} tables have a row for every id",
+            t.admission != "exact" and not (t.is_dynamic and t.min_count > 1),
+            f"admission={t.admission!r} is for mappings 'growing' and 'managed' with min_count above 1",
         ),
+        (
+            t.counters != _COUNTERS and t.admission != "sketch",
+            f"counters={t.counters} is for admission 'sketch'",
+        ),
+        (
+            t.admission == "sketch" and (t.counters < 4096 or t.counters % 4096 > 0),
+            f"counters={t.counters}: must be a multiple of 4,096",
+        ),
+        (t.admission == "sketch" and t.min_count > 255, f"min_count={t.min_count}: a sketch counts up to 255"),
         (t.mapping != "managed" and t.eviction != "lru", f"eviction={t.eviction!r} is for mapping 'managed'"),
+        (t.mapping != "managed" and t.blocks != 1, f"blocks={t.blocks} is for mapping 'managed'"),
+        (
+            not 1 <= t.blocks <= min(1024, max(1, t.rows - 1)),
+            f"blocks={t.blocks}: must be 1 to 1024 and below rows={t.rows}",
+        ),
     ]
     for broken, message in rules:
         if broken:

@@ -6,7 +6,9 @@ N ids, M places, T tables.
 import torch
 from torch import Tensor, nn
 
-from coldrank.models.maps import DynamicMap, EvictingMap, VocabularyMap
+from coldrank.models.ids.evicting import EvictingMap
+from coldrank.models.ids.growing import GrowingMap
+from coldrank.models.ids.maps import VocabularyMap
 
 _LARGEST = (1 << 63) - 1
 # A row of table number t is written as t << _ROW | row.
@@ -61,13 +63,11 @@ def pairs(ids_of: nn.Module) -> tuple[Tensor, Tensor, int]:
     if isinstance(ids_of, VocabularyMap):
         known = ids_of.ids[ids_of.ids < _LARGEST]
         return known, torch.arange(1, len(known) + 1), len(ids_of.ids)
-    if isinstance(ids_of, DynamicMap):
+    if isinstance(ids_of, GrowingMap):
         ids_of.merge_tail()
-        size = int(ids_of.size)
-        return ids_of.known[0, :size], ids_of.known[1, :size], ids_of.places
+        return ids_of.known[0, :-1], ids_of.known[1, :-1], ids_of.places
     assert isinstance(ids_of, EvictingMap)
-    held = ids_of.ids < _LARGEST
-    return ids_of.ids[held], ids_of.rows_at(ids_of.places[held]), ids_of.rows
+    return *ids_of.held_rows(), ids_of.rows
 
 
 def _salts(ids: list[Tensor]) -> list[int]:

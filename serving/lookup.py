@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from coldrank.models.encode import Bucketize, FeatureEncoder, Standardize, salt
 from coldrank.models.features import Feature
-from coldrank.models.maps import mix64
+from coldrank.models.ids.mixing import mix64
 from coldrank.serving.learnt import Learnt, first_answer, own_rows
 from coldrank.serving.pack import Pack, Packed
 

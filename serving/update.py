@@ -7,7 +7,7 @@ A delta is name -> tensor: for every tensor of the state that changed, `rows:NAM
 import torch
 from torch import Tensor
 
-from coldrank.models.maps import mix64
+from coldrank.models.ids.mixing import mix64
 
 State = dict[str, Tensor]
 

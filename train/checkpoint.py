@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.staging import BlockingAsyncStager
 from torch.distributed.checkpoint.state_dict_loader import load as load_state
 from torch.distributed.checkpoint.state_dict_saver import async_save
@@ -33,6 +34,8 @@ from coldrank.train.lock import Held
 from coldrank.train.progress import Progress
 
 State = dict[str, Any]
+# Shapes of a checkpoint's encoder by name -> tensors to load some of them into.
+Sized = Callable[[dict[str, list[int]]], State]
 T = TypeVar("T")
 
 
@@ -136,13 +139,14 @@ class Saver:
             _remove(self.folder / f"step-{old}")
 
 
-def load(folder: Path, state: State, of_rank: State, ranks: Ranks) -> Progress:
+def load(folder: Path, state: State, of_rank: State, ranks: Ranks, sized: Sized = lambda shapes: {}) -> Progress:
     """Loads the last checkpoint that can be used into the state, in place; says which were refused, and why.
 
-    of_rank: tensors that each rank has for itself; left alone where the checkpoint is of fewer ranks. Raises UserError
-    if no checkpoint can be used.
+    of_rank: tensors that each rank has for itself; left alone where the checkpoint is of fewer ranks. sized: called
+    with the shapes of the checkpoint's encoder, gives tensors of it that are to be loaded in place of those of the
+    state, and then are in it. Raises UserError if no checkpoint can be used.
     """
-    return _first_usable(folder, ranks, lambda path: _load(path, state, of_rank, ranks), "; --fresh starts over")
+    return _first_usable(folder, ranks, lambda path: _load(path, state, of_rank, ranks, sized), "; --fresh starts over")
 
 
 def load_summed(folder: Path, step: int, of_rank: State, world_size: int, ranks: Ranks) -> None:
@@ -165,6 +169,11 @@ def newest(folder: Path, ranks: Ranks) -> tuple[Path, dict[str, list[int]]]:
     Raises UserError if there is none.
     """
     return _first_usable(folder, ranks, lambda path: (path, _shapes_of(path, ranks)), "")
+
+
+def encoder_shapes(shapes: dict[str, list[int]]) -> dict[str, list[int]]:
+    """Of the shapes of all tensors by name, those of the encoder, by the names that it gives them."""
+    return {name.removeprefix("encoder."): shape for name, shape in shapes.items() if name.startswith("encoder.")}
 
 
 def load_into(path: Path, tensors: State) -> None:
@@ -193,13 +202,15 @@ def _shapes_of(path: Path, ranks: Ranks) -> dict[str, list[int]]:
     return dict(record["shapes"])
 
 
-def _load(path: Path, state: State, of_rank: State, ranks: Ranks) -> Progress:
+def _load(path: Path, state: State, of_rank: State, ranks: Ranks, sized: Sized) -> Progress:
     record = _told(path)
     _agree(_damage(path, record.get("files", {}), ranks))
+    stored = FileSystemReader(path).read_metadata().state_dict_metadata
+    shapes = {name: list(of.size) for name, of in stored.items() if isinstance(of, TensorStorageMetadata)}
+    state["encoder"] |= sized(encoder_shapes(shapes))
     differs = _other_shape(record["shapes"], _shapes(state)) if "shapes" in record else None
     if differs:
         raise _Refused(f"the checkpoint does not fit this model ({differs})")
-    stored = FileSystemReader(path).read_metadata().state_dict_metadata
     if differs := _other_columns(stored, state):
         raise _Refused(f"the checkpoint does not fit this plan ({differs})")
     mine = {n: v for n, v in (_by_rank(of_rank, ranks) | _random(ranks)).items() if n in stored}

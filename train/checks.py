@@ -138,6 +138,12 @@ def _check_hooks(config: RunConfig) -> None:
 
 def _check_rates(config: RunConfig, tables: set[str]) -> None:
     """Checks what the tables ask of the training: rates of their own, and steps one by one."""
+    waits = [t.name for t in config.tables if t.mapping == "growing" and t.min_count > 1]
+    if waits and config.train.pipeline == "on":
+        raise UserError(
+            f"{config.name}: train.pipeline='on': ids of {', '.join(waits)} that wait for a row (min_count) are "
+            "counted step by step, and a pipeline reads ahead of the steps; set train.pipeline=auto"
+        )
     evicting = [t.name for t in config.tables if t.mapping == "managed"]
     if evicting and config.train.pipeline == "on":
         raise UserError(

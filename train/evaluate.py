@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import torch
 import torch.distributed as dist
 from tabulate import tabulate
-from torchrec.distributed.model_parallel import DistributedModelParallel
 from tqdm import tqdm
 
 from coldrank.data.batches import BatchMaker, DataFolder, batches
@@ -42,35 +41,28 @@ def evaluation_reader(make: BatchMaker, data: DataFolder, split: str, config: Ru
     return reader
 
 
-def predict(
-    model: DistributedModelParallel,
-    make: BatchMaker,
-    data: DataFolder,
-    split: str,
-    config: RunConfig,
-    ranks: Ranks,
-) -> pl.DataFrame | None:
+def predict(run: Run, split: str) -> pl.DataFrame | None:
     """`score` of every sample of a split."""
-    return score(model, make, evaluation_reader(make, data, split, config, ranks), split, config, ranks)
+    return score(run, evaluation_reader(run.make, run.data, split, run.config, run.ranks), split)
 
 
 @torch.no_grad()
-def score(
-    model: DistributedModelParallel, make: BatchMaker, reader: Reader, what: str, config: RunConfig, ranks: Ranks
-) -> pl.DataFrame | None:
+def score(run: Run, reader: Reader, what: str) -> pl.DataFrame | None:
     """Scores the samples of a reader, sorted by time, user and item; on the first rank, None on the others.
 
     what: a name for the progress bar. There must be a row. Columns: user_id, item_id, time (ms), user_views,
     item_views, label_<task> (null: unknown), prob_<task> (of a task that is not binary pred_<task>), true_<task>, and
     those of `retrieval.VECTORS` of a two-tower model.
     """
+    model, config, ranks = run.model, run.config, run.ranks
     task = model.module
     assert isinstance(task, RankingTask)
     model.eval()
     parts: list[dict[str, np.ndarray]] = []
-    with batches(reader, make, config.data.prefetch) as source:
+    with batches(reader, run.make, config.data.prefetch) as source:
         bar = tqdm(source, total=reader.batches, desc=f"score {what}", unit="batch", disable=not ranks.is_first)
         for batch in bar:
+            run.dynamic_ids.look_up(batch)
             outputs = model(batch.to(ranks.device))
             predictions = task.heads(outputs.logits).cpu().numpy()
             columns = {name: t.numpy() for name, t in batch.keys.items()}
@@ -126,7 +118,7 @@ def evaluate(
     run: Run, split: str, step: int, predictions: Path | None, before_writing: Callable[[], None] = lambda: None
 ) -> list[MetricRow]:
     """Scores a split; writes the predictions if a path is given. No rows on ranks other than the first."""
-    frame = predict(run.model, run.make, run.data, split, run.config, run.ranks)
+    frame = predict(run, split)
     if frame is None:
         return []
     before_writing()

@@ -88,6 +88,8 @@ def _of_sharding(config: RunConfig) -> Iterator[_Rule]:
     columns = choices & {"column_wise", "grid"}
     yield _Rule(not columns, ["sharding.column_width"], "where no table is column_wise or grid")
     yield _Rule("auto" not in choices, ["sharding.replicate_up_to"], "where no table is auto")
+    growing = any(table.is_dynamic for table in config.tables)
+    yield _Rule(not growing, ["sharding.id_maps"], "where no table is growing or managed")
     fused = tables.kind == "adam" or tables.clip_value > 0
     why = "with adam or optim.tables.clip_value, which copied tables cannot have"
     yield _Rule(fused, ["sharding.replicate_up_to"], why)

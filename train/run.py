@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from torchrec.distributed.model_parallel import DistributedModelParallel
 from coldrank.data.batches import BatchMaker, DataFolder
 from coldrank.models.encode import FeatureEncoder
 from coldrank.models.features import FeatureSet
+from coldrank.models.ids.mixing import Share
+from coldrank.train import checkpoint
 from coldrank.train.checks import validate
 from coldrank.train.config import RunConfig
 from coldrank.train.distributed.plan import Plan
@@ -22,6 +25,7 @@ from coldrank.train.ids.dynamic import DynamicIds
 from coldrank.train.ids.eviction import Renewal
 from coldrank.train.memory import reuse_freed_memory
 from coldrank.train.optim.optimizers import Optimizers
+from coldrank.train.progress import Progress
 from coldrank.train.stepping import Taken
 from coldrank.train.task import RankingTask
 
@@ -43,11 +47,11 @@ class Run:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds; loading writes into it."""
+        """What a checkpoint holds. Called by all ranks."""
         return {
             "model": self.model.state_dict(),
             "optimizers": self.optimizers.all.state_dict(),
-            "encoder": self.encoder.state_dict(),
+            "encoder": self.dynamic_ids.state(),
         }
 
     def begin_step(self, taken: Taken, step: int, total: int) -> None:
@@ -64,8 +68,14 @@ class Run:
 
     def state_after(self, taken: Taken) -> dict[str, Any]:
         """The state once a batch is trained on, though later ones may have their rows already."""
+        return self.state | {"encoder": self.dynamic_ids.state(taken.new_rows)}
+
+    def load(self, folder: Path, of_rank: dict[str, Any]) -> Progress:
+        """`checkpoint.load` of the last checkpoint in a folder that can be used."""
         state = self.state
-        return state | {"encoder": self.dynamic_ids.state_after(state["encoder"], taken.new_rows)}
+        progress = checkpoint.load(folder, state, of_rank, self.ranks, self.dynamic_ids.sized)
+        self.dynamic_ids.take(state["encoder"])
+        return progress
 
 
 def build(config: RunConfig, data: DataFolder, ranks: Ranks) -> Run:
@@ -77,7 +87,8 @@ def build(config: RunConfig, data: DataFolder, ranks: Ranks) -> Run:
     np.random.seed(config.seed)
     torch.manual_seed(config.seed)
     features = validate(config)
-    encoder = FeatureEncoder(features)
+    several = ranks.world_size > 1 and config.sharding.id_maps == "sharded"
+    encoder = FeatureEncoder(features, Share(ranks.rank, ranks.world_size) if several else None)
     hooks = make_hooks(config, features)
     # No memory for whole tables here: the sharder makes each rank's part.
     model, plan = shard(made_task(config, features, hooks), ranks, config, features)

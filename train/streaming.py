@@ -225,7 +225,7 @@ class Stream(Course):
             if ranks.is_first:
                 tqdm.write(f"{what}: no rows to be scored")
             return None
-        return score(run.model, run.make, reader, what, run.config, ranks)
+        return score(run, reader, what)
 
     def grows(self, progress: Progress, stop: Stop) -> bool:
         """Waits up to `train.follow_s` for another period; whether there is one. The first rank looks, for all."""

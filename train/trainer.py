@@ -61,7 +61,7 @@ def _train_held(
         progress = Progress(world_size=ranks.world_size, data=data.digest)
         fit_encoder(run.encoder, course.files)
         if config.train.warm_start:
-            warm = warm_start(config, run.model, run.state, run.encoder.features, ranks)
+            warm = warm_start(run)
         course.begin(0, progress)
     # The old run is there until nothing of the new one can be refused any more.
     dist.barrier()
@@ -123,7 +123,7 @@ def facts(run: Run, course: Course, progress: Progress, *, finished: bool) -> di
 def _resume(run: Run, course: Course, folder: RunFolder, recent: Recent) -> Progress:
     """Loads the last checkpoint that can be used."""
     ranks = run.ranks
-    progress = checkpoint.load(folder.checkpoints, run.state, recent.state, ranks)
+    progress = run.load(folder.checkpoints, recent.state)
     course.check_data(progress)
     changed = ""
     if progress.world_size != ranks.world_size:
@@ -162,7 +162,7 @@ def _trained(run: Run, passes: Passes, progress: Progress, total: int) -> Steps:
         run.begin_step(taken, progress.step, total)
 
     on_gpu = run.ranks.device.type == "cuda"
-    ahead = {"auto": on_gpu and not run.dynamic_ids.evicts, "on": True, "off": False}[run.config.train.pipeline]
+    ahead = {"auto": on_gpu and not run.dynamic_ids.step_by_step, "on": True, "off": False}[run.config.train.pipeline]
     train_on = pipelined if ahead else one_by_one
     stream = itertools.islice(_stream(run, passes, progress.epoch, progress.batch), max(0, total - progress.step))
     ready = (taken._replace(new_rows=run.dynamic_ids(taken.batch)) for taken in stream)

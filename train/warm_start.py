@@ -18,10 +18,9 @@ from coldrank.models.features import FeatureSet, Table
 from coldrank.modules import PersonalizedGate, PosoMultiheadAttention
 from coldrank.train import checkpoint
 from coldrank.train.checks import validate
-from coldrank.train.config import RunConfig
-from coldrank.train.distributed.ranks import Ranks
 from coldrank.train.distributed.tables import whole_shape
 from coldrank.train.load import load
+from coldrank.train.run import Run
 
 _TABLE = "embeddings.ebc.embedding_bags."
 State = dict[str, Any]
@@ -58,20 +57,27 @@ class Report:
         return f"{self.line}\n{body}"
 
 
-def warm_start(config: RunConfig, model: nn.Module, state: State, features: FeatureSet, ranks: Ranks) -> Report:
-    """Loads what fits from the last checkpoint of the run `config.train.warm_start` into `state`, in place.
+def warm_start(run: Run) -> Report:
+    """Loads what fits from the last checkpoint of the run `config.train.warm_start` into the model and the encoder,
+    which is fitted.
 
-    state: `model` and `encoder`, as in a checkpoint; the encoder is fitted. Called by all ranks. Raises UserError if
-    the folder holds no run or no checkpoint that can be used, or if nothing fits.
+    Called by all ranks. Raises UserError if the folder holds no run or no checkpoint that can be used, or if nothing
+    fits.
     """
+    config, model, features, state = run.config, run.model, run.encoder.features, run.state
     folder = Path(config.train.warm_start)
     if not (folder / "config.json").exists():
         raise UserError(f"train.warm_start={folder}: holds no run (no config.json)")
     theirs = validate(load(str(folder / "config.json")))
-    path, shapes = checkpoint.newest(folder / "checkpoints", ranks)
+    path, shapes = checkpoint.newest(folder / "checkpoints", run.ranks)
     report = Report(source=str(path))
     here = {**_flat("model", state), **_flat("encoder", state)}
     names = {name: _there(name, config.train.warm_rename) for name in here}
+    # As many ids as are there.
+    ids = run.dynamic_ids.sized(
+        checkpoint.encoder_shapes({n: shapes[there] for n, there in names.items() if there in shapes})
+    )
+    here |= _flat("encoder", {"encoder": ids})
     for old in config.train.warm_rename:
         if not any(f".{old}." in f"{name}." for name in shapes):
             raise UserError(f"train.warm_rename: {path} has no {old!r}")
@@ -104,6 +110,7 @@ def warm_start(config: RunConfig, model: nn.Module, state: State, features: Feat
         )
     report.unused = [name for name in shapes if name not in targets]
     checkpoint.load_into(path, targets)
+    run.dynamic_ids.take({name: t for name, t in ids.items() if names[f"encoder.{name}"] in targets})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)  # the same draws on every rank
         for attention, value in plain.values():
@@ -177,7 +184,8 @@ def _rows_differ(table: Table, ours: FeatureSet, theirs: FeatureSet, other: str)
     match = [t for t in theirs.tables if t.name == other]
     if not match:
         return None  # not in the checkpoint: said by name
-    if replace(match[0], name=table.name, init=table.init) != replace(table, min_count=match[0].min_count):
+    kept = {name: getattr(match[0], name) for name in ("min_count", "admission", "counters")}
+    if replace(match[0], name=table.name, init=table.init) != replace(table, **kept):
         return f"the table is declared otherwise there: {match[0]}"
     meaning = [
         [(f.kind, f.raw_columns, f.edges, f.buckets) for f in features.by_table[name] if f.kind != "id"]

@@ -39,7 +39,7 @@ def load_run(folder: Path, data: DataFolder, ranks: Ranks) -> tuple[Run, int]:
     if not checkpoint.steps(folder / "checkpoints"):
         raise UserError(f"{folder}: no checkpoint in it")
     run = build(config, data, ranks)
-    step = checkpoint.load(folder / "checkpoints", run.state, {}, ranks).step
+    step = run.load(folder / "checkpoints", {}).step
     run.model.eval()
     return run, step
 

@@ -58,7 +58,8 @@ def _table(scan: Scan, features: FeatureSet, table: Table) -> list[Finding]:
     findings = []
     if len(seen) > len(with_rows):
         many = f"{len(seen):,} ids" + (f" occur {table.min_count} times or more" if table.min_count > 1 else "")
-        advice = f"rows={len(seen) + 1:,}" + (" or a higher min_count" if table.mapping == "vocabulary" else "")
+        counts_first = table.mapping in ("vocabulary", "growing")
+        advice = f"rows={len(seen) + 1:,}" + (" or a higher min_count" if counts_first else "")
         then = "they take turns" if table.mapping == "managed" else "the others share row 0"
         what = f"{many}, rows for {len(with_rows):,}; {then}"
         findings.append(_arm("warning", where, what, advice, ids=len(seen)))

@@ -21,6 +21,7 @@ from coldrank.train.checks import validate
 from coldrank.train.config import RunConfig
 from coldrank.train.distributed.ranks import process_group
 from coldrank.train.hooks.make import make_hooks
+from coldrank.train.ids.stored import sized
 from coldrank.train.load import load
 from coldrank.train.task import RankingTask
 
@@ -91,6 +92,7 @@ def load_trained(run: Path) -> Trained:
         if ranks.world_size > 1:
             raise UserError(f"WORLD_SIZE={ranks.world_size}: export runs in one process; call it without torchrun")
         path, shapes = checkpoint.newest(run / "checkpoints", ranks)
+        state["encoder"] |= sized(encoder, checkpoint.encoder_shapes(shapes))
         _check(path, shapes, state)
         checkpoint.load_into(path, state)
     task.load_state_dict(state["model"])

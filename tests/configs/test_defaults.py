@@ -29,7 +29,11 @@ from coldrank.train.sections import DataConfig, DenseConfig, OptimConfig, Tables
 NOTHING: tuple[()] = ()
 OF_BOTH = {"eps": 1e-8, "betas": (0.9, 0.999), "weight_decay": 0.0, "warmup_steps": None, "decay": None}
 OF_CONFIGS: list[tuple[type, dict[str, Any]]] = [
-    (Table, {"mapping": "hash", "min_count": 1, "hashes": 2, "eviction": "lru", "init": 0.0}),
+    (
+        Table,
+        {"mapping": "hash", "min_count": 1, "hashes": 2, "eviction": "lru", "init": 0.0, "blocks": 1}
+        | {"admission": "exact", "counters": 1 << 22},
+    ),
     (
         Feature,
         {"column": "", "columns": NOTHING, "table": "", "dim": 0, "init": 0.0, "edges": NOTHING, "buckets": 0}

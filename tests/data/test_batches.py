@@ -25,10 +25,8 @@ def test_pinned_batches_are_the_same_with_their_unknown_ids(tmp_path, monkeypatc
             assert torch.equal(one.sparse.lengths(), two.sparse.lengths())
             for name in ("dense", "sequence_lengths", "labels"):
                 torch.testing.assert_close(getattr(two, name), getattr(one, name), rtol=0, atol=0, equal_nan=True)
-            for table, (places, ids) in one.unknown.items():
-                assert (
-                    len(ids) and torch.equal(places, two.unknown[table][0]) and torch.equal(ids, two.unknown[table][1])
-                )
+            for table, unknown in one.unknown.items():
+                assert len(unknown.ids) and all(map(torch.equal, unknown, two.unknown[table]))
             assert all(torch.equal(t, two.keys[k]) for k, t in one.keys.items())
 
 

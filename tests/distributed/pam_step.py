@@ -80,6 +80,8 @@ def run_steps(config: RunConfig, data: DataFolder, ranks: Ranks) -> dict[str, Te
         cut = [{n: take(c, torch.arange(32 * i, 32 * i + 32).numpy()) for n, c in raw.items()} for i in (0, 1)]
         run.dynamic_ids(run.make(raw))  # every rank gives the rows of the whole batch
         halves = [run.make(part) for part in cut]
+        for half in halves:
+            run.dynamic_ids.look_up(half)
         run.optimizers.begin_step(step, STEPS)
         if ranks.world_size == 2:
             loss = run.model(halves[ranks.rank]).loss

@@ -71,9 +71,15 @@ def own_parts(state: dict[str, Any], prefix: str = "") -> dict[str, Part]:
     return found
 
 
+def in_order(pairs: Tensor) -> Tensor:
+    """Ids and rows [2, M] by ascending id, without those that stand for none."""
+    pairs = pairs[:, pairs[1] > 0]
+    return pairs[:, pairs[0].argsort()]
+
+
 def gathered(state: dict[str, Any], ranks: Ranks) -> dict[str, Tensor]:
     """Whole tensors, from the parts of all ranks; raises AssertionError if a tensor that every rank holds differs, or a
-    piece is on no rank."""
+    piece is on no rank. Ids and rows are in order: every rank adds its own."""
     by_rank: list[dict[str, Part]] = [{} for _ in range(ranks.world_size)]
     dist.all_gather_object(by_rank, own_parts(state))
     whole: dict[str, Tensor] = {}
@@ -83,10 +89,12 @@ def gathered(state: dict[str, Any], ranks: Ranks) -> dict[str, Tensor]:
                 if not shape:
                     assert torch.equal(piece, whole.setdefault(name, piece)), f"{name} differs between ranks"
                     continue
-                full = whole.setdefault(name, torch.full(shape, torch.nan))
+                full = whole.setdefault(
+                    name, torch.full(shape, torch.nan if piece.is_floating_point() else -1).to(piece)
+                )
                 full[tuple(slice(o, o + n) for o, n in zip(offsets, piece.shape, strict=True))] = piece
-    assert not any(value.isnan().any() for value in whole.values())
-    return whole
+    assert not any(value.isnan().any() for value in whole.values() if value.is_floating_point())
+    return {name: in_order(value) if name.endswith(".known") else value for name, value in whole.items()}
 
 
 def run_steps(config: RunConfig, data: DataFolder, ranks: Ranks, steps: int) -> dict[str, Tensor]:

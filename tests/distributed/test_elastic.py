@@ -1,7 +1,7 @@
 """One run on 4 ranks, then on 2, then on 3, killed with SIGKILL in between.
 
 With `data.global_batch_size` it trains, step by step, on the rows of a run that nobody touched, and ends as that does,
-to the rounding of test_whole_runs.py.
+to the rounding of alike.py.
 """
 
 import json
@@ -9,11 +9,11 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from alike import global_batch, same
 from killing import Kill, Life, live
 from periods import write_periods
 from samples import write_samples
 from test_killed import done
-from test_whole_runs import global_batch, same
 from tiny import sample_base
 
 from coldrank.configs import base as arms

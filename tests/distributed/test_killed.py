@@ -18,6 +18,7 @@ from samples import write_samples
 from tiny import growing, sample_base
 
 from coldrank.configs import base as arms
+from coldrank.models.features import Mapping as IdMapping
 from coldrank.train import checkpoint
 from coldrank.train.config import to_dict
 from coldrank.train.lock import Lock
@@ -29,11 +30,18 @@ VARIANTS = {
     ("fixed", 2, False): (1, 0.2),
     ("fixed", 2, True): (2, 0.2),
     ("growing", 1, True): (1, 0.1),
-    ("growing", 2, True): (1, 0.1),
-    ("managed", 2, True): (1, 0.1),
+    ("growing", 2, True): (1, 0.07),
+    ("waiting", 2, True): (1, 0.07),
+    ("managed", 2, True): (1, 0.07),
 }
 # Of growing and managed tables: more than there are users, fewer than there are items.
 ROWS = 50
+# Tables -> their mapping and other settings.
+DYNAMIC: dict[str, tuple[IdMapping, dict[str, object]]] = {
+    "growing": ("growing", {}),
+    "waiting": ("growing", {"min_count": 5, "admission": "sketch", "counters": 8192}),
+    "managed": ("managed", {"min_count": 2, "blocks": 3, "eviction": "distance_lfu"}),
+}
 KILLS_PER_RUN = 4
 EPOCHS, STEPS = 3, {1: 33, 2: 18}
 
@@ -54,14 +62,19 @@ def commands(tmp_path_factory):
     folder = tmp_path_factory.mktemp("killed")
     data = write_samples(folder / "data")
     found = {}
-    for tables in ("fixed", "growing", "managed"):
-        config = arms.poso(sample_base() if tables == "fixed" else growing(ROWS, tables))
+    for tables in ("fixed", *DYNAMIC):
+        config = arms.poso(sample_base() if tables == "fixed" else dynamic(*DYNAMIC[tables]))
         # Dropout, a checkpoint that falls between two lines of metrics, and one in the middle of a pass.
         config = replace(config, model=replace(config.model, dropout=0.2))
         config = replace(config, train=replace(config.train, epochs=EPOCHS, log_every=4, checkpoint_every=3))
         (folder / f"{tables}.json").write_text(json.dumps(to_dict(config)))
         found[tables] = ["train", "--config", str(folder / f"{tables}.json"), "--data", str(data)]
     return found
+
+
+def dynamic(mapping, fields):
+    config = growing(ROWS, mapping)
+    return replace(config, tables=tuple(replace(t, **fields) for t in config.tables))
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,7 @@ STEPS = 8
 @pytest.mark.slow
 @pytest.mark.parametrize("mapping", ["growing", "managed"])
 def test_two_ranks_give_the_rows_that_one_gives(tmp_path, mapping):
-    """On the same global batches; the users' table fills up on the way. `steps.py` holds that both ranks' maps are
-    equal."""
+    """On the same global batches; the users' table fills up on the way."""
     data, one_user_less = write_samples(tmp_path / "data"), 25
     for name in ("table_wise", "row_wise"):
         config = replace(growing(mapping=mapping), sharding=ShardingConfig(default=name))

@@ -5,6 +5,7 @@ import torch
 
 from coldrank.models.encode import Bucketize, FeatureEncoder, Standardize, bucket_of, joint_state
 from coldrank.models.features import Feature, FeatureSet, Table
+from coldrank.models.ids.mixing import Share
 
 
 def test_buckets_of_edges_missing_and_infinite_tail():
@@ -177,7 +178,13 @@ def test_what_has_no_row_is_found_behind_features_of_every_kind():
     }
     values = encoder(raw)[0]
     found = encoder.unknown(raw, values)
-    assert {name: (at.tolist(), ids.tolist()) for name, (at, ids) in found.items()} == {
-        "user": ([12, 16, 18], [71, 72, 71]),  # behind 6 values of `a`, 3 of tags and 2 of age
-        "item": ([13, 14, 15], [5, 6, 7]),
-    }
+    # Behind 6 values of `a`, 3 of tags and 2 of age; what a sequence holds is no event.
+    users = ([12, 16, 18], [0, 1, 0], [71, 72], [2, 1], [2, 1])
+    items = ([13, 14, 15], [0, 1, 2], [5, 6, 7], [1, 1, 1], [0, 0, 0])
+    assert {name: tuple(part.tolist() for part in of) for name, of in found.items()} == {"user": users, "item": items}
+    shared = FeatureEncoder(FeatureSet(features, tables), Share(1, 2))
+    shared.maps["user"].add(torch.tensor([70, 71]))
+    values = shared(raw)[0]
+    assert values[[11, 12, 16, 17, 18]].tolist() == [-1] * 5, "what lies with several ranks is left to training"
+    of_users = [part.tolist() for part in shared.unknown(raw, values)["user"]]
+    assert of_users == [[11, 12, 16, 17, 18], [0, 1, 2, 0, 1], [70, 71, 72], [2, 2, 1], [2, 2, 1]]

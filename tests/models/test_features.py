@@ -102,7 +102,13 @@ def test_what_is_just_possible_is_taken():
     for mapping in ("growing", "managed"):
         FeatureSet([ITEM], [replace(TABLE, mapping=mapping, rows=2)])
     FeatureSet([ITEM], [replace(TABLE, mapping="managed", eviction="lfu")])
+    for rows, blocks in ((2, 1), (33, 32), (5000, 1024)):
+        FeatureSet([ITEM], [replace(TABLE, mapping="managed", rows=rows, blocks=blocks)])
     FeatureSet([ITEM, HISTORY], [replace(TABLE, mapping="vocabulary", min_count=3)])
+    for mapping in ("growing", "managed"):
+        FeatureSet([ITEM, HISTORY], [replace(TABLE, mapping=mapping, min_count=300)])
+        FeatureSet([ITEM], [replace(TABLE, mapping=mapping, min_count=255, admission="sketch", counters=4096)])
+    FeatureSet([ITEM], [replace(TABLE, mapping="managed", eviction="distance_lfu")])
     FeatureSet([replace(ITEM, many=True, role="context"), replace(HISTORY, length=1)], [TABLE])
     FeatureSet([ITEM, Feature(name="age", role="pc", kind="bucket", buckets=2, dim=3)], [TABLE])
     FeatureSet([ITEM, Feature(name="n", role="user", kind="number"), SIGNALS], [TABLE])
@@ -155,10 +161,27 @@ def test_what_a_set_of_features_needs():
     [
         (replace(TABLE, mapping="multi_hash", hashes=1), "table 'item': hashes=1: must be 2 or more"),
         (replace(TABLE, mapping="growing", rows=1), "table 'item': rows=1: row 0 is for unknown ids"),
-        (replace(TABLE, mapping="growing", min_count=2), "min_count=2 is for mapping 'vocabulary'"),
+        (replace(TABLE, mapping="growing", min_count=0), "min_count=0: must be 1 or more"),
+        (replace(TABLE, mapping="growing", admission="sketch"), "admission='sketch' is for .* with min_count above 1"),
+        (
+            replace(TABLE, mapping="vocabulary", min_count=2, admission="sketch"),
+            "admission='sketch' is for mappings 'growing' and 'managed'",
+        ),
+        (replace(TABLE, mapping="growing", min_count=2, counters=8192), "counters=8192 is for admission 'sketch'"),
+        (
+            replace(TABLE, mapping="growing", min_count=2, admission="sketch", counters=5000),
+            "counters=5000: must be a multiple of 4,096",
+        ),
+        (
+            replace(TABLE, mapping="managed", min_count=256, admission="sketch"),
+            "min_count=256: a sketch counts up to 255",
+        ),
         (replace(TABLE, mapping="managed", rows=1), "table 'item': rows=1: row 0 is for unknown ids"),
-        (replace(TABLE, mapping="managed", min_count=3), "min_count=3 is for .*; managed tables"),
         (replace(TABLE, mapping="growing", eviction="lfu"), "eviction='lfu' is for mapping 'managed'"),
+        (replace(TABLE, mapping="growing", blocks=2), "blocks=2 is for mapping 'managed'"),
+        (replace(TABLE, mapping="managed", rows=9, blocks=9), "blocks=9: must be 1 to 1024 and below rows=9"),
+        (replace(TABLE, mapping="managed", rows=5000, blocks=1025), "blocks=1025: must be 1 to 1024"),
+        (replace(TABLE, mapping="managed", blocks=0), "blocks=0: must be 1 to 1024"),
     ],
 )
 def test_impossible_tables_are_refused(table: Table, message: str):

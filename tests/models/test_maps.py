@@ -9,7 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from coldrank.models.maps import DynamicMap, HashMap, MultiHashMap, VocabularyMap, mix64
+from coldrank.models.features import Table
+from coldrank.models.ids.growing import GrowingMap
+from coldrank.models.ids.maps import HashMap, MultiHashMap, VocabularyMap
+from coldrank.models.ids.mixing import mix64
 
 MASK = (1 << 64) - 1
 
@@ -62,7 +65,11 @@ IDS = st.lists(
 )
 
 
-def grow(table: DynamicMap, ids: Tensor) -> Tensor:
+def table_of(rows: int, **fields: object) -> Table:
+    return Table(name="t", rows=rows, dim=4, mapping="growing", **fields)
+
+
+def grow(table: GrowingMap, ids: Tensor) -> Tensor:
     """What training does with the ids of a batch."""
     return table.add(torch.unique(ids[table(ids) == 0]))
 
@@ -70,7 +77,7 @@ def grow(table: DynamicMap, ids: Tensor) -> Tensor:
 @given(st.integers(2, 40), st.lists(st.tuples(IDS, st.booleans()), max_size=9))
 def test_growing_map_is_a_dictionary_that_fills_up(rows, batches):
     """Ids of a batch in ascending order, as long as there are rows; what has a row keeps it. Merged or not."""
-    table, truth, states = DynamicMap(rows), {}, {}
+    table, truth, states = GrowingMap(table_of(rows)), {}, {}
     order = [1 + i * table.stride % (rows - 1) for i in range(rows - 1)]
     assert sorted(order) == list(range(1, rows))
     for ids, merges in batches:
@@ -92,7 +99,7 @@ def test_growing_map_is_a_dictionary_that_fills_up(rows, batches):
 
 
 def test_growing_map_comes_back_from_its_state_and_scripts():
-    table, again = DynamicMap(5000), DynamicMap(5000)
+    table, again = GrowingMap(table_of(5000)), GrowingMap(table_of(5000))
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(-(2**62), 2**62, (6000,), generator=generator) * 2
     for batch in ids[:3000].split(500):
@@ -108,7 +115,7 @@ def test_growing_map_comes_back_from_its_state_and_scripts():
 
 def test_growing_map_is_read_while_it_grows():
     """Every id reads its own row, or 0 up to the time that it is known to have one."""
-    table, done, wrong = DynamicMap(200_000), threading.Event(), []
+    table, done, wrong = GrowingMap(table_of(200_000)), threading.Event(), []
     ids = mix64(torch.arange(60_000)).sort().values[torch.randperm(60_000, generator=torch.Generator().manual_seed(1))]
     known = 0
 

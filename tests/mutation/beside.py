@@ -20,8 +20,8 @@ BESIDE: dict[str, str] = {
     "models/encode.py": "models/test_encode.py models/test_maps.py models/test_embeddings.py "
     "train/ids/test_dynamic_ids.py",
     "models/embeddings.py": "models/test_embeddings.py models/test_ranker.py",
-    "models/maps.py": "models/test_maps.py models/test_state_names.py models/test_encode.py "
-    "train/ids/test_dynamic_ids.py train/ids/test_eviction.py",
+    "models/ids/*": "models/test_maps.py models/test_counts.py models/test_state_names.py models/test_encode.py "
+    "train/ids/test_admission.py train/ids/test_dynamic_ids.py train/ids/test_eviction.py",
     "models/ranker.py": "models/test_ranker.py models/test_embeddings.py configs/test_defaults.py",
     "models/two_tower.py": "models/test_two_tower.py models/test_state_names.py train/test_idle.py "
     "metrics/test_retrieval.py configs/test_defaults.py",

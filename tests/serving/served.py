@@ -18,7 +18,8 @@ from coldrank.models.component import find
 from coldrank.models.encode import FeatureEncoder
 from coldrank.models.features import Feature, Table
 from coldrank.models.heads import Binary
-from coldrank.models.maps import DynamicMap, EvictingMap
+from coldrank.models.ids.evicting import EvictingMap
+from coldrank.models.ids.growing import GrowingMap
 from coldrank.models.model import Model
 from coldrank.models.two_tower import TwoTower
 from coldrank.serving.export import parity
@@ -134,10 +135,10 @@ def random_model(config: RunConfig, data: DataFolder, seed: int = 0) -> Trained:
     encoder = FeatureEncoder(validate(config))
     fit_encoder(encoder, data.files(("train",)))
     for module in encoder.maps.values():
-        if isinstance(module, DynamicMap):
+        if isinstance(module, GrowingMap):
             module.add(torch.arange(1, 30, 2))
         if isinstance(module, EvictingMap):
-            admit(module, torch.arange(1, 30, 2), torch.ones(15, dtype=torch.int64))
+            admit(module, torch.arange(1, 30, 2), *torch.ones(2, 15, dtype=torch.int64))
     task = made_task(config, encoder.features).eval()
     for name, parameter in task.named_parameters():
         # Wider, three methods stacked multiply rounding to more than what an export may differ by.

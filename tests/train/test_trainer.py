@@ -201,7 +201,7 @@ def _moved(config, data, ranks, before, after) -> list[str]:
     states = []
     for folder in (before, after):
         built = build(config, data, ranks)
-        checkpoint.load(folder / "checkpoints", built.state, {}, ranks)
+        built.load(folder / "checkpoints", {})
         named = built.model.state_dict()
         states.append(
             {n: v.local_tensor().clone() if hasattr(v, "local_tensor") else v.clone() for n, v in named.items()}

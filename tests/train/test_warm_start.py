@@ -12,7 +12,6 @@ from coldrank.data.errors import UserError
 from coldrank.data.fit import fit_encoder
 from coldrank.models.features import Feature
 from coldrank.modules import PosoMultiheadAttention
-from coldrank.train import checkpoint
 from coldrank.train.run import build
 from coldrank.train.trainer import train
 from coldrank.train.warm_start import warm_start
@@ -33,7 +32,7 @@ def started(config, data, ranks):
     """A run before its first step, and the report."""
     run = build(config, data, ranks)
     fit_encoder(run.encoder, data.files(config.data.fit))
-    return run, warm_start(config, run.model, run.state, run.encoder.features, ranks)
+    return run, warm_start(run)
 
 
 def test_the_same_arm_takes_everything_and_scores_alike(data, ranks, donor):
@@ -41,7 +40,7 @@ def test_the_same_arm_takes_everything_and_scores_alike(data, ranks, donor):
     run, report = started(config, data, ranks)
     assert not report.left and not report.moved and not report.unused
     other = build(replace(sample_base(), seed=9), data, ranks)
-    checkpoint.load(donor / "checkpoints", other.state, {}, ranks)
+    other.load(donor / "checkpoints", {})
     for part in ("model", "encoder"):
         for name, value in run.state[part].items():
             theirs = other.state[part][name]
@@ -59,7 +58,7 @@ def test_poso_from_its_base_begins_as_the_base_but_for_its_gates(data, ranks, do
     assert name.endswith(".value") and report.moved[name] == f"folds that sum to {name}"
     (attention,) = [m for m in run.model.modules() if isinstance(m, PosoMultiheadAttention)]
     base = build(sample_base(), data, ranks)
-    checkpoint.load(donor / "checkpoints", base.state, {}, ranks)
+    base.load(donor / "checkpoints", {})
     plain = base.state["model"][name.removeprefix("model.")]
     folds = attention.value.detach().unflatten(2, (attention.value_folds, -1))
     torch.testing.assert_close(folds.sum(2), plain)

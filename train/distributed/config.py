@@ -28,6 +28,9 @@ class ShardingConfig:
     """Bytes up to which auto copies a table to every rank."""
     column_width: Annotated[int, Field(ge=4, multiple_of=4)] = 32
     """Least width of a column shard, a multiple of 4."""
+    id_maps: Literal["sharded", "whole"] = "sharded"
+    """Where the ids of growing and managed tables lie, on several ranks. sharded: with the rank that a hash of the id
+    names, or the block of a managed table; ids and rows are exchanged once a step. whole: on every rank."""
     memory_margin: Annotated[float, Field(ge=0, lt=1)] = 0.15
     """Share of a rank's memory that a plan leaves free."""
 

@@ -6,11 +6,13 @@ from typing import Literal
 import torch
 
 from coldrank.models.features import FeatureSet, Table
-from coldrank.models.maps import map_of
+from coldrank.models.ids.maps import map_of
+from coldrank.models.ids.mixing import BLOCKS, Share
 from coldrank.train.distributed.config import ShardingConfig
 from coldrank.train.sections import TablesConfig
 
 FLOAT_BYTES = 4
+ID_AND_ROW_BYTES = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,9 +44,14 @@ class PlanRequest:
         return int(self.cluster.memory * (1 - self.sharding.memory_margin))
 
     def map_bytes(self, table: Table) -> int:
-        """Bytes of what says which row an id has, in the host's memory, on every rank."""
+        """Bytes of what says which row an id has, in the host's memory, on a rank, at most: of the first rank, which
+        has as much as any. Without exact counts of ids that wait, as many as there are."""
+        share = Share(0, self.cluster.world_size if self.sharding.id_maps == "sharded" else 1)
         with torch.device("meta"):
-            return sum(b.nbytes for b in map_of(table).buffers())
+            declared = sum(b.nbytes for b in map_of(table, share).buffers())
+        # A growing table has as many ids as rows, once it is full.
+        ids = table.rows * len(share.blocks(BLOCKS)) // BLOCKS if table.mapping == "growing" else 0
+        return declared + ids * ID_AND_ROW_BYTES
 
     @property
     def fixed_bytes(self) -> int:

@@ -20,8 +20,8 @@ def size(amount: float) -> str:
 
 
 def tables(plan: Plan) -> str:
-    """A line per table, the largest first; the small ones that are sharded alike share one. Every rank holds the whole
-    map of ids, in the host's memory."""
+    """A line per table, the largest first; the small ones that are sharded alike share one. Maps of ids, of a rank,
+    lie in the host's memory."""
     by_size = sorted(plan.placed, key=lambda p: -p.table.rows * p.table.dim)
     others: dict[tuple[str, str], list[Placed]] = {}
     for p in by_size[_LISTED:]:
@@ -73,7 +73,7 @@ def memory(plan: Plan) -> str:
     if not maps or request.cluster.device == "cpu":
         return text
     of_host = maps * request.cluster.world_size // request.cluster.hosts
-    return f"{text}\n\nmaps of ids, in the host's memory: {size(maps)} a rank, {size(of_host)} a host"
+    return f"{text}\n\nmaps of ids, in the host's memory: {size(maps)} a rank, {size(of_host)} a host, at most"
 
 
 def balance(plan: Plan) -> str:

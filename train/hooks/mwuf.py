@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from coldrank.models.batch import Batch
 from coldrank.models.embeddings import Embedded, rows_of_embedded
 from coldrank.models.features import Feature, FeatureSet
-from coldrank.models.maps import DynamicMap, VocabularyMap
+from coldrank.models.ids.growing import GrowingMap
+from coldrank.models.ids.maps import VocabularyMap
 from coldrank.models.model import Outputs
 from coldrank.modules.mwuf import Mwuf as Networks
 from coldrank.modules.mwuf import mean_users
@@ -249,9 +250,8 @@ def rows_with_an_id(items: nn.Module, rows: int) -> Tensor:
     held = torch.zeros(rows, dtype=torch.bool)
     if isinstance(items, VocabularyMap):
         held[1 : 1 + int((items.ids < items.largest).sum())] = True
-    elif isinstance(items, DynamicMap):
-        held[torch.cat([items.known[1], items.tail[1]])] = True
-        held[0] = False
+    elif isinstance(items, GrowingMap):
+        held[items.rows_given(0, int(items.size))] = True
     else:
         held[:] = True
     return held

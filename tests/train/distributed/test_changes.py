@@ -9,7 +9,6 @@ from tiny import sample_base
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 
 from coldrank.data.errors import UserError
-from coldrank.train import checkpoint
 from coldrank.train.config import RunConfig
 from coldrank.train.distributed.config import ShardingConfig
 from coldrank.train.distributed.tables import table_of
@@ -34,7 +33,7 @@ def trained(data, ranks, tmp_path_factory) -> Path:
 
 def loaded(sharding: ShardingConfig, out: Path, data, ranks) -> Run:
     run = build(config(sharding), data, ranks)
-    checkpoint.load(out / "checkpoints", run.state, {}, ranks)
+    run.load(out / "checkpoints", {})
     return run
 
 

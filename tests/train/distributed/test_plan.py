@@ -261,7 +261,7 @@ def test_maps_of_ids_take_memory_of_the_host():
     )
     rows = {t.name: t.rows for t in config.tables}
     wanted = {"user": 16 * rows["user"], "item": 24 * rows["item"], "tag": 0}
-    asked = replace(request(memory=30e9), features=validate(config))
+    asked = replace(request(memory=30e9), features=validate(config), sharding=ShardingConfig(id_maps="whole"))
     sizes = {t.name: asked.map_bytes(t) for t in config.tables}
     assert sizes == pytest.approx(wanted, abs=64)
     gpu, cpu = make_plan(asked), make_plan(replace(asked, cluster=replace(asked.cluster, device="cpu")))
@@ -270,8 +270,13 @@ def test_maps_of_ids_take_memory_of_the_host():
     assert (memory["maps of ids"] == sum(sizes.values())).all()
     assert (memory["all"] == sum(part for kind, part in memory.items() if kind != "all")).all()
     assert not fits(replace(cpu.request, cluster=replace(cpu.request.cluster, memory=sum(sizes.values()))))
-    assert "maps of ids, in the host's memory: 633.2 MiB a rank, 4.9 GiB a host" in memory_text(gpu)
+    assert "maps of ids, in the host's memory: 633.2 MiB a rank, 4.9 GiB a host, at most" in memory_text(gpu)
     assert tables(gpu).splitlines()[2].endswith("610.4 MiB")
+    blocks = tuple(replace(t, blocks=16 if t.name == "item" else 1) for t in config.tables)
+    parts = replace(asked, features=validate(replace(config, tables=blocks)), sharding=ShardingConfig())
+    shared = {t.name: parts.map_bytes(t) for t in blocks}
+    assert shared == pytest.approx({name: size / 8 for name, size in wanted.items()}, rel=1e-3, abs=64)
+    assert parts.map_bytes(config.tables[1]) == sizes["item"], "a managed table of one block is whole on one rank"
 
 
 @pytest.mark.tried(

@@ -11,7 +11,7 @@ from torch import nn
 
 from coldrank.data.batches import DataFolder
 from coldrank.data.errors import UserError
-from coldrank.train import checkpoint, checks
+from coldrank.train import checks
 from coldrank.train.config import to_dict
 from coldrank.train.hooks.hook import Hook, HookModule, Rest
 from coldrank.train.hooks.mwuf import Mwuf
@@ -127,7 +127,7 @@ def test_a_checkpoint_holds_parameters_and_buffers(data, ranks, tmp_path):
     wanted = with_hooks("one", steps=3)
     train(wanted, data, tmp_path / "run", ranks, fresh=False, diff="")
     run = build(wanted, data, ranks)
-    checkpoint.load(tmp_path / "run" / "checkpoints", run.state, {}, ranks)
+    run.load(tmp_path / "run" / "checkpoints", {})
     (hook,) = run.hooks
     assert isinstance(hook, ScaleModule)
     assert hook.steps == 3
@@ -147,7 +147,7 @@ def test_hooks_know_of_periods(ranks, tmp_path):
 def ended(config, data, folder, ranks):
     """What the last checkpoint holds of the hook."""
     run = build(config, data, ranks)
-    checkpoint.load(folder / "checkpoints", run.state, {}, ranks)
+    run.load(folder / "checkpoints", {})
     return int(run.hooks[0].ended)
 
 

@@ -10,8 +10,9 @@ from tiny import growing, sample_base
 from coldrank.data.batches import batches
 from coldrank.data.errors import UserError
 from coldrank.models.embeddings import rows_of_embedded
-from coldrank.models.maps import DynamicMap, HashMap, VocabularyMap
-from coldrank.train import checkpoint
+from coldrank.models.features import Table
+from coldrank.models.ids.growing import GrowingMap
+from coldrank.models.ids.maps import HashMap, VocabularyMap
 from coldrank.train.hooks.mwuf import Mwuf, rows_with_an_id
 from coldrank.train.hooks.rows import TableRows
 from coldrank.train.optim.micro_batches import rows_of
@@ -220,7 +221,7 @@ def test_a_frozen_model_keeps_all_but_the_cold_ids(data, ranks, fitted, tmp_path
 
 def loaded(config, data, ranks, folder):
     run = build(config, data, ranks)
-    checkpoint.load(folder / "checkpoints", run.state, {}, ranks)
+    run.load(folder / "checkpoints", {})
     return weights(run)
 
 
@@ -257,7 +258,7 @@ def test_settings_are_checked(fields, text, data, ranks):
 
 
 def test_rows_with_an_id_are_those_that_the_map_gave_out():
-    vocabulary, growing_map = VocabularyMap(6), DynamicMap(6)
+    vocabulary, growing_map = VocabularyMap(6), GrowingMap(Table(name="t", rows=6, dim=4, mapping="growing"))
     vocabulary.set(torch.tensor([7, 9]))
     given = growing_map.add(torch.tensor([7, 9]))
     assert rows_with_an_id(vocabulary, 6).tolist() == [False, True, True, False, False, False]

@@ -14,7 +14,6 @@ from tiny import changed
 from coldrank.analysis.explain.measure import load_run
 from coldrank.data.batches import DataFolder
 from coldrank.data.errors import UserError
-from coldrank.train import checkpoint
 from coldrank.train.run import build
 from coldrank.train.trainer import train
 
@@ -75,7 +74,7 @@ def test_quantiles_of_the_first_period_part_the_groups(folder, tmp_path, ranks):
     wanted = config(quantiles=4)
     scored(folder, tmp_path / "run", ranks, wanted)
     run = build(wanted, DataFolder.open(folder), ranks)
-    checkpoint.load(tmp_path / "run" / "checkpoints", run.state, {}, ranks)
+    run.load(tmp_path / "run" / "checkpoints", {})
     first = pl.concat([pl.read_parquet(p) for p in sorted(folder.glob(f"samples/*/period={DAYS[0]}/*"))])["item_views"]
     assert run.hooks[0].cuts.tolist() == [int(first.quantile(q, "linear")) for q in (0.25, 0.5, 0.75)]
 
@@ -94,7 +93,7 @@ def test_quantiles_of_the_passes_part_the_groups(data, tmp_path, ranks, order):
     assert 20 < expected[0] < expected[2] < 199
     for _ in ("as it was trained", "after it went on"):
         run = build(wanted, data, ranks)
-        checkpoint.load(tmp_path / "run" / "checkpoints", run.state, {}, ranks)
+        run.load(tmp_path / "run" / "checkpoints", {})
         assert run.hooks[0].cuts.tolist() == expected
         train(wanted, data, tmp_path / "run", ranks, fresh=False, diff="")
     assert sum(run.hooks[0].get_buffer("shift_towers_item_layers_0_bias").abs().sum(1) > 0) > 2
@@ -129,5 +128,5 @@ def test_a_warm_start_brings_no_cuts(data, tmp_path, ranks):
     wanted = changed(replace(plain, train=warm), "pam", cuts=(10, 30, 90, 150))
     train(wanted, data, tmp_path / "second", ranks, fresh=True, diff="")
     run = build(wanted, data, ranks)
-    checkpoint.load(tmp_path / "second" / "checkpoints", run.state, {}, ranks)
+    run.load(tmp_path / "second" / "checkpoints", {})
     assert run.hooks[0].cuts.tolist() == [10, 30, 90, 150]

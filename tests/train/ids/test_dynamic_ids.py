@@ -13,7 +13,7 @@ from tiny import growing
 from coldrank.configs import base as arms
 from coldrank.data.batches import DataFolder, as_tensors
 from coldrank.data.read import SampleReader
-from coldrank.train import checkpoint
+from coldrank.train.ids.dynamic import DynamicIds
 from coldrank.train.run import build
 from coldrank.train.trainer import train
 
@@ -95,9 +95,30 @@ def test_a_run_that_was_stopped_has_the_rows_of_one_that_was_not(data, ranks, tm
     assert torch.equal(*maps), "the map at step 2 is that of a run that ends there"
 
 
+@pytest.mark.tried("configs and runs", "a checkpoint with id maps as long as their tables", "read as any other")
+def test_a_checkpoint_whose_maps_are_padded_is_read(data, ranks, tmp_path, monkeypatch):
+    """As they were written once: as long as the table, the largest id with row 0 behind the last."""
+    config, state = growing(), DynamicIds.state
+    config = replace(config, train=replace(config.train, steps=2))
+
+    def padded(ids, *given):
+        written = state(ids, *given)
+        for name in [name for name in written if name.endswith(".known")]:
+            rows = ids.maps[name.split(".")[1]].places + 1
+            written[name] = torch.cat([written[name], written[name][:, -1:].expand(-1, rows)], 1)[:, :rows]
+        return written
+
+    with monkeypatch.context() as before:
+        before.setattr(DynamicIds, "state", padded)
+        run(config, data, tmp_path / "before", ranks)
+    run(config, data, tmp_path / "now", ranks)
+    maps = [users_map(config, data, ranks, tmp_path / folder / "checkpoints") for folder in ("before", "now")]
+    assert torch.equal(*maps) and maps[0].shape[1] < 64
+
+
 def users_map(config, data, ranks, checkpoints):
     made = build(config, data, ranks)
-    checkpoint.load(checkpoints, made.state, {}, ranks)
+    made.load(checkpoints, {})
     return made.encoder.maps["user"].known
 
 

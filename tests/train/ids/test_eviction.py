@@ -15,8 +15,8 @@ from coldrank.configs import base as arms
 from coldrank.data.batches import batches
 from coldrank.data.errors import UserError
 from coldrank.data.read import SampleReader
-from coldrank.models.maps import EvictingMap
-from coldrank.train import checkpoint
+from coldrank.models.features import Table
+from coldrank.models.ids.evicting import EvictingMap
 from coldrank.train.checks import validate
 from coldrank.train.distributed.config import ShardingConfig
 from coldrank.train.distributed.tables import table_of
@@ -28,42 +28,50 @@ from coldrank.train.trainer import train
 LARGEST = torch.iinfo(torch.int64).max
 
 
-@pytest.mark.parametrize("eviction", ["lru", "lfu"])
+def evicting(rows: int, **fields: object) -> Table:
+    return Table(name="t", rows=rows, dim=4, mapping="managed", **fields)
+
+
+def score(eviction: str, step: int, reads: int, last: int) -> float:
+    """What an id is worth at a step that was read so often, and last at step `last`."""
+    return {"lru": last, "lfu": reads, "distance_lfu": reads / (step - last + 1)}[eviction]
+
+
+@pytest.mark.parametrize("eviction", ["lru", "lfu", "distance_lfu"])
 def test_those_hold_a_row_who_were_read_last_or_most(eviction):
-    """Against a dictionary id -> score, which keeps the best; of equals who is there already, then the smaller or more
-    frequent."""
-    rows, table, truth = 9, EvictingMap(9, eviction), dict[int, int]()
+    """Against a dictionary that keeps the best; of equals who is there already, then the smaller or more frequent."""
+    rows, table, truth = 9, EvictingMap(evicting(9, eviction=eviction)), dict[int, tuple[int, int]]()
     generator = torch.Generator().manual_seed(0)
     held: dict[int, int] = {}
+    renewed = 0
     for step in range(1, 60):
         batch = (torch.randn(12, generator=generator) * 8).long() - 2**62
         ids, counts = batch.unique(return_counts=True)
-        fresh = admit(table, ids, counts)
+        fresh, missed = admit(table, ids, counts, counts)
         read = Counter(batch.tolist())
-        for known in truth.keys() & read.keys():
-            truth[known] = step if eviction == "lru" else truth[known] + read[known]
-        new = sorted(read.keys() - truth.keys(), key=lambda x: (-read[x], x))
         before = truth
-        everyone = [*sorted(truth.items()), *((x, step if eviction == "lru" else read[x]) for x in new)]
-        truth = dict(sorted(everyone, key=lambda pair: -pair[1])[: rows - 1])
+        known = [(x, (reads + read[x], step if x in read else last)) for x, (reads, last) in sorted(truth.items())]
+        new = sorted(read.keys() - truth.keys(), key=lambda x: (-read[x], x))
+        everyone = [*known, *((x, (read[x], step)) for x in new)]
+        truth = dict(sorted(everyone, key=lambda pair: -score(eviction, step, *pair[1]))[: rows - 1])
         now = dict(zip(truth, table(torch.tensor(list(truth))).tolist(), strict=True))
         assert sorted(now.values()) == sorted(set(now.values())) and 1 <= min(now.values()) <= max(now.values()) < rows
         assert all(now[x] == held[x] for x in truth.keys() & held.keys()), "who stays keeps the row"
         assert sorted(fresh.tolist()) == sorted(now[x] for x in truth.keys() - before.keys())
+        assert missed == sum(read[x] for x in read.keys() - truth.keys())
         lost = torch.tensor(sorted((before.keys() | read.keys()) - truth.keys()), dtype=torch.int64)
         assert not table(lost).any()
-        held = now
-    assert table.size() == rows - 1 and table.evicted > 0
+        held, renewed = now, renewed + len(fresh)
+    assert table.size() == rows - 1 and table.steps == 59 and renewed > rows - 1
 
 
-def test_the_largest_number_holds_no_row_and_the_map_scripts():
-    table = EvictingMap(4, "lru")
+def test_the_largest_number_holds_no_row():
+    table = EvictingMap(evicting(4))
     ids = torch.tensor([-LARGEST - 1, 0, LARGEST])
-    admit(table, ids, torch.ones(3, dtype=torch.int64))
+    admit(table, ids, torch.ones(3, dtype=torch.int64), torch.ones(3, dtype=torch.int64))
     assert table.size() == 2
     rows = table(ids)
     assert rows[2] == 0 and 0 < rows[0] != rows[1] > 0
-    assert torch.equal(torch.jit.script(table)(ids), rows)
 
 
 def of_table(run: Run, name: str) -> dict[str, torch.Tensor]:
@@ -141,7 +149,7 @@ def test_evaluation_does_not_change_who_holds_a_row(data, ranks, tmp_path):
     config = full(6)
     ended(config, data, tmp_path / "run", ranks)
     run = build(config, data, ranks)
-    checkpoint.load(tmp_path / "run/checkpoints", run.state, {}, ranks)
+    run.load(tmp_path / "run/checkpoints", {})
     before = {name: value.clone() for name, value in run.encoder.state_dict().items()}
     evaluate(run, "test", 6, None)
     assert all(torch.equal(value, before[name]) for name, value in run.encoder.state_dict().items())
