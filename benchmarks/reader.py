@@ -27,7 +27,7 @@ from pathlib import Path
 import pyarrow as pa
 from columns import base, write_samples
 
-from coldrank.data.batches import DataFolder
+from coldrank.data.batches import DataFolder, made
 from coldrank.data.fit import fit_encoder
 from coldrank.data.read import SampleReader
 from coldrank.models.batch import Batch
@@ -82,13 +82,15 @@ def measure(data: DataFolder, config: RunConfig, rows: int, steps: int, repeat: 
         count = min(whole, in_time.total_rows)
         first = lambda reader: itertools.islice(reader.epoch(0), -(-count // size))
         rate = {
-            "read": _rate(count, repeat, lambda: _run_through(first(in_time))),
-            "shuffle": _rate(count, repeat, lambda: _run_through(first(shuffled))),
-            "build": _rate(count, repeat, lambda: _run_through(map(run.make, first(shuffled)))),
+            "read": _rate(count, repeat, lambda: run_through(first(in_time))),
+            "shuffle": _rate(count, repeat, lambda: run_through(first(shuffled))),
+            "build": _rate(
+                count, repeat, lambda: run_through(itertools.islice(made(shuffled, run.make), -(-count // size)))
+            ),
         }
-        batches = list(itertools.islice(map(run.make, shuffled.epoch(0)), steps))
-        _train(run, batches[:3])  # the first steps make states and caches
-        rate["train"] = _rate(sum(map(len, batches)), repeat, lambda: _train(run, batches))
+        batches = list(itertools.islice(made(shuffled, run.make), steps))
+        train_on(run, batches[:3])  # the first steps make states and caches
+        rate["train"] = _rate(sum(map(len, batches)), repeat, lambda: train_on(run, batches))
     lists = sum(c.is_list for c in columns)
     return {
         "machine": platform.machine(),
@@ -99,12 +101,14 @@ def measure(data: DataFolder, config: RunConfig, rows: int, steps: int, repeat: 
     }
 
 
-def _run_through(results: Iterable[object]) -> None:
+def run_through(results: Iterable[object]) -> None:
+    """Takes all results."""
     for _ in results:
         pass
 
 
-def _train(run: Run, batches: list[Batch]) -> None:
+def train_on(run: Run, batches: list[Batch]) -> None:
+    """Steps over batches that are there."""
     for step, batch in enumerate(batches):
         run.optimizers.begin_step(step, len(batches))
         run.model(batch).loss.backward()

@@ -20,11 +20,14 @@ from coldrank.data.read import Column, Prefetcher, Raw, Reader
 from coldrank.data.read_manifest import read_manifest
 from coldrank.models.batch import Batch
 from coldrank.models.encode import FeatureEncoder
+from coldrank.models.encode_many import Encoded, ManyEncoder
 from coldrank.models.features import Input
 from coldrank.models.heads.head import Head
 
 # Held while a module is called here, in a background thread, and by whoever changes what such a call does.
 MODULE_CALLS = threading.Lock()
+# Fewer, and the encoder's time goes into small operations; more, and it goes into memory.
+MANY_ROWS = 8192
 KEYS = ("user_id", "item_id", "time", "user_views", "item_views")
 
 
@@ -95,6 +98,7 @@ class BatchMaker:
         self.tasks = tasks
         self.truths = truths or []
         self.weight = weight
+        self._many = ManyEncoder(encoder) if ManyEncoder.can(encoder) else None
 
     def columns(self, *, training: bool = False) -> list[Input]:
         """Every column to read: features, labels, keys and truths; for training, weights too."""
@@ -111,12 +115,40 @@ class BatchMaker:
     def __call__(self, raw: Raw) -> Batch:
         tensors = as_tensors(raw)
         with MODULE_CALLS:
-            values, lengths, dense, sequence_lengths = self.encoder(tensors)
-            unknown = self.encoder.unknown(tensors, values)
+            encoded = self.encoder(tensors)
+            unknown = self.encoder.unknown(tensors, encoded[0])
+        return self._batch(encoded, self._beside(tensors), unknown)
+
+    @property
+    def rows_at_once(self) -> int:
+        """Rows that `many` is best given at once."""
+        return MANY_ROWS if self._many else 1
+
+    @torch.no_grad()
+    def many(self, raw: Raw, sizes: list[int]) -> list[Batch]:
+        """The batches that some rows make, each as by a call, bit for bit. sizes: rows of each."""
+        if self._many is None or len(sizes) == 1:
+            (_,) = sizes
+            return [self(raw)]
+        tensors = as_tensors(raw)
+        with MODULE_CALLS:
+            encoded = list(self._many(tensors, sizes))
+        parts = zip(*(x.split(sizes) for x in self._beside(tensors)), strict=True)
+        return [self._batch(of_batch, part, {}) for of_batch, part in zip(encoded, parts, strict=True)]
+
+    def _beside(self, tensors: dict[str, Tensor]) -> list[Tensor]:
+        """Labels, keys, truths and, where there are any, weights."""
         labels = torch.stack([tensors[f"label_{t}"] for t in self.tasks], 1)
-        keys = {k: tensors[k].to(torch.int64) for k in KEYS} | {t: tensors[t] for t in self.truths}
+        keys = [*(tensors[k].to(torch.int64) for k in KEYS), *(tensors[t] for t in self.truths)]
+        return [labels, *keys, *([tensors[self.weight].to(torch.float32)] if self.weight in tensors else [])]
+
+    def _batch(self, encoded: Encoded, beside: Iterable[Tensor], unknown: dict[str, Any]) -> Batch:
+        values, lengths, dense, sequence_lengths = encoded
+        labels, *others = beside
+        names = [*KEYS, *self.truths]
+        keys = dict(zip(names, others, strict=False))
         sparse = KeyedJaggedTensor(keys=self.encoder.keys, values=values, lengths=lengths)
-        weights = tensors[self.weight].to(torch.float32) if self.weight in tensors else None
+        weights = others[len(names)] if len(others) > len(names) else None
         return Batch(sparse, dense, sequence_lengths, labels, keys, unknown, weights=weights)
 
 
@@ -144,17 +176,34 @@ def _writable(column: Column) -> np.ndarray:
     return column if column.flags.writeable else column.copy()
 
 
+def made(
+    reader: Reader,
+    make: BatchMaker,
+    epoch: int = 0,
+    start: int = 0,
+    groups: Iterable[tuple[Raw, list[int]]] | None = None,
+) -> Iterator[Batch]:
+    """Batches of an epoch from batch `start` on, read, checked and encoded where they are taken.
+
+    groups: what the reader gives, if another reads it.
+    """
+    groups = groups or reader.several(epoch, start, make.rows_at_once)
+    parts = (batch for raw, sizes in groups for batch in make.many(raw, sizes))
+    return (replace(batch, sizes=reader.sizes(number)) for number, batch in enumerate(parts, start))
+
+
 def batches(
     reader: Reader, make: BatchMaker, depth: int, epoch: int = 0, start: int = 0, *, pin: bool = False
 ) -> Prefetcher:
-    """Batches of an epoch from batch `start` on, read, checked and encoded `depth` ahead in a thread.
+    """Batches of an epoch from batch `start` on, encoded `depth` ahead in a thread, from rows that another reads and
+    checks meanwhile.
 
     pin: into page-locked memory, for a GPU to copy from while it computes.
     """
 
     def produce() -> Iterator[Batch]:
-        columns = enumerate(reader.epoch(epoch, start), start)
-        encoded = (replace(make(raw), sizes=reader.sizes(number)) for number, raw in columns)
-        return (batch.pin_memory() for batch in encoded) if pin else encoded
+        with Prefetcher(lambda: reader.several(epoch, start, make.rows_at_once), 1) as groups:
+            for batch in made(reader, make, epoch, start, groups):
+                yield batch.pin_memory() if pin else batch
 
     return Prefetcher(produce, depth)

@@ -81,9 +81,15 @@ class TimeReader:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Raw]:
         """The rank's batches from batch `start` on, the same in every epoch; the last may be short or empty."""
-        for n in range(start, self.batches):
-            bounds = self._bounds(n)
-            yield self._read(bounds[self.rank], bounds[self.rank + 1])
+        return (raw for raw, _ in self.several(epoch, start, 1))
+
+    def several(self, epoch: int, start: int, rows: int) -> Iterator[tuple[Raw, list[int]]]:
+        """The same, as many batches at once as have `rows` rows, at least one: their rows, and how many each has."""
+        at_once = max(1, rows * self.world_size // self.step_rows)
+        for n in range(start, self.batches, at_once):
+            steps = [self._bounds(k) for k in range(n, min(n + at_once, self.batches))]
+            ranges = [(bounds[self.rank], bounds[self.rank + 1]) for bounds in steps]
+            yield self._read(ranges), [end - first for first, end in ranges]
 
     def sizes(self, batch: int) -> tuple[int, ...]:
         """Rows of every rank's batch of a number."""
@@ -99,15 +105,16 @@ class TimeReader:
         rows = self.rows_before(batch + 1) - first
         return [first + rows * r // self.world_size for r in range(self.world_size + 1)]
 
-    def _read(self, first: int, end: int) -> Raw:
+    def _read(self, ranges: list[tuple[int, int]]) -> Raw:
+        """The rows of some ranges of the merged line, ascending."""
         parts, places = [], []
         for line, positions in zip(self.lines, self.places, strict=True):
-            low, high = np.searchsorted(positions, (first, end))
-            if high > low:
-                parts.append(line.read(int(low), int(high - low)))
-                places.append(positions[low:high])
+            cuts = np.searchsorted(positions, ranges).tolist()
+            if any(high > low for low, high in cuts):
+                parts.append(line.read((low, high - low) for low, high in cuts))
+                places += [positions[low:high] for low, high in cuts]
         if not parts:
-            return next(line for line in self.lines if line.groups).read(0, 0)
+            return next(line for line in self.lines if line.groups).read([])
         if len(parts) == 1:
             return parts[0]
         index = np.argsort(np.concatenate(places))

@@ -30,6 +30,13 @@ def fit_encoder(encoder: FeatureEncoder, paths: list[Path]) -> None:
         _fit(encoder, frame, paths)
 
 
+def fitted(encoder: FeatureEncoder) -> list[Tensor]:
+    """The buffers that `fit_encoder` sets."""
+    vocabularies = [m.ids for m in encoder.maps.values() if isinstance(m, VocabularyMap)]
+    edges = [m.edges for m in encoder.buckets.values() if isinstance(m, Bucketize)]
+    return [*vocabularies, *edges, encoder.numbers.moments]
+
+
 def _fit(encoder: FeatureEncoder, frame: pl.LazyFrame, paths: list[Path]) -> None:
     rows = frame.select(pl.len()).collect().item()
     if rows == 0:

@@ -7,7 +7,7 @@ without decoding what lies before its buffer. All ranks walk through the line, s
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -70,6 +70,10 @@ class Reader(Protocol):
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Raw]:
         """The rank's batches of a pass from batch `start` on."""
+        ...
+
+    def several(self, epoch: int, start: int, rows: int) -> Iterator[tuple[Raw, list[int]]]:
+        """The same, as many batches at once as have `rows` rows, at least one: their rows, and how many each has."""
         ...
 
     def sizes(self, batch: int) -> tuple[int, ...]:
@@ -162,14 +166,20 @@ class SampleReader:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Raw]:
         """The rank's batches of an epoch from batch `start` on; the last may be short or empty."""
+        return (raw for raw, _ in self.several(epoch, start, 1))
+
+    def several(self, epoch: int, start: int, rows: int) -> Iterator[tuple[Raw, list[int]]]:
+        """The same, as many batches at once as have `rows` rows, at least one: their rows, and how many each has."""
         order = range(len(self.groups)) if self.in_time else self._rng(epoch, 0).permutation(len(self.groups))
         line = Line([self.groups[i] for i in order], self.columns)
         done, (stretch, skip) = start, self.layout.place(start)
         while done < self.batches:
             picks = self.layout.picks(stretch, self.rank, [self.seed, epoch] if self.shuffle else None)
-            raw = line.read(picks.first, picks.rows)
-            for index in picks.steps[skip:]:
-                yield take_rows(raw, index)
+            raw = line.read([(picks.first, picks.rows)])
+            at_once = max(1, rows // max(1, len(picks.steps[0])))
+            for k in range(skip, len(picks.steps), at_once):
+                steps = picks.steps[k : k + at_once]
+                yield take_rows(raw, np.concatenate(steps)), [len(step) for step in steps]
             del raw  # before the next is read, or there are two
             done, stretch, skip = done + len(picks.steps) - skip, stretch + 1, 0
 
@@ -186,18 +196,21 @@ class Line:
         self.starts = np.concatenate([[0], np.cumsum([g.rows for g in groups])]).astype(np.int64)
         self.last: tuple[RowGroup, pa.Table] | None = None
 
-    def read(self, first: int, count: int) -> Raw:
-        """`count` rows from row `first` on."""
-        pieces: list[tuple[RowGroup, int, pa.Table]] = []
-        if count == 0:
+    def read(self, ranges: Iterable[tuple[int, int]]) -> Raw:
+        """The rows of some ranges, ascending, each from which row on and how many."""
+        pieces = [piece for first, count in ranges for piece in self._pieces(first, count)]
+        if not pieces:
             pieces = [(group, 0, _no_rows(group, self.columns)) for group in self.groups[:1]]
+        return _share_offsets({c.name: _column(c, pieces) for c in self.columns})
+
+    def _pieces(self, first: int, count: int) -> Iterator[tuple[RowGroup, int, pa.Table]]:
+        """Row groups, each with the first of its rows that is read and those."""
         for i in range(int(np.searchsorted(self.starts, first, side="right")) - 1, len(self.groups) if count else 0):
             group, start = self.groups[i], int(self.starts[i])
             if start >= first + count:
                 break
             low, high = max(first - start, 0), min(first + count - start, group.rows)
-            pieces.append((group, low, self._decode(group).slice(low, high - low)))
-        return _share_offsets({c.name: _column(c, pieces) for c in self.columns})
+            yield group, low, self._decode(group).slice(low, high - low)
 
     def _decode(self, group: RowGroup) -> pa.Table:
         if self.last is None or self.last[0] is not group:

@@ -100,7 +100,7 @@ class FeatureEncoder(nn.Module):
         values: list[Tensor] = []
         lengths: list[Tensor] = []
         slots = {
-            name: _slots(raw[f"{fs[0].raw_columns[0]}.lengths"], fs) for name, fs in self.features.sequences.items()
+            name: slots_of(raw[f"{fs[0].raw_columns[0]}.lengths"], fs) for name, fs in self.features.sequences.items()
         }
         for f in self.features.sparse:
             rows, reads = self._rows(f, raw), self.features.table(f.table_name).reads
@@ -130,7 +130,7 @@ class FeatureEncoder(nn.Module):
         for f in self.features.sparse if pieces else ():
             ids = raw[f.raw_columns[0]]
             if f.role == "sequence":
-                ids = ids[_slots(raw[f"{f.raw_columns[0]}.lengths"], (f,))[0]]
+                ids = ids[slots_of(raw[f"{f.raw_columns[0]}.lengths"], (f,))[0]]
             end = start + len(ids) * self.features.table(f.table_name).reads
             if f.table in pieces:
                 stays = f.table not in self.shared and self.features.table(f.table).mapping == "growing"
@@ -173,7 +173,7 @@ def salt(f: Feature) -> int:
     return int.from_bytes(hashlib.blake2b(f.name.encode(), digest_size=8).digest(), "little", signed=True)
 
 
-def _slots(lengths: Tensor, features: tuple[Feature, ...]) -> tuple[Tensor, Tensor]:
+def slots_of(lengths: Tensor, features: tuple[Feature, ...]) -> tuple[Tensor, Tensor]:
     """Jagged lengths [B] -> the order in which the N values stand position by position, and int32 [L * B]: 1 where a
     sample has a value at a position. Values past the longest sequence are left out."""
     positions, starts = features[0].length, lengths.cumsum(0) - lengths

@@ -10,17 +10,18 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from tqdm import tqdm
 
 from coldrank.data.batches import DataFolder, batches
 from coldrank.data.errors import Preempted, UserError
-from coldrank.data.fit import fit_encoder
+from coldrank.data.fit import fit_encoder, fitted
 from coldrank.train import checkpoint
 from coldrank.train.checkpoint import Saver
 from coldrank.train.config import RunConfig
 from coldrank.train.course import Course
 from coldrank.train.distributed import table as plan_table
-from coldrank.train.distributed.ranks import Ranks
+from coldrank.train.distributed.ranks import Ranks, made_by_first
 from coldrank.train.lock import Held, held
 from coldrank.train.over_passes import OverPasses
 from coldrank.train.passes import Passes
@@ -59,7 +60,7 @@ def _train_held(
         progress = _resume(run, course, folder, recent)
     else:
         progress = Progress(world_size=ranks.world_size, data=data.digest)
-        fit_encoder(run.encoder, course.files)
+        _fit(run, course)
         if config.train.warm_start:
             warm = warm_start(run)
         course.begin(0, progress)
@@ -83,6 +84,18 @@ def _train_held(
         folder.describe(facts(run, course, progress, finished=True))
     folder.close()
     return rows
+
+
+def _fit(run: Run, course: Course) -> None:
+    """Fits the encoder on all ranks; the first alone reads for it, the columns that it takes of all rows."""
+
+    def fit() -> list[Tensor]:
+        fit_encoder(run.encoder, course.files)
+        return fitted(run.encoder)
+
+    first = made_by_first(run.ranks, fit)
+    for mine, its in zip(fitted(run.encoder), first, strict=True):
+        mine.copy_(its)
 
 
 def _train(

@@ -65,7 +65,7 @@ class SplitRows:
         groups = list_row_groups(data.files((split,)))
         columns = [*make.columns(), Input("item_seen", "int")]
         count = sum(g.rows for g in groups)
-        self.raw: Raw = Line(groups, columns).read(0, count)
+        self.raw: Raw = Line(groups, columns).read([(0, count)])
         self.items = np.unique(np.asarray(self.raw[ITEM])) if items is None else items
         self.places, self.count = torch.from_numpy(np.searchsorted(self.items, np.asarray(self.raw[ITEM]))), count
         self.seen = torch.from_numpy(np.asarray(self.raw["item_seen"]))

@@ -49,6 +49,10 @@ def test_steps_of_all_ranks_read_the_rows_in_order_of_time(tmp_path, sizes, rank
     line = [row for n in range(len(taken[0])) for t in taken for row in t[n]]
     assert line == list(zip(expected["time"].to_list(), expected["tags"].to_list(), strict=True))
     assert readers[0].total_rows == len(line)
+    for reader, share in zip(readers, taken, strict=True):
+        several = [(rows(raw), sizes) for raw, sizes in reader.several(0, 1, 10)]
+        assert [row for raw, _ in several for row in raw] == [row for batch in share[1:] for row in batch]
+        assert [size for _, sizes in several for size in sizes] == [len(batch) for batch in share[1:]]
     late = [rows(raw) for raw in readers[-1].epoch(5, start=2)]
     assert late == taken[-1][2:]
 

@@ -59,6 +59,9 @@ def test_resumes_at_any_batch(tmp_path, shuffle_rows):
     whole = ids(reader.epoch(2))
     for start in range(reader.batches + 1):
         assert ids(reader.epoch(2, start)) == whole[start:]
+        several = [(raw["id"].tolist(), sizes) for raw, sizes in reader.several(2, start, 40)]
+        assert chained(rows for rows, _ in several) == chained(whole[start:])
+        assert chained(sizes for _, sizes in several) == [len(batch) for batch in whole[start:]]
 
 
 @pytest.mark.parametrize(("n", "group"), [(100, 7), (99, 80), (1000, 333)])
@@ -125,6 +128,27 @@ def test_batches_of_all_ranks_are_shuffled_in_lanes_and_ranks_decode_their_own(t
         share = SampleReader([path], COLUMNS, 1, global_batch_size=4, shuffle_rows=24, seed=5, rank=rank, world_size=2)
         assert sorted(chained(ids(share.epoch(0)))) == decoded == rows
         decoded.clear()
+
+
+@pytest.mark.parametrize("in_time", [True, False])
+def test_a_row_group_of_a_buffer_is_decoded_by_one_rank(tmp_path, monkeypatch, in_time):
+    path = write(tmp_path, n=96, group=8)
+    decode, decoded = Line._decode, []
+    monkeypatch.setattr(Line, "_decode", lambda line, group: decoded.append(group.index) or decode(line, group))
+    for rank in range(3):
+        share = SampleReader([path], COLUMNS, 4, shuffle_rows=16, in_time=in_time, seed=5, rank=rank, world_size=3)
+        assert len(chained(ids(share.epoch(0)))) == 32
+    assert sorted(decoded) == list(range(12))
+
+
+def test_a_pass_that_goes_on_decodes_no_row_group_before_its_position(tmp_path, monkeypatch):
+    path = write(tmp_path, n=96, group=8)
+    decode, decoded = Line._decode, []
+    monkeypatch.setattr(Line, "_decode", lambda line, group: decoded.append(group.index) or decode(line, group))
+    reader = SampleReader([path], COLUMNS, 4, shuffle_rows=16, in_time=False, seed=5)
+    whole = ids(reader.epoch(1))
+    every, decoded[:] = list(decoded), []
+    assert ids(reader.epoch(1, 9)) == whole[9:] and decoded == every[4:] and len(every) == 12
 
 
 def test_nulls_become_the_default_and_nan(tmp_path):
