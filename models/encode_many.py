@@ -14,7 +14,8 @@ from torch import Tensor
 
 from coldrank.models.encode import Bucketize, FeatureEncoder, joint_state, salt, slots_of
 from coldrank.models.features import Feature
-from coldrank.models.maps import HashMap, mix64
+from coldrank.models.ids.maps import HashMap
+from coldrank.models.ids.mixing import mix64
 
 # values, lengths, dense and sequence lengths, as of `FeatureEncoder`.
 Encoded = tuple[Tensor, Tensor, Tensor, Tensor]
