@@ -67,6 +67,20 @@ def test_the_model_trains_as_it_does_without_the_hook(fitted):
     assert all((ours[n] != nets[n]).any() for n in nets if "mwuf.nets" in n)
 
 
+def test_the_networks_move_by_their_own_rate(fitted):
+    """A first step of Adam is the rate times the gradient's sign, to Adam's eps."""
+    moved = []
+    for lr_scale in (1.0, 3.0):
+        run = fitted(with_mwuf(lr_scale=lr_scale, common_init=False))
+        before = weights(run)
+        step(run, some_batches(run, 1)[0])
+        moved.append({name: value.float() - before[name].float() for name, value in weights(run).items()})
+    of_nets = [name for name in moved[0] if "mwuf.nets" in name]
+    assert any(moved[0][name].any() for name in of_nets)
+    for name, by in moved[0].items():
+        torch.testing.assert_close(moved[1][name], by * (3 if name in of_nets else 1), rtol=1e-3, atol=1e-6)
+
+
 def naive_warm(hook, task, embedded, batch, row):
     """The warm ID embedding of a row, from the users of the item's earlier views alone."""
     of = {name: values.detach()[row] for name, values in embedded.items()}
