@@ -33,7 +33,7 @@ BESIDE: dict[str, str] = {
     "serving/order.py": "serving/test_order.py serving/test_served_tables.py serving/test_twin.py",
     "serving/*": "serving/test_learnt.py serving/test_served_tables.py serving/test_requests.py serving/test_twin.py "
     "serving/test_update.py serving/test_export.py",
-    "metrics/by_cohort.py": "metrics/test_metrics.py configs/test_defaults.py",
+    "metrics/by_cohort.py": "metrics/test_metrics.py metrics/test_value_metrics.py configs/test_defaults.py",
     "metrics/mann_whitney.py": "metrics/test_metrics.py analysis/compare/test_compare.py analysis/compare/test_days.py",
     "metrics/retrieval.py": "metrics/test_retrieval.py models/test_two_tower.py configs/test_defaults.py",
     "train/optim/optimizers.py": "train/optim/test_optimizers.py train/test_resuming.py",
@@ -61,7 +61,8 @@ BESIDE: dict[str, str] = {
     "data/read.py": "data/test_read.py data/test_batches.py data/test_by_time.py data/test_damaged.py",
     "data/by_time.py": "data/test_by_time.py data/test_read.py data/test_damaged.py",
     "data/ids.py": "data/test_ids.py data/test_agree.py data/test_prepare.py data/test_movielens.py",
-    "train/hooks/metacf*.py": "train/hooks/test_metacf_hook.py train/hooks/test_hook.py configs/test_defaults.py",
+    "train/hooks/metacf*.py": "train/hooks/test_metacf_hook.py train/hooks/test_metacf_negatives.py "
+    "train/hooks/test_hook.py configs/test_defaults.py",
     "train/hooks/mwuf*.py": "train/hooks/test_mwuf_hook.py train/hooks/test_hook.py train/hooks/test_side_passes.py "
     "configs/test_defaults.py",
     "train/hooks/pam/*": "train/hooks/test_pam_before.py train/hooks/test_pam.py train/hooks/test_pam_enhancer.py "
