@@ -95,7 +95,7 @@ def _text(plan: "Plan") -> str:
             f"usable: {table.size(request.usable)} of {table.size(request.cluster.memory)} a rank; the fullest has "
             f"{share:.1%} of it"
         ),
-        table.balance(plan),
+        "\n".join(filter(None, [table.balance(plan), table.sequences(plan)])),
     ]
     if largest := largest_rows(request):
         name, rows, now = largest[0].name, largest[1], largest[0].rows

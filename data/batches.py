@@ -23,6 +23,7 @@ from coldrank.models.encode import FeatureEncoder
 from coldrank.models.encode_many import Encoded, ManyEncoder
 from coldrank.models.features import Input
 from coldrank.models.heads.head import Head
+from coldrank.models.unpooled import Unpooled
 
 # Held while a module is called here, in a background thread, and by whoever changes what such a call does.
 MODULE_CALLS = threading.Lock()
@@ -89,16 +90,23 @@ class DataFolder:
 class BatchMaker:
     """Raw columns of B samples -> Batch, by the encoder of the model. Labels are float32 [B, T], keys int64 [B].
 
-    weight: column of the samples' weights in the loss; empty: each weighs 1."""
+    weight: column of the samples' weights in the loss; empty: each weighs 1. unpooled: the tables that the model reads
+    so, if any is."""
 
     def __init__(
-        self, encoder: FeatureEncoder, tasks: Mapping[str, Head], truths: list[str] | None = None, weight: str = ""
+        self,
+        encoder: FeatureEncoder,
+        tasks: Mapping[str, Head],
+        truths: list[str] | None = None,
+        weight: str = "",
+        unpooled: Unpooled | None = None,
     ) -> None:
         self.encoder = encoder
         self.tasks = tasks
         self.truths = truths or []
         self.weight = weight
         self._many = ManyEncoder(encoder) if ManyEncoder.can(encoder) else None
+        self.unpooled = unpooled
 
     def columns(self, *, training: bool = False) -> list[Input]:
         """Every column to read: features, labels, keys and truths; for training, weights too."""
@@ -148,8 +156,10 @@ class BatchMaker:
         names = [*KEYS, *self.truths]
         keys = dict(zip(names, others, strict=False))
         sparse = KeyedJaggedTensor(keys=self.encoder.keys, values=values, lengths=lengths)
+        if self.unpooled:
+            sparse.sync()  # where keys begin is found here, not on a device that would be waited for
         weights = others[len(names)] if len(others) > len(names) else None
-        return Batch(sparse, dense, sequence_lengths, labels, keys, unknown, weights=weights)
+        return Batch(sparse, dense, sequence_lengths, labels, keys, unknown, weights=weights, unpooled=self.unpooled)
 
 
 def _below_0(weights: NDArray[np.floating[Any]]) -> tuple[NDArray[np.bool_], str]:

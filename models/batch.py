@@ -9,6 +9,8 @@ from torch import Tensor
 from torchrec import KeyedJaggedTensor
 from torchrec.streamable import Pipelineable
 
+from coldrank.models.unpooled import RowLookup, Unpooled
+
 
 class SampleView(Protocol):
     """What models and hooks read of B samples beside their embeddings, in training and in the served model."""
@@ -49,7 +51,8 @@ class Batch(Pipelineable):
     (`user_id`, `item_id`, `time`, `user_views`, `item_views`), and float32 `true_<task>` where the data has them.
     sizes: B of every rank's batch in this step; empty where there is this one alone. unknown: table with dynamic
     ids -> those that are left to training, until they have their rows (`FeatureEncoder.unknown`). weights: of each
-    sample in the loss, float32 [B]; None: 1 each, or a batch for evaluation.
+    sample in the loss, float32 [B]; None: 1 each, or a batch for evaluation. unpooled: the tables that are read so, if
+    any is.
     """
 
     sparse: KeyedJaggedTensor
@@ -60,6 +63,8 @@ class Batch(Pipelineable):
     unknown: dict[str, Unknown] = field(default_factory=dict)
     sizes: tuple[int, ...] = ()
     weights: Tensor | None = None
+    unpooled: Unpooled | None = None
+    _unpooled_lookup: RowLookup | None = field(default=None, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return self.labels.shape[0]
@@ -72,14 +77,23 @@ class Batch(Pipelineable):
 
     @property
     def lookup(self) -> KeyedJaggedTensor:
-        """`sparse`, with empty bags after its rows up to as many as the rank with the most has: a row-wise table's
-        backward pass takes equally many of every rank. An empty bag reads no row and changes none."""
+        """`sparse`, of tables that are pooled, with empty bags after its rows up to as many as the rank with the most
+        has: a row-wise table's backward pass takes equally many of every rank. An empty bag reads no row and changes
+        none."""
+        sparse = self.unpooled.pooled_part(self.sparse) if self.unpooled else self.sparse
         missing = max(self.sizes, default=0) - len(self)
         if missing <= 0:
-            return self.sparse
-        lengths = self.sparse.lengths().view(len(self.sparse.keys()), len(self))
+            return sparse
+        lengths = sparse.lengths().view(len(sparse.keys()), len(self))
         padded = torch.cat([lengths, lengths.new_zeros(len(lengths), missing)], 1).flatten()
-        return KeyedJaggedTensor(keys=self.sparse.keys(), values=self.sparse.values(), lengths=padded)
+        return KeyedJaggedTensor(keys=sparse.keys(), values=sparse.values(), lengths=padded)
+
+    @property
+    def unpooled_lookup(self) -> RowLookup:
+        """What is looked up of un-pooled tables; found once, when every id has its row."""
+        if self._unpooled_lookup is None:
+            self._unpooled_lookup = self.unpooled.lookup(self.sparse) if self.unpooled else RowLookup({}, {})
+        return self._unpooled_lookup
 
     def rows(self, feature: str) -> Tensor:
         """Rows of an id feature with one id per sample, in its table: int64 [B]."""
@@ -110,11 +124,13 @@ class Batch(Pipelineable):
         """Keeps the memory until the stream has used it."""
         for part in self._for_device().values():
             part.record_stream(stream)
+        if self._unpooled_lookup is not None:
+            self._unpooled_lookup.record_stream(stream)
 
     def _mapped(self, change: Callable[[Any], Any]) -> "Batch":
         return replace(self, **{name: change(part) for name, part in self._for_device().items()})
 
     def _for_device(self) -> dict[str, Any]:
-        """What a device computes with: every field but dictionaries and numbers, so that none can be forgotten."""
-        parts = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: part for name, part in parts.items() if part is not None and not isinstance(part, dict | tuple)}
+        """What a device computes with: every tensor, so that none can be forgotten."""
+        parts = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        return {name: part for name, part in parts.items() if isinstance(part, Tensor | KeyedJaggedTensor)}

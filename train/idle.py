@@ -87,6 +87,9 @@ def _of_sharding(config: RunConfig) -> Iterator[_Rule]:
     choices = {s.choice(name) for name in (*(table.name for table in config.tables), *owned)}
     columns = choices & {"column_wise", "grid"}
     yield _Rule(not columns, ["sharding.column_width"], "where no table is column_wise or grid")
+    of_sequences = [f.table_name for f in config.features if f.role == "sequence"]
+    read = "where no sequence is read, or from data_parallel tables alone"
+    yield _Rule(all(s.choice(t) == "data_parallel" for t in of_sequences), ["sharding.sequences"], read)
     yield _Rule("auto" not in choices, ["sharding.replicate_up_to"], "where no table is auto")
     growing = any(table.is_dynamic for table in config.tables)
     yield _Rule(not growing, ["sharding.id_maps"], "where no table is growing or managed")

@@ -19,6 +19,7 @@ from coldrank.train.config import RunConfig
 from coldrank.train.distributed.plan import Plan
 from coldrank.train.distributed.ranks import Ranks
 from coldrank.train.distributed.shard import shard
+from coldrank.train.distributed.tables import stored_names
 from coldrank.train.hooks.hook import HookModule
 from coldrank.train.hooks.make import make_hooks
 from coldrank.train.ids.dynamic import DynamicIds
@@ -48,9 +49,10 @@ class Run:
     @property
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds. Called by all ranks."""
+        optimizers = self.optimizers.all.state_dict()
         return {
-            "model": self.model.state_dict(),
-            "optimizers": self.optimizers.all.state_dict(),
+            "model": stored_names(self.model.state_dict()),
+            "optimizers": optimizers | {"state": stored_names(optimizers["state"])},
             "encoder": self.dynamic_ids.state(),
         }
 
@@ -91,8 +93,10 @@ def build(config: RunConfig, data: DataFolder, ranks: Ranks) -> Run:
     encoder = FeatureEncoder(features, Share(ranks.rank, ranks.world_size) if several else None)
     hooks = make_hooks(config, features)
     # No memory for whole tables here: the sharder makes each rank's part.
-    model, plan = shard(made_task(config, features, hooks), ranks, config, features)
-    make = BatchMaker(encoder, config.tasks, data.truths(config.tasks), config.data.weight_column)
+    task = made_task(config, features, hooks)
+    model, plan = shard(task, ranks, config, features)
+    truths, unpooled = data.truths(config.tasks), task.embeddings.unpooled
+    make = BatchMaker(encoder, config.tasks, truths, config.data.weight_column, unpooled)
     # From here on the generator drops out: on every rank in its own way, in every arm in the same.
     torch.manual_seed(config.seed * 1_000_003 + ranks.rank)
     optimizers = Optimizers(model, config.optim, {h.short_name(): h.own_lr_scale for h in config.hooks})

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -49,8 +49,8 @@ class RankingTask(nn.Module):
         if isinstance(batch, fx.Proxy):
             # TorchRec's pipeline traces which tables are read and from what of the batch; the rest is none of its
             # business.
-            traced: Outputs = self.embeddings.ebc(batch.lookup)
-            return traced
+            traced: Any = self.embeddings.read(batch)
+            return cast(Outputs, traced)
         embedded = self.embeddings(batch)
         for hook in self.in_order:
             embedded = _same_features(hook, embedded, hook.embed(batch, embedded))

@@ -75,7 +75,7 @@ def _train_held(
             folder.tell_warm_start(str(warm))
             tqdm.write(warm.line)
         folder.describe(facts(run, course, progress, finished=False))
-        tqdm.write(plan_table.tables(run.plan))
+        tqdm.write("\n".join(filter(None, [plan_table.tables(run.plan), plan_table.sequences(run.plan)])))
     rows = _train(run, course, folder, lock, progress, recent)
     lock.check()
     if ranks.is_first:
@@ -128,6 +128,7 @@ def facts(run: Run, course: Course, progress: Progress, *, finished: bool) -> di
         "device": str(run.ranks.device.type),
         "dense_parameters": run.optimizers.dense_parameters,
         "table_parameters": tables,
+        "sequences": run.plan.sequences,
         "growing_tables": run.dynamic_ids.facts(),
         "versions": {name: version(name) for name in ("torch", "torchrec", "coldrank")},
     }

@@ -9,7 +9,7 @@ import pytest
 import torch
 from launch import launch
 from samples import write_samples
-from tiny import sample_base
+from tiny import sample_base, with_optim
 
 from coldrank.configs import base as arms
 from coldrank.train.config import to_dict
@@ -36,15 +36,21 @@ def test_two_ranks_train_and_score_every_row(tmp_path):
 
 # All but column_wise are to train as one rank does with whole tables. column_wise has a sum of row-wise Adagrad per row
 # and column shard, so it is compared with itself: one rank holds both shards.
-SHARDINGS = {
+PLACES = {
     "table_wise": ShardingConfig(default="table_wise"),
     "row_wise": ShardingConfig(default="row_wise"),
-    "data_parallel": ShardingConfig(default="data_parallel"),
     "column_wise": ShardingConfig(default="column_wise", column_width=4),
     "auto": ShardingConfig(replicate_up_to=512),
 }
+SHARDINGS = {
+    **{name: replace(how, sequences="bags") for name, how in PLACES.items()},
+    **{f"{name}, unpooled": replace(how, sequences="unpooled") for name, how in PLACES.items()},
+    "data_parallel": ShardingConfig(default="data_parallel"),
+}
 ALONE = ("table_wise", "column_wise")
 ARMS = ("base", "poso")
+# Beside row-wise Adagrad, which all arms have.
+OPTIMIZERS = ("adagrad", "sgd")
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +63,13 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
         config = replace(config, model=replace(config.model, positions=True))
         for sharding, how in SHARDINGS.items():
             (folder / f"{name}-{sharding}.json").write_text(json.dumps(to_dict(replace(config, sharding=how))))
+    for kind in OPTIMIZERS:
+        config = replace(with_optim(arms.poso(sample_base()), tables={"kind": kind}), sharding=PLACES["row_wise"])
+        (folder / f"{kind}.json").write_text(json.dumps(to_dict(config)))
     for ranks, shardings in ((1, ALONE), (2, tuple(SHARDINGS))):
         (folder / str(ranks)).mkdir()
-        configs = [str(folder / f"{name}-{sharding}.json") for name in ARMS for sharding in shardings]
+        names = [f"{name}-{sharding}" for name in ARMS for sharding in shardings] + [*OPTIMIZERS]
+        configs = [str(folder / f"{name}.json") for name in names]
         command = [str(Path(__file__).with_name("steps.py")), "--config", *configs, "--data", str(data)]
         launch(ranks, *command, "--out", str(folder / str(ranks)), "--steps", str(STEPS))
     return folder
@@ -77,11 +87,22 @@ def test_two_ranks_learn_what_one_rank_learns(learnt, arm, sharding):
     Tolerance: after these steps the largest difference of a tensor was 9e-7 of its largest element (in Adam's moments,
     where gradients cancel; weights: 3e-7), and of a loss 1e-7. Ten times that leaves room for another order of sums.
     """
-    alone = sharding if sharding in ALONE else "table_wise"
+    alone = "column_wise" if sharding.startswith("column_wise") else "table_wise"
     one, two = (torch.load(learnt / f"{ranks}/{arm}-{how}.pt") for ranks, how in ((1, alone), (2, sharding)))
+    assert any("momentum1" in key for key in one) and any("exp_avg_sq" in key for key in one)
+    same(one, two)
+
+
+@pytest.mark.slow
+@pytest.mark.tried("ranks", "adagrad and sgd, in bags on one rank, un-pooled on two", "what one rank does, to rounding")
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_every_optimizer_of_the_tables_learns_the_same(learnt, kind):
+    same(*(torch.load(learnt / f"{ranks}/{kind}.pt") for ranks in (1, 2)))
+
+
+def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
     assert one.keys() == two.keys()
     assert len(one["loss"]) == STEPS
     torch.testing.assert_close(two.pop("loss"), one.pop("loss"), rtol=1e-6, atol=0)
-    assert any("momentum1" in key for key in one) and any("exp_avg_sq" in key for key in one)
     for key, value in one.items():
         assert (two[key] - value).abs().max() <= 1e-5 * value.abs().max(), key

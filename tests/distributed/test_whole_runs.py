@@ -30,15 +30,19 @@ SHARDINGS = {
     "data_parallel": ShardingConfig(default="data_parallel"),
     "column_wise": ShardingConfig(default="column_wise", column_width=4),
     "auto": ShardingConfig(replicate_up_to=512),
+    "table_wise, bags": ShardingConfig(default="table_wise", sequences="bags"),
+    "row_wise, bags": ShardingConfig(default="row_wise", sequences="bags"),
 }
 # Run as two hosts of two ranks.
 HOSTS = {
-    "table_row_wise": ShardingConfig(default="table_row_wise"),
-    "grid": ShardingConfig(default="grid", column_width=4),
+    "table_row_wise": ShardingConfig(default="table_row_wise", sequences="bags"),
+    "grid": ShardingConfig(default="grid", column_width=4, sequences="bags"),
+    "unpooled": ShardingConfig(default="table_row_wise", sequences="unpooled"),
+    "unpooled columns": ShardingConfig(default="grid", column_width=4, sequences="unpooled"),
 }
 # Ranks of a start, and after how many steps it is asked to stop: within a pass or period, between two lines of metrics.
 PARTS = ((2, 2), (1, 3), (2, 0))
-CHANGES = ("passes row_wise", "stream", "hooks", "rich")
+CHANGES = ("passes row_wise", "passes row_wise, bags", "stream", "hooks", "rich")
 
 
 def configs() -> dict[str, tuple[str, RunConfig]]:
@@ -53,12 +57,14 @@ def configs() -> dict[str, tuple[str, RunConfig]]:
     hooked = replace(hooked, hooks=(MetaCF(max_views=14), Mwuf(max_views=59, users=8, refresh=2)))
     own = replace(rows, data=replace(rows.data, batch_size=32, global_batch_size=0))
     pam = with_pam()
+    hashed: dict[str, Any] = {"mapping": "multi_hash", "min_count": 1}
     found = {f"passes {name}": ("passes", replace(plain, sharding=how)) for name, how in SHARDINGS.items()}
     return found | {
         "rich": ("passes", rich),
         "pipeline": ("passes", replace(rows, train=replace(rows.train, pipeline="on"))),
         "stream": ("periods", replace(stream, data=replace(stream.data, order="time", fit=DataConfig().fit))),
         "few": ("few", rows),
+        "multi_hash": ("passes", replace(rows, tables=tuple(replace(t, **hashed) for t in rows.tables))),
         "hooks": ("passes", hooked),
         "own": ("passes", own),
         "towers": ("few", global_batch(two_tower())),
@@ -94,10 +100,17 @@ def write_case(folder: Path, sharding: str) -> dict[str, object]:
     return {"config": str(folder / f"{sharding}.json"), "data": str(folder / "passes")}
 
 
+def sequences(run: Path) -> str:
+    """How a run has read its histories."""
+    found: str = json.loads((run / "run.json").read_text())["sequences"]
+    return found
+
+
 @pytest.mark.tried("ranks", "two hosts of two ranks, table_row_wise and grid", "what one rank does")
 @pytest.mark.parametrize("how", HOSTS)
 def test_ranks_of_two_hosts_do_what_one_rank_does(folder, how):
     same(folder / "4" / f"hosts {how}", folder / "1" / f"hosts {how}")
+    assert sequences(folder / "4" / f"hosts {how}") == ("unpooled" if "unpooled" in how else "bags")
 
 
 @pytest.mark.tried("ranks", "data.global_batch_size, 2 ranks, then 1, then 2", "ends as 2 ranks throughout")
@@ -106,7 +119,7 @@ def test_a_run_whose_ranks_change_ends_as_one_whose_ranks_did_not(folder, case):
     same(folder / "changed" / case, folder / "2" / case)
 
 
-ALIKE = ["rich", "pipeline", "stream", "few", "hooks"]
+ALIKE = ["rich", "pipeline", "stream", "few", "multi_hash", "hooks"]
 
 
 @pytest.mark.tried(
@@ -122,6 +135,9 @@ ALIKE = ["rich", "pipeline", "stream", "few", "hooks"]
 @pytest.mark.parametrize("case", [*(f"passes {name}" for name in SHARDINGS), *ALIKE])
 def test_ranks_do_what_one_rank_does(folder, ranks, case):
     same(folder / str(ranks) / case, folder / "1" / case)
+    in_bags = case.endswith("bags") or case == "passes data_parallel"
+    assert sequences(folder / str(ranks) / case) == ("bags" if in_bags else "unpooled")
+    assert sequences(folder / "1" / case) == "bags"
 
 
 @pytest.mark.tried(

@@ -8,8 +8,9 @@ from torch import Tensor
 from torchrec import KeyedJaggedTensor
 
 from coldrank.models.batch import Batch
+from coldrank.models.unpooled import Unpooled
 
-NAMES = [f.name for f in fields(Batch)]
+NAMES = [f.name for f in fields(Batch) if f.init]
 # Of the device's computation; the others are dictionaries and numbers of the loop.
 ON_DEVICE = {"sparse", "dense", "sequence_lengths", "labels", "weights"}
 
@@ -20,7 +21,8 @@ def batch() -> Batch:
     lengths, labels = torch.tensor([[2, 3]]), torch.tensor([[1.0], [0.0]])
     unknown = {"item": (torch.tensor([1]), torch.tensor([77]))}
     dense, keys, weights = torch.tensor([[0.5], [0.25]]), {"user_id": torch.tensor([8, 9])}, torch.tensor([2.0, 0.5])
-    return Batch(sparse, dense, lengths, labels, keys, unknown, (2, 1), weights)
+    unpooled = Unpooled((), {"2": {"item": (0,)}})
+    return Batch(sparse, dense, lengths, labels, keys, unknown, (2, 1), weights, unpooled)
 
 
 def tensors(part: object) -> list[Tensor]:
@@ -67,3 +69,13 @@ def test_a_stream_is_recorded_for_all_that_a_device_reads(batch, monkeypatch):
     batch.record_stream("a stream")
     wanted = {t.data_ptr() for name in ON_DEVICE for t in tensors(getattr(batch, name))}
     assert wanted <= set(recorded)
+    looked_up = batch.unpooled_lookup
+    batch.record_stream("a stream")
+    assert {t.data_ptr() for t in (*tensors(looked_up.rows["2"]), *looked_up.bags["item"])} <= set(recorded)
+
+
+def test_a_moved_batch_finds_its_lookup_there(batch):
+    assert batch.unpooled_lookup is batch.unpooled_lookup
+    moved = batch.to(torch.device("cpu"))
+    assert moved.unpooled_lookup is not batch.unpooled_lookup
+    assert moved.unpooled_lookup.rows["2"].values().tolist() == [0, 4]

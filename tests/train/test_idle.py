@@ -62,6 +62,7 @@ OTHER = {  # another value than the default, that is right in itself
     "metacf.first_order": True,
     "metacf.negatives": 5,
     "mwuf.refresh": 7,
+    "sharding.sequences": "bags",
 }
 
 
@@ -127,6 +128,7 @@ CASES = {
     ],
     "sharding.column_width": [bare],
     "sharding.id_maps": [bare],
+    "sharding.sequences": [two_tower, lambda: put(bare(), "sharding.default", "data_parallel")],
     "metacf.hidden": [lambda: metacf(learner="linear")],
     "metacf.rate": [lambda: metacf(steps=0)],
     "metacf.learn_rates": [lambda: metacf(steps=0)],

@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeInt
 from coldrank.data.errors import UserError
 from coldrank.models.features import Table
 
+Sequences = Literal["auto", "bags", "unpooled"]
 Choice = Literal["auto", "table_wise", "row_wise", "column_wise", "data_parallel", "table_row_wise", "grid"]
 
 
@@ -24,6 +25,11 @@ class ShardingConfig:
     chooses for each of the others between table_wise, row_wise and, with several hosts, table_row_wise."""
     tables: dict[str, Choice] = field(default_factory=dict)
     """Table -> choice."""
+    sequences: Sequences = "auto"
+    """How tables that a sequence reads are looked up. bags: every position of a history is a bag of its own. unpooled:
+    each row that a batch holds is looked up once, for candidates and histories together; such a table lies whole,
+    row_wise or column_wise, in place of table_row_wise and grid, and a data_parallel one, of which nothing travels, is
+    read in bags. auto: bags on one rank without a GPU; else what the planner expects to be faster."""
     replicate_up_to: NonNegativeInt = 1 << 20
     """Bytes up to which auto copies a table to every rank."""
     column_width: Annotated[int, Field(ge=4, multiple_of=4)] = 32

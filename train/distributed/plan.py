@@ -33,11 +33,18 @@ class Placed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """module: the plan as TorchRec takes it for the EmbeddingBagCollection. placed: the same as it can be shown."""
+    """modules: the plan as TorchRec takes it, by the collection's path in the EmbeddingStage. placed: the same as it
+    can be shown. other: the plan with sequences read the other way, where both were tried and it fits."""
 
     request: PlanRequest
-    module: EmbeddingModuleShardingPlan
+    modules: dict[str, EmbeddingModuleShardingPlan]
     placed: tuple[Placed, ...]
+    other: "Plan | None" = None
+
+    @property
+    def sequences(self) -> str:
+        """How sequences are read: bags or unpooled."""
+        return self.request.sharding.sequences
 
     def memory(self) -> dict[str, np.ndarray]:
         """Kind -> bytes on every rank, float64 [ranks]; last their sum. Gradients: of data_parallel tables, whose are
@@ -52,12 +59,17 @@ class Plan:
             "gradients of copied tables": self._by_rank(
                 [w for w, (is_copy, _) in zip(weights, shards, strict=True) if is_copy]
             ),
-            "ids and embeddings": self._by_rank([(s.rank, s.exchange) for _, s in shards]),
+            "ids and embeddings": self.exchange,
             "dense part": np.full(world_size, float(self.request.dense_bytes)),
         }
         if self.request.cluster.device == "cpu":
             parts["maps of ids"] = np.full(world_size, float(self.request.fixed_bytes - self.request.dense_bytes))
         return parts | {"all": np.sum(list(parts.values()), axis=0)}
+
+    @property
+    def exchange(self) -> np.ndarray:
+        """Bytes of ids and embeddings that a step moves through every rank, float64 [ranks]."""
+        return self._by_rank([(s.rank, s.exchange) for p in self.placed for s in p.shards])
 
     def work(self) -> np.ndarray:
         """Estimated milliseconds of every rank per step on the tables, float64 [ranks]."""

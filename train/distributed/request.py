@@ -1,6 +1,6 @@
 """What is planned: tables, batch and ranks, and what the planner may choose for each table."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -8,7 +8,7 @@ import torch
 from coldrank.models.features import FeatureSet, Table
 from coldrank.models.ids.maps import map_of
 from coldrank.models.ids.mixing import BLOCKS, Share
-from coldrank.train.distributed.config import ShardingConfig
+from coldrank.train.distributed.config import Sequences, ShardingConfig
 from coldrank.train.sections import TablesConfig
 
 FLOAT_BYTES = 4
@@ -65,11 +65,38 @@ class PlanRequest:
         of_a_row = {"rowwise_adagrad": 1, "adagrad": columns, "sgd": 0, "adam": 2 * columns}
         return rows * of_a_row[self.optimizer.kind] * FLOAT_BYTES
 
+    @property
+    def unpooled(self) -> frozenset[str]:
+        """Tables that are read un-pooled: those that a sequence reads, but for copies, of which nothing travels."""
+        if self.sharding.sequences != "unpooled":
+            return frozenset()
+        return frozenset(t for t in self.of_sequences if self._allowed(self.features.table(t)) != ["data_parallel"])
+
+    @property
+    def of_sequences(self) -> list[str]:
+        """Tables that a sequence reads."""
+        return list(dict.fromkeys(f.table_name for f in self.features.sparse if f.role == "sequence"))
+
+    def ways(self) -> "list[PlanRequest]":
+        """The request with each way to read sequences that may be planned."""
+        if self.sharding.sequences != "auto":
+            return [self]
+        way = lambda how: replace(self, sharding=replace(self.sharding, sequences=how))
+        bags: Sequences = "bags"
+        alone = self.cluster.device == "cpu" and self.cluster.world_size == 1
+        return [way(bags)] if alone or not way("unpooled").unpooled else [way("unpooled"), way(bags)]
+
     def choices(self) -> dict[str, list[str]]:
         """Table -> the sharding types, by TorchRec's names, that the planner may choose from."""
         return {
-            t.name: list(dict.fromkeys(self._filled(t, way) for way in self._allowed(t))) for t in self.features.tables
+            t.name: list(dict.fromkeys(self._filled(t, self._looked_up(t, way)) for way in self._allowed(t)))
+            for t in self.features.tables
         }
+
+    def _looked_up(self, table: Table, way: str) -> str:
+        """A sharding type, or what trains like it where TorchRec has it for bags alone."""
+        of_bags = {"table_row_wise": "row_wise", "grid_shard": "column_wise"}
+        return of_bags.get(way, way) if table.name in self.unpooled else way
 
     def _filled(self, table: Table, way: str) -> str:
         """A sharding type, or what trains like it where ranks would be left without rows of the table: with an empty

@@ -1,7 +1,7 @@
 """The search for a plan, by TorchRec's planner."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 from torchrec import EmbeddingBagCollection
+from torchrec.distributed.embedding import EmbeddingCollectionSharder
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints, Topology
 from torchrec.distributed.planner.enumerators import EmbeddingEnumerator
@@ -34,12 +35,18 @@ def make_plan(request: PlanRequest) -> Plan | None:
 
     If its search ends without one, everything that it may choose is tried row-wise, which spreads memory most evenly.
     """
-    return _search(request, request.choices()) or even_plan(request)
+    return _faster(request, lambda way: _search(way, way.choices()) or _search(way, _evenly(way.choices())))
 
 
 def even_plan(request: PlanRequest) -> Plan | None:
     """The plan in which every table that leaves the choice is row-wise; None if it does not fit."""
-    return _search(request, _evenly(request.choices()))
+    return _faster(request, lambda way: _search(way, _evenly(way.choices())))
+
+
+def _faster(request: PlanRequest, plan_for: Callable[[PlanRequest], Plan | None]) -> Plan | None:
+    """Of the plans for each way to read sequences the one whose busiest rank has less to do; None if none fits."""
+    plans = sorted(filter(None, map(plan_for, request.ways())), key=lambda plan: plan.work().max())
+    return replace(plans[0], other=next(iter(plans[1:]), None)) if plans else None
 
 
 def like(plan: Plan, request: PlanRequest) -> Plan | None:
@@ -53,6 +60,10 @@ def like(plan: Plan, request: PlanRequest) -> Plan | None:
 def fits(request: PlanRequest) -> bool:
     """Whether there is an `even_plan`; much faster than to make it where it has nothing but row-wise tables and
     copies."""
+    return any(map(_fits, request.ways()))
+
+
+def _fits(request: PlanRequest) -> bool:
     evenly = _evenly(request.choices())
     space = _Space(request, evenly)
     if all(some in (["row_wise"], ["data_parallel"]) for some in evenly.values()):
@@ -63,6 +74,7 @@ def fits(request: PlanRequest) -> bool:
 
 def guessed_rows(request: PlanRequest, table: Table) -> int:
     """About how many rows a table could have in an even plan; no bound."""
+    request = request.ways()[0]
     evenly = _evenly(request.choices())
     space = _Space(request, evenly)
     costs = {name: max(options[0]) for name, options in space.costs().items()}
@@ -95,8 +107,8 @@ class _Space:
     def __init__(self, request: PlanRequest, allowed: Mapping[str, list[str]]) -> None:
         self.request, self.constraints = request, _constraints(request, allowed)
         copied = {t for t, some in allowed.items() if some == ["data_parallel"]}
-        self.stage = EmbeddingStage(request.features, device=torch.device("meta"))
-        self.sharders = [_Part(set(allowed) - copied)]
+        self.stage = EmbeddingStage(request.features, torch.device("meta"), request.unpooled)
+        self.sharders = [_Part(set(allowed) - copied), UnpooledSharder()]
         with quiet():
             copies = _Copies(request, _topology(request.cluster, 0), self.constraints)
             self.copies = copies.enumerate(self.stage, [_Part(copied)])
@@ -128,7 +140,7 @@ class _Space:
         return alone > self.free or least > self.free * self.request.cluster.world_size
 
 
-def _planned(space: _Space) -> tuple[EmbeddingModuleShardingPlan, list[ShardingOption]] | None:
+def _planned(space: _Space) -> tuple[dict[str, EmbeddingModuleShardingPlan], list[ShardingOption]] | None:
     """The planner's plan for the tables that are no copies, and what it has chosen for each; None if there is none."""
     if space.hopeless:
         return None
@@ -149,37 +161,40 @@ def _planned(space: _Space) -> tuple[EmbeddingModuleShardingPlan, list[ShardingO
             plan = planner.plan(space.stage, space.sharders).plan
         except PlannerError:
             return None
-    return plan.get("ebc", EmbeddingModuleShardingPlan()), chosen.options
+    return dict(plan), chosen.options
 
 
 def _search(request: PlanRequest, allowed: Mapping[str, list[str]]) -> Plan | None:
     space = _Space(request, allowed)
     if (planned := _planned(space)) is None:
         return None
-    module, options = planned
+    modules, options = planned
     ranks = list(range(request.cluster.world_size))
     for option in space.copies:
-        module[option.name] = ParameterSharding("data_parallel", option.compute_kernel, ranks=ranks)
+        bags = modules.setdefault("ebc", EmbeddingModuleShardingPlan())
+        bags[option.name] = ParameterSharding("data_parallel", option.compute_kernel, ranks=ranks)
     placed = {o.name: _placed(request, o, [s.rank for s in o.shards]) for o in options}
     placed |= {o.name: _placed(request, o, ranks) for o in space.copies}
-    return Plan(request, module, tuple(placed[t.name] for t in request.features.tables))
+    return Plan(request, modules, tuple(placed[t.name] for t in request.features.tables))
 
 
 def _constraints(request: PlanRequest, allowed: Mapping[str, list[str]]) -> dict[str, ParameterConstraints]:
-    by_table = request.features.by_table
     return {
         table: ParameterConstraints(
             sharding_types=types,
             compute_kernels=["fused", "dense"],
             min_partition=request.sharding.column_width,
-            pooling_factors=[
-                (_MANY if f.many else 1.0) * request.features.table(table).reads
-                for f in by_table[table]
-                for _ in f.keys
-            ],
+            pooling_factors=_reads(request, table),
         )
         for table, types in allowed.items()
     }
+
+
+def _reads(request: PlanRequest, table: str) -> list[float]:
+    """Rows that a sample reads of a table, by key; histories are full, and no row is there twice."""
+    reads = request.features.table(table).reads
+    by_key = [(_MANY if f.many else 1.0) * reads for f in request.features.by_table[table] for _ in f.keys]
+    return [sum(by_key)] if table in request.unpooled else by_key
 
 
 def _topology(cluster: Cluster, free: int) -> Topology:
@@ -223,6 +238,13 @@ class Sharder(EmbeddingBagCollectionSharder):
 
     def sharding_types(self, compute_device_type: str) -> list[str]:
         return ["data_parallel", "table_wise", "row_wise", "column_wise", "table_row_wise", "grid_shard"]
+
+
+class UnpooledSharder(EmbeddingCollectionSharder):
+    """Shards in the ways that TorchRec has for what is not pooled, but for copies, which are not right on the CPU."""
+
+    def sharding_types(self, compute_device_type: str) -> list[str]:
+        return ["table_wise", "row_wise", "column_wise"]
 
 
 class _Part(Sharder):

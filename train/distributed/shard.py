@@ -8,6 +8,7 @@ from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.types import ShardingPlan
 
 from coldrank.data.errors import UserError
+from coldrank.models.embeddings import EmbeddingStage
 from coldrank.models.features import FeatureSet
 from coldrank.train.config import RunConfig
 from coldrank.train.distributed.dense import dense_bytes
@@ -15,7 +16,7 @@ from coldrank.train.distributed.fit import shortage
 from coldrank.train.distributed.plan import Plan
 from coldrank.train.distributed.ranks import Ranks, made_by_first
 from coldrank.train.distributed.request import Cluster, PlanRequest
-from coldrank.train.distributed.search import Sharder, make_plan, quiet
+from coldrank.train.distributed.search import Sharder, UnpooledSharder, make_plan, quiet
 from coldrank.train.distributed.tables import init_tables
 from coldrank.train.optim.table_optimizer import fused_params, scale_rates
 from coldrank.train.task import RankingTask
@@ -31,18 +32,22 @@ def shard(
     """
     # The first rank's, for all: hosts may differ in memory.
     plan = made_by_first(ranks, lambda: plan_for(task, ranks, config, features))
-    sharder = Sharder(fused_params=fused_params(config.optim.tables, ranks.device))
-    scale_rates(task.embeddings.ebc, config.optim.tables)
+    if plan.request.unpooled:
+        # FBGEMM clips what each read of a row gets: then no read stands for several.
+        distinct = not config.optim.tables.clip_value
+        task.embeddings = EmbeddingStage(features, torch.device("meta"), plan.request.unpooled, distinct=distinct)
+    fused = fused_params(config.optim.tables, ranks.device)
+    scale_rates(task.embeddings.table_modules, config.optim.tables)
     for name, part in task.named_children():
         if name != "embeddings":
             part.to(ranks.device)
-    sharding = ShardingPlan({"embeddings.ebc": plan.module})
+    sharding = ShardingPlan({f"embeddings.{path}": module for path, module in plan.modules.items()})
     with quiet():
         model = DistributedModelParallel(
             task,
             device=ranks.device,
             plan=sharding,
-            sharders=[sharder],
+            sharders=[Sharder(fused_params=fused), UnpooledSharder(fused_params=fused)],
             init_data_parallel=ranks.world_size > 1,  # a single rank has nothing to average
             init_parameters=False,
         )

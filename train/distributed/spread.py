@@ -51,14 +51,15 @@ def spread(plan: Plan) -> Spread | None:
 
 def _others(plan: Plan, table: Table) -> Iterator[ShardingConfig]:
     """Shardings of a table that spread it further: its rows over all ranks, or over those of a host and its columns
-    over hosts."""
+    over hosts; of an un-pooled one its columns alone."""
     sharding = plan.request.sharding
     asked = lambda choice, **width: replace(sharding, tables={**sharding.tables, table.name: choice}, **width)
     row_wise: Choice = "row_wise"
+    columns: Choice = "column_wise" if table.name in plan.request.unpooled else "grid"
     yield asked(row_wise)
     for width in range(table.dim // 2, 3, -1):
         if width % 4 == 0 and table.dim % width == 0:
-            yield asked("grid", column_width=width)
+            yield asked(columns, column_width=width)
 
 
 def _change(before: ShardingConfig, after: ShardingConfig) -> str:

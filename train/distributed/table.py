@@ -34,7 +34,7 @@ def tables(plan: Plan) -> str:
 
 def _line(plan: Plan, group: Sequence[Placed]) -> list[str]:
     first, only = group[0], len(group) == 1
-    alone = Plan(plan.request, plan.module, tuple(group)).memory()
+    alone = Plan(plan.request, plan.modules, tuple(group)).memory()
     return [
         first.table.name if only else f"{len(group)} smaller tables",
         f"{sum(p.table.rows for p in group):,}",
@@ -61,6 +61,24 @@ def _ranks(ranks: Sequence[int], world_size: int) -> str:
             runs.append([rank])
     named = [f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
     return ", ".join(named) if len(named) <= 4 else f"{len(unique)} of {world_size}"
+
+
+def sequences(plan: Plan) -> str:
+    """One line: how the tables of sequences are read, and what the planner expects of that and of the other way; '' of
+    a model without sequences."""
+    if not plan.request.of_sequences:
+        return ""
+    if plan.other is None:
+        return f"sequences: {_read(plan)}"
+    cost = lambda p: f"{p.work().max():,.2f} ms a step and {size(p.exchange.max())} exchanged"
+    return f"sequences: {_read(plan)}, busiest rank {cost(plan)}; {_read(plan.other)} {cost(plan.other)}"
+
+
+def _read(plan: Plan) -> str:
+    if not (tables := plan.request.unpooled):
+        return "in bags"
+    names = ", ".join(t for t in plan.request.of_sequences if t in tables)
+    return f"un-pooled (table{'s' if len(tables) > 1 else ''} {names})"
 
 
 def memory(plan: Plan) -> str:

@@ -1,5 +1,9 @@
 """What a rank holds of a sharded model's tables, and their first weights."""
 
+import re
+from collections.abc import Mapping
+from typing import TypeVar
+
 import torch
 from torch import nn
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
@@ -7,11 +11,23 @@ from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 # Rows of a table are initialised in blocks of this size, each from a seed of its own: any shard of any plan starts
 # equal.
 _INIT_BLOCK = 65_536
+_UNPOOLED = re.compile(r"\.ecs\.\d+\.embeddings\.")
+T = TypeVar("T")
 
 
 def table_of(name: str) -> str:
     """Table of a parameter, by the parameter's name; '' for a dense one."""
-    return name.partition(".embedding_bags.")[2].rpartition(".")[0]
+    return stored_name(name).partition(".embedding_bags.")[2].rpartition(".")[0]
+
+
+def stored_name(name: str) -> str:
+    """A parameter's name in checkpoints, where a table's is that of a pooled one, however it is read."""
+    return _UNPOOLED.sub(".ebc.embedding_bags.", name)
+
+
+def stored_names(state: Mapping[str, T]) -> dict[str, T]:
+    """State by parameters' names in checkpoints."""
+    return {stored_name(name): value for name, value in state.items()}
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizer, KeyedOptimiz
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 
 from coldrank.modules import PersonalizedGate
+from coldrank.train.distributed.tables import table_of
 from coldrank.train.optim.table_optimizer import RowDecay, replicated
 from coldrank.train.sections import Decay, OptimConfig
 
@@ -51,7 +52,7 @@ class Optimizers:
         self.config, c = config, config.dense
         self.gates_only = False
         loose = dict(in_backward_optimizer_filter(model.named_parameters()))
-        tables = {name: p for name, p in loose.items() if ".embedding_bags." in name}
+        tables = {name: p for name, p in loose.items() if table_of(name)}
         dense = {name: p for name, p in loose.items() if name not in tables}
         self.dense = list(dense.values())
         in_gates = {id(p) for m in model.modules() if isinstance(m, PersonalizedGate) for p in m.parameters()}
@@ -73,7 +74,7 @@ class Optimizers:
         names = ["tables", *(f"dense{i}" for i in range(len(self.parts) - 1))]
         self.replicated = list(tables.values())
         if tables:
-            by_name = {name.split(".embedding_bags.")[1].rsplit(".", 1)[0]: p for name, p in tables.items()}
+            by_name = {table_of(name): p for name, p in tables.items()}
             self.parts.append(
                 _part("tables", KeyedOptimizerWrapper(tables, lambda _: replicated(by_name, config.tables)))
             )

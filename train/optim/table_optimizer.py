@@ -1,14 +1,15 @@
 """The tables' optimizer: FBGEMM's, fused with the backward pass; its stand-in for tables that every rank holds; weight
 decay."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
 
 import torch
 from fbgemm_gpu.split_embedding_configs import EmbOptimType
 from torch import Tensor, nn
-from torchrec import EmbeddingBagCollection, KeyedJaggedTensor
-from torchrec.distributed.batched_embedding_kernel import BatchedFusedEmbeddingBag
+from torchrec import KeyedJaggedTensor
+from torchrec.distributed.batched_embedding_kernel import BatchedFusedEmbedding, BatchedFusedEmbeddingBag
+from torchrec.distributed.embedding import ShardedEmbeddingCollection
 from torchrec.distributed.embeddingbag import ShardedEmbeddingBagCollection
 from torchrec.optim import RowWiseAdagrad
 
@@ -21,6 +22,7 @@ _FUSED = {
     "sgd": EmbOptimType.EXACT_SGD,
     "adam": EmbOptimType.ADAM,
 }
+_Kernel: TypeAlias = BatchedFusedEmbeddingBag | BatchedFusedEmbedding
 _UNFUSED: dict[str, type[torch.optim.Optimizer]] = {
     "rowwise_adagrad": RowWiseAdagrad,
     "adagrad": torch.optim.Adagrad,
@@ -42,12 +44,12 @@ def fused_params(tables: TablesConfig, device: torch.device) -> dict[str, object
     return {"optimizer": _FUSED[tables.kind], "learning_rate": tables.lr, "eps": tables.eps, **betas, **clip}
 
 
-def scale_rates(ebc: EmbeddingBagCollection, tables: TablesConfig) -> None:
+def scale_rates(modules: Mapping[str, nn.Module], tables: TablesConfig) -> None:
     """Gives the tables of `lr_scale` their own rate, before sharding. Tables of one rate share a kernel; those of
-    another get one of their own, and with it a parameter group."""
+    another get one of their own, and with it a parameter group. modules: table -> what holds its weight."""
     for name, scale in tables.lr_scale.items():
-        if name in ebc.embedding_bags:  # else a table that this arm does not read
-            _set_rate(ebc.embedding_bags[name], _UNFUSED[tables.kind], tables.lr * scale)
+        if name in modules:  # else a table that this arm does not read
+            _set_rate(modules[name], _UNFUSED[tables.kind], tables.lr * scale)
 
 
 def _set_rate(table: nn.Module, optimizer: type[torch.optim.Optimizer], rate: float) -> None:
@@ -107,17 +109,18 @@ class RowDecay:
     def __init__(self, model: nn.Module, decay: float) -> None:
         """Raises UserError for tables that are cached on the device, whose rows cannot be reached."""
         self.decay = decay
-        self.read: list[tuple[BatchedFusedEmbeddingBag, KeyedJaggedTensor]] = []
-        sharded = [m for m in model.modules() if decay and isinstance(m, ShardedEmbeddingBagCollection)]
+        self.read: list[tuple[_Kernel, KeyedJaggedTensor]] = []
+        kinds = ShardedEmbeddingBagCollection | ShardedEmbeddingCollection
+        sharded = [m for m in model.modules() if decay and isinstance(m, kinds)]
         # The lookups are no registered children.
         for bag in (m for collection in sharded for lookup in collection._lookups for m in lookup.modules()):
-            if isinstance(bag, BatchedFusedEmbeddingBag):
+            if isinstance(bag, _Kernel):
                 if getattr(bag.emb_module, "lxu_cache_weights", torch.empty(0)).numel():
                     names = ", ".join(t.name for t in bag.config.embedding_tables)
                     raise UserError(f"optim.tables.weight_decay={decay}: not for cached tables ({names}); set it to 0")
                 bag.register_forward_pre_hook(self._note)
 
-    def _note(self, bag: BatchedFusedEmbeddingBag, args: tuple[KeyedJaggedTensor, ...]) -> None:
+    def _note(self, bag: _Kernel, args: tuple[KeyedJaggedTensor, ...]) -> None:
         if torch.is_grad_enabled():
             self.read.append((bag, args[0]))
 

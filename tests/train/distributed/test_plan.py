@@ -24,7 +24,7 @@ from coldrank.train.distributed.plan import Plan
 from coldrank.train.distributed.request import Cluster, PlanRequest
 from coldrank.train.distributed.search import fits, make_plan, with_rows
 from coldrank.train.distributed.table import memory as memory_text
-from coldrank.train.distributed.table import tables
+from coldrank.train.distributed.table import sequences, tables
 from coldrank.train.sections import TablesConfig
 from coldrank.train.task import RankingTask
 
@@ -78,6 +78,52 @@ def test_what_the_planner_may_choose():
     assert request(asked, hosts=2).choices()["item"] == ["grid_shard"]
     alone = request(asked, hosts=1, kind="adam").choices()
     assert (alone["user"], alone["item"], alone["tag"]) == (["row_wise"], ["column_wise"], ["data_parallel"])
+
+
+def test_how_sequences_may_be_read():
+    ways = lambda asked: [way.sharding.sequences for way in asked.ways()]
+    alone = replace(request().cluster, world_size=1)
+    assert ways(replace(request(), cluster=alone)) == ways(request()) == ["unpooled", "bags"]
+    assert ways(replace(request(), cluster=replace(alone, device="cpu"))) == ["bags"]
+    assert ways(request(ShardingConfig(sequences="unpooled"))) == ["unpooled"]
+    copied = ShardingConfig(tables={"item": "data_parallel"})
+    assert ways(request(copied)) == ["bags"]  # the table of signals is small enough to be copied, too
+    unpooled = request(ShardingConfig(sequences="unpooled"))
+    assert unpooled.unpooled == {"item"} and request(ShardingConfig(sequences="bags")).unpooled == frozenset()
+    assert request(ShardingConfig(sequences="unpooled", replicate_up_to=0)).unpooled == {"item", "hist_signals"}
+
+
+@pytest.mark.tried(
+    "ranks",
+    "table_row_wise or grid for a table that is read un-pooled, which TorchRec has not",
+    "row_wise or column_wise, which trains alike",
+)
+def test_what_is_not_there_for_unpooled_tables_is_replaced():
+    for asked, found in (("table_row_wise", "row_wise"), ("grid", "column_wise"), ("auto", None)):
+        width = 8 if asked == "grid" else 32
+        sharding = ShardingConfig(sequences="unpooled", tables={"user": asked, "item": asked}, column_width=width)
+        choices = request(sharding, hosts=2).choices()
+        assert choices["item"] == ([found] if found else ["table_wise", "row_wise"])
+        assert choices["user"][-1] == {"grid": "grid_shard"}.get(asked, "table_row_wise")
+
+
+def test_a_plan_is_of_both_collections():
+    plan = planned(sharding=ShardingConfig(sequences="unpooled", replicate_up_to=600), hosts=2)
+    assert {path: set(module) for path, module in plan.modules.items()} == {
+        "ebc": {t.name for t in plan.request.features.tables} - {"item", "hist_signals"},
+        "ecs.16": {"item"},
+        "ecs.24": {"hist_signals"},
+    }
+    assert sequences(plan) == "sequences: un-pooled (tables item, hist_signals)" and plan.other is None
+
+
+def test_the_faster_way_to_read_sequences_is_taken():
+    plan = planned(hosts=2)
+    assert plan.sequences == "unpooled" and plan.other is not None and plan.other.sequences == "bags"
+    assert plan.work().max() <= plan.other.work().max()
+    for way, other in ((plan, "bags"), (plan.other, "unpooled")):
+        alone = make_plan(replace(way.request, sharding=replace(way.request.sharding, sequences=other)))
+        assert alone is not None and alone.work().max() in (plan.work().max(), plan.other.work().max())
 
 
 @pytest.mark.parametrize("optimizer", ["rowwise_adagrad", "adagrad", "sgd", "adam"])

@@ -21,6 +21,7 @@ from coldrank.train.distributed.spread import spread
 
 # Seconds of processor time that an answer may take; it takes a quarter of that.
 LIMIT = 30.0
+IN_BAGS = ["--set", "sharding.sequences=bags"]
 
 
 def tried(given: str, answer: str) -> pytest.MarkDecorator:
@@ -46,11 +47,11 @@ def timed(command: list[str]) -> int:
 
 
 @tried(
-    "plan: 100M x 64 users and items, 256 ranks",
+    "plan: 100M x 64 users and items, 256 ranks, histories in bags",
     "a plan; warns of balance 30 and names a sharding with balance below 2",
 )
 def test_uneven_work_is_said_and_what_is_named_mends_it(arm, capsys):
-    cluster = ["--world-size", "256", "--hosts", "32", "--hbm", "80GiB"]
+    cluster = ["--world-size", "256", "--hosts", "32", "--hbm", "80GiB", *IN_BAGS]
     assert timed([*arm, *cluster]) == 0
     said = capsys.readouterr()
     assert said.err == (
@@ -65,22 +66,33 @@ def test_uneven_work_is_said_and_what_is_named_mends_it(arm, capsys):
     assert "(balance 1.94)" in mended.out and mended.err == "" and "uneven" not in mended.out
 
 
-@tried("plan for 1,024 ranks", "a plan within seconds, with a warning of balance 122")
+@tried("plan: 100M x 64 users and items, 256 ranks", "histories un-pooled: a line says what they cost, and in bags")
+def test_the_way_to_read_sequences_is_said_with_its_reason(arm, capsys):
+    assert timed([*arm, "--world-size", "256", "--hosts", "32", "--hbm", "80GiB"]) == 0
+    said = capsys.readouterr()
+    assert said.err == "" and "(balance 1.81)" in said.out
+    assert (
+        "sequences: un-pooled (table item), busiest rank 16.21 ms a step and 332.7 MiB exchanged; "
+        "in bags 380.83 ms a step and 12.8 GiB exchanged\n"
+    ) in said.out
+
+
+@tried("plan for 1,024 ranks", "a plan within seconds, with a warning of balance 4.3")
 def test_a_plan_for_a_thousand_ranks_takes_seconds(arm, capsys):
     assert timed([*arm, "--world-size", "1024", "--hosts", "128", "--hbm", "80GiB"]) == 0
     said = capsys.readouterr()
-    assert "warning: balance 122.53" in said.err and "still fits with" in said.out
+    assert "warning: balance 4.30" in said.err and "still fits with" in said.out
 
 
 @tried("plan for 1,024 ranks that does not fit", "a refusal within seconds, with what would make it fit")
 def test_a_refusal_for_a_thousand_ranks_takes_seconds(arm, capsys):
-    cluster = ["--world-size", "1024", "--hosts", "128", "--hbm", "40GiB"]
+    cluster = ["--world-size", "1024", "--hosts", "128", "--hbm", "40GiB", *IN_BAGS]
     assert timed([*arm, *cluster]) == 1
     said = capsys.readouterr()
     assert "rank 0 needs" in said.err and "most of it for ids and embeddings" in said.err
     remedies = [line.strip().partition(" (")[0] for line in said.out.splitlines() if line.startswith("  --")]
     assert [r.split()[0] for r in remedies] == ["--hbm", "--batch-size"]
-    assert main([*arm, *cluster[:4], *remedies[0].split()]) == 0
+    assert main([*arm, *cluster[:4], *IN_BAGS, *remedies[0].split()]) == 0
     assert main([*arm, *cluster, *remedies[1].split()]) == 0
 
 
@@ -103,14 +115,17 @@ def test_where_nothing_spreads_the_work_nothing_is_named():
 
 @pytest.mark.parametrize("device", ["cuda", "cpu"])
 @pytest.mark.parametrize("choice", ["table_wise", "row_wise", "column_wise", "table_row_wise", "grid"])
-def test_shards_of_one_size_cost_the_same(choice, device):
+@pytest.mark.parametrize("sequences", ["bags", "unpooled"])
+def test_shards_of_one_size_cost_the_same(choice, device, sequences):
     """What is estimated of one and said of all is what TorchRec estimates of each."""
     columns = {"column_width": 8} if choice in ("column_wise", "grid") else {}
     asked = request(ShardingConfig(default=choice, **columns), world_size=6, hosts=2, kind="sgd")
     asked = replace(asked, cluster=replace(asked.cluster, device=device))
-    stage = EmbeddingStage(asked.features, device=torch.device("meta"))
+    asked = replace(asked, sharding=replace(asked.sharding, sequences=sequences))
+    stage = EmbeddingStage(asked.features, torch.device("meta"), asked.unpooled)
     allowed = asked.choices()
-    constraints, sharders = search._constraints(asked, allowed), [search._Part(set(allowed))]
+    constraints = search._constraints(asked, allowed)
+    sharders = [search._Part(set(allowed)), search.UnpooledSharder()]
     topology = search._topology(asked.cluster, 1 << 40)
     with search.quiet():
         ours = search._Enumerator(asked, topology, constraints).enumerate(stage, sharders)

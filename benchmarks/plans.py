@@ -1,0 +1,73 @@
+"""What `coldrank plan` expects of a large table that candidates and histories read: in bags, and un-pooled.
+
+    python benchmarks/plans.py
+
+The KuaiRand arm of POSO with items of 64 columns, histories of 50, 4,096 samples a rank, 8 GPUs of 80 GiB a host: the
+planner's estimate of the busiest rank's work on the tables and of the bytes that it exchanges in a step. Nothing of it
+is measured: it says what TorchRec's planner expects. It takes a few minutes on one thread.
+"""
+
+import argparse
+from dataclasses import replace
+
+import torch
+from tabulate import tabulate
+
+from coldrank.configs import kuairand
+from coldrank.train.checks import validate
+from coldrank.train.distributed.config import Sequences, ShardingConfig
+from coldrank.train.distributed.dense import dense_bytes
+from coldrank.train.distributed.plan import Plan
+from coldrank.train.distributed.request import Cluster, PlanRequest
+from coldrank.train.distributed.search import make_plan
+from coldrank.train.distributed.table import size
+from coldrank.train.task import RankingTask
+
+RANKS = (8, 64, 256, 1_024)
+ROWS = (10**8, 10**9, 10**10)
+BATCH, DIM, RANKS_OF_A_HOST, HBM = 4_096, 64, 8, 80 << 30
+
+
+def planned(ranks: int, rows: int, way: Sequences) -> Plan | None:
+    """The plan for items of so many rows."""
+    config = kuairand.poso()
+    items = [replace(t, rows=rows, dim=DIM, mapping="hash") if t.name == "item" else t for t in config.tables]
+    config = replace(config, tables=tuple(items), sharding=ShardingConfig(sequences=way))
+    features = validate(config)
+    task = RankingTask(features, config.model, config.tasks, device=torch.device("meta"))
+    request = PlanRequest(
+        features=features,
+        sharding=config.sharding,
+        optimizer=config.optim.tables,
+        batch_size=BATCH,
+        dense_bytes=dense_bytes(task, features, BATCH),
+        cluster=Cluster(device="cuda", world_size=ranks, hosts=ranks // RANKS_OF_A_HOST, memory=HBM),
+    )
+    return make_plan(request)
+
+
+def told(plan: Plan | None) -> list[str]:
+    """Where the items lie, milliseconds, bytes, balance."""
+    if plan is None:
+        return ["no plan fits", "", "", ""]
+    (items,) = [p for p in plan.placed if p.table.name == "item"]
+    where = f"{items.sharding}, {len({s.rank for s in items.shards})} ranks"
+    return [where, f"{plan.work().max():,.1f}", size(plan.exchange.max()), f"{plan.balance:.1f}"]
+
+
+def main() -> None:
+    """Prints a row for each number of ranks and of rows."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    lines = []
+    for ranks in RANKS:
+        for rows in ROWS:
+            bags, unpooled = (told(planned(ranks, rows, way)) for way in ("bags", "unpooled"))
+            lines.append([f"{ranks:,}", f"{rows:.0e}".replace("e+", "e"), *bags, *unpooled])
+            print(" | ".join(lines[-1]), flush=True)
+    of_each = ["lie", "ms", "exchange", "balance"]
+    head = ["GPUs", "rows", *(f"bags: {h}" for h in of_each), *(f"un-pooled: {h}" for h in of_each)]
+    print(tabulate(lines, head, tablefmt="github", disable_numparse=True))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Tables that are read un-pooled: of each, the rows that a batch holds are looked up once, and bags are made of them
+afterwards. Where tables are sharded, a row then travels once for a batch, however many candidates and histories hold
+it.
+
+K keys, B samples, N values of a table in a batch, U rows that are looked up.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from itertools import groupby
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchrec import KeyedJaggedTensor
+
+from coldrank.models.features import FeatureSet
+
+# The rows of a table are looked up as those of so many samples, on every rank, whatever the batch: FBGEMM's kernels go
+# through the ids of a sample one by one, and through samples side by side.
+_PIECES = 256
+
+
+class RowLookup(NamedTuple):
+    """What is looked up of un-pooled tables for a batch.
+
+    rows: collection -> its tables as keys, the rows of each shared out over pieces of equal size. bags: table -> for
+    each of its values in the batch the place of its row, int64 [N], and where its bags begin, key by key, int64 [K *
+    B].
+    """
+
+    rows: dict[str, KeyedJaggedTensor]
+    bags: dict[str, tuple[Tensor, Tensor]]
+
+    def record_stream(self, stream: torch.Stream) -> None:
+        """Keeps the memory until the stream has used it."""
+        for rows in self.rows.values():
+            rows.record_stream(stream)
+        for bags in self.bags.values():
+            for part in bags:
+                part.record_stream(stream)
+
+
+@dataclass(frozen=True, slots=True)
+class Unpooled:
+    """The tables that are read un-pooled, by their keys' numbers in a batch's `sparse`.
+
+    pooled: keys of the other tables. collections: collection, one for each width of a table -> table -> its keys.
+    distinct: whether a row is looked up once; else once for each value.
+    """
+
+    pooled: tuple[int, ...]
+    collections: dict[str, dict[str, tuple[int, ...]]]
+    distinct: bool = True
+
+    @classmethod
+    def of(cls, features: FeatureSet, tables: Collection[str], *, distinct: bool = True) -> "Unpooled":
+        """tables: their names, in any order."""
+        of_key = [f.table_name for f in features.sparse for _ in f.keys]
+        keys_of = lambda table: tuple(i for i, name in enumerate(of_key) if name == table)
+        collections: dict[str, dict[str, tuple[int, ...]]] = {}
+        for t in features.tables:
+            if t.name in tables:
+                collections.setdefault(str(t.dim), {})[t.name] = keys_of(t.name)
+        return cls(tuple(i for i, name in enumerate(of_key) if name not in tables), collections, distinct)
+
+    def lookup(self, sparse: KeyedJaggedTensor) -> RowLookup:
+        """What is looked up for a batch."""
+        rows: dict[str, KeyedJaggedTensor] = {}
+        bags: dict[str, tuple[Tensor, Tensor]] = {}
+        for collection, tables in self.collections.items():
+            found = []
+            for table, keys in tables.items():
+                values, lengths = selected(sparse, keys)
+                if self.distinct:
+                    values, places = values.unique(return_inverse=True)
+                else:
+                    places = torch.arange(len(values), device=values.device)
+                bags[table] = places, lengths.cumsum(0) - lengths
+                found.append(values)
+            pieces = torch.cat([_pieces(values) for values in found])
+            rows[collection] = KeyedJaggedTensor(keys=list(tables), values=torch.cat(found), lengths=pieces)
+        return RowLookup(rows, bags)
+
+    def pooled_part(self, sparse: KeyedJaggedTensor) -> KeyedJaggedTensor:
+        """The keys of the other tables."""
+        values, lengths = selected(sparse, self.pooled)
+        return KeyedJaggedTensor(keys=[sparse.keys()[i] for i in self.pooled], values=values, lengths=lengths)
+
+
+def selected(sparse: KeyedJaggedTensor, keys: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Values [N] and lengths [K * B] of some keys, ascending."""
+    ends, size = sparse.offset_per_key(), sparse.stride()
+    values, lengths = [sparse.values()[:0]], [sparse.lengths()[:0]]
+    for _, run in groupby(enumerate(keys), lambda pair: pair[1] - pair[0]):
+        side_by_side = [key for _, key in run]
+        first, last = side_by_side[0], side_by_side[-1] + 1
+        values.append(sparse.values()[ends[first] : ends[last]])
+        lengths.append(sparse.lengths()[first * size : last * size])
+    return torch.cat(values), torch.cat(lengths)
+
+
+def _pieces(values: Tensor) -> Tensor:
+    """Lengths of pieces of equal size, to one: int32 [_PIECES]."""
+    share, rest = divmod(len(values), _PIECES)
+    return share + (torch.arange(_PIECES, device=values.device) < rest).to(torch.int32)
