@@ -58,20 +58,14 @@ def bytes_of(text: str) -> int:
 def _plan(args: argparse.Namespace) -> None:
     from coldrank.train.distributed.fit import remedies, shortage
     from coldrank.train.distributed.search import make_plan
-    from coldrank.train.distributed.spread import UNEVEN, busiest_table
 
     request = _request(args)
     if plan := make_plan(request):
         print(_text(plan), flush=True)
-        if plan.balance > UNEVEN:
-            print(f"\n{_spread_text(plan)}")
-            placed = busiest_table(plan)
-            print(
-                f"coldrank plan: warning: balance {plan.balance:.2f}: the busiest rank has so many times the "
-                f"mean work, most of it "
-                f"of table {placed.table.name}, {placed.sharding}",
-                file=sys.stderr,
-            )
+        if warnings := _warnings(plan):
+            print(f"\n{_mending(plan)}", flush=True)
+            for warning in warnings:
+                print(f"coldrank plan: warning: {warning}", file=sys.stderr)
         return
     print(
         f"{request.cluster.world_size} ranks on {request.cluster.hosts} hosts: no plan. What would make the "
@@ -85,6 +79,7 @@ def _plan(args: argparse.Namespace) -> None:
 def _text(plan: "Plan") -> str:
     from coldrank.train.distributed import table
     from coldrank.train.distributed.fit import largest_rows
+    from coldrank.train.distributed.spread import times
 
     request = plan.request
     share = float(plan.memory()["all"].max()) / request.usable
@@ -95,7 +90,7 @@ def _text(plan: "Plan") -> str:
             f"usable: {table.size(request.usable)} of {table.size(request.cluster.memory)} a rank; the fullest has "
             f"{share:.1%} of it"
         ),
-        "\n".join(filter(None, [table.balance(plan), table.sequences(plan)])),
+        "\n".join(filter(None, [table.balance(plan), table.exchange(times(plan)), table.sequences(plan)])),
     ]
     if largest := largest_rows(request):
         name, rows, now = largest[0].name, largest[1], largest[0].rows
@@ -103,27 +98,52 @@ def _text(plan: "Plan") -> str:
     return "\n\n".join(parts)
 
 
-def _spread_text(plan: "Plan") -> str:
-    """What would even out the work of a plan."""
+def _warnings(plan: "Plan") -> list[str]:
+    """What is not as it should be: the work is uneven; the exchange takes longer than the rest of a step."""
     from coldrank.train.distributed import table
-    from coldrank.train.distributed.spread import UNEVEN, busiest_table, spread
+    from coldrank.train.distributed.spread import UNEVEN, busiest_table, most_exchanged, times
 
-    name = busiest_table(plan).table.name
-    if (better := spread(plan)) is None:
-        tried = f"no other place of table {name} that was tried gives the busiest rank less to do"
-        text = f"{tried}; fewer ids of it a sample would"
-    else:
-        text = f"what would spread it (planned):\n  {better.change}\n  then {table.balance(better.plan)}"
-        if any(p.sharding in ("grid_shard", "column_wise") for p in better.plan.placed):
-            text += "\n  column shards have an optimizer's sum each: docs/sharding.md"
-    return f"uneven: balance above {UNEVEN:g}. {text[0].upper()}{text[1:]}"
+    found = []
+    if plan.balance > UNEVEN:
+        placed = busiest_table(plan)
+        found.append(
+            f"balance {plan.balance:.2f}: the busiest rank has so many times the mean work, most of it of table "
+            f"{placed.table.name}, {placed.sharding}"
+        )
+    if times(plan).exceed:
+        placed = most_exchanged(plan)
+        found.append(f"{table.exchange(times(plan))}; most of it of table {placed.table.name}, {placed.sharding}")
+    return found
+
+
+def _mending(plan: "Plan") -> str:
+    """What would mend that."""
+    from coldrank.train.distributed import table
+    from coldrank.train.distributed.spread import UNEVEN, busiest_table, mended, times
+
+    faults = {
+        f"uneven: balance above {UNEVEN:g}": plan.balance > UNEVEN,
+        "exchange: longer than the rest of a step": times(plan).exceed,
+    }
+    said = "\n".join(fault for fault, there in faults.items() if there)
+    if (better := mended(plan)) is None:
+        name = busiest_table(plan).table.name
+        return (
+            f"{said}\nNo other place of table {name} that was tried gives the busiest rank less to do; fewer columns "
+            f"of it, or fewer ids of it a sample, would"
+        )
+    lines = [said, "What would mend it (planned):", f"  {better.change}", f"  then {table.balance(better.plan)}"]
+    lines.append(f"  and {table.exchange(times(better.plan))}")
+    if any(p.sharding in ("grid_shard", "column_wise") for p in better.plan.placed):
+        lines.append("  column shards have an optimizer's sum each: docs/sharding.md")
+    return "\n".join(lines)
 
 
 def _request(args: argparse.Namespace) -> "PlanRequest":
     import torch
 
     from coldrank.train.checks import validate
-    from coldrank.train.distributed.dense import dense_bytes
+    from coldrank.train.distributed.dense import dense_bytes, dense_flops
     from coldrank.train.distributed.request import PlanRequest
     from coldrank.train.load import load
     from coldrank.train.task import RankingTask
@@ -141,6 +161,7 @@ def _request(args: argparse.Namespace) -> "PlanRequest":
         optimizer=config.optim.tables,
         batch_size=batch_size,
         dense_bytes=dense_bytes(task, features, -(-batch_size // config.train.accumulate)),
+        dense_flops=dense_flops(task, features, batch_size),
         cluster=cluster,
     )
 

@@ -16,8 +16,9 @@ from torchrec import KeyedJaggedTensor
 
 from coldrank.models.features import FeatureSet
 
-# The rows of a table are looked up as those of so many samples, on every rank, whatever the batch: FBGEMM's kernels go
-# through the ids of a sample one by one, and through samples side by side.
+# The rows of a table are looked up as those of so many samples: as many on every rank, as TorchRec wants them, though
+# batches differ; and more than one, as FBGEMM's kernels go through the ids of a sample one by one, and through samples
+# side by side.
 _PIECES = 256
 
 

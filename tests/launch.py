@@ -14,6 +14,7 @@ def launch(ranks: int, *command: object, device: str = "cpu") -> str:
     launcher += ["--rdzv-endpoint=localhost:0"]
     arguments = [sys.executable, *(launcher if ranks > 1 else []), *map(str, command)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | ({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {})
-    done = subprocess.run(arguments, check=False, env=environment, capture_output=True, text=True, timeout=480)
+    # Against ranks that wait for each other for ever; on two busy cores whole runs on four ranks take many minutes.
+    done = subprocess.run(arguments, check=False, env=environment, capture_output=True, text=True, timeout=2400)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout

@@ -7,6 +7,7 @@ With `data.global_batch_size` every step is of the same rows whatever the number
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest

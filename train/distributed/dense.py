@@ -1,8 +1,9 @@
-"""Memory of the dense part of the model, which every rank holds whole."""
+"""Memory and work of the dense part of the model, which every rank holds whole."""
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
 from torchrec import KeyedJaggedTensor
 
 from coldrank.models.batch import Batch
@@ -37,6 +38,14 @@ def dense_bytes(task: RankingTask, features: FeatureSet, rows: int) -> int:
         logits = task.ranker(*_inputs(features))
     del logits
     return _COPIES * weights + sum(kept.values()) * rows // _ROWS
+
+
+def dense_flops(task: RankingTask, features: FeatureSet, rows: int) -> int:
+    """FLOPs of a step's matrix products over so many samples: those of a forward pass, counted over a few rows, three
+    times, as a backward pass has two products for each."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        task.ranker(*_inputs(features))
+    return 3 * int(counter.get_total_flops()) * rows // _ROWS
 
 
 def _inputs(features: FeatureSet) -> tuple[Embedded, Batch]:

@@ -109,7 +109,9 @@ def _endless(request: PlanRequest) -> Plan:
 
 
 def _with_batch(request: PlanRequest, batch_size: int) -> PlanRequest:
-    return replace(request, batch_size=batch_size, dense_bytes=request.dense_bytes * batch_size // request.batch_size)
+    part = lambda whole: whole * batch_size // request.batch_size
+    dense = {"dense_bytes": part(request.dense_bytes), "dense_flops": part(request.dense_flops)}
+    return replace(request, batch_size=batch_size, **dense)
 
 
 def _with_rows(request: PlanRequest, table: Table, rows: int) -> PlanRequest:

@@ -13,13 +13,14 @@ from coldrank.train.distributed.request import FLOAT_BYTES, PlanRequest
 
 class Shard(NamedTuple):
     """A part of a table on a rank. exchange: bytes of the ids and embeddings that a step moves through it.
-    milliseconds: the planner's estimate of its work per step."""
+    milliseconds: the planner's estimate of its work per step; moving: how much of it is the exchange."""
 
     rank: int
     rows: int
     columns: int
     exchange: int
     milliseconds: float
+    moving: float
 
 
 class Placed(NamedTuple):
@@ -43,8 +44,8 @@ class Plan:
 
     @property
     def sequences(self) -> str:
-        """How sequences are read: bags or unpooled."""
-        return self.request.sharding.sequences
+        """How sequences are read: bags, also where every table that they read is copied, or unpooled."""
+        return "unpooled" if self.request.unpooled else "bags"
 
     def memory(self) -> dict[str, np.ndarray]:
         """Kind -> bytes on every rank, float64 [ranks]; last their sum. Gradients: of data_parallel tables, whose are
@@ -74,6 +75,12 @@ class Plan:
     def work(self) -> np.ndarray:
         """Estimated milliseconds of every rank per step on the tables, float64 [ranks]."""
         return self._by_rank([(s.rank, s.milliseconds) for p in self.placed for s in p.shards])
+
+    def moving(self) -> np.ndarray:
+        """How much of `work` is the exchange with other ranks, float64 [ranks]."""
+        if self.request.cluster.world_size == 1:
+            return np.zeros(1)  # the planner counts what a rank would send to itself
+        return self._by_rank([(s.rank, s.moving) for p in self.placed for s in p.shards])
 
     @property
     def balance(self) -> float:

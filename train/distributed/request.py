@@ -13,6 +13,9 @@ from coldrank.train.sections import TablesConfig
 
 FLOAT_BYTES = 4
 ID_AND_ROW_BYTES = 16
+# What a rank is taken to compute in a millisecond, in float32: a GPU as large as the planner takes it to be, whose
+# memory gives 897 GiB/s, at two thirds of its peak; a core of a CPU.
+_FLOPS = {"cuda": 10e9, "cpu": 0.1e9}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +32,7 @@ class Cluster:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlanRequest:
     """What is to be planned. batch_size: samples per rank and step. dense_bytes: of each rank's memory, for all but
-    tables."""
+    tables. dense_flops: of each rank's step, for all but tables; 0 where no one asks how long that takes."""
 
     features: FeatureSet
     sharding: ShardingConfig
@@ -37,6 +40,7 @@ class PlanRequest:
     batch_size: int
     dense_bytes: int
     cluster: Cluster
+    dense_flops: int = 0
 
     @property
     def usable(self) -> int:
@@ -59,6 +63,11 @@ class PlanRequest:
         ids."""
         maps = sum(map(self.map_bytes, self.features.tables)) if self.cluster.device == "cpu" else 0
         return self.dense_bytes + maps
+
+    @property
+    def dense_milliseconds(self) -> float:
+        """About how long a rank computes in a step, but for tables."""
+        return self.dense_flops / _FLOPS[self.cluster.device]
 
     def state_bytes(self, rows: int, columns: int) -> int:
         """Bytes of the optimizer's state for a part of a table."""
@@ -86,6 +95,12 @@ class PlanRequest:
         alone = self.cluster.device == "cpu" and self.cluster.world_size == 1
         return [way(bags)] if alone or not way("unpooled").unpooled else [way("unpooled"), way(bags)]
 
+    @property
+    def copies(self) -> bool:
+        """Whether tables may be copied to every rank: Adam and clipping are things that the fused optimizers do, and
+        those of copied tables cannot."""
+        return self.optimizer.kind != "adam" and not self.optimizer.clip_value
+
     def choices(self) -> dict[str, list[str]]:
         """Table -> the sharding types, by TorchRec's names, that the planner may choose from."""
         return {
@@ -112,9 +127,7 @@ class PlanRequest:
         if choice == "auto":
             if self.cluster.world_size == 1:
                 return ["table_wise"]
-            # Two things that fused optimizers do and those of copied tables cannot.
-            copies = self.optimizer.kind != "adam" and not self.optimizer.clip_value
-            if copies and table.rows * table.dim * FLOAT_BYTES <= self.sharding.replicate_up_to:
+            if self.copies and table.rows * table.dim * FLOAT_BYTES <= self.sharding.replicate_up_to:
                 return ["data_parallel"]
             return ["table_wise", "row_wise", *(["table_row_wise"] if several else [])]
         if choice == "grid":

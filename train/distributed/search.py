@@ -209,13 +209,16 @@ def _topology(cluster: Cluster, free: int) -> Topology:
 
 
 def _placed(request: PlanRequest, option: ShardingOption, ranks: Sequence[int]) -> Placed:
-    shards = option.shards * (len(ranks) // len(option.shards))
-    parts = []
-    for rank, shard in zip(ranks, shards, strict=True):
-        rows, columns = shard.size
-        kept = rows * columns * FLOAT_BYTES + request.state_bytes(rows, columns)
-        parts.append(Shard(rank, rows, columns, max(0, _bytes(shard) - kept), shard.perf.total))
-    return Placed(request.features.table(option.name), option.sharding_type, option.compute_kernel, tuple(parts))
+    sizes = [tuple(shard.size) for shard in option.shards] * (len(ranks) // len(option.shards))
+    # What a shard costs depends on its size, and there may be thousands of one.
+    costs = {}
+    for shard in option.shards:
+        if (size := tuple(shard.size)) not in costs:
+            kept = shard.size[0] * shard.size[1] * FLOAT_BYTES + request.state_bytes(*shard.size)
+            moving = shard.perf.fwd_comms + shard.perf.bwd_comms
+            costs[size] = *size, max(0, _bytes(shard) - kept), shard.perf.total, moving
+    parts = tuple(Shard(rank, *costs[size]) for rank, size in zip(ranks, sizes, strict=True))
+    return Placed(request.features.table(option.name), option.sharding_type, option.compute_kernel, parts)
 
 
 def _bytes(shard: PlannedShard) -> int:

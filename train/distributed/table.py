@@ -6,6 +6,7 @@ from tabulate import tabulate
 
 from coldrank.train.distributed.plan import Placed, Plan
 from coldrank.train.distributed.request import FLOAT_BYTES
+from coldrank.train.distributed.spread import Times
 
 _LISTED = 16
 
@@ -100,4 +101,12 @@ def balance(plan: Plan) -> str:
     return (
         f"work on the tables, by the planner's estimate: busiest rank {work.max():.2f} ms a step, mean "
         f"{work.mean():.2f} ms (balance {plan.balance:.2f})"
+    )
+
+
+def exchange(times: Times) -> str:
+    """How long a step's exchange takes, and the rest of it."""
+    return (
+        f"exchange {times.exchange:.2f} ms a step, the rest of it {times.tables + times.dense:.2f} ms (tables "
+        f"{times.tables:.2f}, dense part {times.dense:.2f})"
     )

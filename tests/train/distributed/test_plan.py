@@ -18,7 +18,7 @@ from coldrank.models.features import Table
 from coldrank.train.checks import validate
 from coldrank.train.config import RunConfig, to_dict
 from coldrank.train.distributed.config import ShardingConfig
-from coldrank.train.distributed.dense import dense_bytes
+from coldrank.train.distributed.dense import dense_bytes, dense_flops
 from coldrank.train.distributed.fit import largest_rows, shortage
 from coldrank.train.distributed.plan import Plan
 from coldrank.train.distributed.request import Cluster, PlanRequest
@@ -207,6 +207,10 @@ def test_the_dense_part_is_measured():
     # At least the concatenated input of the experts and their outputs, at most a few dozen of them.
     per_row = (of_one - of_none) / 8
     assert 4 * Inputs(features).static_dim < per_row < 400 * Inputs(features).static_dim
+    one, many = (dense_flops(task, features, rows) for rows in (8, 800))
+    # Each weight of a matrix is multiplied and added once a row or, at a history's positions, more often.
+    matrices = sum(p.numel() for p in task.ranker.parameters() if p.dim() > 1)
+    assert many == 100 * one and 6 * 8 * matrices <= one < 6 * 8 * matrices * 20
 
 
 @pytest.mark.parametrize(
