@@ -11,6 +11,7 @@ from launch import launch
 from samples import write_samples
 from tiny import sample_base, with_optim
 
+from coldrank.cli.main import main
 from coldrank.configs import base as arms
 from coldrank.train.config import to_dict
 from coldrank.train.distributed.config import ShardingConfig
@@ -20,9 +21,11 @@ STEPS = 8
 
 @pytest.mark.slow
 def test_two_ranks_train_and_score_every_row(tmp_path):
+    """Histories un-pooled; what is exported gives the scores that training's evaluation gave."""
     data = write_samples(tmp_path / "data", {"train": 600, "valid": 100, "test": 300})
     config = tmp_path / "config.json"
-    config.write_text(json.dumps(to_dict(sample_base())))
+    unpooled = ShardingConfig(default="row_wise", sequences="unpooled")
+    config.write_text(json.dumps(to_dict(replace(sample_base(), sharding=unpooled))))
     out = tmp_path / "run"
     command = ["-m", "coldrank.train.main", "train", "--config", str(config)]
     launch(2, *command, "--data", str(data), "--out", str(out), "--set", "train.epochs=2")
@@ -32,6 +35,15 @@ def test_two_ranks_train_and_score_every_row(tmp_path):
     assert frame.select(keys).equals(truth.select(keys).sort("time", "user_id", "item_id"))
     summary = json.loads((out / "summary.json").read_text())
     assert any(r["metric"] == "auc" and r["value"] is not None for r in summary)
+    artifact, scores = tmp_path / "export", tmp_path / "scores.parquet"
+    assert main(["export", "--run", str(out), "--out", str(artifact)]) == 0
+    samples = next((data / "samples/split=test").rglob("*.parquet"))
+    assert main(["score", "--artifact", str(artifact), "--input", str(samples), "--out", str(scores)]) == 0
+    scored = pl.read_parquet(scores).sort(keys)
+    probabilities = [c for c in frame.columns if c.startswith("prob_")]
+    assert scored.select(keys).equals(frame.sort(keys).select(keys)) and probabilities
+    given, wanted = (t.sort(keys).select(probabilities).to_numpy() for t in (scored, frame))
+    assert given == pytest.approx(wanted, abs=1e-6) and len(set(wanted[:, 0])) > 250
 
 
 # All but column_wise are to train as one rank does with whole tables. column_wise has a sum of row-wise Adagrad per row
