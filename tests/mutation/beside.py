@@ -36,7 +36,7 @@ BESIDE: dict[str, str] = {
     "metrics/by_cohort.py": "metrics/test_metrics.py metrics/test_value_metrics.py configs/test_defaults.py",
     "metrics/mann_whitney.py": "metrics/test_metrics.py analysis/compare/test_compare.py analysis/compare/test_days.py",
     "metrics/retrieval.py": "metrics/test_retrieval.py models/test_two_tower.py configs/test_defaults.py",
-    "train/optim/optimizers.py": "train/optim/test_optimizers.py train/test_resuming.py",
+    "train/optim/optimizers.py": "train/optim/test_optimizers.py train/test_resuming.py train/hooks/test_mwuf_hook.py",
     "train/optim/table_optimizer.py": "train/optim/test_optimizers.py",
     "train/optim/micro_batches.py": "train/optim/test_micro_batches.py",
     "train/checkpoint.py": "train/test_checkpoint_state.py train/test_checkpoint.py train/test_warm_start.py "
