@@ -40,6 +40,10 @@ class Together:
         for parts in zip(*(r.epoch(epoch, start) for r in self.readers), strict=True):
             yield {name: _joined([part[name] for part in parts]) for name in parts[0]}
 
+    def several(self, epoch: int, start: int, rows: int) -> Iterator[tuple[Raw, list[int]]]:
+        """One batch at a time, whatever `rows`."""
+        return ((raw, list(self.sizes(number))) for number, raw in enumerate(self.epoch(epoch, start), start))
+
     def sizes(self, batch: int) -> tuple[int, ...]:
         return (sum(self.readers[0].sizes(batch)),)
 
