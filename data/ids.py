@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import polars as pl
 
-from coldrank.data.errors import RowError, UserError
+from coldrank.data.errors import UserError
 
 _STRINGS = (pl.String, pl.Categorical, pl.Enum)
 
@@ -59,8 +59,9 @@ def check_finite(values: pl.Series, where: str) -> None:
         beyond = values.cast(pl.Float32).is_infinite().fill_null(False)
         if beyond.any():
             row = int(beyond.arg_true()[0])
-            what = f"{values[row]} is no finite number of 32 bits; write null where it is unknown"
-            raise RowError(where, row + 1, what)
+            raise UserError(
+                f"{where}, row {row + 1}: {values[row]} is no finite number of 32 bits; write null where it is unknown"
+            )
 
 
 # Up to here a float of so many bits is the integer that was written.
@@ -90,7 +91,9 @@ def whole_ids(values: pl.Series, where: str) -> pl.Series:
     if bad.any():
         row = int(bad.arg_true()[0])
         exact = f", and in {kind} at most 2^{EXACT[kind.base_type()].bit_length() - 1}" if kind.is_float() else ""
-        raise RowError(where, row + 1, f"{values[row]}; should be an integer or a string: a whole number{exact}")
+        raise UserError(
+            f"{where}, row {row + 1}: {values[row]}; should be an integer or a string: a whole number{exact}"
+        )
     return whole
 
 
@@ -106,7 +109,7 @@ def narrow(values: pl.Series, where: str) -> pl.Series:
     beyond = whole.is_null() & values.is_not_null()
     if beyond.any():
         row = int(beyond.arg_true()[0])
-        raise RowError(where, row + 1, f"{values[row]} does not fit 64 bits")
+        raise UserError(f"{where}, row {row + 1}: {values[row]} does not fit 64 bits")
     return whole
 
 
