@@ -1,7 +1,5 @@
 """The intervals and verdicts on simulated trials: equal arms, and one that is better."""
 
-import gc
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -16,14 +14,6 @@ from coldrank.data.cohorts import CohortConfig
 from coldrank.metrics.mann_whitney import FloatArray, Numbers
 
 USERS, ROWS, SEEDS, RESAMPLES = 300, 900, 5, 60
-
-
-@pytest.fixture(autouse=True)
-def few_objects() -> Iterator[None]:
-    """statsmodels collects garbage at every call: half a second beside all that TorchRec imports, 900 times here."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def draw_rows(rng: Generator) -> tuple[SharedRows, FloatArray]:
