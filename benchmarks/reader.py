@@ -56,12 +56,7 @@ def main() -> None:
         data = DataFolder.open(args.data) if args.data else write_samples(args.work or Path(temporary), args.rows)
         config = load(args.config, ["train.threads=1"]) if args.config else base()
         result = measure(data, config, args.rows, args.steps, args.repeat)
-    text = json.dumps(result, indent=1)
-    print(text)
-    if args.out:
-        partial = args.out.with_name(args.out.name + ".partial")
-        partial.write_text(text + "\n")
-        os.replace(partial, args.out)
+    put(result, args.out)
 
 
 def measure(data: DataFolder, config: RunConfig, rows: int, steps: int, repeat: int) -> dict[str, object]:
@@ -99,6 +94,16 @@ def measure(data: DataFolder, config: RunConfig, rows: int, steps: int, repeat: 
         "rows_per_cpu_second": {name: round(value) for name, value in rate.items()},
         "times_training": {name: round(rate[name] / rate["train"], 1) for name in ("read", "shuffle", "build")},
     }
+
+
+def put(result: dict[str, object], out: Path | None) -> None:
+    """Prints the figures, and writes them if a file is given."""
+    text = json.dumps(result, indent=1)
+    print(text)
+    if out:
+        partial = out.with_name(out.name + ".partial")
+        partial.write_text(text + "\n")
+        os.replace(partial, out)
 
 
 def run_through(results: Iterable[object]) -> None:

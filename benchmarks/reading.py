@@ -17,8 +17,6 @@ Rows per second of the clock, and of this process's CPU time, of all its threads
 
 import argparse
 import itertools
-import json
-import os
 import sys
 import tempfile
 import time
@@ -26,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
-from reader import run_through, train_on
+from reader import put, run_through, train_on
 
 from coldrank.cli.main import main as coldrank
 from coldrank.data.batches import DataFolder, batches, made
@@ -57,12 +55,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         result = measure(args.data or _simulated(work), args.config, args.rows, args.steps, args.repeat, work)
-    text = json.dumps(result, indent=1)
-    print(text)
-    if args.out:
-        partial = args.out.with_name(args.out.name + ".partial")
-        partial.write_text(text + "\n")
-        os.replace(partial, args.out)
+    put(result, args.out)
 
 
 def measure(folder: Path, config: str, rows: int, steps: int, repeat: int, work: Path) -> dict[str, object]:
