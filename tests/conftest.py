@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,17 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real data beside the project (../shared/data)")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def modules_of_a_test_are_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a test imported from a temporary folder is not there for the next, which may write one of that name."""
+    before = set(sys.modules)
+    yield
+    place = str(tmp_path_factory.getbasetemp())
+    for name in set(sys.modules) - before:
+        if (getattr(sys.modules[name], "__file__", None) or "").startswith(place):
+            del sys.modules[name]
 
 
 # Imported where they are asked for: tests of modules alone begin without TorchRec.

@@ -32,16 +32,12 @@ called = []
 def write(tmp_path, monkeypatch):
     """Writes a module; its name."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    before = set(sys.modules)
 
     def text(body: str, name: str = "my_arms") -> str:
         (tmp_path / f"{name}.py").write_text(HEAD + body)
         return name
 
-    yield text
-    for name in set(sys.modules) - before:
-        if name.startswith(("my_", "their_")):
-            del sys.modules[name]
+    return text
 
 
 def tried(given: str, answer: str) -> pytest.MarkDecorator:
