@@ -3,7 +3,7 @@ step takes.
 
     python benchmarks/reading.py --data DATA --out reading.json
 
-DATA is prepared KuaiRand; without it 200,000 events are simulated and prepared. The store is moto's server of S3 on
+DATA is prepared KuaiRand; without it 800,000 events are simulated and prepared. The store is moto's server of S3 on
 this machine. Measured, in turns, each over the same shuffled rows of an arm (`coldrank.configs.kuairand:poso`, 512
 samples a batch, one thread):
 
@@ -47,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="prepared data")
     parser.add_argument("--config", default="coldrank.configs.kuairand:poso", help="arm that reads it")
-    parser.add_argument("--rows", type=int, default=131_072, help="rows that are read in a turn, by whole buffers")
+    parser.add_argument("--rows", type=int, default=524_288, help="rows that are read in a turn, by whole buffers")
     parser.add_argument("--steps", type=int, default=30, help="training steps in a turn")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--out", type=Path, help="JSON file to write")
@@ -103,7 +103,7 @@ def measure(folder: Path, config: str, rows: int, steps: int, repeat: int, work:
 def _simulated(work: Path) -> Path:
     log, data = str(work / "log"), str(work / "data")
     for command in (
-        ["simulate", "--events", "200000", "--out", log],
+        ["simulate", "--events", "800000", "--out", log],
         ["prepare", "kuairand", "--data", log, "--out", data, "--test-from", "2022-05-04"],
     ):
         if code := coldrank(command):
