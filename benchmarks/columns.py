@@ -49,7 +49,7 @@ def write_samples(folder: Path, rows: int, seed: int = 1) -> DataFolder:
         folder.mkdir(parents=True, exist_ok=True)
         log = folder / "log.parquet"
         _log(np.random.default_rng(seed), rows).write_parquet(log)
-        split = lambda events: split_by_time(events.time, events.day, None, 0)
+        split = lambda known: split_by_time(known.days, None, 0)
         prepare(open_log(log, SPEC), data, split, PrepareOptions(history=HISTORY, arguments={"rows": rows}))
     return DataFolder.open(data)
 

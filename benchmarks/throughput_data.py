@@ -22,7 +22,7 @@ from coldrank.data.batches import DataFolder
 from coldrank.data.log import LogSpec
 from coldrank.data.own_log import open_log
 from coldrank.data.prepare import PrepareOptions, prepare
-from coldrank.data.split import TEST, TRAIN
+from coldrank.data.split import TimeSplit
 from coldrank.models.features import Feature, Table
 from coldrank.models.heads import Binary
 from coldrank.models.ranker import Ranker
@@ -73,7 +73,7 @@ def write_data(folder: Path, work: str, rows: int, seed: int = 1) -> DataFolder:
         users = ROWS - 1 if work == "A" else max(1, rows // _PER_USER)
         _log(np.random.default_rng(seed), rows, users).write_parquet(log)
         tested = min(_TESTED, rows // 8)
-        split = lambda events: np.where(events.time < np.sort(events.time)[-tested], TRAIN, TEST).astype(np.int8)
+        split = lambda known: TimeSplit(test_time=known.times.at(len(known.times) - tested))
         prepare(open_log(log, SPEC), data, split, PrepareOptions(history=LENGTH, arguments={"rows": rows}))
     return DataFolder.open(data)
 

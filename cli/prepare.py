@@ -1,6 +1,7 @@
 """`coldrank prepare`: the command line of the data preparation."""
 
 import argparse
+import sys
 from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,9 @@ from coldrank.data.errors import UserError
 from coldrank.data.kuairand_names import DEFAULT_TASKS, NUMBERS, OUTCOME_COLUMNS
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from coldrank.data.events import Events
     from coldrank.data.log import EventLog
+    from coldrank.data.split import Split
+    from coldrank.data.whole import Known
 
 _ABOUT = """Turn an event log into training samples.
 
@@ -93,6 +92,20 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=data_path, required=True, metavar="DIR", help="folder of the log")
     parser.add_argument(
         "--out", type=data_path, required=True, metavar="DIR", help="folder to write; prepared data is replaced"
+    )
+    parser.add_argument(
+        "--append",
+        action="store_true",
+        help="add the events that are later than all of DIR (--out), with its own options; the same samples as of all "
+        "at once",
+    )
+    parser.add_argument(
+        "--candidates",
+        type=local_path,
+        nargs=2,
+        metavar=("FILE", "SAMPLES"),
+        help="write the samples of events of FILE (Parquet, columns as in the log) that have not happened yet to "
+        "SAMPLES, as of their times, from DIR (--out), which stays as it is",
     )
     parser.add_argument(
         "--history", type=_count, default=50, metavar="L", help="longest history, in events (default: 50)"
@@ -187,11 +200,10 @@ def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _split_events(args: argparse.Namespace, arguments: dict[str, Any], events: "Events") -> "NDArray[np.int8]":
+def _split_rule(args: argparse.Namespace, arguments: dict[str, Any], known: "Known") -> "Split":
     """The split that is asked for, or fits the log. What was left open is written into `arguments`, as it was
     chosen."""
     from coldrank.data.split import (
-        TEST,
         TEST_SHARE,
         VALID_DAYS,
         VALID_SHARE,
@@ -209,29 +221,40 @@ def _split_events(args: argparse.Namespace, arguments: dict[str, Any], events: "
 
     if args.split == "users":
         shares = chosen("test_share", 0.278), chosen("valid_share", 0.072)
-        return split_by_users(events.codes["user"], *shares, chosen("seed", 1))
+        return split_by_users(known.users, *shares, chosen("seed", 1))
     by_share = args.test_share is not None or args.valid_share is not None
     by_day = args.test_from is not None or args.valid_days is not None
-    if by_share or not (by_day or serves_by_days(events.day, VALID_DAYS)):
-        return split_by_share(events.time, chosen("test_share", TEST_SHARE), chosen("valid_share", VALID_SHARE))
-    split = split_by_time(events.time, events.day, args.test_from, chosen("valid_days", VALID_DAYS))
+    if by_share or not (by_day or serves_by_days(known.days, VALID_DAYS)):
+        return split_by_share(known.times, chosen("test_share", TEST_SHARE), chosen("valid_share", VALID_SHARE))
+    split = split_by_time(known.days, args.test_from, chosen("valid_days", VALID_DAYS))
     if args.test_from is None:
-        arguments["test_from"] = str(as_date(events.day[split == TEST].min()))
+        arguments["test_from"] = str(as_date(split.test_day))
     return split
 
 
 def run(args: argparse.Namespace) -> None:
     """Prepares, then prints what was written. Raises UserError."""
     from coldrank.data.audit.audit import share
+    from coldrank.data.candidates import write_candidates
+    from coldrank.data.output import check_file
     from coldrank.data.place import check_out
-    from coldrank.data.prepare import PrepareOptions, prepare
+    from coldrank.data.prepare import PrepareOptions, append, prepare
     from coldrank.data.split import SPLITS
     from coldrank.data.warn import joined_words
 
     _check_split(args)
-    check_out(args.out)
+    if args.append and args.candidates:
+        raise UserError("--append: has no effect with --candidates")
+    if args.candidates:
+        check_file("--candidates", args.candidates[1])
+    else:
+        check_out(args.out)
     log = args.open(args)
-    given = {n: v for n, v in vars(args).items() if n not in ("run", "open", "out", "command", "source")}
+    given = {
+        n: v
+        for n, v in vars(args).items()
+        if n not in ("run", "open", "out", "command", "source", "append", "candidates")
+    }
     arguments = {n: str(v) if isinstance(v, date) or n in ("data", "spec") else v for n, v in given.items()}
     options = PrepareOptions(
         history=args.history,
@@ -240,8 +263,20 @@ def run(args: argparse.Namespace) -> None:
         keep_duplicates=args.duplicates == "keep",
         arguments=arguments,
     )
-    content = prepare(log, args.out, partial(_split_events, args, arguments), options)
+    if args.candidates:
+        file, samples = args.candidates
+        written = write_candidates(log, args.out, file, samples, arguments)
+        print(f"{samples}: {written:,} samples of events that have not happened yet")
+        return
+    write = append if args.append else prepare
+    content = write(log, args.out, partial(_split_rule, args, arguments), options)
+    if content is None:
+        print(f"{args.out}: no event is later than those that it has; it is as it was")
+        return
     counts = content["counts"]
+    if args.append and (late := content["state"]["late"]):
+        came = "event came" if late == 1 else "events came"
+        print(f"warning: {late:,} {came} late in all, and {'is' if late == 1 else 'are'} left out", file=sys.stderr)
     print(_what_was_read(content))
     rows = ", ".join(f"{s} {content['splits'][s]['rows']:,}" for s in SPLITS)
     print(f"{args.out}: {counts['users']:,} users, {counts['items']:,} items; samples: {rows}")

@@ -1,13 +1,13 @@
 """One type a column over all files of a log, and ids that mean the same in every file and table."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
 
 from coldrank.data.columns import ColumnPlan
-from coldrank.data.errors import UserError
+from coldrank.data.errors import RowError, UserError
 from coldrank.data.ids import is_text
 from coldrank.data.log import LogFile
 
@@ -74,17 +74,71 @@ def check_natures(plan: ColumnPlan, seen: Iterable[tuple[str, set[str]]]) -> Non
             first.setdefault(word, where)
 
 
-def concat(parts: Sequence[FileColumns], plan: Sequence[ColumnPlan]) -> pl.DataFrame:
-    """The parts end to end. A column of nulls fits any type; integers and floats become floats.
+class Agreement:
+    """The types of a log's columns over all its files, which come slice by slice."""
 
-    Raises UserError for types that do not go together, and for an integer that a float32 would change.
-    """
-    joint = {column.name: _joint_type(column, parts) for column in plan}
-    frames = []
-    for part in parts:
-        columns = [_as_type(part.frame[c.name], joint[c.name], c.where(part.path)) for c in plan]
-        frames.append(part.frame.with_columns(columns))
-    return pl.concat(frames)
+    def __init__(self, plan: Sequence[ColumnPlan]) -> None:
+        self.plan = plan
+        # Of each column: types of slices that hold a value -> the first file; the type of the first slice.
+        self.kinds: dict[str, dict[pl.DataType, Path]] = {c.name: {} for c in plan}
+        self.default: dict[str, pl.DataType] = {}
+        self.natures: dict[str, dict[str, set[str]]] = {c.name: {} for c in plan}
+        self._inexact: dict[str, UserError] = {}
+
+    def add(self, part: FileColumns, rows_before: int) -> None:
+        """Notes a slice of a file. rows_before: rows of the file before it."""
+        for column in self.plan:
+            values, name = part.frame[column.name], column.name
+            self.default.setdefault(name, values.dtype)
+            self.natures[name].setdefault(str(part.path), set()).update(part.natures[name])
+            if _is_empty(values):
+                continue
+            self.kinds[name].setdefault(values.dtype, part.path)
+            if column.kind == "feature" and values.dtype == pl.Int64 and name not in self._inexact:
+                try:
+                    _as_type(values, pl.Float32(), column.where(part.path))
+                except RowError as error:
+                    self._inexact[name] = error.moved(rows_before)
+
+    def settle(self, tables: Mapping[str, set[str]]) -> dict[str, pl.DataType]:
+        """Column -> its one type. A column of nulls fits any type; integers and floats become floats.
+
+        tables: id column -> the nature of the ids of its table.
+        Raises UserError for types that do not go together, and for an integer that a float32 would change.
+        """
+        for column in (c for c in self.plan if c.kind in ("id", "code", "feature")):
+            known = [(f"the table of {column.name}", tables[column.name])] if column.name in tables else []
+            check_natures(column, [*known, *self.natures[column.name].items()])
+        return {column.name: self._joint(column) for column in self.plan}
+
+    def check_exact(self, name: str) -> None:
+        """Raises UserError for an integer of a column that a float32 would change."""
+        if name in self._inexact:
+            raise self._inexact[name]
+
+    def words(self, before: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+        """Column -> the nature of all its values. before: the same of earlier ones."""
+        return {
+            n: sorted({*before.get(n, ()), *(w for of in by_file.values() for w in of)})
+            for n, by_file in self.natures.items()
+        }
+
+    def _joint(self, column: ColumnPlan) -> pl.DataType:
+        kinds = self.kinds[column.name]
+        if not kinds:
+            return self.default[column.name]
+        if set(kinds) == {pl.Int64(), pl.Float32()}:
+            self.check_exact(column.name)
+            return pl.Float32()
+        (kind, first), *others = kinds.items()
+        for other, path in others:
+            raise UserError(f"{column.where(path)}: {other}, but {kind} in {first}")
+        return kind
+
+
+def in_types(frame: pl.DataFrame, kinds: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    """A slice with its columns in the types that `Agreement.settle` gave."""
+    return frame.with_columns(_as_type(frame[name], kind, name) for name, kind in kinds.items())
 
 
 def joined(parts: Sequence[FileColumns]) -> pl.DataFrame:
@@ -122,22 +176,6 @@ def _table_type(name: str, parts: Sequence[FileColumns]) -> pl.DataType:
     raise UserError(f"{kinds[other]}: column {name}: {other}, but {first} in {kinds[first]}")
 
 
-def _joint_type(column: ColumnPlan, parts: Sequence[FileColumns]) -> pl.DataType:
-    kinds: dict[pl.DataType, Path] = {}
-    for part in parts:
-        values = part.frame[column.name]
-        if not _is_empty(values):
-            kinds.setdefault(values.dtype, part.path)
-    if not kinds:
-        return parts[0].frame[column.name].dtype
-    if set(kinds) == {pl.Int64(), pl.Float32()}:
-        return pl.Float32()
-    (kind, first), *others = kinds.items()
-    for other, path in others:
-        raise UserError(f"{column.where(path)}: {other}, but {kind} in {first}")
-    return kind
-
-
 def _is_empty(values: pl.Series) -> bool:
     if isinstance(values.dtype, pl.List):
         return values.list.len().sum() == 0
@@ -154,8 +192,10 @@ def _as_type(values: pl.Series, kind: pl.DataType, where: str) -> pl.Series:
     changed = (wide.cast(values.dtype, strict=False) != values).fill_null(values.is_not_null())
     if changed.any():
         row = int(changed.arg_true()[0])
-        raise UserError(
-            f"{where}, row {row + 1}: {values[row]} would become {wide[row]:.0f}: other files hold floats here,"
-            " which are kept in 32 bits; write integers in all of them"
+        raise RowError(
+            where,
+            row + 1,
+            f"{values[row]} would become {wide[row]:.0f}: other files hold floats here, which are kept in 32 bits;"
+            " write integers in all of them",
         )
     return wide

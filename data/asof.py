@@ -19,6 +19,8 @@ Floats = NDArray[np.float32]
 
 # The rate of the whole log starts from one half, with the weight of one event.
 LOG_PRIOR, LOG_SMOOTHING = 0.5, 1.0
+# In the place of a time: there was no event.
+NONE = np.iinfo(np.int64).min
 
 
 def stable_order(codes: Ints) -> Int64s:
@@ -61,6 +63,10 @@ class Grouping:
 
     So the events before the one at a position are order[start:before].
     """
+    firsts: Int64s
+    """Position at which each of the G groups begins, int64 [G], in the order of their codes."""
+    group: Int32s
+    """The group at each position, 0 to G - 1, int32 [M]."""
 
     @classmethod
     def from_codes(cls, codes: Ints, time: Int64s) -> "Grouping":
@@ -72,33 +78,62 @@ class Grouping:
         new_group[1:] = code[1:] != code[:-1]
         new_time = new_group.copy()
         new_time[1:] |= when[1:] != when[:-1]
-        return cls(len(codes), order, _last_true(new_group), _last_true(new_time))
+        number = np.cumsum(new_group, dtype=np.int32) - np.int32(1)
+        firsts = np.flatnonzero(new_group)
+        return cls(len(codes), order, _last_true(new_group), _last_true(new_time), firsts, number)
 
-    def views(self) -> Int32s:
-        """Events of the group before: int32 [N]; 0 where the group is unknown."""
-        return self.spread(self.before - self.start, 0)
+    def representatives(self) -> Int64s:
+        """The first event of each group, int64 [G]."""
+        return self.order[self.firsts]
 
-    def rate(self, signal: Int8s, prior: Floats | float, smoothing: float) -> Floats:
+    def views(self, earlier: Int64s) -> Int32s:
+        """Events of the group before: int32 [N]; 0 where the group is unknown.
+
+        earlier: how many each group had before these events, int64 [G].
+        """
+        return self.spread((self.before - self.start + earlier[self.group]).astype(np.int32), 0)
+
+    def rate(self, signal: Int8s, prior: Floats | float, smoothing: float, earlier: tuple[Int64s, Int64s]) -> Floats:
         """Smoothed rate of a signal before the event: (positives + a * prior) / (known + a), float32 [N].
 
         signal: int8 [N], 1, 0 or -1 (unknown: counts nowhere).
         prior: float32 [N] or a number. It is also the rate of events of no group.
         smoothing: the weight a of the prior, in events.
+        earlier: positives and known outcomes of each group before these events, int64 [G].
         """
         values = signal[self.order]
-        positives, known = (self._sum_before(part) for part in (values == 1, values >= 0))
+        positives, known = (
+            self._sum_before(part) + base[self.group]
+            for part, base in zip((values == 1, values >= 0), earlier, strict=True)
+        )
         full = np.broadcast_to(np.asarray(prior, np.float32), self.size)
         result = full.copy()
         result[self.order] = (positives + smoothing * full[self.order].astype(np.float64)) / (known + smoothing)
         return result
 
-    def hours_since_last(self, time: Int64s) -> Floats:
-        """Hours since the group's last event before: float32 [N]; NaN where there is none."""
-        return self._hours_since(self.before - 1, time)
+    def sizes(self) -> Int64s:
+        """Events of each group, int64 [G]."""
+        return np.diff(self.firsts, append=len(self.order))
 
-    def hours_since_first(self, time: Int64s) -> Floats:
-        """Hours since the group's first event before: float32 [N]; NaN where there is none."""
-        return self._hours_since(self.start, time)
+    def total(self, flags: NDArray[np.bool_]) -> Int64s:
+        """How many events of each group have a flag, int64 [G]. flags: bool [N]."""
+        if not len(self.order):
+            return np.zeros(0, np.int64)
+        return np.add.reduceat(flags[self.order], self.firsts, dtype=np.int64)
+
+    def hours_since_last(self, time: Int64s, earlier: Int64s) -> Floats:
+        """Hours since the group's last event before: float32 [N]; NaN where there is none.
+
+        earlier: when each group had its last event before these, int64 [G]; NONE where it had none.
+        """
+        within = time[self.order][np.maximum(self.before - 1, 0)]
+        return self._hours_since(np.where(self.before > self.start, within, earlier[self.group]), time)
+
+    def hours_since_first(self, time: Int64s, earlier: Int64s) -> Floats:
+        """Hours since the group's first event before: float32 [N]; NaN where there is none. earlier: its time."""
+        known = earlier[self.group]
+        within = np.where(self.before > self.start, time[self.order][self.start], NONE)
+        return self._hours_since(np.where(known == NONE, within, known), time)
 
     def spread(self, by_position: NDArray[Any], default: float) -> NDArray[Any]:
         """Values by position [M] as values by event [N], of the same dtype. Events of no group get the default."""
@@ -109,10 +144,9 @@ class Grouping:
         result[self.order] = by_position
         return result
 
-    def _hours_since(self, position: Int32s, time: Int64s) -> Floats:
-        when = time[self.order]
-        hours = (when - when[position]) / 3_600_000
-        return self.spread(np.where(self.before > self.start, hours, np.nan).astype(np.float32), np.nan)
+    def _hours_since(self, moment: Int64s, time: Int64s) -> Floats:
+        hours = (time[self.order] - moment) / 3_600_000
+        return self.spread(np.where(moment == NONE, np.nan, hours).astype(np.float32), np.nan)
 
     def _sum_before(self, flags: NDArray[np.bool_]) -> Int32s:
         total = np.zeros(len(flags) + 1, np.int32)
@@ -127,7 +161,10 @@ def _last_true(flags: NDArray[np.bool_]) -> Int32s:
 
 @dataclass(frozen=True, slots=True)
 class Histories:
-    """The past events of each event's group, a user or an item. An event's history is order[first:end]."""
+    """The past events of each event's group, a user or an item. An event's history is order[first:end].
+
+    The events are numbered from those that each group had before these: `skip` of them.
+    """
 
     order: Int64s
     """Event at each position of the grouping, int64 [M]."""
@@ -135,21 +172,32 @@ class Histories:
     """By event, where its history begins, int32 [N]."""
     end: Int32s
     """By event, where its history ends, int32 [N]."""
+    skip: int = 0
+    """How many earlier events stand before the first event of these."""
 
     @classmethod
-    def from_grouping(cls, groups: Grouping, length: int) -> "Histories":
+    def from_grouping(cls, groups: Grouping, length: int, skip: int = 0) -> "Histories":
         """The last `length` events of each event's group, at most."""
         first = np.maximum(groups.start, groups.before - np.int32(length))
-        return cls(groups.order, groups.spread(first, 0), groups.spread(groups.before, 0))
+        return cls(groups.order, groups.spread(first, 0), groups.spread(groups.before, 0), skip)
 
     def gather(self, rows: Int64s) -> tuple[Int32s, Int64s]:
         """The histories of some events, most recent event first: offsets int32 [R + 1] and events int64 [V].
 
-        rows: the events, int64 [R].
+        rows: the events, int64 [R], counted without the earlier ones. The events of histories count from those.
         """
+        rows = rows + self.skip
         end = self.end[rows]
         lengths = end - self.first[rows]
         offsets = np.zeros(len(rows) + 1, np.int32)
         np.cumsum(lengths, out=offsets[1:])
         back = np.arange(offsets[-1], dtype=np.int64) - np.repeat(offsets[:-1], lengths)
         return offsets, self.order[np.repeat(end, lengths) - 1 - back]
+
+
+def last_of_each(groups: Grouping, length: int) -> tuple[Int64s, Int64s]:
+    """The last `length` events of each group at most, oldest first: how many, int64 [G], and the events, int64 [V]."""
+    ends = groups.firsts + groups.sizes()
+    lengths = np.minimum(groups.sizes(), length)
+    before = np.cumsum(lengths) - lengths
+    return lengths, groups.order[np.arange(int(lengths.sum())) + np.repeat(ends - lengths - before, lengths)]

@@ -6,7 +6,7 @@ from typing import Literal
 
 import polars as pl
 
-from coldrank.data.errors import UserError
+from coldrank.data.errors import RowError, UserError
 from coldrank.data.ids import EXACT, as_column, whole_ids
 from coldrank.data.log import Column, expression
 from coldrank.data.times import Unit, wanted_unit
@@ -172,4 +172,4 @@ def _refuse(values: pl.Series, bad: pl.Series, where: str, what: str) -> None:
     bad = bad.fill_null(False)
     if bad.any():
         row = int(bad.arg_true()[0])
-        raise UserError(f"{where}, row {row + 1}: {values[row]!r} {what}")
+        raise RowError(where, row + 1, f"{values[row]!r} {what}")

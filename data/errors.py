@@ -17,6 +17,19 @@ class UserError(Exception):
     """Of the command that it ends."""
 
 
+class RowError(UserError):
+    """A mistake in a row of a file."""
+
+    def __init__(self, where: str, row: int, what: str) -> None:
+        """row: counted from 1."""
+        super().__init__(f"{where}, row {row}: {what}")
+        self.where, self.row, self.what = where, row, what
+
+    def moved(self, rows: int) -> "RowError":
+        """The same mistake where that many rows of the file lie before those that were looked at."""
+        return RowError(self.where, self.row + rows, self.what)
+
+
 class Preempted(Exception):
     """The run wrote a checkpoint and made way; started again, it goes on from there."""
 

@@ -1,29 +1,29 @@
 """The events of a log in one canonical form: checked, without exact duplicates, sorted by (time, user_id, item_id)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from coldrank.data.agree import FileColumns, check_natures, concat, fill_types, nature
+from coldrank.data.agree import FileColumns, nature
 from coldrank.data.columns import ColumnPlan, check_rows_alone, convert
-from coldrank.data.errors import UserError
+from coldrank.data.errors import RowError, UserError
 from coldrank.data.files import check_columns
 from coldrank.data.identity import row_identity
 from coldrank.data.ids import as_column, check_finite, is_text, narrow, whole_ids
-from coldrank.data.log import EventLog, LogFile, expression
+from coldrank.data.log import EventLog, LogFile, LogSpec, expression
+from coldrank.data.times import DAY_MS
 
-_DAY_MS = 86_400_000
 # So many rows of so many files show whether an expression reads its own row alone.
 _ROWS_ALONE, _ROWS_ALONE_FILES = 256, 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Events:
-    """The N events of a log, in order."""
+    """N events of a log, in order: all of an interval of time."""
 
     frame: pl.DataFrame
     """user_id, item_id, time, label_<task>, the context and true_<task>, as they are written."""
@@ -33,52 +33,47 @@ class Events:
     """Days since the epoch in the log's own calendar, int32 [N]."""
     birth: pl.Series
     """When the event's item appeared, int64 [N], ms since the epoch; null where unknown."""
+    keys: dict[str, NDArray[np.int64]]
+    """Key of a group -> its value, int64 [N]; 0 where unknown."""
     codes: dict[str, NDArray[np.int32]]
     """Key of a group -> its value, int32 [N], 0, 1, ...; -1 where unknown."""
     signals: dict[str, NDArray[np.int8]]
     """Signal -> its outcome, int8 [N]; -1 where unknown."""
     attributes: dict[str, NDArray[np.int64]]
     """Attribute of the history -> its value, int64 [N]; -1 where unknown."""
-    events_read: int
-    """Rows of the log."""
-    duplicates: int
-    """Rows of the log that equal an earlier one, dropped or not."""
 
 
-def load_events(log: EventLog, keep_duplicates: bool = False) -> Events:
-    """Reads, checks, sorts and deduplicates all files of a log. Raises UserError with file, column and row.
-
-    Rows with the same values in all columns of the log (`row_identity`) are one event, unless `keep_duplicates`. Events
-    of the same time, user and item that differ elsewhere all stay, in the order of the files and of their rows.
-    """
-    spec, plan = log.spec, plan_columns(log)
-    files = tqdm(fill_types(log.files), desc="reading", unit="file", disable=None)
-    parts = [_load_file(file, log, plan) for file in files]
-    for column in (c for c in plan if c.kind in ("id", "code", "feature")):
-        table = {"user_id": log.users, "item_id": log.items}.get(column.name)
-        known = [] if table is None else [(f"the table of {column.name}", nature(table[column.name]))]
-        check_natures(column, [*known, *((str(p.path), p.natures[column.name]) for p in parts)])
-    frame = concat(parts, plan)
-    read = len(frame)
-    if not read:
-        raise UserError(f"{log.files[0].path}: no events")
-    frame = frame.sort("time", "user_id", "item_id", maintain_order=True)
-    first = _first_of_equals(frame)
-    if not (keep_duplicates or first.all()):
-        frame = frame.filter(pl.Series(first))
-    keys = {"user": "user_id", "item": "item_id"} | {name: f"key:{name}" for name in spec.keys}
-    local = ((frame["time"] + round(spec.utc_offset_h * 3_600_000)) // _DAY_MS).cast(pl.Int32)
+def as_events(frame: pl.DataFrame, log: EventLog, plan: list[ColumnPlan], *, coded: bool = True) -> Events:
+    """Rows of the planned columns, sorted, as events. coded: whether with the codes of their keys."""
+    spec = log.spec
+    columns = {"user": "user_id", "item": "item_id"} | {name: f"key:{name}" for name in spec.keys}
     return Events(
         frame=frame.select(c.name for c in plan if ":" not in c.name),
         time=frame["time"].to_numpy(),
-        day=frame.select(pl.col("day:").fill_null(local)).to_series().to_numpy(),
+        day=frame.select(pl.col("day:").fill_null(local_day(pl.col("time"), spec))).to_series().to_numpy(),
         birth=frame["birth:"],
-        codes={key: _dense(frame[column]) for key, column in keys.items()},
+        keys={key: frame[column].fill_null(0).to_numpy() for key, column in columns.items()},
+        codes={key: _dense(frame[column]) for key, column in columns.items()} if coded else {},
         signals={s: frame[f"signal:{s}"].fill_null(-1).to_numpy() for s in spec.all_signals()},
         attributes={a: frame[f"history:{a}"].fill_null(-1).to_numpy() for a in spec.history},
-        events_read=read,
-        duplicates=read - int(first.sum()),
     )
+
+
+def local_day(time: pl.Expr, spec: LogSpec) -> pl.Expr:
+    """The day of times in ms at the spec's offset from UTC, int32."""
+    return ((time + round(spec.utc_offset_h * 3_600_000)) // DAY_MS).cast(pl.Int32)
+
+
+def in_order(frame: pl.DataFrame, keep_duplicates: bool) -> tuple[pl.DataFrame, int]:
+    """Rows sorted by time, user and item, and how many equal an earlier one; these are dropped unless they are kept.
+
+    Rows with the same values in all columns of the log (`row_identity`) are one event. Events of the same time, user
+    and item that differ elsewhere all stay, in the order of the files and of their rows.
+    """
+    frame = frame.sort("time", "user_id", "item_id", maintain_order=True)
+    first = _first_of_equals(frame)
+    duplicates = len(first) - int(first.sum())
+    return frame if keep_duplicates or not duplicates else frame.filter(pl.Series(first)), duplicates
 
 
 def plan_columns(log: EventLog) -> list[ColumnPlan]:
@@ -112,24 +107,39 @@ def plan_columns(log: EventLog) -> list[ColumnPlan]:
     return plan
 
 
-def _load_file(file: LogFile, log: EventLog, plan: list[ColumnPlan]) -> FileColumns:
-    """The planned columns of a file, one row per row of the file, with a hash of the whole row (`row:`)."""
+def read_slices(file: LogFile, log: EventLog, plan: list[ColumnPlan], rows: int) -> Iterator[FileColumns]:
+    """The planned columns of a file, one row per row of the file, with a hash of the whole row (`row:`).
+
+    rows: of a slice, about. Raises UserError with file, column and row.
+    """
     schema = file.frame.collect_schema()
     times = {log.spec.time: log.spec.time_unit} if isinstance(log.spec.time, str) else {}
     frame = file.frame.with_columns(row_identity(schema, times).alias("row:"))
     tables = {n for t in (log.users, log.items) if t is not None for n in t.columns}
     for column in plan:
         check_columns(file.path, schema.names(), [n for n in column.inputs() if n not in tables])
+    before = 0
     try:
         frame = _join(file, frame, log.users, plan[0])
         frame = _join(file, frame, log.items, plan[1])
         if file.path in [first.path for first in log.files[:_ROWS_ALONE_FILES]]:
             check_rows_alone(frame.head(_ROWS_ALONE).collect(), plan, file.path)
-        values = frame.select("row:", *(expression(c.source).alias(c.name) for c in plan)).collect()
+        frame = frame.select("row:", *(expression(c.source).alias(c.name) for c in plan))
+        for values in frame.collect_batches(chunk_size=rows, maintain_order=True):
+            if len(values):
+                yield _converted(values, plan, file.path, before)
+            before += len(values)
     except pl.exceptions.PolarsError as error:
         raise file.explain(error) from None
-    converted = values.with_columns(convert(c, values[c.name], file.path) for c in plan)
-    return FileColumns(file.path, converted, {c.name: nature(values[c.name]) for c in plan})
+
+
+def _converted(values: pl.DataFrame, plan: list[ColumnPlan], path: Path, before: int) -> FileColumns:
+    """before: rows of the file before these."""
+    try:
+        frame = values.with_columns(convert(c, values[c.name], path) for c in plan)
+    except RowError as error:
+        raise error.moved(before) from None
+    return FileColumns(path, frame, {c.name: nature(values[c.name]) for c in plan})
 
 
 def _join(file: LogFile, frame: pl.LazyFrame, table: pl.DataFrame | None, plan: ColumnPlan) -> pl.LazyFrame:

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import polars as pl
 
-from coldrank.data.errors import UserError
+from coldrank.data.errors import RowError, UserError
 
 _STRINGS = (pl.String, pl.Categorical, pl.Enum)
 
@@ -59,9 +59,8 @@ def check_finite(values: pl.Series, where: str) -> None:
         beyond = values.cast(pl.Float32).is_infinite().fill_null(False)
         if beyond.any():
             row = int(beyond.arg_true()[0])
-            raise UserError(
-                f"{where}, row {row + 1}: {values[row]} is no finite number of 32 bits; write null where it is unknown"
-            )
+            what = f"{values[row]} is no finite number of 32 bits; write null where it is unknown"
+            raise RowError(where, row + 1, what)
 
 
 # Up to here a float of so many bits is the integer that was written.
@@ -91,9 +90,7 @@ def whole_ids(values: pl.Series, where: str) -> pl.Series:
     if bad.any():
         row = int(bad.arg_true()[0])
         exact = f", and in {kind} at most 2^{EXACT[kind.base_type()].bit_length() - 1}" if kind.is_float() else ""
-        raise UserError(
-            f"{where}, row {row + 1}: {values[row]}; should be an integer or a string: a whole number{exact}"
-        )
+        raise RowError(where, row + 1, f"{values[row]}; should be an integer or a string: a whole number{exact}")
     return whole
 
 
@@ -109,7 +106,7 @@ def narrow(values: pl.Series, where: str) -> pl.Series:
     beyond = whole.is_null() & values.is_not_null()
     if beyond.any():
         row = int(beyond.arg_true()[0])
-        raise UserError(f"{where}, row {row + 1}: {values[row]} does not fit 64 bits")
+        raise RowError(where, row + 1, f"{values[row]} does not fit 64 bits")
     return whole
 
 

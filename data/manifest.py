@@ -5,15 +5,19 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from coldrank.data.events import Events
+from coldrank.data.ids import as_column
 from coldrank.data.log import EventLog, LogSpec
+from coldrank.data.partitions import LabelCounts, Partition
 from coldrank.data.read_manifest import FORMAT
-from coldrank.data.samples import ITEM_HISTORY, SampleBuilder
+from coldrank.data.samples import ITEM_HISTORY
 from coldrank.data.split import SPLITS
-from coldrank.data.times import Span, as_date
+from coldrank.data.times import DayTimes, Span, as_date
+from coldrank.data.whole import Whole
+
+Int64s = NDArray[np.int64]
 
 _MEANINGS = {
     "user_id": "user",
@@ -28,35 +32,32 @@ _MEANINGS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Partition:
-    """A Parquet file of samples."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Content:
+    """What a prepared folder holds."""
 
-    path: str
-    """Relative to the data folder."""
-    split: str
-    """One of SPLITS."""
-    period: str
-    """Name of the day, month or other period."""
-    rows: int
-    """How many rows the file has."""
-    time_min: int
-    """Time of its first row, ms since the epoch."""
-    time_max: int
-    """Time of its last row, ms since the epoch."""
+    whole: Whole
+    """The log."""
+    schema: pa.Schema
+    """The columns of the samples."""
+    partitions: list[Partition]
+    """The files of samples, by split and time."""
+    labels: dict[str, LabelCounts]
+    """Path of a partition -> its labels."""
+    users: tuple[Int64s, Int64s]
+    """Ids of all users, ascending, and the events of each, int64 [U]."""
+    items: tuple[Int64s, Int64s]
+    """The same of the items."""
+
+    def of_split(self, split: str) -> LabelCounts:
+        """The labels of a split."""
+        return LabelCounts.total(self.labels[p.path] for p in self.partitions if p.split == split)
 
 
-def manifest(
-    log: EventLog,
-    arguments: dict[str, Any],
-    samples: SampleBuilder,
-    split: np.ndarray,
-    partitions: list[Partition],
-    history: int,
-) -> dict[str, Any]:
+def manifest(log: EventLog, arguments: dict[str, Any], content: Content, history: int) -> dict[str, Any]:
     """Everything that a reader needs to know without opening a Parquet file."""
-    events, spec = samples.events, samples.spec
-    lists = ["hist_item_id", *(f"hist_{n}" for n in (*events.attributes, *events.signals))]
+    spec, whole, partitions = log.spec, content.whole, content.partitions
+    lists = ["hist_item_id", *(f"hist_{n}" for n in (*spec.history, *spec.all_signals()))]
     return {
         "format": FORMAT,
         "source": log.source,
@@ -64,7 +65,7 @@ def manifest(
         "arguments": arguments,
         "columns": [
             {"name": f.name, "type": type_name(f.type), "nullable": f.nullable, "meaning": _meaning(f.name, spec)}
-            for f in samples.schema
+            for f in content.schema
         ],
         "tasks": list(spec.labels()),
         "labels": spec.labels(),
@@ -77,12 +78,12 @@ def manifest(
         "history": {"length": history, "columns": lists},
         "splits": {s: _split([p for p in partitions if p.split == s]) for s in SPLITS},
         "partitions": [asdict(p) for p in partitions],
-        "counts": {"files_read": len(log.files), "days_read": len(np.unique(events.day))} | _counts(samples),
+        "counts": {"files_read": len(log.files), "days_read": len(whole.days.days)} | _counts(log, content),
         "left_out": [asdict(left) for left in log.left_out],
-        "span": _span(events),
-        "duplicates_share": events.duplicates / events.events_read,
-        "joined": _joined(samples),
-        "label_rates": {s: _label_rates(events, spec, split == i) for i, s in enumerate(SPLITS)},
+        "span": _span(whole.days),
+        "duplicates_share": whole.duplicates / whole.events_read,
+        "joined": _joined(log, content),
+        "label_rates": {s: _label_rates(content.of_split(s), spec) for s in SPLITS},
     }
 
 
@@ -102,50 +103,52 @@ def _split(partitions: list[Partition]) -> dict[str, Any]:
     }
 
 
-def _counts(samples: SampleBuilder) -> dict[str, int]:
-    events = samples.events
+def _counts(log: EventLog, content: Content) -> dict[str, int]:
+    whole = content.whole
     counts = {
-        "events_read": events.events_read,
-        "duplicates": events.duplicates,
-        "duplicates_dropped": events.events_read - len(events.time),
-        "users": int(events.codes["user"].max()) + 1,
-        "items": int(events.codes["item"].max()) + 1,
+        "events_read": whole.events_read,
+        "duplicates": whole.duplicates,
+        "duplicates_dropped": whole.events_read - whole.events,
+        "users": len(content.users[0]),
+        "items": len(content.items[0]),
     }
-    for table, key, name in ((samples.users, "user_id", "users"), (samples.items, "item_id", "items")):
-        if table is not None:
-            counts[f"{name}_without_features"] = len(np.setdiff1d(events.frame[key], table[key]))
+    for name, (in_table, _) in _in_tables(log, content).items():
+        counts[f"{name}_without_features"] = int((~in_table).sum())
     return counts
 
 
-def _span(events: Events) -> dict[str, Any]:
+def _span(days: DayTimes) -> dict[str, Any]:
     """The log's days; those that lie apart are named, and are not in the first and last."""
-    span = Span.from_days(events.day)
+    span = Span.from_rows(days.days, days.rows)
     apart = {as_date(d).isoformat(): int(n) for d, n in zip(span.days[span.apart], span.rows[span.apart], strict=True)}
     return {"first_day": span.first.isoformat(), "last_day": span.last.isoformat(), "days_apart": apart}
 
 
-def _joined(samples: SampleBuilder) -> dict[str, dict[str, float]]:
+def _in_tables(log: EventLog, content: Content) -> dict[str, tuple[NDArray[np.bool_], Int64s]]:
+    """Of each table: which of the log's ids have a row in it, and the events of each id."""
+    tables = (("users", log.users, "user_id", content.users), ("items", log.items, "item_id", content.items))
+    return {
+        name: (np.isin(ids, as_column(table[key], name)), events)
+        for name, table, key, (ids, events) in tables
+        if table is not None
+    }
+
+
+def _joined(log: EventLog, content: Content) -> dict[str, dict[str, float]]:
     """Of each table: the share of the log's ids that have a row in it, and of the events."""
-    events, joined = samples.events, {}
-    for table, key, name in ((samples.users, "user_id", "users"), (samples.items, "item_id", "items")):
-        if table is not None:
-            # Codes are in the order of the ids.
-            in_table = np.isin(np.unique(events.frame[key]), table[key])
-            rows = np.bincount(events.codes[key.removesuffix("_id")])
-            joined[name] = {
-                "ids_share": float(in_table.mean()),
-                "events_share": float(rows[in_table].sum() / rows.sum()),
-            }
-    return joined
+    return {
+        name: {"ids_share": float(known.mean()), "events_share": float(events[known].sum() / events.sum())}
+        for name, (known, events) in _in_tables(log, content).items()
+    }
 
 
-def _label_rates(events: Events, spec: LogSpec, rows: np.ndarray) -> dict[str, dict[str, float | int | None]]:
+def _label_rates(counts: LabelCounts, spec: LogSpec) -> dict[str, dict[str, float | int | None]]:
     """Of a label of 0 and 1 its rate, of a number or level its mean."""
     rates: dict[str, dict[str, float | int | None]] = {}
     for task, kind in spec.labels().items():
-        labels = events.frame[f"label_{task}"].filter(rows).drop_nulls().cast(pl.Float64).to_numpy()
-        mean = float(labels.mean()) if len(labels) else None
-        rates[task] = {"known": len(labels), "rate" if kind == "flag" else "mean": mean}
+        known = counts.known.get(task, 0)
+        mean = counts.sums[task] / known if known else None
+        rates[task] = {"known": known, "rate" if kind == "flag" else "mean": mean}
     return rates
 
 

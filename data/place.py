@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from coldrank.data.location import check_reachable, is_file, is_url, named
 from coldrank.data.output import check_folder, is_kept, real_path, write_atomic
 
 _STAGED = ".prepare-"
+# Gets a function that gives a staged file its place, and makes an entry of the manifest.
+Finish = Callable[[Callable[[Path], Path]], dict[str, Any]]
 
 
 def check_out(out: Path) -> None:
@@ -36,7 +38,7 @@ def check_out(out: Path) -> None:
         held = [p for p in out.iterdir() if is_url(out) or not is_kept(p)] if out.is_dir() else []
         # What was cut off before its first manifest may have left samples, on a disk beside what it had staged.
         staged = {p.name for p in held if _is_staged(p)}
-        ours = {"samples", *staged} if staged or is_url(out) else set()
+        ours = {"samples", "state", *staged} if staged or is_url(out) else set()
         if any(p.name not in ours for p in held) and _partitions(out) is None:
             raise UserError(f"--out {out}: holds something else than prepared data; choose a new folder")
 
@@ -73,13 +75,20 @@ def staging(out: Path) -> Iterator[Path]:
             out.rmdir()
 
 
-def put_in_place(staged: Path, out: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Gives the partitions of a manifest their places in `out`, and writes it with these; returns it."""
+def put_in_place(staged: Path, out: Path, manifest: dict[str, Any], finish: Finish | None = None) -> dict[str, Any]:
+    """Gives the partitions of a manifest, and a state, their places in `out`; writes it with these and returns it.
+
+    A partition that is not staged stays where it is. finish: makes the manifest's `state` once the partitions and the
+    files of the state have their places.
+    """
     out = out if is_url(out) else real_path(out)
     with named(out):
-        old = [Path(p["path"]) for p in _partitions(out) or []]
+        taken = [Path(name) for name in _files(out)]
     for part in manifest["partitions"]:
-        part["path"] = str(_place(staged, out, Path(part["path"]), old))
+        if (staged / part["path"]).is_file():
+            part["path"] = str(_place(staged, out, Path(part["path"]), taken))
+    if finish is not None:
+        manifest["state"] = finish(lambda path: _place(staged, out, path, taken))
     text = json.dumps(manifest, indent=1) + "\n"
     if is_url(out):
         with named(out):
@@ -89,11 +98,12 @@ def put_in_place(staged: Path, out: Path, manifest: dict[str, Any]) -> dict[str,
     return manifest
 
 
-def _place(staged: Path, out: Path, path: Path, old: list[Path]) -> Path:
-    for equal in (p for p in old if p.parent == path.parent and is_file(out / p)):
+def _place(staged: Path, out: Path, path: Path, taken: list[Path]) -> Path:
+    """taken: the files of the old manifest, and those that have got a place, which this adds."""
+    for equal in (p for p in taken if p.parent == path.parent and is_file(out / p)):
         if _same(staged / path, out / equal):
             return equal
-    free = next(p for n in itertools.count() if (p := path.with_name(f"part-{n}.parquet")) not in old)
+    free = next(p for n in itertools.count() if (p := path.with_name(f"part-{n}{path.suffix}")) not in taken)
     if is_url(out):
         store: Any = out / free
         with named(store):
@@ -101,6 +111,7 @@ def _place(staged: Path, out: Path, path: Path, old: list[Path]) -> Path:
     else:
         (out / free).parent.mkdir(parents=True, exist_ok=True)
         os.replace(staged / path, out / free)
+    taken.append(free)
     return free
 
 
@@ -112,20 +123,30 @@ def _same(staged: Path, placed: Path) -> bool:
 
 
 def _remove_unnamed(out: Path) -> None:
-    """Removes what lies among the samples and is not in the manifest."""
+    """Removes what lies among the samples and in the state and is not in the manifest."""
     with named(out):
-        of_manifest = {out / p["path"] for p in _partitions(out) or []}
+        of_manifest = {out / name for name in _files(out)}
         if is_url(out):
-            for path in list((out / "samples").glob("split=*/period=*/part-*.parquet")):
+            samples = (out / "samples").glob("split=*/period=*/part-*.parquet")
+            for path in [*samples, *(out / "state").glob("*/part-*")]:
                 if path not in of_manifest:
                     path.unlink()
             return
-    for folder, _, files in os.walk(out / "samples", topdown=False):
-        for path in (Path(folder, name) for name in files):
-            if path not in of_manifest:
-                path.unlink()
-        if not any(Path(folder).iterdir()):
-            os.rmdir(folder)
+    for root in ("samples", "state"):
+        for folder, _, files in os.walk(out / root, topdown=False):
+            for path in (Path(folder, name) for name in files):
+                if path not in of_manifest:
+                    path.unlink()
+            if not any(Path(folder).iterdir()):
+                os.rmdir(folder)
+
+
+def _files(out: Path) -> list[str]:
+    """The files of the manifest in a folder, relative to it."""
+    if (partitions := _partitions(out)) is None:
+        return []
+    state = json.loads((out / "manifest.json").read_text()).get("state") or {}
+    return [*(p["path"] for p in partitions), *state.get("files", [])]
 
 
 def _is_staged(path: Path) -> bool:

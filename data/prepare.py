@@ -1,36 +1,42 @@
-"""An event log -> samples as of the time of each event: Parquet, sorted by time, one partition per split and period."""
+"""An event log -> samples as of the time of each event: Parquet, sorted by time, one partition per split and period.
 
-import itertools
+In passes, so that memory holds a chunk of events and what the state has of their groups, however long the log. The
+files are read in slices onto the disk. They are sorted, chunk by chunk, which tells what the splits rest on. Then each
+chunk in order is made into samples by the state before it, which it advances.
+"""
+
 import os
 import sys
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from coldrank.data.events import Events, load_events, static_table
+from coldrank.data.append import Prepared, check_same, digests, late_events, origin, replay, same_types
+from coldrank.data.errors import UserError
+from coldrank.data.events import static_table
 from coldrank.data.log import EventLog, check_spec
-from coldrank.data.manifest import Partition, manifest
+from coldrank.data.manifest import Content, manifest
+from coldrank.data.partitions import DatedPeriods, EqualPeriods, Periods, places
 from coldrank.data.place import check_out, put_in_place, staging
 from coldrank.data.samples import SampleBuilder
-from coldrank.data.split import SPLITS
+from coldrank.data.split import SPLITS, Split
+from coldrank.data.spool import ROWS, Chunks, Spool, check_any
+from coldrank.data.state.ledger import Ledger, put_state, times_file
+from coldrank.data.state.state import Shape, State
 from coldrank.data.statistics import compute_statistics
-from coldrank.data.times import as_date
 from coldrank.data.warn import about_splits, about_tables, about_times
+from coldrank.data.whole import Known, Whole, read_times, write_times
+from coldrank.data.writers import Writers
 
-ROW_GROUP = 65_536
-
-# Index into SPLITS for each event, int8 [N].
-SplitRule = Callable[[Events], NDArray[np.int8]]
-# Split, period and events of a partition.
-_Job = tuple[str, str, NDArray[np.int64]]
+# From what a log is as a whole to the split of its events.
+SplitRule = Callable[[Known], Split]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +53,8 @@ class PrepareOptions:
     """Number of periods of equally many events; 0: days or months, as the spec says."""
     keep_duplicates: bool = False
     """Whether equal rows are events of their own."""
+    chunk_rows: int = ROWS
+    """How many events are in memory at most, unless one hour has more. Changes no value."""
 
 
 def prepare(log: EventLog, out: Path, split: SplitRule, options: PrepareOptions) -> dict[str, Any]:
@@ -56,74 +64,177 @@ def prepare(log: EventLog, out: Path, split: SplitRule, options: PrepareOptions)
     """
     check_spec(log.spec)
     check_out(out)
-    events = load_events(log, options.keep_duplicates)
-    _warn(about_times(log, events))
-    splits = split(events)
-    statistics = compute_statistics(events, log.spec, options.history, options.item_history)
-    users = None if log.users is None else static_table(log.users, "user_id", "user features")
-    items = None if log.items is None else static_table(log.items, "item_id", "item features")
-    samples = SampleBuilder.from_events(log.spec, events, statistics, users, items)
-    _warn(about_splits(samples, splits))
+    made_by = origin(log, options.arguments)
     with staging(out) as staged:
-        partitions = _write(samples, splits, options.periods, staged)
-        content = manifest(log, options.arguments, samples, splits, partitions, options.history)
-        _warn(about_tables(content["joined"]))
-        return put_in_place(staged, out, content)
+        spool = Spool(log, staged / "spool", chunk_rows=options.chunk_rows)
+        spool.read(log.files)
+        check_any(spool)
+        job = _Job(log=log, out=out, staged=staged, options=options, made_by=made_by)
+        return job.run(spool, split, digests(log.files), 0)
+
+
+def append(log: EventLog, out: Path, split: SplitRule, options: PrepareOptions) -> dict[str, Any] | None:
+    """Adds the events of a log that are later than all of a prepared folder; returns the manifest.
+
+    None: there were none, and the folder is as it was. What is there afterwards is what `prepare` makes of all events
+    at once. Events that are not later and not among the samples are left out and counted.
+    Raises UserError as `prepare` does, and for a log, a spec or options that do not go with what was prepared.
+    """
+    check_spec(log.spec)
+    check_out(out)
+    base = Prepared.open(out)
+    made_by = origin(log, options.arguments)
+    check_same(base, made_by)
+    if Shape.of(log.spec, options.history, options.item_history) != base.ledger.shape:
+        raise UserError(f"--append: {out} was prepared with other groups, signals or histories; prepare the data anew")
+    found = digests(log.files)
+    files = [f for f, digest in zip(log.files, found, strict=True) if digest not in base.ledger.files]
+    if not files:
+        return None
+    with staging(out) as staged:
+        spool = Spool(log, staged / "spool", chunk_rows=options.chunk_rows)
+        spool.read(files, after=base.ledger.whole.last)
+        same_types(spool, base.ledger.origin)
+        late = late_events(spool, base)
+        if not (spool.rows or late):
+            return None
+        job = _Job(log=log, out=out, staged=staged, options=options, made_by=made_by, base=base, files=len(files))
+        return job.run(spool, split, [d for d in found if d not in base.ledger.files], late)
+
+
+@dataclass(kw_only=True, slots=True)
+class _Job:
+    """A preparation on its way."""
+
+    log: EventLog
+    out: Path
+    staged: Path
+    options: PrepareOptions
+    made_by: dict[str, Any]
+    base: Prepared | None = None
+    files: int = 0
+    _chunk_days: list[NDArray[np.int32]] = field(default_factory=list)
+
+    def run(self, spool: Spool, split: SplitRule, digests: list[str], late: int) -> dict[str, Any]:
+        base, options = self.base, self.options
+        shape = Shape.of(self.log.spec, options.history, options.item_history)
+        state = base.ledger.state(base.data, self.staged / "state") if base else State(shape, self.staged / "state")
+        chunks = spool.chunks(options.keep_duplicates)
+        known = self._survey(chunks, spool.rows)
+        _warn(about_times(self.log, known.whole))
+        rule = split(known)
+        content = self._write(chunks, state, known, rule)
+        _warn(about_splits(content, self.log.spec))
+        made = manifest(self.log, options.arguments, content, options.history)
+        if base:
+            made["counts"]["files_read"] = base.manifest["counts"]["files_read"] + self.files
+        _warn(about_tables(made["joined"]))
+        self.made_by["types"] = {n: str(kind) for n, kind in spool.kinds.items()}
+        self.made_by["natures"] = spool.agreement.words(base.ledger.origin["natures"] if base else {})
+        self.made_by["schema"] = content.schema.to_string(show_schema_metadata=False)
+        old_paths = {p.path: p for p in content.partitions}
+
+        def ledger(runs: dict[str, list[str]], times: list[str]) -> Ledger:
+            # The partitions have got their places by now, in the same order.
+            moved = {p["path"]: content.labels[path] for path, p in zip(old_paths, made["partitions"], strict=True)}
+            return Ledger(
+                shape=shape,
+                total=state.total_json(),
+                runs=runs,
+                times=times,
+                whole=known.whole,
+                labels=moved,
+                origin=self.made_by,
+                files=sorted({*(base.ledger.files if base else ()), *digests}),
+                late=late + (base.ledger.late if base else 0),
+            )
+
+        kept = base.ledger.times if base else []
+        return put_in_place(
+            self.staged, self.out, made, lambda place: put_state(place, self.staged, state, ledger, kept)
+        )
+
+    def _survey(self, chunks: Chunks, rows: int) -> Known:
+        """What the log is as a whole. rows: of those read."""
+        base = self.base
+        whole = Whole.from_json(base.ledger.whole.to_json()) if base else Whole()
+        users = np.empty(0, np.int64)
+        for events in (chunks.load(n, coded=False) for n in range(len(chunks))):
+            whole.see(events, self.log)
+            users = np.union1d(users, events.keys["user"])
+            write_times(times_file(self.staged), events.time)
+            self._chunk_days.append(np.unique(events.day))
+        whole.events_read += rows
+        whole.duplicates += chunks.duplicates
+        if whole.events >= 2**31:
+            raise UserError(f"{whole.events:,} events; should be fewer than 2^31, which counters hold")
+        paths = [base.data / name for name in base.ledger.times] if base else []
+        times = read_times(paths + ([times_file(self.staged)] if len(chunks) else []))
+        return Known(whole=whole, times=times, users=users)
+
+    def _write(self, chunks: Chunks, state: State, known: Known, rule: Split) -> Content:
+        log, n = self.log, self.options.periods
+        periods: Periods = (
+            EqualPeriods(n, known.whole.events) if n else DatedPeriods(10 if log.spec.period == "day" else 7)
+        )
+        last = self._last_chunks(chunks, periods)
+        writers = Writers(self.staged, log.spec.labels())
+        if self.base:
+            replay(self.base, log.spec, rule, set(last), writers)
+            writers.close_all_but(set(last))
+        tables = tuple(
+            None if table is None else static_table(table, f"{name}_id", f"{name} features")
+            for name, table in (("user", log.users), ("item", log.items))
+        )
+        schema = self.base.schema() if self.base else None
+        bar = tqdm(total=sum(chunks.rows), desc="writing", unit="row", unit_scale=True, disable=None)
+        waiting: list[Future[None]] = []
+        first = 0
+        with bar, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            for number, events in enumerate(chunks):
+                # While the one before is written.
+                statistics = compute_statistics(events, state)
+                samples = SampleBuilder.from_events(log.spec, events, statistics, *tables)
+                schema = _same_schema(schema, samples.schema)
+                jobs = list(places(rule.of(events), *periods.of(events.day, first)))
+                _wait(waiting)
+                writers.close_done(last, number - 1)
+                waiting = [pool.submit(writers.fill, place, samples, rows, bar.update) for place, rows in jobs]
+                first += len(events.time)
+            _wait(waiting)
+        assert schema is not None  # there are chunks, or a base
+        partitions, labels = writers.finish()
+        return Content(
+            whole=known.whole,
+            schema=schema,
+            partitions=sorted(partitions, key=lambda p: (SPLITS.index(p.split), p.period)),
+            labels=labels,
+            users=state.groups["user"].all_views(),
+            items=state.groups["item"].all_views(),
+        )
+
+    def _last_chunks(self, chunks: Chunks, periods: Periods) -> dict[str, int]:
+        """Period -> the last chunk that has events of it."""
+        last: dict[str, int] = {}
+        first = 0
+        for number, (days, rows) in enumerate(zip(self._chunk_days, chunks.rows, strict=True)):
+            last |= dict.fromkeys(periods.names(days, first, rows), number)
+            first += rows
+        return last
+
+
+def _wait(futures: Iterable[Future[None]]) -> None:
+    for future in futures:
+        future.result()
+
+
+def _same_schema(before: pa.Schema | None, schema: pa.Schema) -> pa.Schema:
+    if before is not None and not schema.equals(before):
+        field = next((f.name for f, old in zip(schema, before, strict=False) if not f.equals(old)), "")
+        raise UserError(f"column {field or schema.names[-1]}: is not as it was prepared before; prepare the data anew")
+    return schema
 
 
 def _warn(lines: Iterable[str]) -> None:
     for line in lines:
         tqdm.write(f"warning: {line}", file=sys.stderr)
-
-
-def _write(samples: SampleBuilder, splits: NDArray[np.int8], periods: int, folder: Path) -> list[Partition]:
-    jobs = list(_partition_rows(samples, splits, periods))
-    bar = tqdm(total=len(splits), desc="writing", unit="row", unit_scale=True, disable=None)
-    # Each thread holds one row group; building and compressing it mostly leave the interpreter free for the others.
-    with bar, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(lambda job: _write_partition(samples, folder, job, bar.update), jobs))
-
-
-def _partition_rows(samples: SampleBuilder, splits: NDArray[np.int8], periods: int) -> list[_Job]:
-    """Split, period and rows of each partition, in the order of splits and time."""
-    labels, period = _equal_periods(len(splits), periods) if periods else _dated_periods(samples)
-    code = splits.astype(np.int64) * len(labels) + period
-    order = np.argsort(code, kind="stable")
-    bounds = np.flatnonzero(np.diff(code[order], prepend=-1, append=-1))
-    parts = []
-    for first, end in itertools.pairwise(bounds):
-        split, label = divmod(int(code[order[first]]), len(labels))
-        parts.append((SPLITS[split], str(labels[label]), order[first:end]))
-    return parts
-
-
-def _dated_periods(samples: SampleBuilder) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
-    """Names of the days or months, in order, and the one of each event [N]."""
-    days, day_code = np.unique(samples.events.day, return_inverse=True)
-    digits = 10 if samples.spec.period == "day" else 7
-    labels, period_of_day = np.unique([as_date(d).isoformat()[:digits] for d in days], return_inverse=True)
-    return labels, period_of_day[day_code]
-
-
-def _equal_periods(events: int, periods: int) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
-    """Names p01, p02, ... and the one of each event [N], in order of time."""
-    labels = np.array([f"p{n + 1:0{len(str(periods))}d}" for n in range(periods)])
-    return labels, np.arange(events, dtype=np.int64) * periods // events
-
-
-def _write_partition(samples: SampleBuilder, folder: Path, job: _Job, wrote: Callable[[int], object]) -> Partition:
-    split, period, rows = job
-    path = Path("samples", f"split={split}", f"period={period}", "part-0.parquet")
-    (folder / path).parent.mkdir(parents=True)
-    # Numbers seldom repeat: a dictionary of them takes longer to write and more room.
-    coded = [f"{f.name}.list.element" if pa.types.is_list(f.type) else f.name for f in samples.schema]
-    coded = [n for n, f in zip(coded, samples.schema, strict=True) if not pa.types.is_floating(f.type)]
-    with pq.ParquetWriter(
-        folder / path, samples.schema, compression="zstd", use_dictionary=coded, write_page_checksum=True
-    ) as writer:
-        for first in range(0, len(rows), ROW_GROUP):
-            chunk = rows[first : first + ROW_GROUP]
-            writer.write_table(samples.table(chunk), row_group_size=ROW_GROUP)
-            wrote(len(chunk))
-    time = samples.events.time
-    return Partition(str(path), split, period, len(rows), int(time[rows[0]]), int(time[rows[-1]]))

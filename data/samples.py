@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from coldrank.data.errors import UserError
 from coldrank.data.events import Events
 from coldrank.data.log import LogSpec
-from coldrank.data.statistics import Statistics
+from coldrank.data.statistics import Past, Statistics
 
 # Users of the item's last events.
 ITEM_HISTORY = "item_hist_user_id"
@@ -25,12 +25,12 @@ _TYPES: dict[pl.DataType | type[pl.DataType], pa.DataType] = {
 
 @dataclass(frozen=True, slots=True)
 class SampleBuilder:
-    """Builds the samples of a log's events."""
+    """Builds the samples of a chunk of a log's events."""
 
     spec: LogSpec
     """What the log's columns mean."""
     events: Events
-    """All events."""
+    """The events of the chunk."""
     statistics: Statistics
     """What was known of each event before it."""
     users: pl.DataFrame | None
@@ -65,22 +65,11 @@ class SampleBuilder:
         frame = self.events.frame.select(pl.all().gather(index))
         columns = _arrays(frame)
         columns |= {n: pa.array(v[rows], from_pandas=True) for n, v in self.statistics.columns.items()}
-        columns |= self._histories(rows)
+        columns |= past_columns(self.statistics, rows)
         for table, key in ((self.users, "user_id"), (self.items, "item_id")):
             if table is not None:
                 columns |= _arrays(_gather_static(table, key, frame[key].to_numpy()))
         return pa.Table.from_arrays([columns[f.name].cast(f.type) for f in self.schema], schema=self.schema)
-
-    def _histories(self, rows: NDArray[np.int64]) -> dict[str, pa.Array]:
-        offsets, past = self.statistics.histories.gather(rows)
-        items = self.events.frame["item_id"].to_numpy()
-        values = {"item_id": items} | self.events.attributes | self.events.signals
-        columns = {f"hist_{n}": pa.ListArray.from_arrays(offsets, pa.array(v[past])) for n, v in values.items()}
-        if self.statistics.item_histories is not None:
-            offsets, past = self.statistics.item_histories.gather(rows)
-            users = self.events.frame["user_id"].to_numpy()
-            columns[ITEM_HISTORY] = pa.ListArray.from_arrays(offsets, pa.array(users[past]))
-        return columns
 
     def _fields(self) -> list[pa.Field]:
         frame, statistics = self.events.frame, self.statistics.columns
@@ -96,12 +85,23 @@ class SampleBuilder:
         lists = dict.fromkeys(["item_id", *self.events.attributes], pa.int64())
         lists |= dict.fromkeys(self.events.signals, pa.int8())
         fields += [pa.field(f"hist_{n}", pa.list_(kind), False) for n, kind in lists.items()]
-        if self.statistics.item_histories is not None:
+        if self.statistics.items is not None:
             fields.append(pa.field(ITEM_HISTORY, pa.list_(pa.int64()), False))
         for table, key in ((self.users, "user_id"), (self.items, "item_id")):
             if table is not None:
                 fields += [_static_field(n, _TYPES[k]) for n, k in table.schema.items() if n != key]
         return fields + [_static_field(n, kind) for n, kind in written.items() if n not in first]
+
+
+def past_columns(statistics: Statistics, rows: NDArray[np.int64]) -> dict[str, pa.Array]:
+    """The histories of some events, by column."""
+    columns = _lists(statistics.users, rows, "hist_")
+    return columns if statistics.items is None else columns | _lists(statistics.items, rows, "item_hist_")
+
+
+def _lists(past: Past, rows: NDArray[np.int64], prefix: str) -> dict[str, pa.Array]:
+    offsets, events = past.histories.gather(rows)
+    return {f"{prefix}{n}": pa.ListArray.from_arrays(offsets, pa.array(v[events])) for n, v in past.values.items()}
 
 
 def _static_field(name: str, kind: pa.DataType) -> pa.Field:

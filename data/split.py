@@ -1,12 +1,15 @@
 """Which events are for training, validation and test."""
 
+from dataclasses import dataclass
 from datetime import date
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coldrank.data.errors import UserError
-from coldrank.data.times import DAY_MS, Span, as_date
+from coldrank.data.events import Events
+from coldrank.data.times import DAY_MS, DayTimes, Span, as_date
 
 SPLITS = ("train", "valid", "test", "embargo")
 TRAIN, VALID, TEST, EMBARGO = range(4)
@@ -19,12 +22,87 @@ VALID_DAYS = 2
 _THIN, _ENOUGH = 0.01, 10_000
 
 
-def split_by_time(
-    time: NDArray[np.int64], day: NDArray[np.int32], test_from: date | None, valid_days: int
-) -> NDArray[np.int8]:
-    """Index into SPLITS for each event, int8 [N].
+# In the place of a day or time: there is none.
+_NEVER = np.iinfo(np.int64).max
 
-    time: int64 [N], ms since the epoch. day: int32 [N], days since the epoch in the log's own calendar.
+
+class Split(Protocol):
+    """Which split an event is of."""
+
+    def of(self, events: Events) -> NDArray[np.int8]:
+        """Index into SPLITS for each event, int8 [N]."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimeSplit:
+    """A split by days or by times."""
+
+    valid_day: int = _NEVER
+    """The first day of validation."""
+    test_day: int = _NEVER
+    """The first day of test."""
+    valid_time: int = _NEVER
+    """From this time on nothing is for training."""
+    test_time: int
+    """From this time on all is for test; where there is a day, what is of earlier days is embargoed."""
+
+    def of(self, events: Events) -> NDArray[np.int8]:
+        return self.at(events.time, events.day)
+
+    def at(self, time: NDArray[np.int64], day: NDArray[np.integer]) -> NDArray[np.int8]:
+        """Index into SPLITS, int8 [N]. time: int64 [N], ms. day: integers [N]."""
+        split = np.where((day >= self.valid_day) | (time >= self.valid_time), VALID, TRAIN).astype(np.int8)
+        split[time >= self.test_time] = TEST if self.test_day == _NEVER else EMBARGO
+        split[day >= self.test_day] = TEST
+        return split
+
+
+@dataclass(frozen=True, slots=True)
+class UserSplit:
+    """Whole users are held out."""
+
+    users: NDArray[np.int64]
+    """Ids, int64 [U], ascending."""
+    split: NDArray[np.int8]
+    """Index into SPLITS for each, int8 [U]."""
+
+    def of(self, events: Events) -> NDArray[np.int8]:
+        return np.asarray(self.split[np.searchsorted(self.users, events.keys["user"])])
+
+
+@dataclass(frozen=True, slots=True)
+class EventTimes:
+    """The times of all events in order. Those of one time lie in one part."""
+
+    parts: list[NDArray[np.int64]]
+    """None of them empty."""
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def run(self, row: int) -> tuple[int, int]:
+        """The events of the same time as one: their first, and the first after them."""
+        before = 0
+        for part in self.parts:
+            if row < before + len(part):
+                time = part[row - before]
+                return before + int(np.searchsorted(part, time)), before + int(np.searchsorted(part, time, "right"))
+            before += len(part)
+        raise IndexError(row)
+
+    def at(self, row: int) -> int:
+        """The time of an event."""
+        for part in self.parts:
+            if row < len(part):
+                return int(part[row])
+            row -= len(part)
+        raise IndexError(row)
+
+
+def split_by_time(days: DayTimes, test_from: date | None, valid_days: int) -> TimeSplit:
+    """days: of the log's events, in its own calendar.
+
     Test: the days from `test_from` on; None: the last two days of the log that don't lie apart (`times.Span`).
     Valid: the `valid_days` days of the log before.
 
@@ -33,36 +111,34 @@ def split_by_time(
     than the first of validation goes to validation. So no training event is later than any of validation, and none of
     either is later than any of test.
     """
-    days = Span.from_days(day).core
-    first_test = _first_test_day(days, test_from)
-    earlier = days[days < first_test]
+    core = Span.from_rows(days.days, days.rows).core
+    first_test = _first_test_day(core, test_from)
+    earlier = core[core < first_test]
     if len(earlier) <= valid_days:
         raise UserError(
             f"--valid-days {valid_days}: the log has {len(earlier)} days before {as_date(first_test)};"
             f" at least one must be left for training"
         )
-    first_valid = earlier[-valid_days] if valid_days else first_test
-    split = np.full(len(time), TRAIN, np.int8)
-    split[day >= first_valid] = VALID
-    split[day >= first_test] = TEST
-    split[(split != TEST) & (time >= time[split == TEST].min())] = EMBARGO
-    if valid_days and (split == VALID).any():
-        split[(split == TRAIN) & (time >= time[split == VALID].min())] = VALID
-    if not (split == TRAIN).any():
-        first = as_date(time[split == TEST].min() // DAY_MS)
+    first_valid = int(earlier[-valid_days]) if valid_days else first_test
+    test_time = int(days.first[days.days >= first_test].min())
+    validated = days.first[(days.days >= first_valid) & (days.days < first_test)]
+    valid_time = int(validated.min(initial=_NEVER))
+    if valid_time >= test_time:
+        valid_time = _NEVER
+    if days.first[days.days < first_valid].min(initial=_NEVER) >= min(test_time, valid_time):
         raise UserError(
             f"--test-from {as_date(first_test)}: no event is left for training, as test begins with an event of"
-            f" {first}; choose a later day, or mend its time"
+            f" {as_date(test_time // DAY_MS)}; choose a later day, or mend its time"
         )
-    return split
+    return TimeSplit(valid_day=first_valid, test_day=first_test, valid_time=valid_time, test_time=test_time)
 
 
-def serves_by_days(day: NDArray[np.int32], valid_days: int) -> bool:
+def serves_by_days(days: DayTimes, valid_days: int) -> bool:
     """Whether the last two days are enough for a test, those before them for validation, and any are left.
 
-    Not where days are few, or thin: under 1% of the events, and under 10,000. day: int32 [N], of each event.
+    Not where days are few, or thin: under 1% of the events, and under 10,000. days: of the log's events.
     """
-    span = Span.from_days(day)
+    span = Span.from_rows(days.days, days.rows)
     rows = span.rows[~span.apart]
     if len(rows) < 3 + valid_days:
         return False
@@ -70,40 +146,42 @@ def serves_by_days(day: NDArray[np.int32], valid_days: int) -> bool:
     return all(part.sum() >= min(_THIN * rows.sum(), _ENOUGH) for part in parts)
 
 
-def split_by_share(
-    time: NDArray[np.int64], test_share: float = TEST_SHARE, valid_share: float = VALID_SHARE
-) -> NDArray[np.int8]:
-    """Index into SPLITS for each event, int8 [N], by shares of the events in the order of time.
+def split_by_share(times: EventTimes, test_share: float = TEST_SHARE, valid_share: float = VALID_SHARE) -> TimeSplit:
+    """By shares of the events in the order of time.
 
     Events of one time are never in two splits: each split begins at the time that is nearest to its share.
-    time: int64 [N], ascending.
     """
     options = f"--test-share {test_share} --valid-share {valid_share}"
     if not (test_share > 0 and valid_share >= 0 and test_share + valid_share < 1):
         raise UserError(f"{options}: should be shares that leave some events for training")
-    # Where another time begins.
-    starts = np.flatnonzero(np.diff(time)) + 1
+    events = len(times)
     parts = 2 if valid_share else 1
+    # Where another time begins, up to `parts` of them.
+    starts: list[int] = []
+    while len(starts) < parts and (end := times.run(starts[-1] if starts else 0)[1]) < events:
+        starts.append(end)
     if len(starts) < parts:
         raise UserError(
             f"{options}: the events have {len(starts) + 1} different times; a split by time needs {parts + 1}"
             " (--split users holds out users)"
         )
-    split = np.full(len(time), TRAIN, np.int8)
-    first_test = _nearest(starts[parts - 1 :], len(time) * (1 - test_share))
-    if valid_share:
-        split[_nearest(starts[starts < first_test], len(time) * (1 - test_share - valid_share)) :] = VALID
-    split[first_test:] = TEST
-    return split
+    first_test = _nearest(times, events * (1 - test_share), starts[-1], events)
+    if not valid_share:
+        return TimeSplit(test_time=times.at(first_test))
+    first_valid = _nearest(times, events * (1 - test_share - valid_share), starts[0], first_test)
+    return TimeSplit(valid_time=times.at(first_valid), test_time=times.at(first_test))
 
 
-def _nearest(starts: NDArray[np.int64], wanted: float) -> int:
-    return int(starts[np.abs(starts - wanted).argmin()])
+def _nearest(times: EventTimes, wanted: float, low: int, high: int) -> int:
+    """Of the events from `low` to before `high` that begin a time: the nearest; the first of two."""
+    top = times.run(high - 1)[0]
+    near = [min(max(n, low), top) for n in times.run(min(int(wanted), len(times) - 1))]
+    return min(near, key=lambda n: (abs(n - wanted), n))
 
 
-def split_by_users(user: NDArray[np.int32], test_share: float, valid_share: float, seed: int) -> NDArray[np.int8]:
-    """Index into SPLITS for each event, int8 [N]: whole users are held out. user: int32 [N], codes 0..U-1."""
-    count = int(user.max()) + 1
+def split_by_users(users: NDArray[np.int64], test_share: float, valid_share: float, seed: int) -> UserSplit:
+    """Whole users are held out. users: their ids, int64 [U], ascending."""
+    count = len(users)
     options = f"--test-share {test_share} --valid-share {valid_share}"
     if not (0 < test_share < 1 and 0 <= valid_share < 1):
         raise UserError(f"{options}: should be shares, 0 to 1")
@@ -117,7 +195,7 @@ def split_by_users(user: NDArray[np.int32], test_share: float, valid_share: floa
     by_user = np.full(count, TRAIN, np.int8)
     by_user[shuffled[:tested]] = TEST
     by_user[shuffled[tested : tested + validated]] = VALID
-    return by_user[user]
+    return UserSplit(users, by_user)
 
 
 def _first_test_day(days: NDArray[np.int64], test_from: date | None) -> int:

@@ -20,6 +20,75 @@ _FEW_SHARE, _FEW_ROWS = 0.01, 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DayTimes:
+    """The D days that some events are of."""
+
+    days: NDArray[np.int64]
+    """Days since 1970, int64 [D], ascending."""
+    rows: NDArray[np.int64]
+    """Events of each day, int64 [D]."""
+    first: NDArray[np.int64]
+    """The earliest time of an event of each day, int64 [D]."""
+    last: NDArray[np.int64]
+    """The latest."""
+
+    @classmethod
+    def of(cls, day: NDArray[np.integer], time: NDArray[np.int64]) -> "DayTimes":
+        """day, time: of every event, integers [N]."""
+        ones = np.ones(len(day), np.int64)
+        return cls._grouped(day.astype(np.int64), ones, time, time)
+
+    @classmethod
+    def of_times(cls, time: NDArray[np.int64]) -> "DayTimes":
+        """By the days in UTC of times in ms, int64 [N]."""
+        return cls.of(time // DAY_MS, time)
+
+    def __add__(self, other: "DayTimes") -> "DayTimes":
+        """Of the events of both."""
+        return self._grouped(
+            *(np.concatenate([getattr(self, n), getattr(other, n)]) for n in ("days", "rows", "first", "last"))
+        )
+
+    @classmethod
+    def _grouped(
+        cls,
+        days: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        first: NDArray[np.int64],
+        last: NDArray[np.int64],
+    ) -> "DayTimes":
+        order = np.argsort(days, kind="stable")
+        days, rows, first, last = days[order], rows[order], first[order], last[order]
+        begins = np.flatnonzero(np.diff(days, prepend=days[0] - 1)) if len(days) else np.empty(0, np.int64)
+        if not len(begins):
+            return cls(days=days, rows=rows, first=first, last=last)
+        return cls(
+            days=days[begins],
+            rows=np.add.reduceat(rows, begins),
+            first=np.minimum.reduceat(first, begins),
+            last=np.maximum.reduceat(last, begins),
+        )
+
+    def where(self, days: NDArray[np.bool_]) -> "DayTimes":
+        """Some of the days. days: bool [D]."""
+        return DayTimes(days=self.days[days], rows=self.rows[days], first=self.first[days], last=self.last[days])
+
+    @property
+    def events(self) -> int:
+        """How many events."""
+        return int(self.rows.sum())
+
+    def to_json(self) -> list[list[int]]:
+        """A list of day, rows, first and last time."""
+        return np.stack([self.days, self.rows, self.first, self.last], 1).tolist()
+
+    @classmethod
+    def from_json(cls, value: list[list[int]]) -> "DayTimes":
+        days, rows, first, last = np.array(value, np.int64).reshape(-1, 4).T
+        return cls(days=days, rows=rows, first=first, last=last)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Span:
     """The D days of a log that have events."""
 
@@ -33,7 +102,11 @@ class Span:
     @classmethod
     def from_days(cls, day: NDArray[np.integer]) -> "Span":
         """day: the day of every event, integers [N]."""
-        days, rows = np.unique(day.astype(np.int64), return_counts=True)
+        return cls.from_rows(*np.unique(day.astype(np.int64), return_counts=True))
+
+    @classmethod
+    def from_rows(cls, days: NDArray[np.int64], rows: NDArray[np.int64]) -> "Span":
+        """days: int64 [D], ascending. rows: events of each, int64 [D]."""
         gaps = np.diff(days)
         apart = np.zeros(len(days), bool)
         # The lower quartile: where days are few, the odd gaps are many.
@@ -73,41 +146,43 @@ class Span:
         return ", ".join(days[:5]) + (f" and {len(days) - 5} more days" if len(days) > 5 else "")
 
 
-def time_doubts(time: NDArray[np.int64], unit: Unit | None, today: date) -> list[str]:
-    """Why times, int64 [N] in ms, cannot be what they are taken for, and what would make sense.
+def time_doubts(times: DayTimes, unit: Unit | None, today: date) -> list[str]:
+    """Why times in ms cannot be what they are taken for, and what would make sense.
 
-    unit: the unit that they were read in; None where it is not known, as of datetimes.
+    times: by days in UTC. unit: the unit that they were read in; None where it is not known, as of datetimes.
     """
-    span = Span.from_days(time // DAY_MS)
+    span = Span.from_rows(times.days, times.rows)
     doubts = []
     if days := span.days_apart():
         many = int(span.rows[span.apart].sum())
         doubts.append(
-            f"{_events(many, len(time))} far from all others, which are of {span.first} to {span.last}: {days}"
+            f"{_events(many, times.events)} far from all others, which are of {span.first} to {span.last}: {days}"
         )
-    near = time[np.isin(time // DAY_MS, span.core)]
-    old = near[near < _ms(date(_FIRST_YEAR, 1, 1))]
-    if len(old):
-        text = f"{_events(len(old), len(time))} of {_days(old, 1)}, long before there were such logs"
+    near = times.where(~span.apart)
+    old = near.where(near.days < _day(date(_FIRST_YEAR, 1, 1)))
+    if old.events:
+        text = f"{_events(old.events, times.events)} of {_days(old, 1)}, long before there were such logs"
         doubts.append(f"{text}; {_remedy(old, unit, today)}")
-    late = near[near >= _ms(today + timedelta(days=2))]
-    if len(late):
-        doubts.append(f"{_events(len(late), len(time))} of the future: {_days(late, 1)}")
+    late = near.where(near.days >= _day(today + timedelta(days=2)))
+    if late.events:
+        doubts.append(f"{_events(late.events, times.events)} of the future: {_days(late, 1)}")
     return doubts
 
 
-def birth_doubts(birth: NDArray[np.int64], today: date) -> list[str]:
-    """The same of the known births of the events' items, int64 [N] in ms.
+def birth_doubts(births: DayTimes, today: date) -> list[str]:
+    """The same of the known births of the events' items.
 
     In doubt are the first weeks of 1970, where seconds and unknowns (0) end up, and the future. Births before 1970 may
     be right.
     """
-    old = birth[(birth >= 0) & (birth < _ms(date(1970, 3, 1)))]
+    old = births.where((births.days >= 0) & (births.days < _day(date(1970, 3, 1))))
     doubts = []
-    if len(old):
-        doubts.append(f"{_events(len(old), len(birth))} of items born {_days(old, 1)}; {_remedy(old, None, today)}")
-    if late := int((birth >= _ms(today + timedelta(days=2))).sum()):
-        doubts.append(f"{_events(late, len(birth))} of items born in the future")
+    if old.events:
+        doubts.append(
+            f"{_events(old.events, births.events)} of items born {_days(old, 1)}; {_remedy(old, None, today)}"
+        )
+    if late := births.where(births.days >= _day(today + timedelta(days=2))).events:
+        doubts.append(f"{_events(late, births.events)} of items born in the future")
     return doubts
 
 
@@ -124,17 +199,17 @@ def _events(count: int, events: int) -> str:
     return f"{count:,} of {events:,} events {'is' if count == 1 else 'are'}"
 
 
-def _days(time: NDArray[np.int64], factor: int) -> str:
-    first, last = (as_date(int(t) * factor // DAY_MS) for t in (time.min(), time.max()))
+def _days(times: DayTimes, factor: int) -> str:
+    first, last = (as_date(int(t) * factor // DAY_MS) for t in (times.first.min(), times.last.max()))
     return f"{first} to {last}"
 
 
-def _remedy(old: NDArray[np.int64], unit: Unit | None, today: date) -> str:
+def _remedy(old: DayTimes, unit: Unit | None, today: date) -> str:
     for power in (1, 2, 3):
         factor = 1000**power
         if (
-            int(old.min()) * factor >= _ms(date(_FIRST_YEAR, 1, 1))
-            and int(old.max()) * factor < _ms(today) + 2 * DAY_MS
+            int(old.first.min()) * factor >= _ms(date(_FIRST_YEAR, 1, 1))
+            and int(old.last.max()) * factor < _ms(today) + 2 * DAY_MS
         ):
             if unit is not None and _UNITS.index(unit) >= power:
                 how = f"with time_unit={_UNITS[_UNITS.index(unit) - power]!r} in the place of {unit!r}"
@@ -145,7 +220,11 @@ def _remedy(old: NDArray[np.int64], unit: Unit | None, today: date) -> str:
 
 
 def _ms(day: date) -> int:
-    return (day - _EPOCH).days * DAY_MS
+    return _day(day) * DAY_MS
+
+
+def _day(day: date) -> int:
+    return (day - _EPOCH).days
 
 
 def as_date(days: int | np.integer) -> date:

@@ -1,34 +1,28 @@
 """What `prepare` warns of: times that cannot be right, tables that hardly join, splits that are too small to judge."""
 
 from collections.abc import Iterator
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from coldrank.data.audit.audit import LIMITS, listed, share
-from coldrank.data.cohorts import CohortConfig, cohort_masks
-from coldrank.data.events import Events
-from coldrank.data.log import EventLog, expression
-from coldrank.data.samples import SampleBuilder
+from coldrank.data.log import EventLog, LogSpec, expression
+from coldrank.data.manifest import Content
 from coldrank.data.split import SPLITS, TEST, TRAIN, VALID
-from coldrank.data.times import DAY_MS, birth_doubts, time_doubts, today
+from coldrank.data.times import birth_doubts, time_doubts, today
+from coldrank.data.whole import Whole
 
 # Below these a table is taken for one of other ids, or for a part of one.
 _JOINED_IDS, _JOINED_EVENTS = 0.5, 0.9
 
 
-def about_times(log: EventLog, events: Events) -> Iterator[str]:
+def about_times(log: EventLog, whole: Whole) -> Iterator[str]:
     """Of the unit, of days that lie apart, and of a `day` that is another than that of `time`."""
     kind = log.files[0].frame.select(expression(log.spec.time)).collect_schema().dtypes()[0]
     where = f"column {log.spec.time}" if isinstance(log.spec.time, str) else "time"
-    for doubt in time_doubts(events.time, None if kind.is_temporal() else log.spec.time_unit, today()):
+    for doubt in time_doubts(whole.utc_days, None if kind.is_temporal() else log.spec.time_unit, today()):
         yield f"{where}: {doubt}"
-    for doubt in birth_doubts(events.birth.drop_nulls().to_numpy(), today()):
+    for doubt in birth_doubts(whole.births, today()):
         yield f"item_birth (a datetime, or milliseconds): {doubt}"
-    local_day = (events.time + round(log.spec.utc_offset_h * 3_600_000)) // DAY_MS
-    if other := int((abs(events.day - local_day) > 1).sum()):
-        yield f"day: {share(other, len(local_day))} of the events ({other:,}) are dated more than a day from their time"
+    if other := whole.other_days:
+        yield f"day: {share(other, whole.events)} of the events ({other:,}) are dated more than a day from their time"
 
 
 def about_tables(joined: dict[str, dict[str, float]]) -> Iterator[str]:
@@ -46,32 +40,27 @@ def joined_words(name: str, shares: dict[str, float]) -> str:
     return f"{share(shares['ids_share'], 1)} of the {name} ({share(shares['events_share'], 1)} of the events)"
 
 
-def about_splits(samples: SampleBuilder, split: NDArray[np.int8]) -> Iterator[str]:
+def about_splits(content: Content, spec: LogSpec) -> Iterator[str]:
     """Of tasks, and of their cohorts, with too few positives or negatives in train, valid or test, and of numbers and
     levels that are known in too few rows.
 
     The cohorts are those of a config that does not change them.
     """
-    views, numbers = samples.statistics.columns, [*samples.spec.numbers, *samples.spec.levels]
-    cohorts = cohort_masks(views["user_views"], views["item_views"], CohortConfig())
-    for part in (TRAIN, VALID, TEST):
-        rows = split == part
-        if not rows.any():
+    for split in (SPLITS[n] for n in (TRAIN, VALID, TEST)):
+        if not any(p.split == split for p in content.partitions):
             continue
-        few = [text for task in samples.spec.tasks for text in _few(samples, task, rows, cohorts)]
+        labels = content.of_split(split)
+        few = [text for task in spec.tasks for text in _few(task, labels.cohorts[task])]
         if few:
             counts = f"fewer than {LIMITS.expected} positives or negatives, too few to judge"
-            yield f"{SPLITS[part]}: {counts}: {listed(few)}"
-        known = {t: int(samples.events.frame[f"label_{t}"].is_not_null().to_numpy()[rows].sum()) for t in numbers}
+            yield f"{split}: {counts}: {listed(few)}"
+        known = {t: labels.known[t] for t in (*spec.numbers, *spec.levels)}
         if few := [f"{task} ({n:,})" for task, n in known.items() if n < LIMITS.expected]:
-            yield f"{SPLITS[part]}: fewer than {LIMITS.expected} known labels, too few to judge: {listed(few)}"
+            yield f"{split}: fewer than {LIMITS.expected} known labels, too few to judge: {listed(few)}"
 
 
-def _few(samples: SampleBuilder, task: str, rows: NDArray[np.bool_], cohorts: dict[str, Any]) -> Iterator[str]:
-    label = samples.events.frame[f"label_{task}"].fill_null(-1).to_numpy()
-    for cohort, mask in cohorts.items():
-        known = label[rows & mask]
-        positives, negatives = int((known == 1).sum()), int((known == 0).sum())
+def _few(task: str, cohorts: dict[str, list[int]]) -> Iterator[str]:
+    for cohort, (positives, negatives) in cohorts.items():
         if min(positives, negatives) < LIMITS.expected:
             yield f"{task}{'' if cohort == 'all' else f' of {cohort}'} ({positives:,} and {negatives:,})"
             if cohort == "all":

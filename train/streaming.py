@@ -19,6 +19,7 @@ from coldrank.data.batches import DataFolder
 from coldrank.data.by_time import After, Every, TimeReader
 from coldrank.data.errors import Preempted, UserError
 from coldrank.data.location import is_file, size
+from coldrank.data.partitions import CHECKSUMS
 from coldrank.data.read import Only, Reader, SampleReader
 from coldrank.data.read_manifest import read_manifest
 from coldrank.data.split import BACK, NEXT
@@ -90,15 +91,19 @@ class Stream(Course):
         now = {
             p["path"]: p for name, of in _by_period(data).items() if name <= progress.period for p in _seen(data, of)
         }
+        for period in {p["period"] for p in now.values()}:
+            was, after = ({n: p for n, p in of.items() if p["period"] == period} for of in (before, now))
+            if was.keys() != after.keys() and _only_moved(list(was.values()), list(after.values())):
+                before, now = ({n: p for n, p in of.items() if p["period"] != period} for of in (before, now))
         for path in sorted(before.keys() | now.keys()):
-            was, after = before.get(path), now.get(path)
-            if was == after:
+            had, has = before.get(path), now.get(path)
+            if had == has:
                 continue
-            if was is None or after is None:
-                text = "is no longer there" if after is None else "is new, in a period that is done with"
+            if had is None or has is None:
+                text = "is no longer there" if has is None else "is new, in a period that is done with"
             else:
-                name = next(n for n in was if was[n] != after.get(n))
-                text = f"has {name} {after.get(name)}, and had {was[name]} when it was trained on"
+                name = next(n for n in had if had[n] != has.get(n))
+                text = f"has {name} {has.get(name)}, and had {had[name]} when it was trained on"
             raise UserError(f"{self.folder.path}: {data.path / path} {text}; --fresh starts over")
         progress.data = data.digest
 
@@ -259,10 +264,26 @@ def _by_period(data: DataFolder) -> dict[str, tuple[Json, ...]]:
 
 def _seen(data: DataFolder, partitions: tuple[Json, ...]) -> list[Json]:
     """What tells the partitions from others: a changed value changes the size of a compressed file."""
-    names = ("path", "period", "rows", "time_min", "time_max")
+    names = ("path", "period", "rows", "time_min", "time_max", "checksum")
     files = [data.path / p["path"] for p in partitions]
     sizes = [size(file) if is_file(file) else None for file in files]
-    return [{n: p[n] for n in names} | {"bytes": size} for p, size in zip(partitions, sizes, strict=True)]
+    return [{n: p[n] for n in names if n in p} | {"bytes": size} for p, size in zip(partitions, sizes, strict=True)]
+
+
+def _only_moved(before: list[Json], now: list[Json]) -> bool:
+    """Whether the samples of a period are the same, in files of other splits: `prepare --append` moves them so."""
+    if not (before and now and all("checksum" in p for p in before + now)):
+        return False
+    one, other = (
+        (
+            sum(p["rows"] for p in of),
+            min(p["time_min"] for p in of),
+            max(p["time_max"] for p in of),
+            sum(p["checksum"] for p in of) % CHECKSUMS,
+        )
+        for of in (before, now)
+    )
+    return one == other
 
 
 def _manifest(path: Path) -> Json | None:

@@ -3,7 +3,7 @@
 from coldrank.data.audit.audit import LIMITS, Finding, listed
 from coldrank.data.audit.drift import label_rates
 from coldrank.data.audit.scan import Scan
-from coldrank.data.times import time_doubts, today
+from coldrank.data.times import DayTimes, time_doubts, today
 
 
 def check_times(scan: Scan) -> list[Finding]:
@@ -11,7 +11,7 @@ def check_times(scan: Scan) -> list[Finding]:
     advice = "mend the unit or the rows (time_unit in the spec) and prepare again: ages and gaps are of these times"
     return [
         Finding(severity="warning", check="times", where="time", what=doubt, advice=advice)
-        for doubt in time_doubts(scan.keys["time"].to_numpy(), None, today())
+        for doubt in time_doubts(DayTimes.of_times(scan.keys["time"].to_numpy()), None, today())
     ]
 
 

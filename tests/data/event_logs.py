@@ -64,7 +64,7 @@ def prepare_frame(frame: pl.DataFrame, folder: Path, spec: LogSpec = SPEC, histo
 
 def prepare_log(log: EventLog, folder: Path, history: int = 4) -> dict[str, Any]:
     options = PrepareOptions(history=history, arguments={})
-    return prepare(log, folder / "out", lambda e: split_by_time(e.time, e.day, None, 1), options)
+    return prepare(log, folder / "out", lambda known: split_by_time(known.days, None, 1), options)
 
 
 def read_samples(folder: Path) -> pl.DataFrame:

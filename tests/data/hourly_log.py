@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from event_logs import START
 
-from coldrank.data.events import Events, load_events
+from coldrank.data.events import Events
 from coldrank.data.log import LogSpec
 from coldrank.data.own_log import open_log
+from coldrank.data.spool import load_events
 
 ROWS = 200
 TIMES = [START + i * 3_600_000 for i in range(ROWS)]

@@ -103,9 +103,10 @@ def test_combine_keeps_groups_apart_also_where_codes_are_huge() -> None:
 
 def test_timeline_of_no_events_of_a_known_group() -> None:
     line = Grouping.from_codes(np.array([-1, -1]), np.array([1, 2]))
-    assert line.views().tolist() == [0, 0]
-    assert line.rate(np.array([1, 1], np.int8), 0.25, 10.0).tolist() == [0.25, 0.25]
-    assert np.isnan(line.hours_since_last(np.array([1, 2]))).all()
+    none = np.empty(0, np.int64)
+    assert line.views(none).tolist() == [0, 0]
+    assert line.rate(np.array([1, 1], np.int8), 0.25, 10.0, (none, none)).tolist() == [0.25, 0.25]
+    assert np.isnan(line.hours_since_last(np.array([1, 2]), none)).all()
 
 
 def test_strings_become_their_documented_ids(tmp_path: Path) -> None:

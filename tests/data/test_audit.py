@@ -228,7 +228,7 @@ def test_users_of_both_splits_are_found_where_the_split_is_by_users(tmp_path):
     log.mkdir()
     event_log(4000).write_parquet(log / "events.parquet")
     options = PrepareOptions(history=HISTORY, arguments={"split": "users"})
-    by_users = lambda e: split_by_users(e.codes["user"], 0.3, 0.1, 1)
+    by_users = lambda known: split_by_users(known.users, 0.3, 0.1, 1)
     prepare(open_log(log, SPEC), tmp_path / "out", by_users, options)
     assert alarms(tmp_path / "out") == []
     user = int(pl.read_parquet(next((tmp_path / "out/samples/split=test").rglob("*.parquet")))["user_id"][0])

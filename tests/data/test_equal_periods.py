@@ -16,7 +16,7 @@ def prepared(folder: Path, frame: pl.DataFrame) -> dict:
     frame.write_parquet(folder / "log" / "events.parquet")
     options = PrepareOptions(history=4, item_history=3, periods=12, arguments={})
     log = open_log(folder / "log", SPEC)
-    return prepare(log, folder / "out", lambda e: split_by_time(e.time, e.day, None, 1), options)
+    return prepare(log, folder / "out", lambda known: split_by_time(known.days, None, 1), options)
 
 
 def test_periods_of_equally_many_events_follow_each_other(tmp_path):

@@ -13,11 +13,11 @@ from test_movielens import RATINGS, write_1m
 
 from coldrank.cli.main import main
 from coldrank.data.errors import UserError
-from coldrank.data.events import load_events
 from coldrank.data.kuairand import open_kuairand
 from coldrank.data.log import LogSpec
 from coldrank.data.movielens import open_movielens
 from coldrank.data.own_log import open_log
+from coldrank.data.spool import load_events
 
 SPEC = LogSpec(user="user", item="item", time="time", tasks={"click": "click"}, context={"n": "n"})
 SPEC_FILE = """

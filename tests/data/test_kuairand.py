@@ -8,8 +8,9 @@ import pytest
 
 from coldrank.cli.main import main
 from coldrank.data.errors import UserError
-from coldrank.data.events import load_events
 from coldrank.data.kuairand import open_kuairand
+from coldrank.data.spool import load_events
+from coldrank.data.state.state import Shape, State
 from coldrank.data.statistics import compute_statistics
 
 HEADER = (
@@ -178,8 +179,8 @@ def test_the_real_log(shared_data: Path) -> None:
     folder = shared_data / "kuairand-pure"
     log = open_kuairand(folder)
     events = load_events(log)
-    columns = compute_statistics(events, log.spec, 50).columns
-    assert events.events_read == 185_061 + 817_187
+    columns = compute_statistics(events, State(Shape.of(log.spec, 50, 0))).columns
+    assert len(load_events(log, keep_duplicates=True).time) == 185_061 + 817_187
     raw = pl.concat([pl.read_csv(p, infer_schema=False) for p in sorted(folder.glob("log_*.csv"))])
     raw = raw.unique().with_columns(pl.col("user_id", "video_id", "time_ms", "is_like").cast(pl.Int64, strict=False))
     assert len(events.time) == len(raw) == 997_571

@@ -46,7 +46,7 @@ def labels_of(column: pa.Array, folder: Path) -> list[Any]:
     pq.write_table(table, folder / "log" / "a.parquet")
     options = PrepareOptions(history=2, arguments={})
     content = prepare(
-        open_log(folder / "log", SPEC), folder / "out", lambda e: split_by_time(e.time, e.day, None, 0), options
+        open_log(folder / "log", SPEC), folder / "out", lambda known: split_by_time(known.days, None, 0), options
     )
     parts = [pl.read_parquet(folder / "out" / p["path"], glob=False) for p in content["partitions"]]
     frame = pl.concat(parts).sort("time")
@@ -110,7 +110,7 @@ def prepared(column: pa.Array, folder: Path, **fields: Any) -> tuple[pl.Series, 
     pq.write_table(table, folder / "log" / "a.parquet")
     spec = LogSpec(user="user", item="item", time="time", **fields)
     options = PrepareOptions(history=2, arguments={})
-    split = lambda e: split_by_time(e.time, e.day, None, 0)
+    split = lambda known: split_by_time(known.days, None, 0)
     content = prepare(open_log(folder / "log", spec), folder / "out", split, options)
     parts = [pl.read_parquet(folder / "out" / p["path"], glob=False) for p in content["partitions"]]
     return pl.concat(parts).sort("time")["label_stay"], content

@@ -67,7 +67,8 @@ def test_a_cut_off_preparation_leaves_no_data_or_the_older(store, tmp_path, monk
     assert held() == before
     assert main(command(log, out, tmp_path, "--history", "1")) == 0
     after = held()
-    named = {str(out / p["path"]) for p in DataFolder.open(out).manifest["partitions"]}
+    manifest = DataFolder.open(out).manifest
+    named = {str(out / name) for name in [*(p["path"] for p in manifest["partitions"]), *manifest["state"]["files"]]}
     assert named | {str(out / "manifest.json")} == after.keys() and after != before
 
 

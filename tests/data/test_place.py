@@ -39,7 +39,7 @@ def test_a_link_stays_and_its_folder_is_written(tmp_path: Path, exists: bool) ->
         prepare_frame(random_log(seed), tmp_path)
         assert (tmp_path / "out").is_symlink() and rows(big) == len(random_log(seed).unique())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["big", "log", "out"]
-    assert {Path(name).parts[0] for name in files(big)} == {"manifest.json", "samples"}
+    assert {Path(name).parts[0] for name in files(big)} == {"manifest.json", "samples", "state"}
 
 
 @pytest.mark.tried("data folders", "prepare --out at the root of a mounted disk, twice", "written and replaced inside")
@@ -54,7 +54,7 @@ def test_the_root_of_a_disk_is_written_and_replaced(tmp_path: Path) -> None:
         for seed in (0, 1):
             prepare_frame(random_log(seed), tmp_path)
             assert os.path.ismount(out) and rows(out) == len(random_log(seed).unique())
-        assert sorted(p.name for p in out.iterdir()) == ["lost+found", "manifest.json", "samples"]
+        assert sorted(p.name for p in out.iterdir()) == ["lost+found", "manifest.json", "samples", "state"]
     finally:
         subprocess.run(["umount", str(out)], check=True)
 
@@ -71,6 +71,11 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(UserError, match=rf"--out {tmp_path / 'out'}: no space left on its disk"):
         prepare_frame(random_log(1), tmp_path)
     assert files(tmp_path / "out") == before and rows(tmp_path / "out") == len(random_log(0).unique())
+
+
+def named(content: dict) -> set[str]:
+    """The manifest and the files that it names."""
+    return {"manifest.json", *(p["path"] for p in content["partitions"]), *content["state"]["files"]}
 
 
 class Killed(BaseException):
@@ -120,7 +125,7 @@ def test_a_kill_leaves_the_old_data(function: str, count: int, tmp_path: Path, k
     prepare_frame(new, tmp_path)
     content = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert rows(tmp_path / "out") == len(new.unique())
-    assert files(tmp_path / "out") == {"manifest.json", *(p["path"] for p in content["partitions"])}
+    assert files(tmp_path / "out") == named(content)
 
 
 def test_a_kill_of_the_removal_of_old_files_leaves_the_new_data(tmp_path: Path, killed, monkeypatch) -> None:
@@ -141,7 +146,7 @@ def test_a_kill_in_a_new_folder_leaves_what_the_next_removes(tmp_path: Path, kil
     with pytest.raises(UserError, match="not a prepared data folder"):
         DataFolder.open(tmp_path / "out")
     content = prepare_frame(random_log(1), tmp_path)
-    assert files(tmp_path / "out") == {"manifest.json", *(p["path"] for p in content["partitions"])}
+    assert files(tmp_path / "out") == named(content)
 
 
 @pytest.mark.tried("data folders", "--out with a folder samples/ of one's own", "refused, nothing is removed")
@@ -164,7 +169,8 @@ def test_files_that_stay_the_same_keep_their_names_and_others_get_new_ones(tmp_p
     changed = pl.concat(
         [log.filter(pl.col("time") < log["time"].max()), last.with_columns(click=1 - pl.col("click").fill_null(0))]
     )
-    second = [p["path"] for p in prepare_frame(changed, tmp_path)["partitions"]]
+    changed_content = prepare_frame(changed, tmp_path)
+    second = [p["path"] for p in changed_content["partitions"]]
     assert second[:-1] == names[:-1] and Path(second[-1]) == Path(names[-1]).with_name("part-1.parquet")
-    assert files(tmp_path / "out") == {"manifest.json", *second}
+    assert files(tmp_path / "out") == named(changed_content)
     assert prepare_frame(log, tmp_path) == first

@@ -5,17 +5,31 @@ from datetime import date
 import numpy as np
 import pytest
 
+from coldrank.data import split as rules
 from coldrank.data.errors import UserError
-from coldrank.data.split import (
-    EMBARGO,
-    TEST,
-    TRAIN,
-    VALID,
-    serves_by_days,
-    split_by_share,
-    split_by_time,
-    split_by_users,
-)
+from coldrank.data.split import EMBARGO, TEST, TRAIN, VALID, EventTimes
+from coldrank.data.times import DayTimes
+
+
+def split_by_time(time: np.ndarray, day: np.ndarray, test_from: date | None, valid_days: int) -> np.ndarray:
+    return rules.split_by_time(DayTimes.of(day, time), test_from, valid_days).at(time, day)
+
+
+def split_by_share(time: np.ndarray, *shares: float) -> np.ndarray:
+    """The times in as many parts as there are runs of three different times."""
+    cuts = np.flatnonzero(np.diff(time)) + 1
+    parts = np.split(time, cuts[2::3])
+    return rules.split_by_share(EventTimes(parts), *shares).at(time, np.zeros(len(time), np.int32))
+
+
+def split_by_users(user: np.ndarray, test: float, valid: float, seed: int) -> np.ndarray:
+    users = np.unique(user)
+    split = rules.split_by_users(users, test, valid, seed)
+    return split.split[np.searchsorted(users, user)]
+
+
+def serves_by_days(day: np.ndarray, valid_days: int) -> bool:
+    return rules.serves_by_days(DayTimes.of(day, day.astype(np.int64)), valid_days)
 
 
 def overlapping(seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,10 +12,10 @@ from event_logs import DAY_MS
 from hourly_log import ROWS, TIMES, every, spec, table
 
 from coldrank.data.check import to_numpy
-from coldrank.data.events import load_events
 from coldrank.data.own_log import open_log
 from coldrank.data.prepare import PrepareOptions, prepare
 from coldrank.data.split import split_by_time
+from coldrank.data.spool import load_events
 from coldrank.models.features import Input
 
 
@@ -68,7 +68,7 @@ def test_large_unsigned_ids(with_table: bool, ending: str, tmp_path: Path) -> No
     content = prepare(
         opened,
         tmp_path / "out",
-        lambda e: split_by_time(e.time, e.day, None, 1),
+        lambda known: split_by_time(known.days, None, 1),
         PrepareOptions(history=2, arguments={}),
     )
     samples = pl.concat(pl.read_parquet(tmp_path / "out" / p["path"], glob=False) for p in content["partitions"])

@@ -12,7 +12,7 @@ from event_logs import DAY_MS, SPEC, START, prepare_frame, random_log, read_samp
 from coldrank.cli.main import main
 from coldrank.data.audit.report import audit
 from coldrank.data.errors import UserError
-from coldrank.data.times import Span, as_date, time_doubts
+from coldrank.data.times import DayTimes, Span, as_date, time_doubts
 
 TODAY = date(2026, 11, 1)
 # 2002-11-09 to 2022-11-09, in seconds.
@@ -48,7 +48,7 @@ TWENTY_YEARS = np.linspace(1_036_800_000, 1_667_952_000, 5000).astype(np.int64)
     ],
 )
 def test_a_unit_that_is_too_fine_is_named(factor: float, unit: str | None, remedy: str) -> None:
-    (doubt,) = time_doubts((TWENTY_YEARS * factor).astype(np.int64), unit, TODAY)
+    (doubt,) = time_doubts(DayTimes.of_times((TWENTY_YEARS * factor).astype(np.int64)), unit, TODAY)
     assert doubt.startswith("5,000 of 5,000 events are of ") and remedy in doubt
     # The floor of a thousandth loses up to a thousand milliseconds.
     assert doubt.endswith("they would be of 2002-11-09 to 2022-11-09")
@@ -57,23 +57,23 @@ def test_a_unit_that_is_too_fine_is_named(factor: float, unit: str | None, remed
 @pytest.mark.tried("logs", "counts of 100 ns since 1601, read as ns", "warned: no unit makes sense")
 def test_times_of_no_unit_are_told() -> None:
     time = (TWENTY_YEARS + 11_644_473_600) * 10_000_000 // 1_000_000
-    (doubt,) = time_doubts(time, "ns", TODAY)
+    (doubt,) = time_doubts(DayTimes.of_times(time), "ns", TODAY)
     assert "of 1974-01-07 to 1974-03-21" in doubt and doubt.endswith("no other unit makes sense of them")
 
 
 @pytest.mark.tried("logs", "half of the rows in seconds, half in ms", "those of 1970 are counted and warned of")
 def test_two_units_in_one_column_are_told() -> None:
     time = np.sort(np.concatenate([TWENTY_YEARS, TWENTY_YEARS[:2500] * 1000]))
-    (doubt,) = time_doubts(time, "ms", TODAY)
+    (doubt,) = time_doubts(DayTimes.of_times(time), "ms", TODAY)
     assert doubt.startswith("5,000 of 7,500 events are of 1970-01-13 to 1970-01-20")
 
 
 @pytest.mark.tried("logs", "times of the year after next", "warned: of the future")
 def test_the_future_is_told() -> None:
     time = START + np.arange(100) * DAY_MS
-    assert time_doubts(time, "ms", TODAY) == []
-    assert time_doubts(time, "ms", as_date(START // DAY_MS) + timedelta(98)) == []
-    (doubt,) = time_doubts(time, "ms", as_date(START // DAY_MS))
+    assert time_doubts(DayTimes.of_times(time), "ms", TODAY) == []
+    assert time_doubts(DayTimes.of_times(time), "ms", as_date(START // DAY_MS) + timedelta(98)) == []
+    (doubt,) = time_doubts(DayTimes.of_times(time), "ms", as_date(START // DAY_MS))
     assert doubt == "98 of 100 events are of the future: 2022-04-17 to 2022-07-23"
 
 

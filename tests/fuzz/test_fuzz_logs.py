@@ -75,7 +75,7 @@ def check(seed: int, folder: Path) -> None:
     try:
         opened = open_log(log.data, log.spec)
         options = PrepareOptions(history=HISTORY, arguments={})
-        content = prepare(opened, out, lambda e: split_by_time(e.time, e.day, None, 1), options)
+        content = prepare(opened, out, lambda known: split_by_time(known.days, None, 1), options)
     except UserError as error:
         assert log.fault and log.fault in str(error) and "\n" not in str(error), (
             f"refused: {error}; fault: {log.fault!r}"

@@ -1,0 +1,134 @@
+"""The features of a request, by the kernel that made the samples: from the state of a prepared folder, and from the
+events since."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from coldrank.data.append import Prepared
+from coldrank.data.errors import UserError
+from coldrank.data.events import Events
+from coldrank.data.ids import string_id
+from coldrank.data.samples import past_columns
+from coldrank.data.state.state import State
+from coldrank.data.statistics import compute_statistics
+
+Event = Mapping[str, Any]
+_FIELDS = ("user_id", "item_id", "time", "keys", "history", "signals", "birth")
+
+
+class FeatureState:
+    """What is known of users, items and groups, up to now.
+
+    An event is a mapping: `user_id`, `item_id` (integers, or strings, which become ids as in the log), `time` (ms since
+    the epoch), and where the spec has them `keys`, `history` and `signals` (name -> value; one that lacks is unknown)
+    and `birth` of the item (ms).
+    What is observed stays in memory: the folder does not change.
+    """
+
+    def __init__(self, state: State, last: int) -> None:
+        """last: time of the last event that the state has seen."""
+        self._state, self._last = state, last
+        self._pending: list[Event] = []
+
+    @classmethod
+    def open(cls, path: Path | str) -> "FeatureState":
+        """The state of a folder as `prepare` writes it. Raises UserError if it has none, or one that is damaged."""
+        base = Prepared.open(Path(path))
+        return cls(base.ledger.state(base.data), base.ledger.whole.last)
+
+    @property
+    def time(self) -> int:
+        """The time of the last event, ms."""
+        return int(self._pending[0]["time"]) if self._pending else self._last
+
+    def observe(self, event: Event) -> None:
+        """Takes the next event. Raises UserError for one that is earlier than the last, or of the folder's time."""
+        self._check(event)
+        time = event["time"]
+        if time < self.time or time <= self._last:
+            raise UserError(
+                f"time={time}: should be later than {self._last}, and not before {self.time}: events come in order"
+            )
+        if time > self.time:
+            self._settle()
+        # Events of one time do not see each other: they count once a later time is asked for.
+        self._pending.append(event)
+
+    def features(self, user: int | str, candidates: Sequence[Event], time: int) -> pa.Table:
+        """The counters, rates, ages and histories of a user's candidates as of a time, a row for each, as in samples.
+
+        candidates: `item_id`, and the `keys` and `birth` of each as in an event; their outcomes are not known.
+        Raises UserError for a time that is not later than what the state has seen.
+        """
+        if time > self.time:
+            self._settle()
+        if time <= self._last:
+            raise UserError(f"time={time}: the state has seen an event of {self._last}; should be later")
+        rows = [{**candidate, "user_id": user, "time": time, "signals": {}} for candidate in candidates]
+        for row in rows:
+            self._check(row)
+        statistics = compute_statistics(self._events(rows), self._state, advance=False)
+        columns: dict[str, Any] = {n: pa.array(v, from_pandas=True) for n, v in statistics.columns.items()}
+        return pa.table(columns | past_columns(statistics, np.arange(len(rows))))
+
+    def _settle(self) -> None:
+        if self._pending:
+            rows = sorted(self._pending, key=lambda e: (_id(e["user_id"]), _id(e["item_id"])))
+            compute_statistics(self._events(rows), self._state)
+            self._last, self._pending = int(rows[0]["time"]), []
+
+    def _check(self, event: Event) -> None:
+        shape = self._state.shape
+        known = {
+            "keys": {k for g in shape.groups for k in g.keys} - {"user", "item"},
+            "history": set(shape.attributes),
+            "signals": set(shape.signals),
+        }
+        for name in event:
+            if name not in _FIELDS:
+                raise UserError(f"{name}: is no field of an event; these are {', '.join(_FIELDS)}")
+        for field, names in known.items():
+            if unknown := set(event.get(field, ())) - names:
+                raise UserError(
+                    f"{field}: {min(unknown)!r} is unknown; the state has {', '.join(sorted(names)) or 'none'}"
+                )
+        for signal, value in event.get("signals", {}).items():
+            if value not in (0, 1, None):
+                raise UserError(f"signals: {signal} is {value!r}; should be 0, 1 or None (unknown)")
+
+    def _events(self, rows: Sequence[Event]) -> Events:
+        shape = self._state.shape
+        keys: dict[str, list[int | None]] = {n: [_id(r[f"{n}_id"]) for r in rows] for n in ("user", "item")}
+        for name in dict.fromkeys(k for g in shape.groups for k in g.keys):
+            keys.setdefault(name, [_id(r.get("keys", {}).get(name)) for r in rows])
+
+        def values(field: str, name: str, kind: type[np.generic]) -> NDArray[Any]:
+            found = [_id(r.get(field, {}).get(name)) for r in rows]
+            return np.array([-1 if v is None else v for v in found], kind)
+
+        time = np.array([r["time"] for r in rows], np.int64)
+        return Events(
+            frame=pl.DataFrame(),
+            time=time,
+            day=np.zeros(len(rows), np.int32),
+            birth=pl.Series([r.get("birth") for r in rows], dtype=pl.Int64),
+            keys={n: np.array([0 if k is None else k for k in of], np.int64) for n, of in keys.items()},
+            codes={n: _codes(of) for n, of in keys.items()},
+            signals={s: values("signals", s, np.int8) for s in shape.signals},
+            attributes={a: values("history", a, np.int64) for a in shape.attributes},
+        )
+
+
+def _id(value: int | str | None) -> int | None:
+    return string_id(value) if isinstance(value, str) else value
+
+
+def _codes(keys: Sequence[int | None]) -> NDArray[np.int32]:
+    number = {key: code for code, key in enumerate(sorted({k for k in keys if k is not None}))}
+    return np.array([-1 if k is None else number[k] for k in keys], np.int32)

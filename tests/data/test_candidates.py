@@ -1,0 +1,38 @@
+"""`prepare --candidates`: samples of events that have not happened yet."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from event_logs import DAY_MS, START, random_log
+from test_append import command, write
+
+from coldrank.data.feature_state import FeatureState
+
+
+def test_candidates_are_as_of_their_times_and_do_not_see_each_other(tmp_path: Path) -> None:
+    write(random_log(0), tmp_path / "log", "a")
+    assert command(tmp_path) == 0
+    before = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    wanted = pl.DataFrame({"user": [-2000, 0, -2000], "item": [1, 1, 2], "tag": ["news", None, "café"]})
+    wanted = wanted.with_columns(time=START + 9 * DAY_MS + pl.int_range(3) * 1000)
+    wanted.write_parquet(tmp_path / "wanted.parquet")
+    assert command(tmp_path, "--candidates", str(tmp_path / "wanted.parquet"), str(tmp_path / "s.parquet")) == 0
+    assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == before
+    samples = pl.read_parquet(tmp_path / "s.parquet")
+    assert samples["label_click"].to_list() == [None] * 3
+    state = FeatureState.open(tmp_path / "out")
+    for row, sample in zip(wanted.to_dicts(), samples.to_dicts(), strict=True):
+        features = state.features(row["user"], [{"item_id": row["item"]}], row["time"]).to_pylist()[0]
+        assert {n: sample[n] for n in features} == features
+    assert samples["user_views"][0] == samples["user_views"][2] > 0
+
+
+@pytest.mark.tried("logs", "--candidates with an event of a prepared day", "refused, with its time")
+def test_a_candidate_of_the_past_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write(random_log(0), tmp_path / "log", "a")
+    assert command(tmp_path) == 0
+    pl.DataFrame({"user": [0], "item": [1], "tag": ["x"], "time": [START]}).write_parquet(tmp_path / "w.parquet")
+    assert command(tmp_path, "--candidates", str(tmp_path / "w.parquet"), str(tmp_path / "s.parquet")) == 2
+    assert f"w.parquet: an event of {START} (ms): should be later than" in capfd.readouterr().err
+    assert not (tmp_path / "s.parquet").exists()
