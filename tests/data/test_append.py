@@ -1,16 +1,15 @@
 """A day at a time: `prepare --append` makes of a log that grows what `prepare` makes of all of it at once."""
 
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
-from event_logs import DAY_MS, SPEC, START, random_log
+from event_logs import DAY_MS, SPEC, START
+from growing_logs import command, cut, log, write
 
-from coldrank.cli.main import main
 from coldrank.data import place
 from coldrank.data.errors import UserError
 from coldrank.data.log import LogSpec
@@ -32,29 +31,11 @@ def options(**more: Any) -> PrepareOptions:
     return PrepareOptions(**({"history": 4, "item_history": 3, "arguments": {"split": "time"}} | more))
 
 
-def log(seed: int, rows: int = 160) -> pl.DataFrame:
-    """Days in another clock: an event is dated up to three hours before or after its time."""
-    frame = random_log(seed, rows).sort("time", maintain_order=True)
-    shift = pl.Series(np.random.default_rng(seed).integers(-3, 4, rows) * 3_600_000)
-    return frame.with_columns(dated=pl.from_epoch(pl.col("time") + shift, time_unit="ms").dt.date())
-
-
 SPECS = {
     "days in another clock": replace(SPEC, day="dated"),
     "days by time": SPEC,
     "months": replace(SPEC, period="month"),
 }
-
-
-def write(frame: pl.DataFrame, folder: Path, name: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    frame.write_parquet(folder / f"{name}.parquet")
-
-
-def cut(frame: pl.DataFrame, times: list[int]) -> list[pl.DataFrame]:
-    """The frame's events up to each time, and those after the last."""
-    bounds = [-1, *times, 2**62]
-    return [frame.filter(pl.col("time") > a, pl.col("time") <= b) for a, b in pairwise(bounds)]
 
 
 def contents(out: Path, manifest: Json) -> dict[tuple[str, str], bytes]:
@@ -199,18 +180,6 @@ def test_a_kill_leaves_the_folder_as_it_was(
         made = place.json.loads((tmp_path / "out" / "manifest.json").read_text())
     whole = prepare(opened, tmp_path / "whole", rule, options())
     assert contents(tmp_path / "out", made) == contents(tmp_path / "whole", whole)
-
-
-SPEC_FILE = """
-from coldrank.data.log import LogSpec
-spec = LogSpec(user="user", item="item", time="time", tasks={"click": "click"}, context={"place": "%s"})
-"""
-
-
-def command(folder: Path, *more: str, place: str = "tag") -> int:
-    (folder / "spec.py").write_text(SPEC_FILE % place)
-    paths = ["--data", str(folder / "log"), "--spec", str(folder / "spec.py"), "--out", str(folder / "out")]
-    return main(["prepare", "log", *paths, *more])
 
 
 REFUSED = {

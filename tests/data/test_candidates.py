@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from event_logs import DAY_MS, START, random_log
-from test_append import command, write
+from growing_logs import command, write
 
 from coldrank.data.feature_state import FeatureState
 
