@@ -117,8 +117,8 @@ class Grouping:
 
     def total(self, flags: NDArray[np.bool_]) -> Int64s:
         """How many events of each group have a flag, int64 [G]. flags: bool [N]."""
-        if not len(self.order):
-            return np.zeros(0, np.int64)
+        if flags.all():  # of no events, too
+            return self.sizes()
         return np.add.reduceat(flags[self.order], self.firsts, dtype=np.int64)
 
     def hours_since_last(self, time: Int64s, earlier: Int64s) -> Floats:
@@ -149,6 +149,8 @@ class Grouping:
         return self.spread(np.where(moment == NONE, np.nan, hours).astype(np.float32), np.nan)
 
     def _sum_before(self, flags: NDArray[np.bool_]) -> Int32s:
+        if flags.all():  # as where a signal is always known
+            return self.before - self.start
         total = np.zeros(len(flags) + 1, np.int32)
         np.cumsum(flags, out=total[1:])
         return np.asarray(total[self.before] - total[self.start])

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,19 +87,19 @@ def append(log: EventLog, out: Path, split: SplitRule, options: PrepareOptions) 
     check_same(base, made_by)
     if Shape.of(log.spec, options.history, options.item_history) != base.ledger.shape:
         raise UserError(f"--append: {out} was prepared with other groups, signals or histories; prepare the data anew")
-    found = digests(log.files)
-    files = [f for f, digest in zip(log.files, found, strict=True) if digest not in base.ledger.files]
-    if not files:
+    found = zip(digests(log.files), log.files, strict=True)
+    new = [(digest, file) for digest, file in found if digest not in base.ledger.files]
+    if not new:
         return None
     with staging(out) as staged:
         spool = Spool(log, staged / "spool", chunk_rows=options.chunk_rows)
-        spool.read(files, after=base.ledger.whole.last)
+        spool.read([file for _, file in new], after=base.ledger.whole.last)
         same_types(spool, base.ledger.origin)
         late = late_events(spool, base)
         if not (spool.rows or late):
             return None
-        job = _Job(log=log, out=out, staged=staged, options=options, made_by=made_by, base=base, files=len(files))
-        return job.run(spool, split, [d for d in found if d not in base.ledger.files], late)
+        job = _Job(log=log, out=out, staged=staged, options=options, made_by=made_by, base=base)
+        return job.run(spool, split, [digest for digest, _ in new], late)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -112,7 +112,6 @@ class _Job:
     options: PrepareOptions
     made_by: dict[str, Any]
     base: Prepared | None = None
-    files: int = 0
     _chunk_days: list[NDArray[np.int32]] = field(default_factory=list)
 
     def run(self, spool: Spool, split: SplitRule, digests: list[str], late: int) -> dict[str, Any]:
@@ -127,16 +126,15 @@ class _Job:
         _warn(about_splits(content, self.log.spec))
         made = manifest(self.log, options.arguments, content, options.history)
         if base:
-            made["counts"]["files_read"] = base.manifest["counts"]["files_read"] + self.files
+            made["counts"]["files_read"] = base.manifest["counts"]["files_read"] + len(digests)
         _warn(about_tables(made["joined"]))
         self.made_by["types"] = {n: str(kind) for n, kind in spool.kinds.items()}
         self.made_by["natures"] = spool.agreement.words(base.ledger.origin["natures"] if base else {})
-        self.made_by["schema"] = content.schema.to_string(show_schema_metadata=False)
-        old_paths = {p.path: p for p in content.partitions}
+        staged_paths = [p.path for p in content.partitions]
 
         def ledger(runs: dict[str, list[str]], times: list[str]) -> Ledger:
             # The partitions have got their places by now, in the same order.
-            moved = {p["path"]: content.labels[path] for path, p in zip(old_paths, made["partitions"], strict=True)}
+            moved = {p["path"]: content.labels[path] for path, p in zip(staged_paths, made["partitions"], strict=True)}
             return Ledger(
                 shape=shape,
                 total=state.total_json(),
@@ -157,7 +155,7 @@ class _Job:
     def _survey(self, chunks: Chunks, rows: int) -> Known:
         """What the log is as a whole. rows: of those read."""
         base = self.base
-        whole = Whole.from_json(base.ledger.whole.to_json()) if base else Whole()
+        whole = replace(base.ledger.whole) if base else Whole()
         users = np.empty(0, np.int64)
         for events in (chunks.load(n, coded=False) for n in range(len(chunks))):
             whole.see(events, self.log)
@@ -181,7 +179,8 @@ class _Job:
         writers = Writers(self.staged, log.spec.labels())
         if self.base:
             replay(self.base, log.spec, rule, set(last), writers)
-            writers.close_all_but(set(last))
+            for place in (p for p in writers.places() if p[1] not in last):
+                writers.close(place)
         tables = tuple(
             None if table is None else static_table(table, f"{name}_id", f"{name} features")
             for name, table in (("user", log.users), ("item", log.items))
@@ -198,17 +197,18 @@ class _Job:
                 schema = _same_schema(schema, samples.schema)
                 jobs = list(places(rule.of(events), *periods.of(events.day, first)))
                 _wait(waiting)
-                writers.close_done(last, number - 1)
-                waiting = [pool.submit(writers.fill, place, samples, rows, bar.update) for place, rows in jobs]
+                whole = [place for place in writers.places() if last[place[1]] < number]
+                waiting = [pool.submit(writers.close, place) for place in whole]
+                waiting += [pool.submit(writers.fill, place, samples, rows, bar.update) for place, rows in jobs]
                 first += len(events.time)
             _wait(waiting)
+            _wait([pool.submit(writers.close, place) for place in writers.places()])
         assert schema is not None  # there are chunks, or a base
-        partitions, labels = writers.finish()
         return Content(
             whole=known.whole,
             schema=schema,
-            partitions=sorted(partitions, key=lambda p: (SPLITS.index(p.split), p.period)),
-            labels=labels,
+            partitions=sorted(writers.partitions, key=lambda p: (SPLITS.index(p.split), p.period)),
+            labels=writers.counts,
             users=state.groups["user"].all_views(),
             items=state.groups["item"].all_views(),
         )
@@ -230,8 +230,8 @@ def _wait(futures: Iterable[Future[None]]) -> None:
 
 def _same_schema(before: pa.Schema | None, schema: pa.Schema) -> pa.Schema:
     if before is not None and not schema.equals(before):
-        field = next((f.name for f, old in zip(schema, before, strict=False) if not f.equals(old)), "")
-        raise UserError(f"column {field or schema.names[-1]}: is not as it was prepared before; prepare the data anew")
+        changed = next((f.name for f, old in zip(schema, before, strict=False) if not f.equals(old)), schema.names[-1])
+        raise UserError(f"column {changed}: is not as it was prepared before; prepare the data anew")
     return schema
 
 

@@ -13,18 +13,18 @@ from coldrank.data.samples import SampleBuilder
 
 
 class Writers:
-    """One writer for each split and period; what is known to be whole is closed."""
+    """One writer for each split and period."""
 
     def __init__(self, folder: Path, labels: dict[str, LabelKind]) -> None:
         self.folder, self.labels = folder, labels
+        self.partitions: list[Partition] = []
+        self.counts: dict[str, LabelCounts] = {}
         self._open: dict[Place, PartitionWriter] = {}
-        self._partitions: list[Partition] = []
-        self._counts: dict[str, LabelCounts] = {}
 
     def keep(self, partition: Partition, counts: LabelCounts) -> None:
         """Takes a partition that is written already."""
-        self._partitions.append(partition)
-        self._counts[partition.path] = counts
+        self.partitions.append(partition)
+        self.counts[partition.path] = counts
 
     def open(self, place: Place, schema: pa.Schema) -> PartitionWriter:
         """The writer of a place."""
@@ -51,20 +51,11 @@ class Writers:
             wrote(len(some))
             first += len(some)
 
-    def close_done(self, last: dict[str, int], chunk: int) -> None:
-        """Closes the partitions of periods that no later chunk has events of. last: period -> its last chunk."""
-        self._close([place for place in self._open if last[place[1]] <= chunk])
+    def places(self) -> list[Place]:
+        """Those that are open."""
+        return list(self._open)
 
-    def close_all_but(self, periods: set[str]) -> None:
-        """Closes the partitions of all other periods."""
-        self._close([place for place in self._open if place[1] not in periods])
-
-    def finish(self) -> tuple[list[Partition], dict[str, LabelCounts]]:
-        """Closes all; the partitions, and the labels of each by its path."""
-        self._close(list(self._open))
-        return self._partitions, self._counts
-
-    def _close(self, places: list[Place]) -> None:
-        for place in places:
-            writer = self._open.pop(place)
-            self.keep(writer.close(), writer.counts)
+    def close(self, place: Place) -> None:
+        """Ends the partition of a place. Places may be closed side by side, and beside others that are filled."""
+        writer = self._open.pop(place)
+        self.keep(writer.close(), writer.counts)
