@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from coldrank.data.append import Prepared, check_same, origin, same_types
 from coldrank.data.errors import UserError
-from coldrank.data.events import static_table
-from coldrank.data.files import parquet_file
+from coldrank.data.events import plan_columns, static_table
+from coldrank.data.files import check_columns, parquet_file
 from coldrank.data.log import EventLog, check_spec
 from coldrank.data.output import partial_of, put_file
 from coldrank.data.partitions import ROW_GROUP
@@ -21,12 +21,15 @@ from coldrank.data.samples import SampleBuilder
 from coldrank.data.spool import Spool, check_any
 from coldrank.data.statistics import compute_statistics
 
+# Kinds of columns that are known before the event.
+_KNOWN = ("id", "time", "feature", "birth")
+
 
 def write_candidates(log: EventLog, data: Path, file: Path, samples: Path, arguments: dict[str, Any]) -> int:
     """Writes the samples of a file of events, one for each row, by time, user and item; returns how many.
 
     log: the log of `data`, for its spec and tables. file: Parquet in the columns of the log; those of outcomes may
-    lack, as no feature looks at them. None of the events sees another. arguments: as they were for `data`.
+    lack. None of the events sees another. arguments: as they were for `data`.
     Raises UserError for an event that is not later than all of `data`, and as `prepare --append` does.
     """
     check_spec(log.spec)
@@ -34,6 +37,9 @@ def write_candidates(log: EventLog, data: Path, file: Path, samples: Path, argum
     check_same(base, origin(log, arguments))
     opened = parquet_file(file)
     held, of_log = (f.frame.collect_schema() for f in (opened, log.files[0]))
+    of_tables = {n for table in (log.users, log.items) if table is not None for n in table.columns}
+    known = [c for c in plan_columns(log) if c.kind in _KNOWN or c.name.startswith("key:")]
+    check_columns(file, held.names(), [n for c in known for n in c.inputs() if n not in of_tables])
     lacking = [pl.lit(None, kind).alias(n) for n, kind in of_log.items() if n not in held]
     opened = replace(opened, frame=opened.frame.with_columns(lacking))
     of_file = replace(log, files=(opened,))

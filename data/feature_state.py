@@ -2,6 +2,7 @@
 events since."""
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +67,14 @@ class FeatureState:
         candidates: `item_id`, and the `keys` and `birth` of each as in an event; their outcomes are not known.
         Raises UserError for a time that is not later than what the state has seen.
         """
+        _check_number("time", time)
+        rows = [{**candidate, "user_id": user, "time": time, "signals": {}} for candidate in candidates]
+        for row in rows:
+            self._check(row)
         if time > self.time:
             self._settle()
         if time <= self._last:
             raise UserError(f"time={time}: the state has seen an event of {self._last}; should be later")
-        rows = [{**candidate, "user_id": user, "time": time, "signals": {}} for candidate in candidates]
-        for row in rows:
-            self._check(row)
         statistics = compute_statistics(self._events(rows), self._state, advance=False)
         columns: dict[str, Any] = {n: pa.array(v, from_pandas=True) for n, v in statistics.columns.items()}
         return pa.table(columns | past_columns(statistics, np.arange(len(rows))))
@@ -98,6 +100,14 @@ class FeatureState:
                 raise UserError(
                     f"{field}: {min(unknown)!r} is unknown; the state has {', '.join(sorted(names)) or 'none'}"
                 )
+        _check_number("time", event.get("time"))
+        for name in ("user_id", "item_id"):
+            _check_id(name, event.get(name))
+        for name, value in {**event.get("keys", {}), **event.get("history", {})}.items():
+            if value is not None:
+                _check_id(name, value)
+        if event.get("birth") is not None:
+            _check_number("birth", event["birth"])
         for signal, value in event.get("signals", {}).items():
             if value not in (0, 1, None):
                 raise UserError(f"signals: {signal} is {value!r}; should be 0, 1 or None (unknown)")
@@ -123,6 +133,16 @@ class FeatureState:
             signals={s: values("signals", s, np.int8) for s in shape.signals},
             attributes={a: values("history", a, np.int64) for a in shape.attributes},
         )
+
+
+def _check_id(name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        _check_number(name, value, " or a string")
+
+
+def _check_number(name: str, value: Any, other: str = "") -> None:
+    if not isinstance(value, Integral) or not -(2**63) <= int(value) < 2**63:
+        raise UserError(f"{name}: {value!r}; should be an integer of 64 bits{other}")
 
 
 def _id(value: int | str | None) -> int | None:

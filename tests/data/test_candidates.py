@@ -36,3 +36,12 @@ def test_a_candidate_of_the_past_is_refused(tmp_path: Path, capfd: pytest.Captur
     assert command(tmp_path, "--candidates", str(tmp_path / "w.parquet"), str(tmp_path / "s.parquet")) == 2
     assert f"w.parquet: an event of {START} (ms): should be later than" in capfd.readouterr().err
     assert not (tmp_path / "s.parquet").exists()
+
+
+@pytest.mark.tried("logs", "--candidates without a column that is known before the event", "refused, named")
+def test_a_candidate_without_its_context_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write(random_log(0), tmp_path / "log", "a")
+    assert command(tmp_path) == 0
+    pl.DataFrame({"user": [0], "item": [1], "time": [START + 9 * DAY_MS]}).write_parquet(tmp_path / "w.parquet")
+    assert command(tmp_path, "--candidates", str(tmp_path / "w.parquet"), str(tmp_path / "s.parquet")) == 2
+    assert "w.parquet: no column 'tag'; it has user, item, time" in capfd.readouterr().err

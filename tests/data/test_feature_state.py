@@ -69,6 +69,12 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         state.observe({"user_id": 1, "item_id": 1, "time": now + 1, "signals": {"click": 2}})
     with pytest.raises(UserError, match="users: is no field of an event"):
         state.observe({"users": 1})
+    good = {"user_id": 1, "item_id": 1, "time": now + 1}
+    for name, value in (("user_id", 1.5), ("item_id", None), ("item_id", 2**63), ("time", "2022"), ("birth", 0.5)):
+        with pytest.raises(UserError, match=f"{name}: .*; should be an integer of 64 bits"):
+            state.observe(good | {name: value})
+    with pytest.raises(UserError, match="author: 0.5; should be an integer of 64 bits or a string"):
+        state.observe(good | {"keys": {"author": 0.5}})
     first = state.features(1, [{"item_id": 1}, {"item_id": 2}], now + 1)
     state.observe({"user_id": 1, "item_id": 1, "time": now + 1})
     # Of the same time: not seen yet.
