@@ -37,11 +37,15 @@ def add_plan(commands: Any) -> None:
         "--world-size", required=True, type=int, metavar="N", help="ranks: one per GPU, or per process without"
     )
     p.add_argument("--hosts", type=int, default=1, metavar="N", help="hosts, with as many ranks each (default: 1)")
-    memory = p.add_mutually_exclusive_group(required=True)
-    memory.add_argument("--hbm", type=bytes_of, metavar="SIZE", help="memory of each GPU, e.g. 80GiB")
-    memory.add_argument(
-        "--ddr", type=bytes_of, metavar="SIZE", help="hosts without GPUs: memory of each host, e.g. 512GiB"
+    p.add_argument("--hbm", type=bytes_of, metavar="SIZE", help="memory of each GPU, e.g. 80GiB")
+    p.add_argument(
+        "--ddr",
+        type=bytes_of,
+        metavar="SIZE",
+        help="memory of each host, e.g. 512GiB: with --hbm, of which tables may take what the GPUs have no room for; "
+        "else of hosts without GPUs",
     )
+    p.add_argument("--ssd", type=bytes_of, metavar="SIZE", help="with --hbm: SSD of each host for tables, e.g. 10TiB")
     p.add_argument("--batch-size", type=int, metavar="N", help="samples per rank and step (default: the config's)")
     add_set(p)
     p.set_defaults(run=_plan)
@@ -79,7 +83,6 @@ def _plan(args: argparse.Namespace) -> None:
 def _text(plan: "Plan") -> str:
     from coldrank.train.distributed import table
     from coldrank.train.distributed.fit import largest_rows
-    from coldrank.train.distributed.spread import times
 
     request = plan.request
     share = float(plan.memory()["all"].max()) / request.usable
@@ -90,12 +93,19 @@ def _text(plan: "Plan") -> str:
             f"usable: {table.size(request.usable)} of {table.size(request.cluster.memory)} a rank; the fullest has "
             f"{share:.1%} of it"
         ),
-        "\n".join(filter(None, [table.balance(plan), table.exchange(times(plan)), table.sequences(plan)])),
+        "\n".join(filter(None, [f(plan) for f in (table.balance, _exchange, table.sequences, table.replicas)])),
     ]
     if largest := largest_rows(request):
         name, rows, now = largest[0].name, largest[1], largest[0].rows
         parts.append(f"the largest table, {name} (dim {largest[0].dim}), still fits with {rows:,} rows (now {now:,})")
     return "\n\n".join(parts)
+
+
+def _exchange(plan: "Plan") -> str:
+    from coldrank.train.distributed import table
+    from coldrank.train.distributed.spread import times
+
+    return table.exchange(times(plan))
 
 
 def _warnings(plan: "Plan") -> list[str]:
@@ -155,7 +165,7 @@ def _request(args: argparse.Namespace) -> "PlanRequest":
     if batch_size < 1:
         raise UserError(f"--batch-size {batch_size}: must be above 0")
     task = RankingTask(features, config.model, config.tasks, device=torch.device("meta"))
-    return PlanRequest(
+    request = PlanRequest(
         features=features,
         sharding=config.sharding,
         optimizer=config.optim.tables,
@@ -163,7 +173,11 @@ def _request(args: argparse.Namespace) -> "PlanRequest":
         dense_bytes=dense_bytes(task, features, -(-batch_size // config.train.accumulate)),
         dense_flops=dense_flops(task, features, batch_size),
         cluster=cluster,
+        written=config.written_tables,
     )
+    if wrong := request.problem():
+        raise UserError(f"{config.name}: {wrong}")
+    return request
 
 
 def _cluster(args: argparse.Namespace) -> "Cluster":
@@ -174,6 +188,12 @@ def _cluster(args: argparse.Namespace) -> "Cluster":
         raise UserError(
             f"--world-size {ranks} --hosts {hosts}: every host must have the same number of ranks, at least one"
         )
+    if args.ssd and not args.hbm:
+        raise UserError("--ssd: needs --hbm: TorchRec's tables on an SSD are cached in the memory of GPUs")
+    if not args.hbm and not args.ddr:
+        raise UserError("give --hbm, memory of each GPU, or --ddr, of hosts without GPUs")
+    of_rank = lambda of_host: (of_host or 0) * hosts // ranks
     if args.hbm:
-        return Cluster(device="cuda", world_size=ranks, hosts=hosts, memory=args.hbm)
-    return Cluster(device="cpu", world_size=ranks, hosts=hosts, memory=args.ddr * hosts // ranks)
+        beside = {"host_memory": of_rank(args.ddr), "ssd": of_rank(args.ssd)}
+        return Cluster(device="cuda", world_size=ranks, hosts=hosts, memory=args.hbm, **beside)
+    return Cluster(device="cpu", world_size=ranks, hosts=hosts, memory=of_rank(args.ddr))

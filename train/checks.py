@@ -7,6 +7,7 @@ from coldrank.data.errors import UserError
 from coldrank.metrics.by_cohort import is_metric, unknown_metrics
 from coldrank.models.features import FeatureSet
 from coldrank.train.config import NAMED, RunConfig, parse, to_dict
+from coldrank.train.distributed.memory import memory_problem
 from coldrank.train.idle import idle_problem
 from coldrank.train.sections import DataConfig
 
@@ -37,6 +38,8 @@ def validate(config: RunConfig) -> FeatureSet:
     _check_hooks(config)
     _check_model(config, features)
     config.sharding.check(config.name, tables)
+    if wrong := memory_problem(config.sharding, tables, config.optim.tables, config.written_tables):
+        raise UserError(f"{config.name}: {wrong}")
     _check_tasks(config)
     _check_data(config)
     if wrong := idle_problem(config):

@@ -70,6 +70,11 @@ class RunConfig(Section):
         return next(h for h in self.hooks if isinstance(h, kind))
 
     @property
+    def written_tables(self) -> frozenset[str]:
+        """Tables whose rows a hook reads or writes beside the lookup."""
+        return frozenset().union(*(hook.written(self) for hook in self.hooks))
+
+    @property
     def hook_names(self) -> list[str]:
         """Names of the hooks that are on, in order."""
         return [hook.short_name() for hook in self.hooks]

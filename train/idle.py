@@ -96,8 +96,13 @@ def _of_sharding(config: RunConfig) -> Iterator[_Rule]:
     fused = tables.kind == "adam" or tables.clip_value > 0
     why = "with adam or optim.tables.clip_value, which copied tables cannot have"
     yield _Rule(fused, ["sharding.replicate_up_to"], why)
-    named = {*(table.name for table in config.tables), *owned} <= set(s.tables)
-    yield _Rule(named, ["sharding.default"], "where sharding.tables names every table")
+    names = {*(table.name for table in config.tables), *owned}
+    yield _Rule(names <= set(s.tables), ["sharding.default"], "where sharding.tables names every table")
+    yield _Rule(names <= set(s.memory), ["sharding.default_memory"], "where sharding.memory names every table")
+    cached = {s.memory_of(name) for name in names} & {"auto", "uvm_caching", "ssd"}
+    yield _Rule(not cached, ["sharding.cache_share"], "where no table is cached")
+    yield _Rule(s.replicas > 1, ["sharding.cache_share"], "with sharding.replicas, whose tables are not cached")
+    yield _Rule(s.replicas == 1, ["sharding.sync_every"], "with sharding.replicas=1")
 
 
 def _all(config: RunConfig, section: str) -> list[str]:

@@ -14,7 +14,7 @@ from coldrank.train.former import path_now, renamed
 from coldrank.train.hooks.hook import Hook
 
 # Fields that hold something for some of the tables: `--set` may name another.
-_BY_TABLE = ("optim.tables.lr_scale", "sharding.tables")
+_BY_TABLE = ("optim.tables.lr_scale", "sharding.memory", "sharding.tables")
 # What is declared as a whole.
 _IN_ARMS = ("features", "tables")
 # Which say what other fields there are: they come first.

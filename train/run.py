@@ -18,6 +18,7 @@ from coldrank.train.checks import validate
 from coldrank.train.config import RunConfig
 from coldrank.train.distributed.plan import Plan
 from coldrank.train.distributed.ranks import Ranks
+from coldrank.train.distributed.replicas import Replicas
 from coldrank.train.distributed.shard import shard
 from coldrank.train.distributed.tables import stored_names
 from coldrank.train.hooks.hook import HookModule
@@ -45,6 +46,7 @@ class Run:
     plan: Plan
     dynamic_ids: DynamicIds
     hooks: tuple[HookModule, ...]
+    replicas: Replicas
 
     @property
     def state(self) -> dict[str, Any]:
@@ -65,6 +67,7 @@ class Run:
     def end_step(self) -> None:
         """What comes after the backward pass."""
         self.optimizers.end_step()
+        self.replicas.end_step()
         for hook in self.hooks:
             hook.after_step(self)
 
@@ -101,7 +104,10 @@ def build(config: RunConfig, data: DataFolder, ranks: Ranks) -> Run:
     torch.manual_seed(config.seed * 1_000_003 + ranks.rank)
     optimizers = Optimizers(model, config.optim, {h.short_name(): h.own_lr_scale for h in config.hooks})
     dynamic_ids = DynamicIds(encoder, ranks, Renewal(model, optimizers, config.table_scales(features), config.seed))
-    return Run(config, data, ranks, encoder, model, optimizers, make, plan, dynamic_ids, tuple(hooks.values()))
+    replicas = Replicas(model, config.sharding.sync_every)
+    return Run(
+        config, data, ranks, encoder, model, optimizers, make, plan, dynamic_ids, tuple(hooks.values()), replicas
+    )
 
 
 def made_task(config: RunConfig, features: FeatureSet, hooks: dict[str, HookModule]) -> RankingTask:

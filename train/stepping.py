@@ -68,7 +68,8 @@ def pipelined(
         return outputs.loss, outputs
 
     hooks: Any = _Hooks(lambda: begin(ahead[0]), end)
-    pipeline = _Pipeline(model, hooks, device, custom_model_fwd=forward)
+    # Replicas are averaged by `end`, as without a pipeline.
+    pipeline = _Pipeline(model, hooks, device, custom_model_fwd=forward, dmp_collection_sync_interval_batches=None)
     batches = read()
     try:
         while True:

@@ -75,7 +75,8 @@ def _train_held(
             folder.tell_warm_start(str(warm))
             tqdm.write(warm.line)
         folder.describe(facts(run, course, progress, finished=False))
-        tqdm.write("\n".join(filter(None, [plan_table.tables(run.plan), plan_table.sequences(run.plan)])))
+        of_plan = [plan_table.tables, plan_table.sequences, plan_table.replicas]
+        tqdm.write("\n".join(filter(None, [text(run.plan) for text in of_plan])))
     rows = _train(run, course, folder, lock, progress, recent)
     lock.check()
     if ranks.is_first:
@@ -210,6 +211,10 @@ class _Loop:
             progress.step += 1
             progress.seconds = time.perf_counter() - begun
             last, stops = progress.step == total, self.stop.asked()
+            every = config.train.checkpoint_every
+            due = bool(every) and progress.step % every == 0
+            if last or stops or due:
+                self.run.replicas.average()
             if last or progress.step % config.train.log_every == 0:
                 self.lock.check()
                 self.saver.finish()
@@ -218,8 +223,6 @@ class _Loop:
                 if ranks.is_first:
                     self.folder.log(rows)
                     bar.set_postfix_str(f"loss {rows[0]['value']:.4f}, {recent.rate:,.0f} samples/s")
-            every = config.train.checkpoint_every
-            due = bool(every) and progress.step % every == 0
             if stops or (keep_last if last else due):
                 self.saver.finish()
                 self._require_finite()

@@ -14,12 +14,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
+from torch.distributed.tensor import DTensor
 
 from coldrank.data.batches import DataFolder
 from coldrank.data.fit import fit_encoder
 from coldrank.data.read import SampleReader, take
 from coldrank.train.config import RunConfig
 from coldrank.train.distributed.ranks import Ranks, process_group
+from coldrank.train.distributed.tables import local_parts, whole_shape
 from coldrank.train.load import load
 from coldrank.train.run import Run, build
 from coldrank.train.stepping import Taken
@@ -63,9 +65,9 @@ def own_parts(state: dict[str, Any], prefix: str = "") -> dict[str, Part]:
         name = f"{prefix}{key}"
         if isinstance(value, dict):
             found |= own_parts(value, f"{name}/")
-        elif isinstance(value, ShardedTensor):
-            pieces = [(s.metadata.shard_offsets, s.tensor.detach().cpu()) for s in value.local_shards()]
-            found[name] = Part(tuple(value.metadata().size), pieces)
+        elif isinstance(value, ShardedTensor | DTensor):
+            pieces = [(offsets, part.detach().cpu()) for part, offsets in local_parts(value)]
+            found[name] = Part(tuple(whole_shape(value)), pieces)
         elif isinstance(value, Tensor) and value.numel() > 1:
             found[name] = Part((), [([], value.detach().cpu())])
     return found
@@ -78,8 +80,8 @@ def in_order(pairs: Tensor) -> Tensor:
 
 
 def gathered(state: dict[str, Any], ranks: Ranks) -> dict[str, Tensor]:
-    """Whole tensors, from the parts of all ranks; raises AssertionError if a tensor that every rank holds differs, or a
-    piece is on no rank. Ids and rows are in order: every rank adds its own."""
+    """Whole tensors, from the parts of all ranks; raises AssertionError if what several ranks hold differs, or a piece
+    is on no rank. Ids and rows are in order: every rank adds its own."""
     by_rank: list[dict[str, Part]] = [{} for _ in range(ranks.world_size)]
     dist.all_gather_object(by_rank, own_parts(state))
     whole: dict[str, Tensor] = {}
@@ -87,13 +89,19 @@ def gathered(state: dict[str, Any], ranks: Ranks) -> dict[str, Tensor]:
         for name, (shape, pieces) in parts.items():
             for offsets, piece in pieces:
                 if not shape:
-                    assert torch.equal(piece, whole.setdefault(name, piece)), f"{name} differs between ranks"
+                    if not torch.equal(piece, whole.setdefault(name, piece)):
+                        raise AssertionError(f"{name} differs between ranks")
                     continue
-                full = whole.setdefault(
-                    name, torch.full(shape, torch.nan if piece.is_floating_point() else -1).to(piece)
-                )
-                full[tuple(slice(o, o + n) for o, n in zip(offsets, piece.shape, strict=True))] = piece
-    assert not any(value.isnan().any() for value in whole.values() if value.is_floating_point())
+                none = torch.tensor(torch.nan if piece.is_floating_point() else -1).to(piece)
+                full = whole.setdefault(name, none.expand(shape).clone())
+                place = tuple(slice(o, o + n) for o, n in zip(offsets, piece.shape, strict=True))
+                there = full[place]  # of another rank, where there are replicas
+                taken = ~there.isnan() if piece.is_floating_point() else there != -1
+                if taken.any() and not torch.equal(there, piece):
+                    raise AssertionError(f"{name} differs between ranks")
+                full[place] = piece
+    if missing := [n for n, value in whole.items() if value.is_floating_point() and value.isnan().any()]:
+        raise AssertionError(f"on no rank: {missing}")
     return {name: in_order(value) if name.endswith(".known") else value for name, value in whole.items()}
 
 
@@ -102,6 +110,7 @@ def run_steps(config: RunConfig, data: DataFolder, ranks: Ranks, steps: int) -> 
     run = build(config, data, ranks)
     fit_encoder(run.encoder, data.files(config.data.fit))
     loss = torch.tensor(list(losses(run, ranks, steps)), dtype=torch.float64)
+    run.replicas.average()
     return gathered(run.state, ranks) | {"loss": loss}
 
 

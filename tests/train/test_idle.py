@@ -29,7 +29,7 @@ NEVER = {
     | {"threads", "accumulate", "precision", "pipeline", "warm_start"},
     "model": {"experts", "expert_hidden", "tower_hidden", "dropout", "poso_mmoe", "poso_mlp"},
     "cohorts": {"new_user_max_views", "new_item_max_views"},
-    "sharding": {"tables", "memory_margin"},
+    "sharding": {"tables", "memory_margin", "memory", "replicas"},
 }
 PLAIN = Ranker()
 OTHER = {  # another value than the default, that is right in itself
@@ -56,6 +56,8 @@ OTHER = {  # another value than the default, that is right in itself
     "sharding.replicate_up_to": 7,
     "sharding.column_width": 4,
     "sharding.id_maps": "whole",
+    "sharding.default_memory": "uvm",
+    "sharding.cache_share": 0.5,
     "metacf.hidden": 8,
     "metacf.rate": 0.2,
     "metacf.learn_rates": False,
@@ -96,11 +98,11 @@ def own_inits() -> RunConfig:
     return replace(config, features=features, tables=tuple(replace(t, init=1.0) for t in config.tables))
 
 
-def every_table() -> RunConfig:
+def every_table(field: str = "tables", choice: str = "row_wise") -> RunConfig:
     config = bare()
     owned = [f.name for f in config.features if f.kind in ("bucket", "signals")]
     names = [*(t.name for t in config.tables), *owned]
-    return put(config, "sharding.tables", dict.fromkeys(names, "row_wise"))
+    return put(config, f"sharding.{field}", dict.fromkeys(names, choice))
 
 
 # Where a field changes nothing.
@@ -128,6 +130,9 @@ CASES = {
     ],
     "sharding.column_width": [bare],
     "sharding.id_maps": [bare],
+    "sharding.default_memory": [lambda: every_table("memory", "hbm")],
+    "sharding.cache_share": [lambda: every_table("memory", "uvm"), lambda: put(bare(), "sharding.replicas", 2)],
+    "sharding.sync_every": [bare],
     "sharding.sequences": [two_tower, lambda: put(bare(), "sharding.default", "data_parallel")],
     "metacf.hidden": [lambda: metacf(learner="linear")],
     "metacf.rate": [lambda: metacf(steps=0)],

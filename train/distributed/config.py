@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from coldrank.data.errors import UserError
 from coldrank.models.features import Table
 
 Sequences = Literal["auto", "bags", "unpooled"]
 Choice = Literal["auto", "table_wise", "row_wise", "column_wise", "data_parallel", "table_row_wise", "grid"]
+Memory = Literal["auto", "hbm", "uvm_caching", "uvm", "ssd"]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -38,18 +39,41 @@ class ShardingConfig:
     """Where the ids of growing and managed tables lie, on several ranks. sharded: with the rank that a hash of the id
     names, or the block of a managed table; ids and rows are exchanged once a step. whole: on every rank."""
     memory_margin: Annotated[float, Field(ge=0, lt=1)] = 0.15
-    """Share of a rank's memory that a plan leaves free."""
+    """Share of a rank's memory, and of the host's and the SSD's beside it, that a plan leaves free."""
+    default_memory: Memory = "auto"
+    """What holds the rows of tables that `memory` does not name, of ranks with GPUs. hbm: the GPU's memory.
+    uvm_caching: the host's, with a cache in the GPU's. uvm: the host's alone. ssd: an SSD, with a cache in the GPU's;
+    can be planned, not trained. auto: the first of these that the planner finds room for."""
+    memory: dict[str, Memory] = field(default_factory=dict)
+    """Table -> what holds its rows."""
+    cache_share: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Share of a table's rows that a cache in the GPU's memory has room for."""
+    replicas: PositiveInt = 1
+    """How often the sharded tables are there: the ranks make so many groups, each with all tables, trained on its share
+    of a batch. Needs GPUs."""
+    sync_every: PositiveInt = 1
+    """Steps after which the replicas' tables, and the optimizer's sums, are averaged."""
 
     def choice(self, table: str) -> Choice:
         """The choice for a table."""
         return self.tables.get(table, self.default)
 
+    def memory_of(self, table: str) -> Memory:
+        """What holds a table's rows."""
+        return self.memory.get(table, self.default_memory)
+
+    def memory_field(self, table: str) -> str:
+        """The field that says it, and its value."""
+        name = f"memory.{table}" if table in self.memory else "default_memory"
+        return f"sharding.{name}={self.memory_of(table)}"
+
     def check(self, arm: str, tables: Sequence[Table]) -> None:
         """Raises UserError, naming the arm, the field, the value and what would be right."""
         names = [t.name for t in tables]
-        for name in self.tables:
-            if name not in names:
-                raise UserError(f"{arm}: sharding.tables.{name}: no such table; there are {', '.join(names)}")
+        for field_name, named in (("tables", self.tables), ("memory", self.memory)):
+            for name in named:
+                if name not in names:
+                    raise UserError(f"{arm}: sharding.{field_name}.{name}: no such table; there are {', '.join(names)}")
         for t in tables:
             if self.tables.get(t.name) in ("column_wise", "grid") and not self._widths(t.dim):
                 raise UserError(

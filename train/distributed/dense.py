@@ -9,7 +9,7 @@ from torchrec import KeyedJaggedTensor
 from coldrank.models.batch import Batch
 from coldrank.models.embeddings import Embedded
 from coldrank.models.features import FeatureSet
-from coldrank.train.distributed.request import FLOAT_BYTES
+from coldrank.train.distributed.memory import FLOAT_BYTES
 from coldrank.train.task import RankingTask
 
 # Adam: the weight, its gradient and two moments.

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from coldrank.models.features import FeatureSet, Table
+from coldrank.train.distributed.memory import FLOAT_BYTES
 from coldrank.train.distributed.plan import Plan
-from coldrank.train.distributed.request import FLOAT_BYTES, PlanRequest
+from coldrank.train.distributed.request import PlanRequest
 from coldrank.train.distributed.search import even_plan, fits, guessed_rows, with_rows
 from coldrank.train.distributed.table import size
 
@@ -19,9 +20,12 @@ _MOST_ROWS = 1 << 40
 
 
 def shortage(request: PlanRequest) -> str:
-    """One line: what the fullest rank would need at the least, what it has, and what takes most of it."""
+    """One line: what the fullest rank would need at the least, what it has, and what takes most of it. Of what may lie
+    in several memories, were all of it in the GPUs'."""
     plan = _endless(request)
     memory = plan.memory()
+    if memory["all"].max() <= request.usable:
+        return _short_beside(request, plan)
     rank = int(memory["all"].argmax())
     table = max(plan.placed, key=lambda p: sum(s.rows * s.columns for s in p.shards if s.rank == rank))
     part = sum(s.rows * s.columns for s in table.shards if s.rank == rank) * FLOAT_BYTES
@@ -30,7 +34,27 @@ def shortage(request: PlanRequest) -> str:
     return (
         f"the model does not fit: rank {rank} needs {size(memory['all'][rank])} of {size(request.usable)} usable "
         f"({request.sharding.memory_margin:.0%} of {size(request.cluster.memory)} are kept free), "
-        f"most of it for {what} ({size(memory[kind][rank])})"
+        f"most of it for {what} ({size(memory[kind][rank])})" + _beside(request)
+    )
+
+
+def _beside(request: PlanRequest) -> str:
+    """What there is beside the GPUs, in words; '' where tables may not lie there."""
+    there = {"the host's memory": request.usable_host, "SSD": request.usable_ssd}
+    if not request.spills:
+        return ""
+    return "; beside it tables may fill " + " and ".join(f"{size(n)} of {what}" for what, n in there.items() if n)
+
+
+def _short_beside(request: PlanRequest, plan: Plan) -> str:
+    """Of tables that the config puts beside the GPUs."""
+    needed, usable = plan.beside(), {"host": request.usable_host, "ssd": request.usable_ssd}
+    what = max(usable, key=lambda kind: float(needed[kind].max()) - usable[kind])
+    rank = int(needed[what].argmax())
+    name = {"host": "the host's memory", "ssd": "SSD"}[what]
+    return (
+        f"the model does not fit: rank {rank} needs {size(needed[what][rank])} of {size(usable[what])} usable of {name}"
+        " for tables that sharding.memory and sharding.default_memory put there"
     )
 
 
@@ -56,6 +80,7 @@ def remedies(request: PlanRequest) -> Iterator[str]:
     if fits(replace(request, cluster=replace(cluster, memory=gib << 30))):
         per = 1 if cluster.device == "cuda" else cluster.world_size // cluster.hosts
         yield f"--{'hbm' if cluster.device == 'cuda' else 'ddr'} {gib * per}GiB"
+    yield from _more_beside(request)
     halves = [request.batch_size >> n for n in range(request.batch_size.bit_length() - 1, 0, -1)]
     # Smaller batches need less: the last that fits, of ascending ones.
     fitting = bisect_left(halves, True, key=lambda batch: not fits(_with_batch(request, batch)))
@@ -102,8 +127,29 @@ def _row_wise(request: PlanRequest, tables: list[str]) -> PlanRequest:
     return replace(request, sharding=sharding)
 
 
+def _more_beside(request: PlanRequest) -> Iterator[str]:
+    """Memory of the hosts, or SSD, for tables that the GPUs have no room for, a power of two."""
+    cluster = request.cluster
+    if cluster.device == "cpu":
+        return
+    ranks = cluster.world_size // cluster.hosts
+    hosts = {
+        "ddr": (cluster.host_memory, lambda n: replace(cluster, host_memory=n // ranks)),
+        "ssd": (cluster.ssd, lambda n: replace(cluster, ssd=n // ranks)),
+    }
+    for flag, (now, with_it) in hosts.items():
+        powers = [1 << n for n in range(30, 60) if 1 << n > now * ranks]
+        good = [replace(request, cluster=with_it(n)) for n in powers]
+        if not good or not good[-1].spills or not fits(good[-1]):
+            continue
+        enough = bisect_left(good, True, key=fits)
+        yield f"--{flag} {powers[enough] >> 30}GiB"
+
+
 def _endless(request: PlanRequest) -> Plan:
-    plan = even_plan(replace(request, cluster=replace(request.cluster, memory=_ENDLESS)))
+    c = request.cluster
+    more = replace(c, memory=_ENDLESS, host_memory=c.host_memory and _ENDLESS, ssd=c.ssd and _ENDLESS)
+    plan = even_plan(replace(request, cluster=more))
     assert plan is not None
     return plan
 

@@ -8,7 +8,8 @@ import numpy as np
 from torchrec.distributed.types import EmbeddingModuleShardingPlan
 
 from coldrank.models.features import Table
-from coldrank.train.distributed.request import FLOAT_BYTES, PlanRequest
+from coldrank.train.distributed.memory import FLOAT_BYTES, Stored
+from coldrank.train.distributed.request import PlanRequest
 
 
 class Shard(NamedTuple):
@@ -48,24 +49,38 @@ class Plan:
         return "unpooled" if self.request.unpooled else "bags"
 
     def memory(self) -> dict[str, np.ndarray]:
-        """Kind -> bytes on every rank, float64 [ranks]; last their sum. Gradients: of data_parallel tables, whose are
-        dense. Maps of ids: not beside GPUs, where they lie in the host's memory."""
-        world_size = self.request.cluster.world_size
-        shards = [(p.sharding == "data_parallel", s) for p in self.placed for s in p.shards]
-        weights = [(s.rank, s.rows * s.columns * FLOAT_BYTES) for _, s in shards]
-        states = [(s.rank, self.request.state_bytes(s.rows, s.columns)) for _, s in shards]
+        """Kind -> bytes on every rank of a replica, float64 [ranks]; last their sum. Tables: of those in the host's
+        memory or on an SSD the caches. Gradients: of data_parallel tables, whose are dense. Maps of ids: not beside
+        GPUs, where they lie in the host's memory."""
+        world_size = self.request.group.world_size
+        copies = [s for p in self.placed if p.sharding == "data_parallel" for s in p.shards]
         parts = {
-            "tables": self._by_rank(weights),
-            "optimizer of the tables": self._by_rank(states),
-            "gradients of copied tables": self._by_rank(
-                [w for w, (is_copy, _) in zip(weights, shards, strict=True) if is_copy]
-            ),
+            "tables": self._stored("weights"),
+            "optimizer of the tables": self._stored("state"),
+            "gradients of copied tables": self._by_rank([(s.rank, s.rows * s.columns * FLOAT_BYTES) for s in copies]),
             "ids and embeddings": self.exchange,
             "dense part": np.full(world_size, float(self.request.dense_bytes)),
         }
         if self.request.cluster.device == "cpu":
             parts["maps of ids"] = np.full(world_size, float(self.request.fixed_bytes - self.request.dense_bytes))
         return parts | {"all": np.sum(list(parts.values()), axis=0)}
+
+    def beside(self) -> dict[str, np.ndarray]:
+        """Of the memory beside the GPUs, host and ssd -> bytes of tables and what the optimizer holds of them on every
+        rank of a replica, float64 [ranks]."""
+        return {what: self._stored(what) for what in ("host", "ssd")}
+
+    def _stored(self, what: str) -> np.ndarray:
+        parts: list[tuple[int, Stored]] = [
+            (s.rank, self.request.stored(p.kernel, s.rows, s.columns)) for p in self.placed for s in p.shards
+        ]
+        return self._by_rank([(rank, getattr(part, what)) for rank, part in parts])
+
+    @property
+    def averaged(self) -> np.ndarray:
+        """Bytes of weights and optimizer that the replicas average, float64 [ranks]: of all tables but copies."""
+        shards = [(p.kernel, s) for p in self.placed if p.sharding != "data_parallel" for s in p.shards]
+        return self._by_rank([(s.rank, sum(self.request.stored(k, s.rows, s.columns))) for k, s in shards])
 
     @property
     def exchange(self) -> np.ndarray:
@@ -78,7 +93,7 @@ class Plan:
 
     def moving(self) -> np.ndarray:
         """How much of `work` is the exchange with other ranks, float64 [ranks]."""
-        if self.request.cluster.world_size == 1:
+        if self.request.group.world_size == 1:
             return np.zeros(1)  # the planner counts what a rank would send to itself
         return self._by_rank([(s.rank, s.moving) for p in self.placed for s in p.shards])
 
@@ -90,4 +105,4 @@ class Plan:
 
     def _by_rank(self, amounts: Sequence[tuple[int, float]]) -> np.ndarray:
         ranks = np.array([rank for rank, _ in amounts], dtype=int)
-        return np.bincount(ranks, [amount for _, amount in amounts], self.request.cluster.world_size)
+        return np.bincount(ranks, [amount for _, amount in amounts], self.request.group.world_size)

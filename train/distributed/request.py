@@ -1,5 +1,6 @@
 """What is planned: tables, batch and ranks, and what the planner may choose for each table."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -8,10 +9,10 @@ import torch
 from coldrank.models.features import FeatureSet, Table
 from coldrank.models.ids.maps import map_of
 from coldrank.models.ids.mixing import BLOCKS, Share
-from coldrank.train.distributed.config import Sequences, ShardingConfig
+from coldrank.train.distributed.config import Memory, Sequences, ShardingConfig
+from coldrank.train.distributed.memory import FLOAT_BYTES, KERNELS, Stored, bar, stored
 from coldrank.train.sections import TablesConfig
 
-FLOAT_BYTES = 4
 ID_AND_ROW_BYTES = 16
 # What a rank is taken to compute in a millisecond, in float32: a GPU as large as the planner takes it to be, whose
 # memory gives 897 GiB/s, at two thirds of its peak; a core of a CPU.
@@ -20,19 +21,27 @@ _FLOPS = {"cuda": 10e9, "cpu": 0.1e9}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cluster:
-    """Ranks, as many on every host. memory: bytes per rank, of the GPU, or of the host shared out where there is
-    none."""
+    """Ranks, as many on every host. memory: bytes per rank, of the GPU, or of the host shared out where there is none.
+    host_memory, ssd: bytes per rank that tables may take beside the GPU's."""
 
     device: Literal["cpu", "cuda"]
     world_size: int
     hosts: int
     memory: int
+    host_memory: int = 0
+    ssd: int = 0
+
+    def group(self, replicas: int) -> "Cluster":
+        """The ranks that hold one of so many replicas: those of whole hosts, or some of a host."""
+        hosts = self.hosts // replicas if self.hosts % replicas == 0 else 1
+        return replace(self, world_size=self.world_size // replicas, hosts=hosts)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlanRequest:
     """What is to be planned. batch_size: samples per rank and step. dense_bytes: of each rank's memory, for all but
-    tables. dense_flops: of each rank's step, for all but tables; 0 where no one asks how long that takes."""
+    tables. dense_flops: of each rank's step, for all but tables; 0 where no one asks how long that takes. written:
+    tables whose rows a hook reads or writes beside the lookup."""
 
     features: FeatureSet
     sharding: ShardingConfig
@@ -41,11 +50,80 @@ class PlanRequest:
     dense_bytes: int
     cluster: Cluster
     dense_flops: int = 0
+    written: frozenset[str] = frozenset()
+
+    @property
+    def group(self) -> Cluster:
+        """The ranks among which the tables are spread: all, or those of one replica."""
+        return self.cluster.group(self.sharding.replicas)
 
     @property
     def usable(self) -> int:
         """Bytes of a rank that may be filled."""
         return int(self.cluster.memory * (1 - self.sharding.memory_margin))
+
+    @property
+    def usable_host(self) -> int:
+        """Bytes per rank, of the host's memory beside the GPUs, that tables may fill: the maps of ids lie there too."""
+        free = int(self.cluster.host_memory * (1 - self.sharding.memory_margin))
+        return max(0, free - sum(map(self.map_bytes, self.features.tables)))
+
+    @property
+    def usable_ssd(self) -> int:
+        """Bytes per rank, of SSD, that tables may fill."""
+        return int(self.cluster.ssd * (1 - self.sharding.memory_margin))
+
+    def problem(self) -> str:
+        """What the config asks for that the cluster has not, in words that begin with the field; '' if nothing."""
+        s, c = self.sharding, self.cluster
+        for table in self.features.tables:
+            memory, field = s.memory_of(table.name), s.memory_field(table.name)
+            if memory != "auto" and c.device == "cpu":
+                return f"{field}: the ranks have no GPUs; must be auto"
+            if memory == "ssd" and not c.ssd:
+                return f"{field}: is for `coldrank plan --ssd` alone: FBGEMM's public builds have no tables on an SSD"
+            if memory in ("uvm", "uvm_caching") and not c.host_memory:
+                return f"{field}: needs memory of the hosts beside the GPUs; give --ddr"
+        if s.replicas > 1 and c.device == "cpu":
+            return f"sharding.replicas={s.replicas}: needs GPUs, which TorchRec's DMPCollection asks for; must be 1"
+        if c.world_size % s.replicas or (c.hosts % s.replicas and s.replicas % c.hosts):
+            return (
+                f"sharding.replicas={s.replicas}: {c.world_size} ranks on {c.hosts} hosts do not make so many equal "
+                "groups, of whole hosts or of parts of one"
+            )
+        return ""
+
+    def memories(self, table: Table) -> list[Memory]:
+        """What may hold a table's rows, the fastest first."""
+        asked, c = self.sharding.memory_of(table.name), self.cluster
+        if asked != "auto":
+            return [asked]
+        given: dict[Memory, int] = {"hbm": 1, "uvm_caching": c.host_memory, "uvm": c.host_memory, "ssd": c.ssd}
+        if self.sharding.replicas > 1 or c.device == "cpu":
+            return ["hbm"]
+        return [m for m, room in given.items() if room and not bar(m, table, self.optimizer, self.written)]
+
+    def held(self, memory: Mapping[str, Memory]) -> "PlanRequest":
+        """The request with one choice of what holds each table's rows."""
+        return replace(self, sharding=replace(self.sharding, memory=dict(memory)))
+
+    @property
+    def nearest(self) -> "PlanRequest":
+        """The request with every table in the fastest memory that it may have."""
+        return self.held({t.name: self.memories(t)[0] for t in self.features.tables})
+
+    @property
+    def spills(self) -> bool:
+        """Whether a table may lie elsewhere than in `nearest`."""
+        return any(len(self.memories(t)) > 1 for t in self.features.tables)
+
+    def kernels(self, table: str) -> list[str]:
+        """The kernels, by TorchRec's names, that the planner may choose from for a table that is not copied."""
+        return [KERNELS[memory] for memory in self.memories(self.features.table(table))]
+
+    def stored(self, kernel: str, rows: int, columns: int) -> Stored:
+        """Where a part of a table lies, in bytes."""
+        return stored(kernel, self.optimizer.kind, rows, columns, self.sharding.cache_share)
 
     def map_bytes(self, table: Table) -> int:
         """Bytes of what says which row an id has, in the host's memory, on a rank, at most: of the first rank, which
@@ -68,11 +146,6 @@ class PlanRequest:
     def dense_milliseconds(self) -> float:
         """About how long a rank computes in a step, but for tables."""
         return self.dense_flops / _FLOPS[self.cluster.device]
-
-    def state_bytes(self, rows: int, columns: int) -> int:
-        """Bytes of the optimizer's state for a part of a table."""
-        of_a_row = {"rowwise_adagrad": 1, "adagrad": columns, "sgd": 0, "adam": 2 * columns}
-        return rows * of_a_row[self.optimizer.kind] * FLOAT_BYTES
 
     @property
     def unpooled(self) -> frozenset[str]:
@@ -116,18 +189,20 @@ class PlanRequest:
     def _filled(self, table: Table, way: str) -> str:
         """A sharding type, or what trains like it where ranks would be left without rows of the table: with an empty
         part FBGEMM 1.8 reads beyond the sizes of its tables."""
-        ranks = self.cluster.world_size
-        parts = {"row_wise": ranks}.get(way, ranks // self.cluster.hosts)
+        ranks = self.group.world_size
+        parts = {"row_wise": ranks}.get(way, ranks // self.group.hosts)
         whole = {"row_wise": "table_wise", "table_row_wise": "table_wise", "grid_shard": "column_wise"}
         block = -(-table.rows // parts)
         return whole.get(way, way) if (parts - 1) * block >= table.rows else way
 
     def _allowed(self, table: Table) -> list[str]:
-        choice, several = self.sharding.choice(table.name), self.cluster.hosts > 1
+        choice, several = self.sharding.choice(table.name), self.group.hosts > 1
         if choice == "auto":
-            if self.cluster.world_size == 1:
+            if self.group.world_size == 1:
                 return ["table_wise"]
-            if self.copies and table.rows * table.dim * FLOAT_BYTES <= self.sharding.replicate_up_to:
+            several = several and self.sharding.replicas == 1
+            copies = self.copies and self.sharding.memory_of(table.name) in ("auto", "hbm")
+            if copies and table.rows * table.dim * FLOAT_BYTES <= self.sharding.replicate_up_to:
                 return ["data_parallel"]
             return ["table_wise", "row_wise", *(["table_row_wise"] if several else [])]
         if choice == "grid":

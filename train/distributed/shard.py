@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 
 import torch
-from torchrec.distributed.model_parallel import DistributedModelParallel
-from torchrec.distributed.types import ShardingPlan
+import torch.distributed as dist
+from torch import nn
+from torchrec.distributed.model_parallel import DistributedModelParallel, DMPCollection
+from torchrec.distributed.types import ModuleSharder, ShardingPlan
 
 from coldrank.data.errors import UserError
 from coldrank.models.embeddings import EmbeddingStage
@@ -16,7 +18,8 @@ from coldrank.train.distributed.fit import shortage
 from coldrank.train.distributed.plan import Plan
 from coldrank.train.distributed.ranks import Ranks, made_by_first
 from coldrank.train.distributed.request import Cluster, PlanRequest
-from coldrank.train.distributed.search import Sharder, UnpooledSharder, make_plan, quiet
+from coldrank.train.distributed.search import make_plan
+from coldrank.train.distributed.space import Sharder, UnpooledSharder, quiet
 from coldrank.train.distributed.tables import init_tables
 from coldrank.train.optim.table_optimizer import fused_params, scale_rates
 from coldrank.train.task import RankingTask
@@ -42,17 +45,42 @@ def shard(
         if name != "embeddings":
             part.to(ranks.device)
     sharding = ShardingPlan({f"embeddings.{path}": module for path, module in plan.modules.items()})
+    sharders: list[ModuleSharder[nn.Module]] = [Sharder(fused_params=fused), UnpooledSharder(fused_params=fused)]
     with quiet():
-        model = DistributedModelParallel(
+        model = _distributed(task, ranks, sharding, sharders, plan.request)
+    init_tables(model, config.table_scales(features), config.seed)
+    return model, plan
+
+
+def _distributed(
+    task: RankingTask,
+    ranks: Ranks,
+    sharding: ShardingPlan,
+    sharders: list[ModuleSharder[nn.Module]],
+    request: PlanRequest,
+) -> DistributedModelParallel:
+    if request.sharding.replicas == 1:
+        return DistributedModelParallel(
             task,
             device=ranks.device,
             plan=sharding,
-            sharders=[Sharder(fused_params=fused), UnpooledSharder(fused_params=fused)],
+            sharders=sharders,
             init_data_parallel=ranks.world_size > 1,  # a single rank has nothing to average
             init_parameters=False,
         )
-    init_tables(model, config.table_scales(features), config.seed)
-    return model, plan
+    assert dist.group.WORLD is not None
+    return DMPCollection(
+        task,
+        device=ranks.device,
+        plan=sharding,
+        world_size=ranks.world_size,
+        sharding_group_size=request.group.world_size,
+        global_pg=dist.group.WORLD,
+        sharders=sharders,
+        init_parameters=False,
+        # Groups of ranks in a row: lookups stay within hosts where they can, and averages, which are rarer, do not.
+        use_inter_host_allreduce=True,
+    )
 
 
 def plan_for(task: RankingTask, ranks: Ranks, config: RunConfig, features: FeatureSet) -> Plan:
@@ -65,7 +93,10 @@ def plan_for(task: RankingTask, ranks: Ranks, config: RunConfig, features: Featu
         batch_size=batch,
         dense_bytes=dense_bytes(task, features, -(-batch // config.train.accumulate)),
         cluster=_cluster(ranks),
+        written=config.written_tables,
     )
+    if wrong := request.problem():
+        raise UserError(f"{config.name}: {wrong}")
     plan = make_plan(request)
     if plan is None:
         raise UserError(f"{config.name}: {shortage(request)}; `coldrank plan` says what would make it fit")
@@ -80,6 +111,7 @@ def _cluster(ranks: Ranks) -> Cluster:
         world_size=ranks.world_size,
         hosts=ranks.world_size // local,
         memory=torch.cuda.get_device_properties(ranks.device).total_memory if gpu else _host_memory() // local,
+        host_memory=_host_memory() // local if gpu else 0,
     )
 
 

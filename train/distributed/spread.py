@@ -107,10 +107,11 @@ def _others(plan: Plan, placed: Placed) -> Iterator[ShardingConfig]:
     if placed.sharding != "row_wise":
         yield asked("row_wise")
     columns: Choice = "column_wise" if table.name in plan.request.unpooled else "grid"
-    for width in range(table.dim // 2, 3, -1):
+    # Replicas have no column shards.
+    for width in range(table.dim // 2, 3, -1) if sharding.replicas == 1 else ():
         if width % 4 == 0 and table.dim % width == 0:
             yield asked(columns, column_width=width)
-    if plan.request.copies:
+    if plan.request.copies and sharding.memory_of(table.name) in ("auto", "hbm"):
         copied = asked("data_parallel")
         # Where sequences read copies alone, a way to read them is refused.
         read = all(copied.choice(t) == "data_parallel" for t in plan.request.of_sequences)

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
+from coldrank.train.distributed.memory import FLOAT_BYTES
 from coldrank.train.distributed.plan import Placed, Plan
-from coldrank.train.distributed.request import FLOAT_BYTES
 from coldrank.train.distributed.spread import Times
 
 _LISTED = 16
+# Memory beside the GPUs.
+_BESIDE = {"host": "in the host's memory", "ssd": "on SSD"}
 
 
 def size(amount: float) -> str:
@@ -29,8 +31,16 @@ def tables(plan: Plan) -> str:
         others.setdefault((p.sharding, p.kernel), []).append(p)
     groups = [[p] for p in by_size[:_LISTED]] + list(others.values())
     head = ["table", "rows", "dim", "sharding", "kernel", "ranks", "bytes", "on a rank, at most", "map of ids"]
-    aligned = ("left", "right", "right", "left", "left", "left", "right", "right", "right")
-    return tabulate([_line(plan, g) for g in groups], head, disable_numparse=True, colalign=aligned)
+    aligned = ["left", "right", "right", "left", "left", "left", "right", "right", "right"]
+    beside = [what for what, amounts in plan.beside().items() if amounts.any()]
+    head += [f"{_BESIDE[what]}, a rank" for what in beside]
+    lines = [_line(plan, g) + _line_beside(plan, g, beside) for g in groups]
+    return tabulate(lines, head, disable_numparse=True, colalign=[*aligned, *("right" for _ in beside)])
+
+
+def _line_beside(plan: Plan, group: Sequence[Placed], beside: Sequence[str]) -> list[str]:
+    alone = Plan(plan.request, plan.modules, tuple(group)).beside()
+    return [size(most) if (most := alone[what].max()) else "" for what in beside]
 
 
 def _line(plan: Plan, group: Sequence[Placed]) -> list[str]:
@@ -42,7 +52,7 @@ def _line(plan: Plan, group: Sequence[Placed]) -> list[str]:
         str(first.table.dim) if only else "",
         first.sharding,
         first.kernel,
-        _ranks([s.rank for p in group for s in p.shards], plan.request.cluster.world_size),
+        _ranks([s.rank for p in group for s in p.shards], plan.request.group.world_size),
         size(sum(p.table.rows * p.table.dim for p in group) * FLOAT_BYTES),
         size((alone["tables"] + alone["optimizer of the tables"]).max()),
         size(maps) if (maps := sum(plan.request.map_bytes(p.table) for p in group)) else "",
@@ -88,11 +98,32 @@ def memory(plan: Plan) -> str:
     head = ["memory of a rank", "least", "mean", "most"]
     text = tabulate(rows, head, disable_numparse=True, colalign=("left", "right", "right", "right"))
     request = plan.request
+    usable = {"host": request.usable_host, "ssd": request.usable_ssd}
+    lines = [
+        f"tables {_BESIDE[what]}: {size(amounts.max())} of {size(usable[what])} usable on the fullest rank, "
+        f"{size(amounts.mean())} in the mean"
+        for what, amounts in plan.beside().items()
+        if amounts.any()
+    ]
     maps = sum(map(request.map_bytes, request.features.tables))
-    if not maps or request.cluster.device == "cpu":
-        return text
-    of_host = maps * request.cluster.world_size // request.cluster.hosts
-    return f"{text}\n\nmaps of ids, in the host's memory: {size(maps)} a rank, {size(of_host)} a host, at most"
+    if maps and request.cluster.device == "cuda":
+        of_host = maps * request.cluster.world_size // request.cluster.hosts
+        lines.append(f"maps of ids, in the host's memory: {size(maps)} a rank, {size(of_host)} a host, at most")
+    return "\n\n".join(filter(None, [text, "\n".join(lines)]))
+
+
+def replicas(plan: Plan) -> str:
+    """One line: which ranks make a replica, and what averaging them moves; '' where there is one."""
+    request, s = plan.request, plan.request.sharding
+    if s.replicas == 1:
+        return ""
+    # A ring passes every byte on twice, but for the own share.
+    moved = plan.averaged.max() * 2 * (s.replicas - 1) / s.replicas / s.sync_every
+    every = "every step" if s.sync_every == 1 else f"every {s.sync_every} steps"
+    return (
+        f"replicas: {s.replicas}, each on {request.group.world_size} of {request.cluster.world_size} ranks in a row; "
+        f"averaged {every}: the busiest rank sends {size(moved)} a step for it"
+    )
 
 
 def balance(plan: Plan) -> str:

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
+from torch.distributed.tensor import DTensor
 
 # Rows of a table are initialised in blocks of this size, each from a seed of its own: any shard of any plan starts
 # equal.
@@ -58,6 +59,10 @@ def local_parts(value: torch.Tensor | ShardedTensor) -> list[tuple[torch.Tensor,
     """What this rank holds of a sharded or copied tensor, and where each part begins."""
     if isinstance(value, ShardedTensor):
         return [(s.tensor, s.metadata.shard_offsets) for s in value.local_shards()]
+    if isinstance(value, DTensor):  # of replicas
+        held: Any = value.to_local()
+        # Where there is no shard there is an offset still.
+        return list(zip(held.local_shards(), map(list, held.local_offsets()), strict=False))
     return [(value, [0] * value.dim())]
 
 

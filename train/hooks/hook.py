@@ -186,6 +186,10 @@ class Hook(Component):
         """What it leaves no room for in the rest of a config, in words; '' if nothing."""
         return ""
 
+    def written(self, config: Settings) -> frozenset[str]:
+        """Tables whose rows it reads or writes beside the lookup (`TableRows`): these lie once, and in no cache."""
+        return frozenset()
+
     def idle(self, config: Settings) -> list[tuple[bool, tuple[str, ...], str]]:
         """Settings without an effect beside others: whether it is so, which fields, and beside what ("has no effect
         ...")."""

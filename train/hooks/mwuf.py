@@ -87,6 +87,10 @@ class Mwuf(Hook):
     def idle(self, config: Settings) -> list[tuple[bool, tuple[str, ...], str]]:
         return [(not self.common_init, ("refresh",), "with mwuf.common_init=False")]
 
+    def written(self, config: Settings) -> frozenset[str]:
+        items = (f.table_name for f in config.features if f.name == self.item)
+        return frozenset(items if self.common_init else ())
+
     def side(self, features: FeatureSet) -> list[Feature]:
         """Embedded features of the item beside its id. Raises ValueError that names a field for settings that cannot
         work."""

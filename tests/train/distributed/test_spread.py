@@ -9,13 +9,14 @@ import pytest
 import torch
 from test_plan import big, planned, request
 from torchrec.distributed.planner.enumerators import EmbeddingEnumerator
+from torchrec.distributed.planner.types import Storage
 
 from coldrank.cli.main import main
 from coldrank.configs import kuairand
 from coldrank.models.embeddings import EmbeddingStage
 from coldrank.train.checks import validate
 from coldrank.train.config import to_dict
-from coldrank.train.distributed import search
+from coldrank.train.distributed import search, space
 from coldrank.train.distributed.config import ShardingConfig
 from coldrank.train.distributed.fit import _most
 from coldrank.train.distributed.spread import mended, times
@@ -146,11 +147,11 @@ def test_shards_of_one_size_cost_the_same(choice, device, sequences):
     asked = replace(asked, sharding=replace(asked.sharding, sequences=sequences))
     stage = EmbeddingStage(asked.features, torch.device("meta"), asked.unpooled)
     allowed = asked.choices()
-    constraints = search._constraints(asked, allowed)
-    sharders = [search._Part(set(allowed)), search.UnpooledSharder()]
-    topology = search._topology(asked.cluster, 1 << 40)
-    with search.quiet():
-        ours = search._Enumerator(asked, topology, constraints).enumerate(stage, sharders)
+    constraints = space.constraints_of(asked, allowed)
+    sharders = [space.Part(set(allowed)), space.UnpooledSharder()]
+    topology = space.topology_of(asked, Storage(1 << 40, 1 << 40) if device == "cuda" else Storage(0, 1 << 40))
+    with space.quiet():
+        ours = space.Enumerated(asked, topology, constraints).enumerate(stage, sharders)
         theirs = EmbeddingEnumerator(topology, asked.batch_size, constraints).enumerate(stage, sharders)
     wanted = {(o.name, o.sharding_type, o.compute_kernel): o for o in theirs}
     assert len(wanted) == len(ours)

@@ -1,0 +1,71 @@
+"""Replicas on the CPU: TorchRec's DMPCollection as it is, but for what it does on GPUs alone.
+
+A program for torch.distributed.run, with PYTHONOPTIMIZE=1, without which TorchRec asserts that there is a GPU. Trains
+each config in steps (steps.py), and then whole runs of the last one, begun in four replicas: into OUT/run step by step,
+into OUT/piped by TorchRec's pipeline.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from steps import run_steps
+from torch.distributed import _remote_device
+from torchrec.distributed.model_parallel import DMPCollection
+from torchrec.distributed.types import ShardingPlan
+
+from coldrank.data.batches import DataFolder
+from coldrank.train.distributed.ranks import process_group
+from coldrank.train.distributed.request import PlanRequest
+from coldrank.train.load import load
+from coldrank.train.trainer import train
+
+
+def stand_in() -> None:
+    """What our part refuses without GPUs; ranks' devices, which have no number on the CPU; gloo, which has no mean."""
+    PlanRequest.problem = lambda _: ""  # type: ignore[method-assign]
+    remap = DMPCollection._remap_sharding_plan
+
+    def without_number(self: DMPCollection, plan: ShardingPlan, **fields: Any) -> None:
+        remap(self, plan, **fields)
+        specs = [sharding.sharding_spec for module in plan.plan.values() for sharding in module.values()]
+        for shard in (shard for spec in specs if spec is not None for shard in spec.shards):
+            shard.placement = _remote_device(f"rank:{shard.placement.rank()}/cpu")
+
+    def mean(_: DMPCollection, context: Any, tensors: dict[torch.dtype, list[torch.Tensor]], *_rest: Any) -> None:
+        for tensor in (tensor for some in tensors.values() for tensor in some):
+            dist.all_reduce(tensor, group=context.replica_pg)
+            tensor /= dist.get_world_size(context.replica_pg)
+
+    DMPCollection._remap_sharding_plan = without_number
+    DMPCollection._allreduce_tensors = mean
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--config", type=Path, nargs="+", required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, required=True)
+    args = parser.parse_args()
+    stand_in()
+    data = DataFolder.open(args.data)
+    with process_group() as ranks:
+        for path in args.config:
+            config = load(str(path))
+            result = run_steps(config, data, ranks, args.steps)
+            if ranks.is_first:
+                torch.save(result, args.out / f"{path.stem}.pt")
+        four = replace(config.sharding, replicas=4)
+        for name, pipeline in (("run", "off"), ("piped", "on")):
+            whole = replace(config, train=replace(config.train, pipeline=pipeline))
+            begun = replace(whole, sharding=four, train=replace(whole.train, steps=3))
+            train(begun, data, args.out / name, ranks, fresh=True, diff="")
+            train(whole, data, args.out / name, ranks, fresh=False, diff="")
+
+
+if __name__ == "__main__":
+    main()
