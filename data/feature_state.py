@@ -1,8 +1,10 @@
 """The features of a request, by the kernel that made the samples: from the state of a prepared folder, and from the
 events since."""
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from numbers import Integral
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from coldrank.data.state.state import State
 from coldrank.data.statistics import compute_statistics
 
 Event = Mapping[str, Any]
+# Events are counted once features of a later time are asked for, or when so many wait.
+_PENDING = 4096
 _FIELDS = ("user_id", "item_id", "time", "keys", "history", "signals", "birth")
 
 
@@ -33,7 +37,7 @@ class FeatureState:
     """
 
     def __init__(self, state: State, last: int) -> None:
-        """last: time of the last event that the state has seen."""
+        """last: time of the last event that the state has counted."""
         self._state, self._last = state, last
         self._pending: list[Event] = []
 
@@ -46,7 +50,7 @@ class FeatureState:
     @property
     def time(self) -> int:
         """The time of the last event, ms."""
-        return int(self._pending[0]["time"]) if self._pending else self._last
+        return int(self._pending[-1]["time"]) if self._pending else self._last
 
     def observe(self, event: Event) -> None:
         """Takes the next event. Raises UserError for one that is earlier than the last, or of the folder's time."""
@@ -56,9 +60,8 @@ class FeatureState:
             raise UserError(
                 f"time={time}: should be later than {self._last}, and not before {self.time}: events come in order"
             )
-        if time > self.time:
-            self._settle()
-        # Events of one time do not see each other: they count once a later time is asked for.
+        if len(self._pending) >= _PENDING:
+            self._settle(time)
         self._pending.append(event)
 
     def features(self, user: int | str, candidates: Sequence[Event], time: int) -> pa.Table:
@@ -71,19 +74,20 @@ class FeatureState:
         rows = [{**candidate, "user_id": user, "time": time, "signals": {}} for candidate in candidates]
         for row in rows:
             self._check(row)
-        if time > self.time:
-            self._settle()
         if time <= self._last:
             raise UserError(f"time={time}: the state has seen an event of {self._last}; should be later")
+        self._settle(time)
         statistics = compute_statistics(self._events(rows), self._state, advance=False)
         columns: dict[str, Any] = {n: pa.array(v, from_pandas=True) for n, v in statistics.columns.items()}
         return pa.table(columns | past_columns(statistics, np.arange(len(rows))))
 
-    def _settle(self) -> None:
-        if self._pending:
-            rows = sorted(self._pending, key=lambda e: (_id(e["user_id"]), _id(e["item_id"])))
+    def _settle(self, time: int) -> None:
+        """Counts the pending events before a time: those of one time do not see each other."""
+        end = bisect_left(self._pending, time, key=itemgetter("time"))
+        if end:
+            rows = sorted(self._pending[:end], key=lambda e: (e["time"], _id(e["user_id"]), _id(e["item_id"])))
             compute_statistics(self._events(rows), self._state)
-            self._last, self._pending = int(rows[0]["time"]), []
+            self._last, self._pending = int(rows[-1]["time"]), self._pending[end:]
 
     def _check(self, event: Event) -> None:
         shape = self._state.shape

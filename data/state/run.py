@@ -113,7 +113,8 @@ class SortedRun:
 
 
 def merged(older: SortedRun, newer: SortedRun) -> Iterator[pa.RecordBatch]:
-    """The rows of both, a few at a time; those of `newer` in the place of older ones of the same keys."""
+    """The rows of both, a batch or two at a time; those of `newer` in the place of older ones of the same keys."""
+    waiting: list[pa.Table] = []
     begins = np.unique(np.concatenate([older.begins(), newer.begins()])).tolist()
     for low, high in zip(begins, [*begins[1:], None], strict=True):
         new, old = newer.between(low, high).combine_chunks(), older.between(low, high).combine_chunks()
@@ -122,8 +123,11 @@ def merged(older: SortedRun, newer: SortedRun) -> Iterator[pa.RecordBatch]:
             keys = [_numbers(old, k) for k in older.keys]
             gone = _find(batch, _numbers(old, SORT), keys, older.keys) >= 0
             old = old.filter(pa.array(~gone))
-        table = pa.concat_tables([new, old]).combine_chunks()
-        yield from sorted_batches(table)
+        waiting += [new, old]
+        # Else batches would only ever get smaller.
+        if sum(map(len, waiting)) >= BATCH or high is None:
+            yield from sorted_batches(pa.concat_tables(waiting).combine_chunks())
+            waiting = []
 
 
 def sorted_batches(table: pa.Table) -> Iterator[pa.RecordBatch]:

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from event_logs import DAY_MS, SPEC, START, random_log
 
+from coldrank.data import feature_state
 from coldrank.data.errors import UserError
 from coldrank.data.feature_state import FeatureState
 from coldrank.data.own_log import open_log
@@ -36,8 +37,13 @@ def event(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize("every", [1, 5])
 @pytest.mark.parametrize("seed", range(2))
-def test_a_log_that_is_replayed_gives_the_samples(seed: int, tmp_path: Path) -> None:
+def test_a_log_that_is_replayed_gives_the_samples(
+    seed: int, every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """every: features are asked for before every n-th event; meanwhile events of several times wait."""
+    monkeypatch.setattr(feature_state, "_PENDING", 3)
     log = random_log(seed, rows=80).unique(maintain_order=True).sort("time", "user", "item", maintain_order=True)
     cut = START + 3 * DAY_MS
     whole = prepared(tmp_path / "whole", log)
@@ -45,13 +51,14 @@ def test_a_log_that_is_replayed_gives_the_samples(seed: int, tmp_path: Path) -> 
     state = FeatureState.open(tmp_path / "early" / "out")
     late = log.filter(pl.col("time") >= cut)
     got = []
-    for row in late.to_dicts():
+    for number, row in enumerate(late.to_dicts()):
         candidate = {n: v for n, v in event(row).items() if n in ("item_id", "keys", "birth")}
-        got.append(pl.DataFrame(pl.from_arrow(state.features(row["user"], [candidate], row["time"]))))
+        if number % every == 0:
+            got.append(pl.DataFrame(pl.from_arrow(state.features(row["user"], [candidate], row["time"]))))
         state.observe(event(row))
     features = pl.concat(got)
-    wanted = whole.filter(pl.col("time") >= cut).select(features.columns)
-    assert len(features) > 10 and features.equals(wanted, null_equal=True)
+    wanted = whole.filter(pl.col("time") >= cut).select(features.columns).gather_every(every)
+    assert len(features) > 5 and features.equals(wanted, null_equal=True)
     assert features.schema == wanted.schema
 
 
