@@ -33,7 +33,9 @@ BATCH, DIM, RANKS_OF_A_HOST, HBM = 4_096, 64, 8, 80 << 30
 def planned(ranks: int, rows: int, way: Sequences) -> Plan | None:
     """The plan for items of so many rows."""
     config = kuairand.poso()
-    items = [replace(t, rows=rows, dim=DIM, mapping="hash") if t.name == "item" else t for t in config.tables]
+    items = [
+        replace(t, rows=rows, dim=DIM, mapping="hash", min_count=1) if t.name == "item" else t for t in config.tables
+    ]
     config = replace(config, tables=tuple(items), sharding=ShardingConfig(sequences=way))
     features = validate(config)
     task = RankingTask(features, config.model, config.tasks, device=torch.device("meta"))

@@ -43,7 +43,7 @@ class Table:
     are refused when data is read."""
     min_count: int = 1
     """How often an id is seen, outside sequences, before it has a row of its own: of `vocabulary` in the training data,
-    of `growing` and `managed` as training reads it."""
+    of `growing` and `managed` as training reads it. The other mappings have 1."""
     admission: Literal["exact", "sketch"] = "exact"
     """Of `growing` and `managed` with `min_count`: how the ids that wait are counted. `exact`: 16 bytes for each.
     `sketch`: with `counters` for all, so that some get their row early, and none late."""
@@ -260,6 +260,10 @@ def _check_table(t: Table) -> None:
         (t.mapping == "multi_hash" and t.hashes < 2, f"hashes={t.hashes}: must be 2 or more; one is mapping 'hash'"),
         (t.is_dynamic and t.rows < 2, f"rows={t.rows}: row 0 is for unknown ids, so 2 or more are needed"),
         (t.min_count < 1, f"min_count={t.min_count}: must be 1 or more"),
+        (
+            t.min_count > 1 and t.mapping != "vocabulary" and not t.is_dynamic,
+            f"min_count={t.min_count} is for mappings 'vocabulary', 'growing' and 'managed', not {t.mapping!r}",
+        ),
         (
             t.admission != "exact" and not (t.is_dynamic and t.min_count > 1),
             f"admission={t.admission!r} is for mappings 'growing' and 'managed' with min_count above 1",

@@ -113,6 +113,16 @@ def test_an_outcome_is_no_input(column):
         validate(replace(base, features=(*base.features, leak)))
 
 
+@pytest.mark.tried("configs and runs", "min_count of a table of mapping hash, multi_hash or identity", "refused")
+@pytest.mark.parametrize("mapping", ["hash", "multi_hash", "identity"])
+def test_ids_of_no_row_of_their_own_are_not_counted(mapping):
+    base = sample_base()
+    tables = tuple(replace(t, mapping=mapping, min_count=2) if t.name == "item" else t for t in base.tables)
+    wanted = f"base: table 'item': min_count=2 is for mappings 'vocabulary', 'growing' and 'managed', not {mapping!r}"
+    with pytest.raises(UserError, match=f"^{wanted}$"):
+        validate(replace(base, tables=tables))
+
+
 def test_pam_s_groups_were_called_tasks(tmp_path):
     config = replace(sample_base(), hooks=(Pam(cuts=(5, 50), support_average="batch", query_average="group"),))
     values = to_dict(config)

@@ -78,7 +78,7 @@ def test_other_inputs_leave_the_dense_part_and_take_the_tables(data, ranks, dono
 
 def test_a_table_of_another_meaning_is_left_with_its_vocabulary(data, ranks, donor):
     base = sample_base()
-    tables = tuple(replace(t, mapping="hash") if t.name == "user" else t for t in base.tables)
+    tables = tuple(replace(t, mapping="hash", min_count=1) if t.name == "user" else t for t in base.tables)
     _, report = started(from_donor(replace(base, tables=tables), donor), data, ranks)
     assert report.left["model.embeddings.ebc.embedding_bags.user.weight"].startswith("the table is declared otherwise")
     assert "encoder.maps.user.ids" in report.unused

@@ -35,7 +35,7 @@ def huge(rows: int, dim: int) -> RunConfig:
     config = sample_base()
     user = next(t for t in config.tables if t.name == "user")
     rest = [t for t in config.tables if t.name != "user"]
-    return replace(config, tables=(replace(user, rows=rows, dim=dim, mapping="hash"), *rest))
+    return replace(config, tables=(replace(user, rows=rows, dim=dim, mapping="hash", min_count=1), *rest))
 
 
 def asked(rows: int, dim: int, ranks: int, ddr: int = 0, ssd: int = 0, **sharding: object) -> PlanRequest:

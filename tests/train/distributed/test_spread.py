@@ -34,7 +34,8 @@ def tried(given: str, answer: str) -> pytest.MarkDecorator:
 def arm(tmp_path_factory):
     """KuaiRand's arm with 100 million users and items of 64 columns, histories of 50, batches of 4,096."""
     config = kuairand.poso()
-    large = [replace(t, rows=100_000_000, dim=64, mapping="hash") for t in config.tables if t.name in ("user", "item")]
+    fields = {"rows": 100_000_000, "dim": 64, "mapping": "hash", "min_count": 1}
+    large = [replace(t, **fields) for t in config.tables if t.name in ("user", "item")]
     tables = (*large, *(t for t in config.tables if t.name not in ("user", "item")))
     path = tmp_path_factory.mktemp("arm") / "config.json"
     path.write_text(json.dumps(to_dict(replace(config, tables=tables))))
