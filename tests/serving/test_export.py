@@ -121,6 +121,26 @@ def test_a_later_checkpoint_is_a_delta_to_what_is_in_service(
     assert served(request)["like"].tolist() == whole(request)["like"].tolist()
 
 
+@pytest.mark.tried(
+    "exports", "`--delta` of a run that read histories un-pooled", "leads to the scores of a whole export"
+)
+def test_a_delta_of_an_unpooled_run_leads_to_its_whole_export(data: DataFolder, tmp_path: Path, capsys):
+    (tmp_path / "arm.json").write_text(json.dumps(to_dict(parts.poso(growing()))))
+    train = ["train", "--config", str(tmp_path / "arm.json"), "--data", str(data.path), "--out", str(tmp_path / "run")]
+    export = ["export", "--run", str(tmp_path / "run"), "--out"]
+    for steps, name, flags in ((4, "base", []), (8, "whole", []), (8, "delta", ["--delta", str(tmp_path / "base")])):
+        assert main([*train, "--set", f"train.steps={steps}", "sharding.sequences=unpooled"]) == 0
+        assert main([*export, str(tmp_path / name), *flags]) == 0
+    assert "sequences: un-pooled" in capsys.readouterr().out
+    base, whole = (load_script(tmp_path / name / "model.pt") for name in ("base", "whole"))
+    raw = parity.sample(load_trained(tmp_path / "run"), data, "test", 50)
+    request = parity.request_of(raw, [e["name"] for e in _inputs(tmp_path / "base")])
+    before = base(request)["like"].tolist()
+    base.update(torch.load(tmp_path / "delta/delta.pt"))
+    assert base(request)["like"].tolist() == whole(request)["like"].tolist() != before
+    assert int(base.version) == int(whole.version)
+
+
 def _inputs(folder: Path) -> list[dict[str, Any]]:
     found = json.loads((folder / "signature.json").read_text())["inputs"]
     return [e for e in found if not e["name"].endswith(".lengths")]
