@@ -23,8 +23,8 @@ are equal in all columns count once (--duplicates). An empty label stays unknown
 sorted by time, with a
 manifest.json."""
 
-_OWN_LOG = """Prepare your own event log: a Parquet file or a folder of them (--data). A Python file (--spec) describes
-it:
+_OWN_LOG = """Prepare your own event log: a file or a folder of them (--data), Parquet, CSV, TSV or JSON lines, text
+also compressed (.gz, .zst). A Python file (--spec) describes it:
 
     from coldrank.data.log import Group, LogSpec
 
@@ -78,7 +78,7 @@ def _movielens(sources: Any) -> None:
 
 
 def _own_log(sources: Any) -> None:
-    about = "your own event log in Parquet, described by a Python file"
+    about = "your own event log (Parquet, CSV, TSV, JSON lines), described by a Python file"
     parser = sources.add_parser("log", help=about, description=_OWN_LOG, formatter_class=_FORM)
     parser.add_argument(
         "--spec", type=local_path, required=True, metavar="FILE", help="Python file that defines spec = LogSpec(...)"
@@ -104,7 +104,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
         type=local_path,
         nargs=2,
         metavar=("FILE", "SAMPLES"),
-        help="write the samples of events of FILE (Parquet, columns as in the log) that have not happened yet to "
+        help="write the samples of events of FILE (columns as in the log) that have not happened yet to "
         "SAMPLES, as of their times, from DIR (--out), which stays as it is",
     )
     parser.add_argument(

@@ -13,13 +13,14 @@ import pyarrow.parquet as pq
 from coldrank.data.append import Prepared, check_same, origin, same_types
 from coldrank.data.errors import UserError
 from coldrank.data.events import plan_columns, static_table
-from coldrank.data.files import check_columns, parquet_file
-from coldrank.data.log import EventLog, check_spec
+from coldrank.data.formats import event_file
+from coldrank.data.log import EventLog, LogFile, check_spec
 from coldrank.data.output import partial_of, put_file
 from coldrank.data.partitions import ROW_GROUP
 from coldrank.data.samples import SampleBuilder
 from coldrank.data.spool import Spool, check_any
 from coldrank.data.statistics import compute_statistics
+from coldrank.data.text.words import type_of
 
 # Kinds of columns that are known before the event.
 _KNOWN = ("id", "time", "feature", "birth")
@@ -28,24 +29,22 @@ _KNOWN = ("id", "time", "feature", "birth")
 def write_candidates(log: EventLog, data: Path, file: Path, samples: Path, arguments: dict[str, Any]) -> int:
     """Writes the samples of a file of events, one for each row, by time, user and item; returns how many.
 
-    log: the log of `data`, for its spec and tables. file: Parquet in the columns of the log; those of outcomes may
-    lack. None of the events sees another. arguments: as they were for `data`.
+    log: the log of `data`, for its spec and tables. file: in any format, in the columns of the log; those of outcomes
+    may lack. None of the events sees another. arguments: as they were for `data`.
     Raises UserError for an event that is not later than all of `data`, and as `prepare --append` does.
     """
     check_spec(log.spec)
     base = Prepared.open(data)
     check_same(base, origin(log, arguments))
-    opened = parquet_file(file)
-    held, of_log = (f.frame.collect_schema() for f in (opened, log.files[0]))
-    of_tables = {n for table in (log.users, log.items) if table is not None for n in table.columns}
-    known = [c for c in plan_columns(log) if c.kind in _KNOWN or c.name.startswith("key:")]
-    check_columns(file, held.names(), [n for c in known for n in c.inputs() if n not in of_tables])
-    lacking = [pl.lit(None, kind).alias(n) for n, kind in of_log.items() if n not in held]
-    opened = replace(opened, frame=opened.frame.with_columns(lacking))
+    opened = event_file(file, log.spec)
+    words = base.ledger.origin.get("text", {})
+    known = {n for c in plan_columns(log) if c.kind in _KNOWN or c.name.startswith("key:") for n in c.inputs()}
+    kinds = {n: type_of(w) for n, w in words.items()} | _columns(log.files[0])
+    lacking = {n: kind for n, kind in kinds.items() if n not in known}
     of_file = replace(log, files=(opened,))
     with tempfile.TemporaryDirectory() as folder:
-        spool = Spool(of_file, Path(folder), chunk_rows=2**62)
-        spool.read([opened])
+        spool = Spool(of_file, Path(folder), chunk_rows=2**62, text_words=words)
+        spool.read([opened], lacking=lacking)
         check_any(spool)
         same_types(spool, base.ledger.origin)
         events = spool.chunks(True).load(0)
@@ -62,6 +61,11 @@ def write_candidates(log: EventLog, data: Path, file: Path, samples: Path, argum
         builder = SampleBuilder.from_events(log.spec, events, statistics, *tables)
         _write(builder, samples, len(events.time))
     return len(events.time)
+
+
+def _columns(file: LogFile) -> dict[str, pl.DataType]:
+    """The columns of a file, without those of text, and of its folders."""
+    return dict(file.frame.with_columns(value for _, value in file.folders.values()).collect_schema())
 
 
 def _write(builder: SampleBuilder, path: Path, rows: int) -> None:

@@ -111,21 +111,29 @@ def parquet_file(path: Path, required: Collection[str] = ()) -> LogFile:
 def with_folder_columns(files: Sequence[LogFile], root: Path) -> list[LogFile]:
     """The files with the columns that the names of their folders below `root` hold, in one type over all files.
 
-    A column that a file holds itself stays. Raises UserError, with the row, where it has another value than the folder.
+    A column that a file holds itself stays. Files of text get theirs once they are read.
+    Raises UserError, with the row, where a column of a file has another value than its folder.
     """
     texts = [folder_values(file.path, root) for file in files]
     types = {n: typed([t[n] for t in texts if n in t]) for n in dict.fromkeys(n for t in texts for n in t)}
     result = []
     for file, values in zip(files, texts, strict=True):
-        held = file.frame.collect_schema().names()
-        for name in (n for n in values if n in held):
-            _same_as_folder(file, name, values[name])
-        new = []
-        for name, text in ((n, t) for n, t in values.items() if n not in held):
+        folders = {}
+        for name, text in values.items():
             kind, convert = types[name]
-            new.append(pl.lit(None if text is None else convert(text), kind).alias(name))
-        result.append(replace(file, frame=file.frame.with_columns(new)))
+            folders[name] = text, pl.lit(None if text is None else convert(text), kind).alias(name)
+        file = replace(file, folders=folders)
+        result.append(file if file.text else apply_folder_columns(file))
     return result
+
+
+def apply_folder_columns(file: LogFile) -> LogFile:
+    """The file with the columns of its folders among its own. Raises UserError as `with_folder_columns` does."""
+    held = file.frame.collect_schema().names()
+    for name in (n for n in file.folders if n in held):
+        _same_as_folder(file, name, file.folders[name][0])
+    new = [value for name, (_, value) in file.folders.items() if name not in held]
+    return replace(file, frame=file.frame.with_columns(new), folders={})
 
 
 def _same_as_folder(file: LogFile, name: str, text: str | None) -> None:

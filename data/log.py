@@ -11,11 +11,15 @@ import polars.selectors as cs
 
 from coldrank.data.errors import UserError
 from coldrank.data.folder import LeftOut
+from coldrank.data.text.file import TextFile, TextKind
 
 # The name of a column, or a polars expression over columns.
 Column = str | pl.Expr
 # What a label is: 0 or 1; a number; a whole number.
 LabelKind = Literal["flag", "number", "level"]
+# What a file of events is.
+Format = Literal["parquet"] | TextKind
+FORMATS: tuple[Format, ...] = ("parquet", "csv", "tsv", "jsonl")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +79,7 @@ class LogSpec:
     item_features: Mapping[str, Column] = field(default_factory=dict)
     """The same of the item table; becomes `item_<name>`."""
     user_table: str | None = None
-    """A Parquet or CSV file in the data folder, or a folder of Parquet files."""
+    """A file in the data folder, or a folder of files, of any of the formats."""
     item_table: str | None = None
     """Like `user_table`."""
     user_table_id: str = "user_id"
@@ -92,6 +96,16 @@ class LogSpec:
     """Length of a partition."""
     truth: Mapping[str, Column] = field(default_factory=dict)
     """Task -> true probability, in a simulated log; becomes `true_<task>`, which is never a feature."""
+    formats: tuple[Format, ...] = ()
+    """What files are events: parquet, csv, tsv, jsonl. Empty: of whatever format they are, if they are of one."""
+    separator: str | None = None
+    """Between two fields of CSV and TSV, one character; None: a comma, a tab."""
+    quote: str = '"'
+    """What fields of CSV and TSV stand in that hold separators or line breaks; empty: nothing."""
+    header: tuple[str, ...] = ()
+    """The columns of CSV and TSV files without a header; empty: their first line names them."""
+    null_values: tuple[str, ...] = ()
+    """What means null in CSV and TSV, such as NA, beside a field without a character."""
     meanings: Mapping[str, str] = field(default_factory=dict)
     """Column of the samples -> one line for the manifest."""
 
@@ -132,6 +146,10 @@ class LogFile:
     """Turns a failed read into a UserError with column and row."""
     empty: bool = False
     """Whether it has no row."""
+    text: TextFile | None = None
+    """What it is if it is text, until `text.settle` has given its columns types: `frame` has none before."""
+    folders: Mapping[str, tuple[str | None, pl.Expr]] = field(default_factory=dict)
+    """Column that the names of its folders hold -> what they say, and the value. Until they are in the frame."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,6 +181,7 @@ def check_spec(spec: LogSpec) -> None:
         raise UserError("spec: tasks, numbers and levels are empty; should name at least one label")
     if not -12 <= spec.utc_offset_h <= 14:
         raise UserError(f"spec: utc_offset_h={spec.utc_offset_h}; should be hours, -12 to 14")
+    _check_text(spec)
     for group in spec.all_groups():
         for key in group.keys:
             if key not in ("user", "item") and key not in spec.keys:
@@ -182,6 +201,17 @@ def check_spec(spec: LogSpec) -> None:
             raise UserError(f"spec: truth: {task!r} is no task; tasks are {', '.join(spec.tasks)}")
     fields = ("tasks", "numbers", "levels", "keys", "history", "context", "user_features", "item_features", "truth")
     _check_names([(f, n) for f in fields for n in getattr(spec, f)] + [("signals", n) for n in spec.all_signals()])
+
+
+def _check_text(spec: LogSpec) -> None:
+    if unknown := [f for f in spec.formats if f not in FORMATS]:
+        raise UserError(f"spec: formats: {unknown[0]!r} is none; should be among {', '.join(FORMATS)}")
+    for name, lengths in (("separator", (1,)), ("quote", (0, 1))):
+        text = getattr(spec, name)
+        if text is not None and (len(text) not in lengths or text in ("\n", "\r")):
+            raise UserError(f"spec: {name}={text!r}; should be one character{' or none' * (0 in lengths)}")
+    if spec.quote and spec.quote == spec.separator:
+        raise UserError(f"spec: quote and separator are both {spec.quote!r}")
 
 
 def _check_names(names: Iterable[tuple[str, str]]) -> None:

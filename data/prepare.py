@@ -69,7 +69,7 @@ def prepare(log: EventLog, out: Path, split: SplitRule, options: PrepareOptions)
         spool = Spool(log, staged / "spool", chunk_rows=options.chunk_rows)
         spool.read(log.files)
         check_any(spool)
-        job = _Job(log=log, out=out, staged=staged, options=options, made_by=made_by)
+        job = _Job(log=spool.log, out=out, staged=staged, options=options, made_by=made_by)
         return job.run(spool, split, digests(log.files), 0)
 
 
@@ -92,13 +92,14 @@ def append(log: EventLog, out: Path, split: SplitRule, options: PrepareOptions) 
     if not new:
         return None
     with staging(out) as staged:
-        spool = Spool(log, staged / "spool", chunk_rows=options.chunk_rows)
+        words = base.ledger.origin.get("text", {})
+        spool = Spool(log, staged / "spool", chunk_rows=options.chunk_rows, text_words=words)
         spool.read([file for _, file in new], after=base.ledger.whole.last)
         same_types(spool, base.ledger.origin)
         late = late_events(spool, base)
         if not (spool.rows or late):
             return None
-        job = _Job(log=log, out=out, staged=staged, options=options, made_by=made_by, base=base)
+        job = _Job(log=spool.log, out=out, staged=staged, options=options, made_by=made_by, base=base)
         return job.run(spool, split, [digest for digest, _ in new], late)
 
 
@@ -129,6 +130,7 @@ class _Job:
             made["counts"]["files_read"] = base.manifest["counts"]["files_read"] + len(digests)
         _warn(about_tables(made["joined"]))
         self.made_by["types"] = {n: str(kind) for n, kind in spool.kinds.items()}
+        self.made_by["text"] = spool.text.words()
         self.made_by["natures"] = spool.agreement.words(base.ledger.origin["natures"] if base else {})
         staged_paths = [p.path for p in content.partitions]
 

@@ -5,7 +5,8 @@ So memory holds a slice or a chunk, however long the log.
 
 import itertools
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from coldrank.data.agree import Agreement, fill_types, in_types, nature
 from coldrank.data.errors import UserError
 from coldrank.data.events import Events, as_events, in_order, plan_columns, read_slices
 from coldrank.data.log import EventLog, LogFile
+from coldrank.data.text.settle import Settled
 
 # Rows that are read at a time, and of a chunk, unless one hour has more.
 ROWS = 1 << 20
@@ -26,11 +28,22 @@ _HOUR_MS = 3_600_000
 class Spool:
     """The events of a log in a folder, which is the caller's to remove."""
 
-    def __init__(self, log: EventLog, folder: Path, *, chunk_rows: int = ROWS) -> None:
-        """chunk_rows: how many events a chunk has at most, unless one hour has more."""
+    def __init__(
+        self,
+        log: EventLog,
+        folder: Path,
+        *,
+        chunk_rows: int = ROWS,
+        text_words: Mapping[str, Collection[str]] | None = None,
+    ) -> None:
+        """chunk_rows: how many events a chunk has at most, unless one hour has more.
+
+        text_words: of the files of text that were prepared before, see `Settled`.
+        """
         self.log, self.folder, self.chunk_rows = log, folder, chunk_rows
         self.plan = plan_columns(log)
         self.agreement = Agreement(self.plan)
+        self.text = Settled(text_words or {})
         self.kinds: dict[str, pl.DataType] = {}
         self.rows = self.others = 0
         self._others: list[Path] = []
@@ -38,12 +51,19 @@ class Spool:
         self._hours: dict[int, int] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
-    def read(self, files: Sequence[LogFile], after: int | None = None) -> None:
+    def read(
+        self, files: Sequence[LogFile], after: int | None = None, lacking: Mapping[str, pl.DataType] | None = None
+    ) -> None:
         """Reads files of the log. after: only events later than this are taken, the others are counted; None: all.
 
+        lacking: columns that are null, of these types, in a file that does not have them.
         Raises UserError with file, column and row.
         """
-        for file in tqdm(fill_types(files), desc="reading", unit="file", disable=None):
+        used = dict.fromkeys(name for column in self.plan for name in column.inputs())
+        files = self.text.read(files, used, self.folder / "text")
+        files = fill_types([_with_columns(f, lacking) if lacking else f for f in files])
+        self.log = replace(self.log, files=tuple(files))
+        for file in tqdm(files, desc="reading", unit="file", disable=None):
             rows = 0
             for part in read_slices(file, self.log, self.plan, ROWS):
                 self.agreement.add(part, rows)
@@ -145,6 +165,12 @@ def check_any(spool: Spool) -> None:
     """Raises UserError for a log without events."""
     if not spool.rows:
         raise UserError(f"{spool.log.files[0].path}: no events")
+
+
+def _with_columns(file: LogFile, lacking: Mapping[str, pl.DataType]) -> LogFile:
+    held = file.frame.collect_schema().names()
+    new = [pl.lit(None, kind).alias(n) for n, kind in lacking.items() if n not in held]
+    return replace(file, frame=file.frame.with_columns(new))
 
 
 def _write(frame: pl.DataFrame, path: Path) -> None:

@@ -86,7 +86,7 @@ def test_help_lists_every_command(capsys):
 
 
 def test_the_guide_s_spec_is_one(tmp_path: Path):
-    block = re.search(r"```python\n(import polars.*?)```", (ROOT / "docs/data.md").read_text(), re.DOTALL)
+    block = re.search(r"```python\n(import polars.*?)```", (ROOT / "docs/own_log.md").read_text(), re.DOTALL)
     assert block is not None
     (tmp_path / "spec.py").write_text(block[1])
     spec = load_spec(tmp_path / "spec.py")

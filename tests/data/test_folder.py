@@ -99,14 +99,14 @@ def second_link(log: Path) -> None:
 
 
 def not_parquet(log: Path) -> None:
-    for name in ("README.md", "b.csv", "c.parquet.crc"):
+    for name in ("README.md", "b.json", "c.parquet.crc"):
         (log / name).touch()
 
 
 DELTA = "a Delta table's own; the files beside it are read as they lie, also those that it has replaced"
 LEFT_OUT: list[tuple[str, Callable[[Path], object], list[str]]] = [
     ("the same file under three names", second_link, ["b.parquet, c.parquet (the same as a.parquet)"]),
-    ("files of other kinds", not_parquet, ["README.md, b.csv, c.parquet.crc (not Parquet)"]),
+    ("files of other kinds", not_parquet, ["README.md, b.json, c.parquet.crc (not Parquet, CSV, TSV or JSON lines)"]),
     ("a file without rows", lambda log: put(log / "b.parquet"), ["b.parquet (no rows)"]),
     *(
         (f"`{name}`", lambda log, name=name: put(log / name, 2), [f"{name.split('/')[0]}/ (name begins with _ or .)"])
@@ -167,11 +167,11 @@ REFUSED: list[tuple[str, Callable[[Path], object], str]] = [
     ("a link to nothing", link_to_nothing, r"log/b.parquet: a link that leads nowhere \(No such file"),
     ("a broken file", broken, r"log/b.parquet: "),
     ("an empty file", lambda log: (log / "b.parquet").touch(), r"log/b.parquet: "),
-    ("an empty folder", nothing, r"--data .*log: no Parquet file with events there$"),
+    ("an empty folder", nothing, r"--data .*log: no file with events there$"),
     (
-        "a folder without a Parquet file",
+        "a folder without a file of a format that is read",
         only_others,
-        r"no Parquet file with events there; left out: a.txt \(not Parquet",
+        r"no file with events there; left out: a.txt \(not Parquet, CSV",
     ),
     (
         "one folder linked as `ch=1` and `ch=2`",
@@ -280,7 +280,8 @@ def test_what_was_read_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[
     arguments = ["--data", str(log), "--spec", str(tmp_path / "spec.py"), "--out", str(tmp_path / "out")]
     assert main(["prepare", "log", *arguments, "--valid-days", "1"]) == 0
     read = "2 files, 4 rows, 4 days read"
-    left_out = "0.txt, 1.txt, 2.txt, 3.txt, 4.txt and 2 more (not Parquet); none.parquet (no rows)"
+    others = "0.txt, 1.txt, 2.txt, 3.txt, 4.txt and 2 more (not Parquet, CSV, TSV or JSON lines)"
+    left_out = f"{others}; none.parquet (no rows)"
     assert f"{read}; left out: {left_out}\n" in capsys.readouterr().out
 
 

@@ -1,10 +1,15 @@
 """Random event logs: what their rows say, and files that say it in some odd way or with one fault."""
 
+import csv
+import gzip
+import io
+import json
 import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
+from math import isnan
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,7 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from event_logs import DAY_MS, START
 
-from coldrank.data.log import Group, LogSpec
+from coldrank.data.formats import format_of
+from coldrank.data.log import FORMATS, Group, LogSpec
 
 Row = dict[str, Any]
 TEXTS = ["ann", "", "Ünal", "b c", "a/b", "x=y", "50%", "日本", 'O\'Hara, "J"']
@@ -28,7 +34,8 @@ POOLS: dict[str, list[Any]] = {
 FIELDS = ("user", "item", "time", "click", "author", "n", "x", "place", "tags", "junk")
 FILE_NAMES = ("a", "b", "log[12]", "log1", "e *?", "ü", "100%41", "k=v", "-f", "{x}")
 FOLDERS = ((), ("sub",), ("s[ab]",), ("deep", "er.parquet"), ("Ö x",))
-ENDINGS = (".parquet", ".PARQUET", ".parq", ".pq", ".snappy.parquet")
+PARQUET = (".parquet", ".PARQUET", ".parq", ".pq", ".snappy.parquet")
+ENDINGS = {"parquet": PARQUET, "csv": (".csv", ".CSV"), "tsv": (".tsv",), "jsonl": (".jsonl", ".ndjson")}
 PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 
@@ -42,6 +49,10 @@ class File:
     """What its rows say."""
     columns: dict[str, pa.Array]
     """Field -> Arrow array."""
+
+    @property
+    def format(self) -> str:
+        return str(format_of(self.path.name))
 
 
 @dataclass
@@ -75,6 +86,12 @@ class Writer:
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
         chance = self.rng
+        self.formats = chance.sample(FORMATS, chance.randint(1, 3)) if chance.random() < 0.5 else ["parquet"]
+        self.has_csv = not {"csv", "tsv"}.isdisjoint(self.formats)
+        self.separator = chance.choice([None, None, ";", "|"]) if self.has_csv else None
+        self.nulls = ("NA",) if self.has_csv and chance.random() < 0.3 else ()
+        # How files of text write what is 0 or 1: in one way.
+        self.flags = chance.random() < 0.3
         self.pools = {n: chance.choice(list(POOLS)) for n in ("user", "item", "author")}
         self.pools |= {n: chance.choice(["small", "text"]) for n in ("place", "tags")}
         self.junk = chance.choice(["time", "decimal", "text", "struct", "binary"])
@@ -89,7 +106,7 @@ class Writer:
         rows = self._rows()
         files = self._split(rows)
         ages = self._ages(rows) if self.rng.random() < 0.5 else None
-        log = Log(self.data, self._spec(ages is not None), files, ages)
+        log = Log(self.data, self._spec(ages is not None, files), files, ages)
         if self.rng.random() < 0.3:
             self._spoil(log)
         for file in files:
@@ -98,13 +115,20 @@ class Writer:
         log.files = [f for f in sorted(files, key=lambda f: f.path.parts) if f.rows]
         return log
 
-    def _spec(self, has_users: bool) -> LogSpec:
+    def _spec(self, has_users: bool, files: list[File]) -> LogSpec:
         names = self.names
         table = (
             {"user_table": self._table, "user_table_id": "who", "user_features": {"age": "years"}} if has_users else {}
         )
         old = {"old": pl.col("user_age") > 25} if has_users else {}
+        kinds = {file.format for file in files}
+        formats = () if kinds == {"parquet"} else tuple(self.formats)
+        has_csv = not kinds.isdisjoint({"csv", "tsv"}) or (has_users and self._table.endswith(".csv"))
+        text = {"separator": self.separator, "null_values": self.nulls} if has_csv else {}
+        lists = () if self.has_csv else ("tags",)  # CSV has none
         return LogSpec(
+            formats=formats,
+            **text,  # type: ignore[arg-type]
             user=names["user"],
             item=names["item"],
             time=names["time"],
@@ -113,7 +137,7 @@ class Writer:
             keys={"author": names["author"]},
             groups=(Group(keys=("author",)), Group(keys=("user", "author"), parent="user")),
             history={"author": names["author"]},
-            context={n: names[n] for n in ("n", "x", "place", "tags")} | old,
+            context={n: names[n] for n in ("n", "x", "place", *lists)} | old,
             **table,  # type: ignore[arg-type]
         )
 
@@ -122,7 +146,7 @@ class Writer:
         rows = []
         for i in range(rng.randint(4, 16)):
             day = i if i < 4 else rng.randrange(4)
-            row = {n: rng.choice(POOLS[self.pools[n]]) for n in ("user", "item", "author", "place")}
+            row = {n: rng.choice(self._pool(n)) for n in ("user", "item", "author", "place")}
             row |= {
                 "time": START + day * DAY_MS + 1000 * rng.randrange(3),
                 "click": rng.choice([0, 1, None]),
@@ -137,6 +161,10 @@ class Writer:
         rng.shuffle(rows)
         return [dict(row) for row in rows]
 
+    def _pool(self, name: str) -> list[Any]:
+        """What a field may be. In CSV nothing is no text."""
+        return [v for v in POOLS[self.pools[name]] if v != "" or not self.has_csv]
+
     def _tags(self) -> tuple[Any, ...]:
         return tuple(self.rng.choices(POOLS[self.pools["tags"]], k=self.rng.randint(1, 3)))
 
@@ -144,7 +172,7 @@ class Writer:
         """Files of the rows. Where their folders name the place, all rows of a file are of one."""
         rng, count = self.rng, self.rng.randint(1, 4)
         in_folders = rng.random() < 0.4
-        names = [n + rng.choice(ENDINGS) for n in rng.sample(FILE_NAMES, count)]
+        names = [n + self._ending() for n in rng.sample(FILE_NAMES, count)]
         groups: list[list[Row]] = [[] for _ in names]
         for row in rows:
             groups[rng.randrange(count)].append(row)
@@ -159,14 +187,30 @@ class Writer:
                 folder = (*folder, f"{quote(self.names['place'])}={text}")
                 if rng.random() < 0.7:
                     columns.remove("place")
-            if rng.random() < 0.2:
+            of_text = format_of(name) != "parquet"
+            if of_text or rng.random() < 0.2:
                 columns.remove("junk")
                 for row in of_file:
                     row["junk"] = None
+            if self.has_csv:
+                columns.remove("tags")
+                for row in of_file:
+                    row["tags"] = None
             rng.shuffle(columns)
             arrays = {n: getattr(self, f"make_{n}", self._ids)([r[n] for r in of_file], n) for n in columns}
+            if of_text:
+                arrays["time"] = self._text_time([r["time"] for r in of_file])
             files.append(File(Path(*folder, name), of_file, arrays))
         return files
+
+    def _ending(self) -> str:
+        kind = self.rng.choice(self.formats)
+        compression = self.rng.choice(["", "", ".gz", ".zst"]) if kind != "parquet" else ""
+        return self.rng.choice(ENDINGS[kind]) + compression
+
+    def _text_time(self, values: list[int]) -> pa.Array:
+        in_unit = [v // 1000 * PER_SECOND[self.unit] for v in values]
+        return pa.array(map(self.rng.choice([int, float]), in_unit))
 
     # Columns: values of a field -> an array of some type that holds them.
 
@@ -273,7 +317,52 @@ class Writer:
             path.symlink_to(elsewhere / path.name)
 
     def _write(self, file: File, path: Path) -> None:
-        pq.write_table(pa.table({self.names.get(n, n): a for n, a in file.columns.items()}), path)
+        table = pa.table({self.names.get(n, n): a for n, a in file.columns.items()})
+        if file.format == "parquet":
+            pq.write_table(table, path)
+            return
+        rows = [{n: self._said(n, v) for n, v in row.items()} for row in table.to_pylist()]
+        text = self._json(rows) if file.format == "jsonl" else self._csv(rows, table.column_names, file.format)
+        if path.suffix == ".zst":
+            with pa.CompressedOutputStream(str(path), "zstd") as out:
+                out.write(text)
+        else:
+            path.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
+
+    def _said(self, name: str, value: Any) -> Any:
+        """A value as text files write it: a flag in one way, a decimal as a number."""
+        value = float(value) if isinstance(value, Decimal) else value
+        if name == self.names["click"] and value in (0, 1):
+            return bool(value) if self.flags else self.rng.choice([int(value), float(value)])
+        return value
+
+    def _json(self, rows: list[Row]) -> bytes:
+        """Nulls may lack, and lines be empty."""
+        lines = [
+            {n: v for n, v in row.items() if v is not None or self.rng.random() < 0.8} if len(rows) > 1 and i else row
+            for i, row in enumerate(rows)
+        ]
+        ends = [self.rng.choice(["\n", "\r\n", "\n\n"]) for _ in lines]
+        ascii_only = self.rng.random() < 0.5
+        return "".join(
+            json.dumps(line, ensure_ascii=ascii_only) + e for line, e in zip(lines, ends, strict=True)
+        ).encode()
+
+    def _csv(self, rows: list[Row], names: list[str], kind: str) -> bytes:
+        rng, out = self.rng, io.StringIO()
+        separator = self.separator or {"csv": ",", "tsv": "\t"}[kind]
+        end, quoting = rng.choice(["\n", "\r\n"]), rng.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+        writer = csv.writer(out, delimiter=separator, lineterminator=end, quoting=quoting)
+        writer.writerow(names)
+        for row in rows:
+            writer.writerow(self._field(row[n], n == self.names["time"]) for n in names)
+        mark = "\ufeff" if rng.random() < 0.2 else ""
+        return (mark + out.getvalue()).encode()
+
+    def _field(self, value: Any, is_time: bool) -> str:
+        if value is None or (isinstance(value, float) and isnan(value) and not is_time):
+            return self.rng.choice(["", *self.nulls])
+        return self.rng.choice([str, str.lower, str.upper])(str(value)) if isinstance(value, bool) else str(value)
 
     def _ages(self, rows: list[Row]) -> dict[Any, Any]:
         """Writes a table of some of the users."""
@@ -284,7 +373,7 @@ class Writer:
         if kind is None:
             kind = pa.uint64() if min(users) >= 0 else pa.int64()
         self.table = {"who": pa.array(users, kind), "years": pa.array(list(ages.values()), pa.float64())}
-        self._table = rng.choice(["users.csv", "users.parquet", "u[1].PQ", "users"])
+        self._table = rng.choice(["users.csv", "users.jsonl", "users.parquet", "u[1].PQ", "users"])
         self._write_table()
         return ages
 
@@ -294,7 +383,12 @@ class Writer:
             path.mkdir(exist_ok=True)
             path = path / "part-0.parquet"
         frame = pl.DataFrame(pa.table(self.table))
-        frame.write_csv(path) if path.suffix == ".csv" else frame.write_parquet(path)
+        if path.suffix == ".csv":
+            frame.write_csv(path, separator=self.separator or ",")
+        elif path.suffix == ".jsonl":
+            frame.write_ndjson(path)
+        else:
+            frame.write_parquet(path)
 
     def _noise(self, files: list[File]) -> None:
         """What is not to be read: names of others, other kinds of files, files again, a link to a folder above."""
@@ -321,11 +415,20 @@ class Writer:
         full = [f for f in log.files if f.rows]
         file = self.rng.choice(full)
         faults = [
-            self._bad_click, self._infinite, self._no_user, self._float_users, self._bad_time, self._no_column,
-            self._broken, self._empty, self._no_target, self._bad_feature,
-        ]  # fmt: skip
-        if len(full) > 1:
-            faults.append(self._other_ids)
+            self._bad_click,
+            self._infinite,
+            self._no_user,
+            self._bad_time,
+            self._broken,
+            self._empty,
+            self._no_target,
+        ]
+        if file.format == "parquet":
+            faults.append(self._bad_feature)
+        if file.format != "jsonl":  # where a field that lacks is null
+            faults.append(self._no_column)
+        if not self.has_csv:  # where the type of an id is what it looks like
+            faults += [self._float_users] + [self._other_ids] * (len(full) > 1)
         if log.ages is not None:
             faults += [self._twice, self._no_id]
         if "place" not in file.columns:
@@ -344,7 +447,7 @@ class Writer:
             [(2, pa.int8()), (0.5, pa.float64()), (float("inf"), pa.float32()), (-1, pa.int64())]
         )
         self._change(file, "click", value, kind)
-        if self.rng.random() < 0.2:
+        if self.rng.random() < 0.2 and not self.has_csv:
             file.columns["click"] = pa.array(["0"] * len(file.rows))
 
     def _infinite(self, file: File, _: Log) -> None:
@@ -365,7 +468,8 @@ class Writer:
         file.columns["time"] = pa.array([value] * len(file.rows), pa.float64())
 
     def _no_column(self, file: File, _: Log) -> None:
-        del file.columns[self.rng.choice(["user", "time", "click", "author", "n", "tags"])]
+        names = [n for n in ("user", "time", "click", "author", "n", "tags") if n in file.columns]
+        del file.columns[self.rng.choice(names)]
 
     def _bad_feature(self, file: File, _: Log) -> None:
         file.columns["n"] = self.rng.choice([pa.array([{"p": 1}] * len(file.rows)), pa.array([b"x"] * len(file.rows))])
@@ -376,8 +480,9 @@ class Writer:
         file.columns[name] = pa.array(other)
 
     def _broken(self, file: File, log: Log) -> None:
-        (self.data / "broken.parquet").write_bytes(b"PAR1" + bytes(self.rng.randrange(40)) + b"PAR1")
-        log.fault = "broken.parquet"
+        text = {"parquet": b"PAR1" + bytes(self.rng.randrange(40)) + b"PAR1", "jsonl": b"{"}
+        log.fault = "broken" + ENDINGS[file.format][0]
+        (self.data / log.fault).write_bytes(text.get(file.format, b'a\n"b\n'))
 
     def _empty(self, file: File, log: Log) -> None:
         for other in log.files:

@@ -1,0 +1,1 @@
+"""Logs and tables that are text: CSV, TSV and JSON lines, plain or compressed."""
