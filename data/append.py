@@ -74,10 +74,13 @@ class Prepared:
 
 def origin(log: EventLog, arguments: Json) -> Json:
     """What samples are made by, as far as it is known before the log is read."""
-    plan = {c.name: f"{c.kind} of {c.source}, {c.unit}" for c in plan_columns(log)}
+    plan = {
+        c.name: ", ".join(filter(None, (f"{c.kind} of {c.source}", c.unit, c.layout, c.zone)))
+        for c in plan_columns(log)
+    }
     spec = log.spec
     groups = {g.name: f"prior {g.parent}, smoothing {g.smoothing}" for g in spec.all_groups()}
-    calendar = f"{spec.period}s, {spec.utc_offset_h} hours from UTC"
+    calendar = f"{spec.period}s, {spec.time_zone or f'{spec.utc_offset_h} hours from UTC'}"
     given = {n: v for n, v in arguments.items() if n not in _FREE}
     return {"source": log.source, "given": given, "columns": plan, "groups": groups, "calendar": calendar}
 

@@ -6,8 +6,9 @@ from typing import Literal
 
 import polars as pl
 
+from coldrank.data.clock import milliseconds_in_zone, milliseconds_of_text
 from coldrank.data.errors import RowError, UserError
-from coldrank.data.ids import EXACT, as_column, whole_ids
+from coldrank.data.ids import EXACT, as_column, is_text, whole_ids
 from coldrank.data.log import Column, expression
 from coldrank.data.times import Unit, wanted_unit
 
@@ -28,6 +29,10 @@ class ColumnPlan:
     """Column or expression of the log."""
     unit: Unit = "ms"
     """Of a time that is a number: its unit."""
+    layout: str | None = None
+    """Of a time that is text, or digits: how it is written; None: by ISO 8601."""
+    zone: str | None = None
+    """Of a time that says no offset: its zone; None: UTC."""
 
     def inputs(self) -> list[str]:
         """The columns that the source reads."""
@@ -69,8 +74,8 @@ def convert(plan: ColumnPlan, values: pl.Series, path: Path) -> pl.Series:
     """The column in its final type. Raises UserError with file, column, row (the first is 1) and value.
 
     id, code: int64; strings by `ids.string_id`, whole numbers by `ids.whole_ids`. An id is never empty.
-    time, birth: int64, ms since the epoch. Fractions are rounded to the nearest ms. Of a float of 32 bits only what it
-        holds exactly is taken. A birth of NaN is null.
+    time, birth: int64, ms since the epoch; text by its layout, see `clock`. Fractions are rounded to the nearest ms. Of
+        a float of 32 bits only what it holds exactly is taken. A birth of NaN is null.
     flag: int8, 0, 1 or null (NaN too).
     number: float32, finite or null (NaN too).
     level: int64, a whole number or null (NaN too).
@@ -92,16 +97,21 @@ def convert(plan: ColumnPlan, values: pl.Series, path: Path) -> pl.Series:
     if plan.kind in ("time", "birth"):
         if plan.kind == "birth" and values.dtype.is_float():
             values = values.fill_nan(None)
-        result = _milliseconds(values, plan.unit, where)
+        result = _milliseconds(values, plan, where)
         if plan.kind == "time":
             _refuse(values, result.is_null(), where, "should not be empty")
             outside = (result < 0) | (result > _YEAR_2100_MS)
             if outside.any():
-                first = values.filter(outside)[0]
-                hint = wanted_unit(float(first), plan.unit) if values.dtype.is_numeric() else ""
-                _refuse(values, outside, where, f"is outside 1970..2100; is the time unit really {plan.unit}?{hint}")
+                is_number = values.dtype.is_numeric() and plan.layout is None
+                hint = wanted_unit(float(values.filter(outside)[0]), plan.unit) if is_number else ""
+                asked = f"; is the time unit really {plan.unit}?{hint}" if is_number else ""
+                _refuse(values, outside, where, f"is outside 1970..2100{asked}")
         return result
     if plan.kind == "day":
+        if is_text(values.dtype):
+            days = values.cast(pl.String).str.to_date("%Y-%m-%d", strict=False)
+            _refuse(values, days.is_null() & values.is_not_null(), where, "should be a day like 2022-05-04")
+            return days.to_physical()
         if values.dtype not in (pl.Date, pl.Null):
             raise UserError(f"{where}: type {values.dtype}; should be a date")
         return values.cast(pl.Date).to_physical()
@@ -144,13 +154,22 @@ def _number(values: pl.Series, where: str, *, whole: bool) -> pl.Series:
     return number.cast(pl.Int64)
 
 
-def _milliseconds(values: pl.Series, unit: str, where: str) -> pl.Series:
+def _milliseconds(values: pl.Series, plan: ColumnPlan, where: str) -> pl.Series:
+    unit = plan.unit
+    if plan.layout is not None and values.dtype != pl.Null:
+        if not (is_text(values.dtype) or values.dtype.is_integer()):
+            raise UserError(f"{where}: type {values.dtype}; time_format is of text and of whole numbers")
+        values = values.cast(pl.String)
+    if is_text(values.dtype):
+        return milliseconds_of_text(values, plan.layout, plan.zone, where).alias(values.name)
     if values.dtype == pl.Date:
         values = values.cast(pl.Datetime("ms"))
     if isinstance(values.dtype, pl.Datetime):
+        if values.dtype.time_zone is None and plan.zone is not None:
+            return milliseconds_in_zone(values, plan.zone, where)
         return values.dt.epoch("ms")
     if not (values.dtype.is_numeric() or values.dtype == pl.Null):
-        raise UserError(f"{where}: type {values.dtype}; should be a datetime or a number of {unit}")
+        raise UserError(f"{where}: type {values.dtype}; should be a datetime, text or a number of {unit}")
     if values.dtype.is_float() or values.dtype.is_decimal():
         # A float of 32 bits tells today's seconds apart to two minutes.
         if values.dtype in (pl.Float16, pl.Float32):

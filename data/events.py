@@ -60,7 +60,10 @@ def as_events(frame: pl.DataFrame, log: EventLog, plan: list[ColumnPlan], *, cod
 
 
 def local_day(time: pl.Expr, spec: LogSpec) -> pl.Expr:
-    """The day of times in ms at the spec's offset from UTC, int32."""
+    """The day of times in ms in the spec's zone, or at its offset from UTC, int32."""
+    if spec.time_zone is not None:
+        moment = time.cast(pl.Datetime("ms", "UTC")).dt.convert_time_zone(spec.time_zone)
+        return moment.dt.date().to_physical().cast(pl.Int32)
     return ((time + round(spec.utc_offset_h * 3_600_000)) // DAY_MS).cast(pl.Int32)
 
 
@@ -83,7 +86,7 @@ def plan_columns(log: EventLog) -> list[ColumnPlan]:
     """
     spec = log.spec
     plan = [ColumnPlan("user_id", "id", spec.user), ColumnPlan("item_id", "id", spec.item)]
-    plan += [ColumnPlan("time", "time", spec.time, spec.time_unit)]
+    plan += [ColumnPlan("time", "time", spec.time, spec.time_unit, spec.time_format, spec.time_zone)]
     plan += [ColumnPlan(f"label_{n}", "flag", c) for n, c in spec.tasks.items()]
     plan += [ColumnPlan(f"label_{n}", "number", c) for n, c in spec.numbers.items()]
     plan += [ColumnPlan(f"label_{n}", "level", c) for n, c in spec.levels.items()]
@@ -99,7 +102,8 @@ def plan_columns(log: EventLog) -> list[ColumnPlan]:
     plan += [ColumnPlan(f"key:{n}", "code", c) for n, c in spec.keys.items()]
     plan += [ColumnPlan(f"history:{n}", "code", c) for n, c in spec.history.items()]
     missing = pl.lit(None, pl.Int64)
-    plan += [ColumnPlan("birth:", "birth", missing if spec.item_birth is None else spec.item_birth)]
+    birth = missing if spec.item_birth is None else spec.item_birth
+    plan += [ColumnPlan("birth:", "birth", birth, zone=spec.time_zone)]
     plan += [ColumnPlan("day:", "day", pl.lit(None, pl.Date) if spec.day is None else spec.day)]
     names = [c.name for c in plan]
     if repeated := [n for n in names if names.count(n) > 1]:
@@ -113,7 +117,8 @@ def read_slices(file: LogFile, log: EventLog, plan: list[ColumnPlan], rows: int)
     rows: of a slice, about. Raises UserError with file, column and row.
     """
     schema = file.frame.collect_schema()
-    times = {log.spec.time: log.spec.time_unit} if isinstance(log.spec.time, str) else {}
+    is_number = isinstance(log.spec.time, str) and log.spec.time_format is None
+    times = {str(log.spec.time): log.spec.time_unit} if is_number else {}
     frame = file.frame.with_columns(row_identity(schema, times).alias("row:"))
     tables = {n for t in (log.users, log.items) if t is not None for n in t.columns}
     for column in plan:

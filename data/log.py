@@ -9,6 +9,7 @@ from typing import Literal
 import polars as pl
 import polars.selectors as cs
 
+from coldrank.data.clock import check_zone
 from coldrank.data.errors import UserError
 from coldrank.data.folder import LeftOut
 from coldrank.data.text.file import TextFile, TextKind
@@ -52,9 +53,11 @@ class LogSpec:
     item: Column
     """Like `user`."""
     time: Column
-    """Numbers in `time_unit` since the epoch, or datetimes."""
+    """Numbers in `time_unit` since the epoch, datetimes, or text: ISO 8601, or as `time_format` says."""
     time_unit: Literal["s", "ms", "us", "ns"] = "ms"
     """The unit of a time that is a number."""
+    time_format: str | None = None
+    """How a time is written that is text, or digits like 20220504: `%d.%m.%Y %H:%M:%S`, as strftime has it."""
     tasks: Mapping[str, Column] = field(default_factory=dict)
     """Name -> 0, 1 or null (unknown); becomes `label_<name>`, for a head `Binary`."""
     numbers: Mapping[str, Column] = field(default_factory=dict)
@@ -87,11 +90,13 @@ class LogSpec:
     item_table_id: str = "item_id"
     """The id column of `item_table`."""
     item_birth: Column | None = None
-    """Datetime, or milliseconds since the epoch, at which the item appeared."""
+    """Datetime, text of ISO 8601, or milliseconds since the epoch, at which the item appeared."""
     day: Column | None = None
-    """Date of the event in the log's own days; None: the day of `time` at `utc_offset_h`."""
+    """Date, or text like 2022-05-04, of the event in the log's own days; None: the day of `time`, by zone or offset."""
     utc_offset_h: float = 0.0
     """Hours from UTC to the log's own days."""
+    time_zone: str | None = None
+    """The zone of times that say none, like America/New_York, and of the log's own days; None: UTC."""
     period: Literal["day", "month"] = "day"
     """Length of a partition."""
     truth: Mapping[str, Column] = field(default_factory=dict)
@@ -182,6 +187,12 @@ def check_spec(spec: LogSpec) -> None:
     if not -12 <= spec.utc_offset_h <= 14:
         raise UserError(f"spec: utc_offset_h={spec.utc_offset_h}; should be hours, -12 to 14")
     _check_text(spec)
+    if spec.time_zone is not None:
+        check_zone(spec.time_zone)
+        if spec.utc_offset_h:
+            raise UserError(f"spec: utc_offset_h={spec.utc_offset_h:g} beside time_zone={spec.time_zone!r}; give one")
+    if spec.time_format is not None and spec.time_unit != "ms":
+        raise UserError(f"spec: time_unit={spec.time_unit!r}: has no effect beside time_format")
     for group in spec.all_groups():
         for key in group.keys:
             if key not in ("user", "item") and key not in spec.keys:

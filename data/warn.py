@@ -17,7 +17,8 @@ def about_times(log: EventLog, whole: Whole) -> Iterator[str]:
     """Of the unit, of days that lie apart, and of a `day` that is another than that of `time`."""
     kind = log.files[0].frame.select(expression(log.spec.time)).collect_schema().dtypes()[0]
     where = f"column {log.spec.time}" if isinstance(log.spec.time, str) else "time"
-    for doubt in time_doubts(whole.utc_days, None if kind.is_temporal() else log.spec.time_unit, today()):
+    is_number = kind.is_numeric() and log.spec.time_format is None
+    for doubt in time_doubts(whole.utc_days, log.spec.time_unit if is_number else None, today()):
         yield f"{where}: {doubt}"
     for doubt in birth_doubts(whole.births, today()):
         yield f"item_birth (a datetime, or milliseconds): {doubt}"

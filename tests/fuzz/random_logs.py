@@ -8,11 +8,13 @@ import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from math import isnan
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from zoneinfo import ZoneInfo
 
 import polars as pl
 import pyarrow as pa
@@ -90,6 +92,8 @@ class Writer:
         self.has_csv = not {"csv", "tsv"}.isdisjoint(self.formats)
         self.separator = chance.choice([None, None, ";", "|"]) if self.has_csv else None
         self.nulls = ("NA",) if self.has_csv and chance.random() < 0.3 else ()
+        # Whether times are text, in a zone. All files of a log say them alike, as what is text is no number.
+        self.zone = chance.choice(["UTC", "America/New_York", "Asia/Tokyo", None]) if chance.random() < 0.3 else ""
         # How files of text write what is 0 or 1: in one way.
         self.flags = chance.random() < 0.3
         self.pools = {n: chance.choice(list(POOLS)) for n in ("user", "item", "author")}
@@ -132,7 +136,8 @@ class Writer:
             user=names["user"],
             item=names["item"],
             time=names["time"],
-            time_unit=self.unit,  # type: ignore[arg-type]
+            time_unit="ms" if self.zone != "" else self.unit,  # type: ignore[arg-type]
+            time_zone=self.zone or None,
             tasks={"click": names["click"]},
             keys={"author": names["author"]},
             groups=(Group(keys=("author",)), Group(keys=("user", "author"), parent="user")),
@@ -198,7 +203,7 @@ class Writer:
                     row["tags"] = None
             rng.shuffle(columns)
             arrays = {n: getattr(self, f"make_{n}", self._ids)([r[n] for r in of_file], n) for n in columns}
-            if of_text:
+            if of_text and self.zone == "":
                 arrays["time"] = self._text_time([r["time"] for r in of_file])
             files.append(File(Path(*folder, name), of_file, arrays))
         return files
@@ -239,6 +244,9 @@ class Writer:
         return pa.array(values, self.rng.choice(fitting))
 
     def make_time(self, values: list[int], _: str) -> pa.Array:
+        if self.zone != "":
+            place = ZoneInfo(self.zone or "UTC")
+            return pa.array(f"{datetime.fromtimestamp(v / 1000, place):%Y-%m-%d %H:%M:%S}" for v in values)
         in_unit = [v // 1000 * PER_SECOND[self.unit] for v in values]
         if (kind := self.rng.choice(["integer", "float", "datetime", "zoned"])) == "integer":
             return pa.array(in_unit, self.rng.choice([pa.int64(), pa.uint64()]))
