@@ -280,12 +280,18 @@ def run(args: argparse.Namespace) -> None:
     print(_what_was_read(content))
     rows = ", ".join(f"{s} {content['splits'][s]['rows']:,}" for s in SPLITS)
     print(f"{args.out}: {counts['users']:,} users, {counts['items']:,} items; samples: {rows}")
+    if (anonymous := counts.get("anonymous_events")) is not None:
+        print(f"{anonymous:,} events ({share(anonymous, _events(content))}) are anonymous, of a user of their own each")
     print(_how_it_is_split(content))
     for name, shares in content["joined"].items():
         print(f"table of {name}: has rows for {joined_words(name, shares)}")
     done = "dropped" if args.duplicates == "drop" else "kept"
     duplicates, read = counts["duplicates"], counts["events_read"]
     print(f"{duplicates:,} of {read:,} rows ({share(duplicates, read)}) were exact duplicates and {done}")
+
+
+def _events(content: dict[str, Any]) -> int:
+    return sum(int(split["rows"]) for split in content["splits"].values())
 
 
 def _how_it_is_split(content: dict[str, Any]) -> str:

@@ -75,7 +75,9 @@ class Prepared:
 def origin(log: EventLog, arguments: Json) -> Json:
     """What samples are made by, as far as it is known before the log is read."""
     plan = {
-        c.name: ", ".join(filter(None, (f"{c.kind} of {c.source}", c.unit, c.layout, c.zone)))
+        c.name: ", ".join(
+            filter(None, (f"{c.kind} of {c.source}", c.unit, c.layout, c.zone, "or anonymous" if c.may_lack else None))
+        )
         for c in plan_columns(log)
     }
     spec = log.spec

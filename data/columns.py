@@ -33,6 +33,8 @@ class ColumnPlan:
     """Of a time that is text, or digits: how it is written; None: by ISO 8601."""
     zone: str | None = None
     """Of a time that says no offset: its zone; None: UTC."""
+    may_lack: bool = False
+    """Of an id: whether it may be null or, of a user, the empty text, which is null then."""
 
     def inputs(self) -> list[str]:
         """The columns that the source reads."""
@@ -118,8 +120,11 @@ def convert(plan: ColumnPlan, values: pl.Series, path: Path) -> pl.Series:
     result = as_column(whole_ids(values, where) if plan.kind in ("id", "code") else values, where)
     if plan.kind in ("id", "code") and result.dtype != pl.Int64:
         raise UserError(f"{where}: type {values.dtype}; should be an integer or a string")
-    if plan.kind == "id":
-        _refuse(values, result.is_null(), where, "should not be empty")
+    if plan.name == "user_id" and is_text(values.dtype):
+        result = result.set(values.cast(pl.String) == "", None)
+    if plan.kind == "id" and not plan.may_lack:
+        how = "; anonymous='own' in the spec makes it a user of its own" if plan.name == "user_id" else ""
+        _refuse(values, result.is_null(), where, f"should not be empty{how}")
     if plan.kind == "probability":
         result = result.cast(pl.Float32)
         _refuse(values, ~result.is_between(0, 1), where, "should be a probability, 0 to 1")

@@ -17,6 +17,8 @@ from coldrank.data.ids import as_column, check_finite, is_text, narrow, whole_id
 from coldrank.data.log import EventLog, LogFile, LogSpec, expression
 from coldrank.data.times import DAY_MS
 
+# Whether an event's user is not known.
+ANONYMOUS = "anonymous:"
 # So many rows of so many files show whether an expression reads its own row alone.
 _ROWS_ALONE, _ROWS_ALONE_FILES = 256, 3
 
@@ -33,8 +35,10 @@ class Events:
     """Days since the epoch in the log's own calendar, int32 [N]."""
     birth: pl.Series
     """When the event's item appeared, int64 [N], ms since the epoch; null where unknown."""
+    anonymous: NDArray[np.bool_]
+    """Whether the event's user is not known, bool [N]: no group of users has it, and no state keeps it."""
     keys: dict[str, NDArray[np.int64]]
-    """Key of a group -> its value, int64 [N]; 0 where unknown."""
+    """Key of a group -> its value, int64 [N]; 0 where unknown, of users -1."""
     codes: dict[str, NDArray[np.int32]]
     """Key of a group -> its value, int32 [N], 0, 1, ...; -1 where unknown."""
     signals: dict[str, NDArray[np.int8]]
@@ -42,18 +46,27 @@ class Events:
     attributes: dict[str, NDArray[np.int64]]
     """Attribute of the history -> its value, int64 [N]; -1 where unknown."""
 
+    @property
+    def known_users(self) -> NDArray[np.int64]:
+        """The users of the events that are not anonymous, int64 [M]."""
+        return self.keys["user"][~self.anonymous]
+
 
 def as_events(frame: pl.DataFrame, log: EventLog, plan: list[ColumnPlan], *, coded: bool = True) -> Events:
     """Rows of the planned columns, sorted, as events. coded: whether with the codes of their keys."""
     spec = log.spec
     columns = {"user": "user_id", "item": "item_id"} | {name: f"key:{name}" for name in spec.keys}
+    anonymous = frame[ANONYMOUS]
+    values = {key: frame[column] for key, column in columns.items()}
+    values["user"] = values["user"].set(anonymous, None)
     return Events(
         frame=frame.select(c.name for c in plan if ":" not in c.name),
         time=frame["time"].to_numpy(),
         day=frame.select(pl.col("day:").fill_null(local_day(pl.col("time"), spec))).to_series().to_numpy(),
         birth=frame["birth:"],
-        keys={key: frame[column].fill_null(0).to_numpy() for key, column in columns.items()},
-        codes={key: _dense(frame[column]) for key, column in columns.items()} if coded else {},
+        anonymous=anonymous.to_numpy(),
+        keys={key: of.fill_null(-1 if key == "user" else 0).to_numpy() for key, of in values.items()},
+        codes={key: _dense(of) for key, of in values.items()} if coded else {},
         signals={s: frame[f"signal:{s}"].fill_null(-1).to_numpy() for s in spec.all_signals()},
         attributes={a: frame[f"history:{a}"].fill_null(-1).to_numpy() for a in spec.history},
     )
@@ -85,7 +98,9 @@ def plan_columns(log: EventLog) -> list[ColumnPlan]:
     Raises UserError if two have the same name.
     """
     spec = log.spec
-    plan = [ColumnPlan("user_id", "id", spec.user), ColumnPlan("item_id", "id", spec.item)]
+    user = pl.lit(None, pl.Int64) if spec.user is None else spec.user
+    plan = [ColumnPlan("user_id", "id", user, may_lack=spec.user is None or spec.anonymous == "own")]
+    plan += [ColumnPlan("item_id", "id", spec.item)]
     plan += [ColumnPlan("time", "time", spec.time, spec.time_unit, spec.time_format, spec.time_zone)]
     plan += [ColumnPlan(f"label_{n}", "flag", c) for n, c in spec.tasks.items()]
     plan += [ColumnPlan(f"label_{n}", "number", c) for n, c in spec.numbers.items()]
@@ -144,6 +159,11 @@ def _converted(values: pl.DataFrame, plan: list[ColumnPlan], path: Path, before:
         frame = values.with_columns(convert(c, values[c.name], path) for c in plan)
     except RowError as error:
         raise error.moved(before) from None
+    # The row is its user: the same whenever it is read, and another than all others.
+    frame = frame.with_columns(
+        pl.col("user_id").fill_null(pl.col("row:").reinterpret(signed=True)),
+        pl.col("user_id").is_null().alias(ANONYMOUS),
+    )
     return FileColumns(path, frame, {c.name: nature(values[c.name]) for c in plan})
 
 

@@ -30,9 +30,9 @@ _FIELDS = ("user_id", "item_id", "time", "keys", "history", "signals", "birth")
 class FeatureState:
     """What is known of users, items and groups, up to now.
 
-    An event is a mapping: `user_id`, `item_id` (integers, or strings, which become ids as in the log), `time` (ms since
-    the epoch), and where the spec has them `keys`, `history` and `signals` (name -> value; one that lacks is unknown)
-    and `birth` of the item (ms).
+    An event is a mapping: `user_id`, `item_id` (integers, or strings, which become ids as in the log; a user of None is
+    anonymous), `time` (ms since the epoch), and where the spec has them `keys`, `history` and `signals` (name -> value;
+    one that lacks is unknown) and `birth` of the item (ms).
     What is observed stays in memory: the folder does not change.
     """
 
@@ -64,7 +64,7 @@ class FeatureState:
             self._settle(time)
         self._pending.append(event)
 
-    def features(self, user: int | str, candidates: Sequence[Event], time: int) -> pa.Table:
+    def features(self, user: int | str | None, candidates: Sequence[Event], time: int) -> pa.Table:
         """The counters, rates, ages and histories of a user's candidates as of a time, a row for each, as in samples.
 
         candidates: `item_id`, and the `keys` and `birth` of each as in an event; their outcomes are not known.
@@ -85,7 +85,7 @@ class FeatureState:
         """Counts the pending events before a time: those of one time do not see each other."""
         end = bisect_left(self._pending, time, key=itemgetter("time"))
         if end:
-            rows = sorted(self._pending[:end], key=lambda e: (e["time"], _id(e["user_id"]), _id(e["item_id"])))
+            rows = sorted(self._pending[:end], key=lambda e: (e["time"], _id(e["user_id"]) or 0, _id(e["item_id"])))
             compute_statistics(self._events(rows), self._state)
             self._last, self._pending = int(rows[-1]["time"]), self._pending[end:]
 
@@ -106,7 +106,8 @@ class FeatureState:
                 )
         _check_number("time", event.get("time"))
         for name in ("user_id", "item_id"):
-            _check_id(name, event.get(name))
+            if name == "item_id" or event.get(name, "") is not None:
+                _check_id(name, event.get(name))
         for name, value in {**event.get("keys", {}), **event.get("history", {})}.items():
             if value is not None:
                 _check_id(name, value)
@@ -132,7 +133,8 @@ class FeatureState:
             time=time,
             day=np.zeros(len(rows), np.int32),
             birth=pl.Series([r.get("birth") for r in rows], dtype=pl.Int64),
-            keys={n: np.array([0 if k is None else k for k in of], np.int64) for n, of in keys.items()},
+            anonymous=np.array([k is None for k in keys["user"]], bool),
+            keys={n: _values(of, -1 if n == "user" else 0) for n, of in keys.items()},
             codes={n: _codes(of) for n, of in keys.items()},
             signals={s: values("signals", s, np.int8) for s in shape.signals},
             attributes={a: values("history", a, np.int64) for a in shape.attributes},
@@ -151,6 +153,10 @@ def _check_number(name: str, value: Any, other: str = "") -> None:
 
 def _id(value: int | str | None) -> int | None:
     return string_id(value) if isinstance(value, str) else value
+
+
+def _values(keys: Sequence[int | None], missing: int) -> NDArray[np.int64]:
+    return np.array([missing if k is None else k for k in keys], np.int64)
 
 
 def _codes(keys: Sequence[int | None]) -> NDArray[np.int32]:

@@ -20,6 +20,7 @@ Column = str | pl.Expr
 LabelKind = Literal["flag", "number", "level"]
 # What a file of events is.
 Format = Literal["parquet"] | TextKind
+_OF_USERS = ("user_table", "user_features")
 FORMATS: tuple[Format, ...] = ("parquet", "csv", "tsv", "jsonl")
 
 
@@ -48,12 +49,14 @@ class LogSpec:
     read their own row alone: a mean or a shift would know the future, and is refused.
     """
 
-    user: Column
-    """Integers or strings; strings become ids, see `ids.string_id`."""
+    user: Column | None
+    """Integers or strings; strings become ids, see `ids.string_id`. None: all events are anonymous."""
     item: Column
     """Like `user`."""
     time: Column
     """Numbers in `time_unit` since the epoch, datetimes, or text: ISO 8601, or as `time_format` says."""
+    anonymous: Literal["refuse", "own"] = "refuse"
+    """What an event is whose user is null or the empty text. own: the only one of a user that nobody else meets."""
     time_unit: Literal["s", "ms", "us", "ns"] = "ms"
     """The unit of a time that is a number."""
     time_format: str | None = None
@@ -187,6 +190,10 @@ def check_spec(spec: LogSpec) -> None:
     if not -12 <= spec.utc_offset_h <= 14:
         raise UserError(f"spec: utc_offset_h={spec.utc_offset_h}; should be hours, -12 to 14")
     _check_text(spec)
+    if spec.anonymous not in ("refuse", "own"):
+        raise UserError(f"spec: anonymous={spec.anonymous!r}; should be 'refuse' or 'own'")
+    if spec.user is None and (given := next((n for n in _OF_USERS if getattr(spec, n)), None)):
+        raise UserError(f"spec: {given}: has no effect, as user is None")
     if spec.time_zone is not None:
         check_zone(spec.time_zone)
         if spec.utc_offset_h:

@@ -112,6 +112,8 @@ def _counts(log: EventLog, content: Content) -> dict[str, int]:
         "users": len(content.users[0]),
         "items": len(content.items[0]),
     }
+    if log.spec.user is None or log.spec.anonymous == "own":
+        counts["anonymous_events"] = whole.anonymous
     for name, (in_table, _) in _in_tables(log, content).items():
         counts[f"{name}_without_features"] = int((~in_table).sum())
     return counts
@@ -139,6 +141,7 @@ def _joined(log: EventLog, content: Content) -> dict[str, dict[str, float]]:
     return {
         name: {"ids_share": float(known.mean()), "events_share": float(events[known].sum() / events.sum())}
         for name, (known, events) in _in_tables(log, content).items()
+        if len(known)  # all users may be anonymous
     }
 
 

@@ -161,7 +161,7 @@ class _Job:
         users = np.empty(0, np.int64)
         for events in (chunks.load(n, coded=False) for n in range(len(chunks))):
             whole.see(events, self.log)
-            users = np.union1d(users, events.keys["user"])
+            users = np.union1d(users, events.known_users)
             write_times(times_file(self.staged), events.time)
             self._chunk_days.append(np.unique(events.day))
         whole.events_read += rows

@@ -68,7 +68,9 @@ class UserSplit:
     """Index into SPLITS for each, int8 [U]."""
 
     def of(self, events: Events) -> NDArray[np.int8]:
-        return np.asarray(self.split[np.searchsorted(self.users, events.keys["user"])])
+        split = np.full(len(events.time), TRAIN, np.int8)  # also of anonymous events
+        split[~events.anonymous] = self.split[np.searchsorted(self.users, events.known_users)]
+        return split
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,12 +31,15 @@ class Whole:
     """Events that are dated more than a day from their time."""
     events_read: int = 0
     """Rows of the log."""
+    anonymous: int = 0
+    """Events without a user."""
     duplicates: int = 0
     """Rows that equal an earlier one, dropped or not."""
 
     def see(self, events: Events, log: EventLog) -> None:
         """Takes a chunk."""
         self.days += DayTimes.of(events.day, events.time)
+        self.anonymous += int(events.anonymous.sum())
         self.utc_days += DayTimes.of_times(events.time)
         self.births += DayTimes.of_times(events.birth.drop_nulls().to_numpy())
         by_time = events.frame.select(local_day(pl.col("time"), log.spec)).to_series().to_numpy()
@@ -59,6 +62,7 @@ class Whole:
             "births": self.births.to_json(),
             "other_days": self.other_days,
             "events_read": self.events_read,
+            "anonymous": self.anonymous,
             "duplicates": self.duplicates,
         }
 
@@ -66,7 +70,8 @@ class Whole:
     def from_json(cls, value: Json) -> "Whole":
         days, utc_days, births = (DayTimes.from_json(value[n]) for n in ("days", "utc_days", "births"))
         counts = {n: value[n] for n in ("other_days", "events_read", "duplicates")}
-        return cls(days=days, utc_days=utc_days, births=births, **counts)
+        # Folders of before have none.
+        return cls(days=days, utc_days=utc_days, births=births, anonymous=value.get("anonymous", 0), **counts)
 
 
 def write_times(path: Path, times: NDArray[np.int64]) -> None:

@@ -79,7 +79,7 @@ def test_values(kind: Any, unit: Any, values: Any, wanted: list[Any]) -> None:
         ("flag", "ms", [0, 1, None, 2], "row 4: 2 is neither 0, 1 nor empty"),
         ("flag", "ms", [-1], "row 1: -1 is neither 0, 1 nor empty"),
         ("flag", "ms", ["yes"], r"type String; should be 0, 1 or empty \(unknown\)"),
-        ("id", "ms", [1, None], "row 2: None should not be empty"),
+        ("id", "ms", [1, None], "row 2: None should not be empty$"),
         ("id", "ms", [1.0, 1.5], r"row 2: 1.5; should be an integer or a string: a whole number, .* at most 2\^53"),
         ("id", "ms", [2.0**53 + 2], r"row 1: 9007199254740994.0; should be an integer or a string"),
         (

@@ -167,8 +167,8 @@ class Writer:
         return [dict(row) for row in rows]
 
     def _pool(self, name: str) -> list[Any]:
-        """What a field may be. In CSV nothing is no text."""
-        return [v for v in POOLS[self.pools[name]] if v != "" or not self.has_csv]
+        """What a field may be. In CSV the empty text is null, as it is of a user."""
+        return [v for v in POOLS[self.pools[name]] if v != "" or not (self.has_csv or name == "user")]
 
     def _tags(self) -> tuple[Any, ...]:
         return tuple(self.rng.choices(POOLS[self.pools["tags"]], k=self.rng.randint(1, 3)))
