@@ -8,7 +8,7 @@ import polars as pl
 
 from coldrank.data.columns import ColumnPlan
 from coldrank.data.errors import RowError, UserError
-from coldrank.data.ids import is_text
+from coldrank.data.ids import as_bytes, is_text
 from coldrank.data.log import LogFile
 
 # What the values of two files may not be of one column: the same id would be two, or two the same.
@@ -51,7 +51,7 @@ def fill_types(files: Sequence[LogFile]) -> list[LogFile]:
     for schema in schemas:
         for name, kind in schema.items():
             if kind != pl.Null:
-                known.setdefault(name, pl.String if is_text(kind) else kind)
+                known.setdefault(name, pl.String if is_text(kind) and kind != pl.Binary else kind)
     filled = []
     for file, schema in zip(files, schemas, strict=True):
         names = [n for n, kind in schema.items() if kind == pl.Null and n in known]
@@ -156,7 +156,9 @@ def joined(parts: Sequence[FileColumns]) -> pl.DataFrame:
 def _widened(values: pl.Series, kind: pl.DataType, where: str) -> pl.Series:
     if kind == pl.Float64 and values.dtype.is_integer():
         _as_type(values, pl.Float32(), where)  # as features are kept
-    return _as_type(values, kind, where) if _is_empty(values) else values.cast(kind)
+    if _is_empty(values):
+        return _as_type(values, kind, where)
+    return as_bytes(values, values.dtype) if kind == pl.Binary else values.cast(kind)
 
 
 def _table_type(name: str, parts: Sequence[FileColumns]) -> pl.DataType:
@@ -166,7 +168,7 @@ def _table_type(name: str, parts: Sequence[FileColumns]) -> pl.DataType:
     if len(kinds) <= 1:
         return next(iter(kinds), parts[0].frame[name].dtype)
     if all(is_text(kind) for kind in kinds):
-        return pl.String()
+        return pl.Binary() if pl.Binary in kinds else pl.String()
     if all(kind.is_integer() for kind in kinds):
         large = any("integers from 2^63 on" in p.natures[name] for p in filled)
         return pl.UInt64() if large else pl.Int64()

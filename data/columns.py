@@ -8,7 +8,7 @@ import polars as pl
 
 from coldrank.data.clock import milliseconds_in_zone, milliseconds_of_text
 from coldrank.data.errors import RowError, UserError
-from coldrank.data.ids import EXACT, as_column, is_text, whole_ids
+from coldrank.data.ids import EXACT, as_bytes, as_column, is_text, whole_ids
 from coldrank.data.log import Column, expression
 from coldrank.data.times import Unit, wanted_unit
 
@@ -121,7 +121,7 @@ def convert(plan: ColumnPlan, values: pl.Series, path: Path) -> pl.Series:
     if plan.kind in ("id", "code") and result.dtype != pl.Int64:
         raise UserError(f"{where}: type {values.dtype}; should be an integer or a string")
     if plan.name == "user_id" and is_text(values.dtype):
-        result = result.set(values.cast(pl.String) == "", None)
+        result = result.set(as_bytes(values, values.dtype).bin.size() == 0, None)
     if plan.kind == "id" and not plan.may_lack:
         how = "; anonymous='own' in the spec makes it a user of its own" if plan.name == "user_id" else ""
         _refuse(values, result.is_null(), where, f"should not be empty{how}")

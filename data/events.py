@@ -13,7 +13,7 @@ from coldrank.data.columns import ColumnPlan, check_rows_alone, convert
 from coldrank.data.errors import RowError, UserError
 from coldrank.data.files import check_columns
 from coldrank.data.identity import row_identity
-from coldrank.data.ids import as_column, check_finite, is_text, narrow, whole_ids
+from coldrank.data.ids import as_bytes, as_column, check_finite, is_text, narrow, whole_ids
 from coldrank.data.log import EventLog, LogFile, LogSpec, expression
 from coldrank.data.times import DAY_MS
 
@@ -178,16 +178,16 @@ def _join(file: LogFile, frame: pl.LazyFrame, table: pl.DataFrame | None, plan: 
     if is_text(kind) != is_text(table_kind) and kind != pl.Null:
         raise UserError(f"{plan.where(file.path)}: {kind}, but {table_kind} in its table; should be the same")
     right = table.lazy().rename({plan.name: key}).with_columns(_key(pl.col(key), table_kind))
-    no_ids = pl.lit(None, pl.String if is_text(table_kind) else pl.Int64)
+    no_ids = pl.lit(None, pl.Binary if is_text(table_kind) else pl.Int64)
     left = no_ids if kind == pl.Null else _key(source, kind)
     # A column of its own: Polars 1.41 takes no selector among the keys of a join.
     return frame.with_columns(left.alias(key)).join(right, on=key, how="left", maintain_order="left").drop(key)
 
 
 def _key(ids: pl.Expr, kind: pl.DataType) -> pl.Expr:
-    """As `as_column` makes ids of integers; text as it is. What is neither is refused later, by `convert`."""
+    """As `as_column` makes ids of integers; text as its bytes. What is neither is refused later, by `convert`."""
     if is_text(kind):
-        return ids.cast(pl.String)
+        return as_bytes(ids, kind)
     return ids.reinterpret(signed=True) if kind == pl.UInt64 else ids.cast(pl.Int64, strict=False)
 
 

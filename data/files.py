@@ -13,7 +13,7 @@ from coldrank.data.errors import UserError
 from coldrank.data.folder import folder_values, typed
 from coldrank.data.location import for_polars, is_url, named
 from coldrank.data.log import LogFile, expression
-from coldrank.data.parquet import scan_parquet
+from coldrank.data.parquet import opened, scan_parquet
 
 Schema = Mapping[str, pl.DataType | type[pl.DataType]]
 
@@ -103,9 +103,26 @@ def parquet_file(path: Path, required: Collection[str] = ()) -> LogFile:
         frame = scan_parquet([path])
         check_columns(path, frame.collect_schema().names(), required)
         rows = frame.select(pl.len()).collect().item()
+        frame = frame.with_columns(_uuid_text(expression(n)).alias(n) for n in _uuids(path, frame.collect_schema()))
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UserError(f"{path}: {first_line(error)}") from None
     return LogFile(path, frame, lambda error: UserError(f"{path}: {first_line(error)}"), rows == 0)
+
+
+def _uuids(path: Path, columns: Schema) -> list[str]:
+    """The columns of a Parquet file that say that they are UUIDs."""
+    if pl.Binary not in columns.values():
+        return []
+    with opened(path) as file:
+        stored = [file.schema.column(i) for i in range(len(file.schema))]
+    return [c.path for c in stored if c.logical_type.type == "UUID" and c.path in columns]
+
+
+def _uuid_text(column: pl.Expr) -> pl.Expr:
+    """The text of UUIDs, as programs print them: in lower case, in five parts."""
+    digits = column.bin.encode("hex")
+    parts = [digits.str.slice(first, length) for first, length in ((0, 8), (8, 4), (12, 4), (16, 4), (20, 12))]
+    return pl.concat_str(parts, separator="-")
 
 
 def with_folder_columns(files: Sequence[LogFile], root: Path) -> list[LogFile]:
@@ -155,6 +172,8 @@ def _says(text: str | None, value: Any) -> bool:
         return text is None
     if text is None:
         return False
+    if isinstance(value, bytes):
+        return text.encode() == value
     if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
         try:
             return Decimal(text) == value

@@ -6,7 +6,7 @@ from operator import xor
 
 import polars as pl
 
-from coldrank.data.ids import is_text, string_id
+from coldrank.data.ids import as_bytes, is_text, string_id
 from coldrank.data.log import expression
 
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
@@ -45,7 +45,7 @@ def _value(column: pl.Expr, kind: pl.DataType, seed: int, unit: str | None = Non
     elif isinstance(kind, pl.Duration):
         hashed = _instant(column.to_physical(), _PER_SECOND[kind.time_unit], seed)
     elif is_text(kind):
-        hashed = column.cast(pl.String).hash(seed)
+        hashed = as_bytes(column, kind).hash(seed)
     elif kind.is_float():
         missing = column.is_null() | column.is_nan()
         hashed = _number(column.cast(pl.Float64), seed, unit)

@@ -1,18 +1,25 @@
 """Strings and other column types as the three types that samples hold: int64, float32, list<int64>."""
 
 import hashlib
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
 
 from coldrank.data.errors import RowError, UserError
 
-_STRINGS = (pl.String, pl.Categorical, pl.Enum)
+_STRINGS = (pl.String, pl.Categorical, pl.Enum, pl.Binary)
+Values = TypeVar("Values", pl.Series, pl.Expr)
 
 
 def is_text(kind: pl.DataType) -> bool:
-    """Whether values of the type are strings: String, Categorical or Enum."""
+    """Whether values of the type are strings: String, Categorical, Enum, or Binary, the bytes of one."""
     return kind in _STRINGS
+
+
+def as_bytes(strings: Values, kind: pl.DataType) -> Values:
+    """Strings of any type, `kind`, as the bytes of their UTF-8 text."""
+    return strings if kind == pl.Binary else strings.cast(pl.String).cast(pl.Binary)
 
 
 def string_id(text: str) -> int:
@@ -20,21 +27,25 @@ def string_id(text: str) -> int:
 
     A caller in serving does the same, without a table.
     """
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=64).digest()[:8], "little", signed=True)
+    return _bytes_id(text.encode())
+
+
+def _bytes_id(text: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(text, digest_size=64).digest()[:8], "little", signed=True)
 
 
 def hash_strings(strings: pl.Series) -> pl.Series:
     """`string_id` of every value, int64 [N]; null stays null. Only distinct values are hashed."""
-    strings = strings.cast(pl.String)
+    strings = as_bytes(strings, strings.dtype)
     distinct = strings.unique().drop_nulls()
-    ids = pl.Series(np.fromiter((string_id(s) for s in distinct), np.int64, len(distinct)))
+    ids = pl.Series(np.fromiter((_bytes_id(s) for s in distinct), np.int64, len(distinct)))
     return strings.replace_strict(distinct, ids, default=None, return_dtype=pl.Int64)
 
 
 def as_column(values: pl.Series, where: str) -> pl.Series:
     """A column [N] as samples hold it.
 
-    Integers, booleans and strings become int64; unsigned integers of 64 bits by their bits.
+    Integers, booleans and strings (also their bytes) become int64; unsigned integers of 64 bits by their bits.
     Other numbers become float32; NaN becomes null.
     Lists of integers or strings become list<int64>; null becomes the empty list, and null elements are dropped.
     Raises UserError, which begins with `where`, for any other type, and with the row for a number that is not finite.

@@ -247,7 +247,15 @@ def test_columns_in_the_names_of_folders(folders: list[str], values: list[object
 @pytest.mark.tried("logs", "a column in the file and, equal, in its folder's name", "read once")
 @pytest.mark.parametrize(
     ("folder", "value"),
-    [("ch=2", 2), ("ch=02", 2), ("ch=2", 2.0), ("ch=x", "x"), ("ch=true", True), ("ch=2022-05-04", date(2022, 5, 4))],
+    [
+        ("ch=2", 2),
+        ("ch=02", 2),
+        ("ch=2", 2.0),
+        ("ch=x", "x"),
+        ("ch=x", b"x"),
+        ("ch=true", True),
+        ("ch=2022-05-04", date(2022, 5, 4)),
+    ],
 )
 def test_a_folder_may_repeat_a_column(folder: str, value: object, tmp_path: Path) -> None:
     put(tmp_path / "log" / folder / "a.parquet", 1, 2, ch=value)

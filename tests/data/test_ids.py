@@ -9,6 +9,7 @@ from coldrank.data.errors import UserError
 from coldrank.data.ids import as_column, hash_strings, is_text, narrow, string_id
 
 KAFFEE = int.from_bytes(hashlib.blake2b("Kaffeeé".encode()).digest()[:8], "little", signed=True)
+BYTES = int.from_bytes(hashlib.blake2b(b"\xff\x00").digest()[:8], "little", signed=True)
 TEA = int.from_bytes(hashlib.blake2b(b"tea").digest()[:8], "little", signed=True)
 
 
@@ -22,6 +23,9 @@ TEA = int.from_bytes(hashlib.blake2b(b"tea").digest()[:8], "little", signed=True
         (pl.Series([0.5, None, float("nan")]), pl.Float32, [0.5, None, None]),
         (pl.Series(["1.25", None]).cast(pl.Decimal(5, 2)), pl.Float32, [1.25, None]),
         (pl.Series(["tea", None, "Kaffeeé", "tea"]), pl.Int64, [TEA, None, KAFFEE, TEA]),
+        (pl.Series([b"tea", None, "Kaffeeé".encode()]), pl.Int64, [TEA, None, KAFFEE]),
+        (pl.Series([[b"tea"], None]), pl.List(pl.Int64), [[TEA], []]),
+        (pl.Series([b"\xff\x00"]), pl.Int64, [BYTES]),
         (pl.Series(["tea", None], dtype=pl.Categorical), pl.Int64, [TEA, None]),
         (pl.Series([[4, None, 2], None, [], [9]]), pl.List(pl.Int64), [[4, 2], [], [], [9]]),
         (pl.Series([["tea", None], ["Kaffeeé"], [None]]), pl.List(pl.Int64), [[TEA], [KAFFEE], []]),

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 import numpy as np
 import polars as pl
@@ -12,6 +13,7 @@ from event_logs import DAY_MS
 from hourly_log import ROWS, TIMES, every, spec, table
 
 from coldrank.data.check import to_numpy
+from coldrank.data.ids import string_id
 from coldrank.data.own_log import open_log
 from coldrank.data.prepare import PrepareOptions, prepare
 from coldrank.data.split import split_by_time
@@ -80,3 +82,36 @@ def test_large_unsigned_ids(with_table: bool, ending: str, tmp_path: Path) -> No
     # What is scored reads the same ids of the log's own type.
     read = to_numpy(Input("user", "int"), log["user"], Path("x"), lambda i: i)
     assert isinstance(read, np.ndarray) and read[:3].tolist() == signed
+
+
+UUIDS = [UUID(int=7**40 + i) for i in range(7)]
+STORED = {
+    "text": [str(u) for u in UUIDS],
+    "bytes of text": [str(u).encode() for u in UUIDS],
+    "Parquet's UUIDs": pa.ExtensionArray.from_storage(pa.uuid(), pa.array([u.bytes for u in UUIDS], pa.binary(16))),
+}
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(
+            h, marks=pytest.mark.tried("logs", f"UUIDs as {h}, beside text, and in a user table", "the same ids")
+        )
+        for h in STORED
+    ],
+)
+@pytest.mark.parametrize("of_table", STORED)
+def test_text_bytes_and_uuids_are_the_same(how: str, of_table: str, tmp_path: Path) -> None:
+    """Two files that say the same: their rows are duplicates."""
+    (tmp_path / "log").mkdir()
+    rows = [i % 7 for i in range(ROWS)]
+    for name, values in (("a", STORED["text"]), ("b", STORED[how])):
+        users = pa.array(values) if isinstance(values, list) else values
+        pq.write_table(table(user=users.take(pa.array(rows))), tmp_path / "log" / f"{name}.parquet")
+    known = pa.table({"id": STORED[of_table], "age": range(7)})
+    pq.write_table(known, tmp_path / "log" / "users.parquet")
+    with_table = spec(user_table="users.parquet", user_table_id="id", user_features={"age": "age"})
+    events = load_events(open_log(tmp_path / "log", replace(with_table, context={"old": pl.col("user_age")})))
+    assert events.frame["user_id"].to_list() == [string_id(str(UUIDS[r])) for r in rows]
+    assert events.frame["old"].to_list() == rows

@@ -203,6 +203,9 @@ class Writer:
                     row["tags"] = None
             rng.shuffle(columns)
             arrays = {n: getattr(self, f"make_{n}", self._ids)([r[n] for r in of_file], n) for n in columns}
+            for of_ids in ("user", "item", "author", "place"):
+                if not of_text and of_ids in arrays and pa.types.is_string(arrays[of_ids].type) and rng.random() < 0.2:
+                    arrays[of_ids] = arrays[of_ids].cast(pa.binary())
             if of_text and self.zone == "":
                 arrays["time"] = self._text_time([r["time"] for r in of_file])
             files.append(File(Path(*folder, name), of_file, arrays))
@@ -480,7 +483,7 @@ class Writer:
         del file.columns[self.rng.choice(names)]
 
     def _bad_feature(self, file: File, _: Log) -> None:
-        file.columns["n"] = self.rng.choice([pa.array([{"p": 1}] * len(file.rows)), pa.array([b"x"] * len(file.rows))])
+        file.columns["n"] = pa.array([{"p": 1}] * len(file.rows))
 
     def _other_ids(self, file: File, log: Log) -> None:
         name = self.rng.choice(["user", "item"])
