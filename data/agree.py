@@ -10,6 +10,7 @@ from coldrank.data.columns import ColumnPlan
 from coldrank.data.errors import RowError, UserError
 from coldrank.data.ids import as_bytes, is_text
 from coldrank.data.log import LogFile
+from coldrank.data.vectors import is_vector
 
 # What the values of two files may not be of one column: the same id would be two, or two the same.
 _APART = (
@@ -32,7 +33,7 @@ class FileColumns:
 
 def nature(values: pl.Series) -> set[str]:
     """The words of `_APART` that hold for a column of ids; none where it has no value."""
-    while isinstance(values.dtype, pl.List):
+    while isinstance(values.dtype, pl.List | pl.Array):
         values = values.explode()
     values = values.fill_nan(None) if values.dtype.is_float() else values
     if values.null_count() == len(values):
@@ -169,6 +170,8 @@ def _table_type(name: str, parts: Sequence[FileColumns]) -> pl.DataType:
         return next(iter(kinds), parts[0].frame[name].dtype)
     if all(is_text(kind) for kind in kinds):
         return pl.Binary() if pl.Binary in kinds else pl.String()
+    if all(is_vector(kind) for kind in kinds):
+        return pl.List(pl.Float64)
     if all(kind.is_integer() for kind in kinds):
         large = any("integers from 2^63 on" in p.natures[name] for p in filled)
         return pl.UInt64() if large else pl.Int64()

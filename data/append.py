@@ -31,7 +31,7 @@ from coldrank.data.writers import Writers
 
 Json = dict[str, Any]
 _TYPES: dict[str, pl.DataType] = {
-    str(k): k for k in (pl.Int8(), pl.Int32(), pl.Int64(), pl.Float32(), pl.List(pl.Int64))
+    str(k): k for k in (pl.Int8(), pl.Int32(), pl.Int64(), pl.Float32(), pl.List(pl.Int64), pl.List(pl.Float32))
 }
 # Arguments that may differ from one call to the next: where the log lies, and what is done.
 _FREE = ("data", "spec", "append")

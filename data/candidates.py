@@ -43,7 +43,7 @@ def write_candidates(log: EventLog, data: Path, file: Path, samples: Path, argum
     lacking = {n: kind for n, kind in kinds.items() if n not in known}
     of_file = replace(log, files=(opened,))
     with tempfile.TemporaryDirectory() as folder:
-        spool = Spool(of_file, Path(folder), chunk_rows=2**62, text_words=words)
+        spool = Spool(of_file, Path(folder), chunk_rows=2**62, before=base.ledger.origin)
         spool.read([opened], lacking=lacking)
         check_any(spool)
         same_types(spool, base.ledger.origin)

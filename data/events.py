@@ -16,6 +16,7 @@ from coldrank.data.identity import row_identity
 from coldrank.data.ids import as_bytes, as_column, check_finite, is_text, narrow, whole_ids
 from coldrank.data.log import EventLog, LogFile, LogSpec, expression
 from coldrank.data.times import DAY_MS
+from coldrank.data.vectors import is_vector
 
 # Whether an event's user is not known.
 ANONYMOUS = "anonymous:"
@@ -237,6 +238,6 @@ def check_table(table: pl.DataFrame, key: str, where: str, names: Mapping[str, s
             raise UserError(f"{where}: {key}, row {row + 1}: {table[key][row]} {what}; should be one row per id")
     for values in (table[n] for n in table.columns if n.startswith(key.removesuffix("id")) and n != key):
         name = (names or {}).get(values.name, f"column {values.name}")
-        as_column(values.head(0), f"{where}: {name}")
+        as_column(values if is_vector(values.dtype) else values.head(0), f"{where}: {name}")
         check_finite(values, f"{where}: {name}")
     return table.with_columns(narrow(table[key], f"{where}: {key}"))

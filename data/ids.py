@@ -1,4 +1,4 @@
-"""Strings and other column types as the three types that samples hold: int64, float32, list<int64>."""
+"""Strings and other column types as those that samples hold: int64, float32, list<int64>, list<float32>."""
 
 import hashlib
 from typing import TypeVar
@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from coldrank.data.errors import RowError, UserError
+from coldrank.data.vectors import is_vector, vector_column
 
 _STRINGS = (pl.String, pl.Categorical, pl.Enum, pl.Binary)
 Values = TypeVar("Values", pl.Series, pl.Expr)
@@ -47,12 +48,15 @@ def as_column(values: pl.Series, where: str) -> pl.Series:
 
     Integers, booleans and strings (also their bytes) become int64; unsigned integers of 64 bits by their bits.
     Other numbers become float32; NaN becomes null.
-    Lists of integers or strings become list<int64>; null becomes the empty list, and null elements are dropped.
+    Lists of floats become list<float32>, see `vectors`. Lists of integers or strings become list<int64>; null becomes
+    the empty list, and null elements are dropped.
     Raises UserError, which begins with `where`, for any other type, and with the row for a number that is not finite.
     """
     kind = values.dtype
-    if isinstance(kind, pl.List):
-        return _list_column(values, where)
+    if is_vector(kind):
+        return vector_column(values, where)
+    if isinstance(kind, pl.List | pl.Array):
+        return _list_column(values.arr.to_list() if isinstance(kind, pl.Array) else values, where)
     if is_text(kind):
         return hash_strings(values)
     if kind.is_integer() or kind in (pl.Boolean, pl.Null):
@@ -61,7 +65,7 @@ def as_column(values: pl.Series, where: str) -> pl.Series:
     if kind.is_float() or kind.is_decimal():
         check_finite(values, where)
         return values.cast(pl.Float32).fill_nan(None)
-    raise UserError(f"{where}: type {kind}; should be an integer, a number, a string or a list of integers or strings")
+    raise UserError(f"{where}: type {kind}; should be an integer, a number, a string or a list of these")
 
 
 def check_finite(values: pl.Series, where: str) -> None:
@@ -125,7 +129,7 @@ def _list_column(values: pl.Series, where: str) -> pl.Series:
     lengths = values.list.len().fill_null(0)
     flat = as_column(values.filter(lengths > 0).explode(), where)
     if flat.dtype != pl.Int64:
-        raise UserError(f"{where}: type {values.dtype}; should be a list of integers or strings")
+        raise UserError(f"{where}: type {values.dtype}; should be a list of numbers or strings")
     rows = np.repeat(np.arange(len(values)), lengths.to_numpy())
     kept = flat.is_not_null()
     filled = pl.DataFrame({"row": rows, "value": flat}).filter(kept).group_by("row").agg("value")

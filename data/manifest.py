@@ -1,6 +1,7 @@
 """`manifest.json` of a prepared data folder: the schema, the splits, the partitions and the counts."""
 
 import importlib.metadata
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -54,8 +55,10 @@ class Content:
         return LabelCounts.total(self.labels[p.path] for p in self.partitions if p.split == split)
 
 
-def manifest(log: EventLog, arguments: dict[str, Any], content: Content, history: int) -> dict[str, Any]:
-    """Everything that a reader needs to know without opening a Parquet file."""
+def manifest(
+    log: EventLog, arguments: dict[str, Any], content: Content, history: int, lengths: Mapping[str, int]
+) -> dict[str, Any]:
+    """Everything that a reader needs to know without opening a Parquet file. lengths: of the vectors."""
     spec, whole, partitions = log.spec, content.whole, content.partitions
     lists = ["hist_item_id", *(f"hist_{n}" for n in (*spec.history, *spec.all_signals()))]
     return {
@@ -65,6 +68,7 @@ def manifest(log: EventLog, arguments: dict[str, Any], content: Content, history
         "arguments": arguments,
         "columns": [
             {"name": f.name, "type": type_name(f.type), "nullable": f.nullable, "meaning": _meaning(f.name, spec)}
+            | ({"length": lengths[f.name]} if f.name in lengths else {})
             for f in content.schema
         ],
         "tasks": list(spec.labels()),

@@ -104,7 +104,8 @@ class PartitionWriter:
         (folder / self.path).parent.mkdir(parents=True)
         # Numbers seldom repeat: a dictionary of them takes longer to write and more room.
         coded = [f"{f.name}.list.element" if pa.types.is_list(f.type) else f.name for f in schema]
-        coded = [n for n, f in zip(coded, schema, strict=True) if not pa.types.is_floating(f.type)]
+        inner = [f.type.value_type if pa.types.is_list(f.type) else f.type for f in schema]
+        coded = [n for n, kind in zip(coded, inner, strict=True) if not pa.types.is_floating(kind)]
         self._writer = pq.ParquetWriter(
             folder / self.path, schema, compression="zstd", use_dictionary=coded, write_page_checksum=True
         )

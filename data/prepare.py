@@ -92,8 +92,7 @@ def append(log: EventLog, out: Path, split: SplitRule, options: PrepareOptions) 
     if not new:
         return None
     with staging(out) as staged:
-        words = base.ledger.origin.get("text", {})
-        spool = Spool(log, staged / "spool", chunk_rows=options.chunk_rows, text_words=words)
+        spool = Spool(log, staged / "spool", chunk_rows=options.chunk_rows, before=base.ledger.origin)
         spool.read([file for _, file in new], after=base.ledger.whole.last)
         same_types(spool, base.ledger.origin)
         late = late_events(spool, base)
@@ -125,12 +124,15 @@ class _Job:
         rule = split(known)
         content = self._write(chunks, state, known, rule)
         _warn(about_splits(content, self.log.spec))
-        made = manifest(self.log, options.arguments, content, options.history)
+        # A table may hold columns that serve expressions alone.
+        lengths = {n: length for n, length in spool.lengths.by_name.items() if n in content.schema.names}
+        made = manifest(self.log, options.arguments, content, options.history, lengths)
         if base:
             made["counts"]["files_read"] = base.manifest["counts"]["files_read"] + len(digests)
         _warn(about_tables(made["joined"]))
         self.made_by["types"] = {n: str(kind) for n, kind in spool.kinds.items()}
         self.made_by["text"] = spool.text.words()
+        self.made_by["vectors"] = lengths
         self.made_by["natures"] = spool.agreement.words(base.ledger.origin["natures"] if base else {})
         staged_paths = [p.path for p in content.partitions]
 

@@ -20,6 +20,7 @@ _TYPES: dict[pl.DataType | type[pl.DataType], pa.DataType] = {
     pl.Int64: pa.int64(),
     pl.Float32: pa.float32(),
     pl.List(pl.Int64): pa.list_(pa.int64()),
+    pl.List(pl.Float32): pa.list_(pa.float32()),
 }
 
 
@@ -119,5 +120,5 @@ def _gather_static(table: pl.DataFrame, key: str, ids: NDArray[np.int64]) -> pl.
     in_table = known[nearest] == ids if len(known) else np.zeros(len(ids), bool)
     index = pl.Series(nearest).set(pl.Series(~in_table), None)
     result = table.drop(key).select(pl.all().gather(index))
-    lists = [n for n, kind in result.schema.items() if isinstance(kind, pl.List)]
-    return result.with_columns(pl.col(n).fill_null(pl.lit([], dtype=pl.List(pl.Int64))) for n in lists)
+    lists = {n: kind for n, kind in result.schema.items() if isinstance(kind, pl.List)}
+    return result.with_columns(pl.col(n).fill_null(pl.lit([], dtype=kind)) for n, kind in lists.items())

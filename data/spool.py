@@ -5,9 +5,10 @@ So memory holds a slice or a chunk, however long the log.
 
 import itertools
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,6 +20,7 @@ from coldrank.data.errors import UserError
 from coldrank.data.events import Events, as_events, in_order, plan_columns, read_slices
 from coldrank.data.log import EventLog, LogFile
 from coldrank.data.text.settle import Settled
+from coldrank.data.vectors import VECTOR, Lengths, is_vector, vector_column
 
 # Rows that are read at a time, and of a chunk, unless one hour has more.
 ROWS = 1 << 20
@@ -34,16 +36,23 @@ class Spool:
         folder: Path,
         *,
         chunk_rows: int = ROWS,
-        text_words: Mapping[str, Collection[str]] | None = None,
+        before: Mapping[str, Any] | None = None,
     ) -> None:
         """chunk_rows: how many events a chunk has at most, unless one hour has more.
 
-        text_words: of the files of text that were prepared before, see `Settled`.
+        before: the origin of what was prepared before, see `Ledger`.
         """
         self.log, self.folder, self.chunk_rows = log, folder, chunk_rows
         self.plan = plan_columns(log)
         self.agreement = Agreement(self.plan)
-        self.text = Settled(text_words or {})
+        self.text = Settled((before or {}).get("text", {}))
+        self.lengths = Lengths((before or {}).get("vectors", {}))
+        for table, key in ((log.users, "user_id"), (log.items, "item_id")):
+            for values in () if table is None else table:
+                if is_vector(values.dtype):
+                    where = f"the table of {key}: column {values.name}"
+                    self.lengths.see(vector_column(values, where), where)
+
         self.kinds: dict[str, pl.DataType] = {}
         self.rows = self.others = 0
         self._others: list[Path] = []
@@ -67,6 +76,8 @@ class Spool:
             rows = 0
             for part in read_slices(file, self.log, self.plan, ROWS):
                 self.agreement.add(part, rows)
+                for column in (c for c in self.plan if part.frame.schema[c.name] == VECTOR):
+                    self.lengths.see(part.frame[column.name], column.where(file.path), rows)
                 rows += len(part.frame)
                 frame = part.frame
                 if after is not None:
