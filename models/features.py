@@ -21,6 +21,7 @@ Kind = Literal["id", "signals", "bucket", "number"]
 Role = Literal["user", "item", "context", "sequence", "pc"]
 Mapping = Literal["hash", "multi_hash", "vocabulary", "growing", "managed", "identity"]
 Transform = Literal["none", "log1p", "logit"]
+_HASHES = 2
 _COUNTERS = 1 << 22
 
 
@@ -49,7 +50,7 @@ class Table:
     `sketch`: with `counters` for all, so that some get their row early, and none late."""
     counters: int = _COUNTERS
     """Of a sketch: its bytes, a multiple of 4,096."""
-    hashes: int = 2
+    hashes: int = _HASHES
     """Of `multi_hash`: rows that are read for an id."""
     eviction: Literal["lru", "lfu", "distance_lfu"] = "lru"
     """Of `managed`, whose row goes: of the id read longest ago (`lru`); or, where a batch holds the new one more often,
@@ -258,6 +259,7 @@ def _unique(what: str, names: list[str]) -> None:
 def _check_table(t: Table) -> None:
     rules = [
         (t.mapping == "multi_hash" and t.hashes < 2, f"hashes={t.hashes}: must be 2 or more; one is mapping 'hash'"),
+        (t.mapping != "multi_hash" and t.hashes != _HASHES, f"hashes={t.hashes} is for mapping 'multi_hash'"),
         (t.is_dynamic and t.rows < 2, f"rows={t.rows}: row 0 is for unknown ids, so 2 or more are needed"),
         (t.min_count < 1, f"min_count={t.min_count}: must be 1 or more"),
         (

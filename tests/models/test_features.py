@@ -160,6 +160,7 @@ def test_what_a_set_of_features_needs():
     ("table", "message"),
     [
         (replace(TABLE, mapping="multi_hash", hashes=1), "table 'item': hashes=1: must be 2 or more"),
+        (replace(TABLE, hashes=3), "table 'item': hashes=3 is for mapping 'multi_hash'"),
         (replace(TABLE, mapping="growing", rows=1), "table 'item': rows=1: row 0 is for unknown ids"),
         (replace(TABLE, mapping="growing", min_count=0), "min_count=0: must be 1 or more"),
         (replace(TABLE, mapping="growing", admission="sketch"), "admission='sketch' is for .* with min_count above 1"),
