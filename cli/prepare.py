@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -112,6 +113,21 @@ def _common(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--item-history", type=_count, default=0, metavar="L", help="also the users of an item's last L events"
+    )
+    parser.add_argument(
+        "--known-after",
+        type=_delay,
+        action="append",
+        metavar="SIGNAL=SECONDS",
+        help="count an outcome, and show it in histories, only so long after its event; may be given several times "
+        "(default: as the spec says; at any later time)",
+    )
+    parser.add_argument(
+        "--refresh-hours",
+        type=float,
+        metavar="H",
+        help="counters, rates and histories as of the last full H hours from midnight at the spec's utc_offset_h "
+        "(default: as the spec says; 0, as of the event)",
     )
     parser.add_argument(
         "--duplicates",
@@ -249,13 +265,14 @@ def run(args: argparse.Namespace) -> None:
         check_file("--candidates", args.candidates[1])
     else:
         check_out(args.out)
-    log = args.open(args)
+    log = _delayed(args.open(args), args)
     given = {
         n: v
         for n, v in vars(args).items()
         if n not in ("run", "open", "out", "command", "source", "append", "candidates")
     }
     arguments = {n: str(v) if isinstance(v, date) or n in ("data", "spec") else v for n, v in given.items()}
+    arguments["known_after"] = dict(args.known_after or ())
     options = PrepareOptions(
         history=args.history,
         item_history=args.item_history,
@@ -294,6 +311,16 @@ def _events(content: dict[str, Any]) -> int:
     return sum(int(split["rows"]) for split in content["splits"].values())
 
 
+def _delayed(log: "EventLog", args: argparse.Namespace) -> "EventLog":
+    """The log with the delays that are asked for."""
+    changes: dict[str, Any] = {}
+    if args.known_after:
+        changes["known_after"] = {**log.spec.known_after, **dict(args.known_after)}
+    if args.refresh_hours is not None:
+        changes["refresh_h"] = args.refresh_hours
+    return replace(log, spec=replace(log.spec, **changes)) if changes else log
+
+
 def _how_it_is_split(content: dict[str, Any]) -> str:
     """The days of the log, and the rule that made its splits."""
     span, asked = content["span"], content["arguments"]
@@ -320,6 +347,14 @@ def _what_was_read(content: dict[str, Any]) -> str:
 
 def _names(text: str) -> list[str]:
     return [n.strip() for n in text.split(",") if n.strip()]
+
+
+def _delay(text: str) -> tuple[str, float]:
+    signal, _, seconds = text.partition("=")
+    try:
+        return signal.strip(), float(seconds)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: should be a signal and seconds, like like=3600") from None
 
 
 def _day(text: str) -> date:

@@ -81,10 +81,13 @@ def origin(log: EventLog, arguments: Json) -> Json:
         for c in plan_columns(log)
     }
     spec = log.spec
-    groups = {g.name: f"prior {g.parent}, smoothing {g.smoothing}" for g in spec.all_groups()}
+    groups = {g.name: f"prior {g.parent}, smoothing {g.smoothing}, refreshed {g.refresh_h}" for g in spec.all_groups()}
+    histories = {n: f"{h.length} where {h.where}: {', '.join(h.columns)}" for n, h in spec.histories.items()}
+    delays = {s: f"{after} s" for s, after in spec.known_after.items()} | {"refresh_h": f"{spec.refresh_h} h"}
     calendar = f"{spec.period}s, {spec.time_zone or f'{spec.utc_offset_h} hours from UTC'}"
     given = {n: v for n, v in arguments.items() if n not in _FREE}
-    return {"source": log.source, "given": given, "columns": plan, "groups": groups, "calendar": calendar}
+    made_by = {"columns": plan, "groups": groups, "histories": histories, "delays": delays}
+    return {"source": log.source, "given": given, "calendar": calendar, **made_by}
 
 
 def check_same(base: Prepared, made_by: Json) -> None:
@@ -98,12 +101,12 @@ def check_same(base: Prepared, made_by: Json) -> None:
         if given.get(name) != old.get(name):
             flag = f"--{name.replace('_', '-')}"
             raise UserError(f"{flag}: {given.get(name)}, but {base.data} was prepared with {old.get(name)}; {anew}")
-    for what in ("columns", "groups"):
+    for what, word in (("columns", "column"), ("groups", "group"), ("histories", "history"), ("delays", "delay of")):
         now, then = made_by[what], before[what]
         for name in [*now, *then]:
             if now.get(name) != then.get(name):
                 text = f"{now.get(name)}, but {then.get(name)} when {base.data} was prepared"
-                raise UserError(f"spec: {what[:-1]} {name!r}: {text}; {anew}")
+                raise UserError(f"spec: {word} {name!r}: {text}; {anew}")
     if made_by["calendar"] != before["calendar"]:
         raise UserError(f"spec: {made_by['calendar']}, but {before['calendar']} when {base.data} was prepared; {anew}")
     if made_by["calendar"].startswith("months") and before["columns"]["day:"] != _NO_DAY:

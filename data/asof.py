@@ -47,7 +47,7 @@ def combine(codes: list[Ints]) -> Int64s:
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
-    """The events of all groups of a kind: one group after the other, each in the order of time.
+    """The events of all groups of a kind: one group after the other, each in the order in which they count.
 
     N events in all, M of them in a known group. A position is a place in this order, 0 to M - 1.
     """
@@ -59,7 +59,7 @@ class Grouping:
     start: Int32s
     """Position at which the event's group begins, int32 [M]."""
     before: Int32s
-    """Position of the first event of the same group and time, int32 [M].
+    """Position of the first event of the same group that it does not see, int32 [M].
 
     So the events before the one at a position are order[start:before].
     """
@@ -69,18 +69,30 @@ class Grouping:
     """The group at each position, 0 to G - 1, int32 [M]."""
 
     @classmethod
-    def from_codes(cls, codes: Ints, time: Int64s) -> "Grouping":
-        """codes: [N], equal for events of a group, -1 for events of none. time: int64 [N], ascending."""
+    def from_codes(
+        cls, codes: Ints, time: Int64s, *, when: Int64s | None = None, seen: Int64s | None = None
+    ) -> "Grouping":
+        """codes: [N], equal for events of a group, -1 for events of none. time: int64 [N], ascending.
+
+        when: from when on each event counts, int64 [N]; None: from its time. seen: each event sees those that count
+        before this, int64 [N]; None: before its time. With `when`, groups are in its order.
+        """
         known = np.flatnonzero(codes >= 0)
-        order = stable_order(codes) if len(known) == len(codes) else known[stable_order(codes[known])]
-        code, when = codes[order], time[order]
+        if when is not None:
+            known = known[np.argsort(when[known], kind="stable")]
+        every = len(known) == len(codes) and when is None
+        order = stable_order(codes) if every else known[stable_order(codes[known])]
+        code, counts = codes[order], (time if when is None else when)[order]
         new_group = np.ones(len(order), bool)
         new_group[1:] = code[1:] != code[:-1]
-        new_time = new_group.copy()
-        new_time[1:] |= when[1:] != when[:-1]
         number = np.cumsum(new_group, dtype=np.int32) - np.int32(1)
-        firsts = np.flatnonzero(new_group)
-        return cls(len(codes), order, _last_true(new_group), _last_true(new_time), firsts, number)
+        if when is None and seen is None:
+            new_time = new_group.copy()
+            new_time[1:] |= counts[1:] != counts[:-1]
+            before = _last_true(new_time)
+        else:
+            before = _counted_before(number, counts, (time if seen is None else seen)[order])
+        return cls(len(codes), order, _last_true(new_group), before, np.flatnonzero(new_group), number)
 
     def representatives(self) -> Int64s:
         """The first event of each group, int64 [G]."""
@@ -154,6 +166,18 @@ class Grouping:
         total = np.zeros(len(flags) + 1, np.int32)
         np.cumsum(flags, out=total[1:])
         return np.asarray(total[self.before] - total[self.start])
+
+
+def _counted_before(group: Int32s, counts: Int64s, seen: Int64s) -> Int32s:
+    """By position, where the events of its group begin that do not count before `seen`.
+
+    group: int32 [M], ascending; counts: from when on each counts, int64 [M], ascending within a group.
+    """
+    moments, rank = np.unique(counts, return_inverse=True)
+    # Group and moment in one number: fewer than 2^31 of each.
+    size = len(moments) + 1
+    place = group.astype(np.int64) * size
+    return np.searchsorted(place + rank, place + np.searchsorted(moments, seen)).astype(np.int32)
 
 
 def _last_true(flags: NDArray[np.bool_]) -> Int32s:

@@ -9,10 +9,12 @@ import polars as pl
 from coldrank.data.clock import milliseconds_in_zone, milliseconds_of_text
 from coldrank.data.errors import RowError, UserError
 from coldrank.data.ids import EXACT, as_bytes, as_column, is_text, whole_ids
-from coldrank.data.log import Column, expression
+from coldrank.data.log import LONGEST_S, Column, expression
 from coldrank.data.times import Unit, wanted_unit
 
-Kind = Literal["id", "time", "flag", "number", "level", "weight", "feature", "probability", "code", "birth", "day"]
+Kind = Literal[
+    "id", "time", "flag", "number", "level", "weight", "feature", "probability", "code", "birth", "day", "delay"
+]
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _YEAR_2100_MS = 4_102_444_800_000
 
@@ -84,6 +86,7 @@ def convert(plan: ColumnPlan, values: pl.Series, path: Path) -> pl.Series:
     weight: float32, not below 0 and never empty.
     probability: float32, 0 to 1.
     day: int32, days since the epoch.
+    delay: int64, ms, from seconds not below 0 and never empty.
     feature: as `ids.as_column` has it.
     """
     where = plan.where(path)
@@ -96,6 +99,13 @@ def convert(plan: ColumnPlan, values: pl.Series, path: Path) -> pl.Series:
         _refuse(values, result.is_null(), where, "should not be empty")
         _refuse(values, result < 0, where, "is below 0, as no weight may be")
         return result
+    if plan.kind == "delay":
+        if not values.dtype.is_numeric():
+            raise UserError(f"{where}: type {values.dtype}; should be a number of seconds")
+        seconds = values.cast(pl.Float64)
+        bad = ~seconds.is_between(0, LONGEST_S)  # NaN is not
+        _refuse(values, bad | seconds.is_null(), where, "should be a number of seconds, 0 to 10 years")
+        return (seconds * 1000).round().cast(pl.Int64)
     if plan.kind in ("time", "birth"):
         if plan.kind == "birth" and values.dtype.is_float():
             values = values.fill_nan(None)

@@ -14,7 +14,7 @@ from coldrank.data.errors import RowError, UserError
 from coldrank.data.files import check_columns
 from coldrank.data.identity import row_identity
 from coldrank.data.ids import as_bytes, as_column, check_finite, is_text, narrow, whole_ids
-from coldrank.data.log import EventLog, LogFile, LogSpec, expression
+from coldrank.data.log import Column, EventLog, LogFile, LogSpec, expression
 from coldrank.data.times import DAY_MS
 from coldrank.data.vectors import is_vector
 
@@ -46,6 +46,8 @@ class Events:
     """Signal -> its outcome, int8 [N]; -1 where unknown."""
     attributes: dict[str, NDArray[np.int64]]
     """Attribute of the history -> its value, int64 [N]; -1 where unknown."""
+    known: dict[str, NDArray[np.int64]]
+    """Signal with a delay -> when its outcome is known, int64 [N], ms since the epoch."""
 
     @property
     def known_users(self) -> NDArray[np.int64]:
@@ -70,7 +72,13 @@ def as_events(frame: pl.DataFrame, log: EventLog, plan: list[ColumnPlan], *, cod
         codes={key: _dense(of) for key, of in values.items()} if coded else {},
         signals={s: frame[f"signal:{s}"].fill_null(-1).to_numpy() for s in spec.all_signals()},
         attributes={a: frame[f"history:{a}"].fill_null(-1).to_numpy() for a in spec.history},
+        known={s: (frame["time"] + _delay(frame, s, after)).to_numpy() for s, after in spec.known_after.items()},
     )
+
+
+def _delay(frame: pl.DataFrame, signal: str, after: float | Column) -> pl.Series | int:
+    """How long an outcome takes to be known, in ms."""
+    return round(1000 * after) if isinstance(after, int | float) else frame[f"delay:{signal}"]
 
 
 def local_day(time: pl.Expr, spec: LogSpec) -> pl.Expr:
@@ -117,6 +125,9 @@ def plan_columns(log: EventLog) -> list[ColumnPlan]:
     plan += [ColumnPlan(f"signal:{n}", "flag", c) for n, c in spec.all_signals().items()]
     plan += [ColumnPlan(f"key:{n}", "code", c) for n, c in spec.keys.items()]
     plan += [ColumnPlan(f"history:{n}", "code", c) for n, c in spec.history.items()]
+    plan += [
+        ColumnPlan(f"delay:{n}", "delay", c) for n, c in spec.known_after.items() if not isinstance(c, int | float)
+    ]
     missing = pl.lit(None, pl.Int64)
     birth = missing if spec.item_birth is None else spec.item_birth
     plan += [ColumnPlan("birth:", "birth", birth, zone=spec.time_zone)]

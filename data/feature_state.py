@@ -17,6 +17,7 @@ from coldrank.data.append import Prepared
 from coldrank.data.errors import UserError
 from coldrank.data.events import Events
 from coldrank.data.ids import string_id
+from coldrank.data.log import LONGEST_S
 from coldrank.data.samples import past_columns
 from coldrank.data.state.state import State
 from coldrank.data.statistics import compute_statistics
@@ -24,7 +25,7 @@ from coldrank.data.statistics import compute_statistics
 Event = Mapping[str, Any]
 # Events are counted once features of a later time are asked for, or when so many wait.
 _PENDING = 4096
-_FIELDS = ("user_id", "item_id", "time", "keys", "history", "signals", "birth")
+_FIELDS = ("user_id", "item_id", "time", "keys", "history", "signals", "known_after", "birth")
 
 
 class FeatureState:
@@ -32,7 +33,8 @@ class FeatureState:
 
     An event is a mapping: `user_id`, `item_id` (integers, or strings, which become ids as in the log; a user of None is
     anonymous), `time` (ms since the epoch), and where the spec has them `keys`, `history` and `signals` (name -> value;
-    one that lacks is unknown) and `birth` of the item (ms).
+    one that lacks is unknown), `birth` of the item (ms), and `known_after` (signal -> seconds) for signals whose delay
+    is a column of the log.
     What is observed stays in memory: the folder does not change.
     """
 
@@ -95,6 +97,7 @@ class FeatureState:
             "keys": {k for g in shape.groups for k in g.keys} - {"user", "item"},
             "history": set(shape.attributes),
             "signals": set(shape.signals),
+            "known_after": {s for s, delay in shape.delays.items() if delay is None},
         }
         for name in event:
             if name not in _FIELDS:
@@ -116,6 +119,9 @@ class FeatureState:
         for signal, value in event.get("signals", {}).items():
             if value not in (0, 1, None):
                 raise UserError(f"signals: {signal} is {value!r}; should be 0, 1 or None (unknown)")
+            after = event.get("known_after", {}).get(signal, 0 if signal not in known["known_after"] else None)
+            if value is not None and not (isinstance(after, int | float) and 0 <= after < LONGEST_S):
+                raise UserError(f"known_after: {signal} is {after!r}; should be seconds, 0 to 10 years")
 
     def _events(self, rows: Sequence[Event]) -> Events:
         shape = self._state.shape
@@ -126,6 +132,10 @@ class FeatureState:
         def values(field: str, name: str, kind: type[np.generic]) -> NDArray[Any]:
             found = [_id(r.get(field, {}).get(name)) for r in rows]
             return np.array([-1 if v is None else v for v in found], kind)
+
+        def delays(signal: str, delay: int | None) -> list[int]:
+            after = (r.get("known_after", {}).get(signal) or 0 for r in rows)
+            return [round(1000 * a) if delay is None else delay for a in after]
 
         time = np.array([r["time"] for r in rows], np.int64)
         return Events(
@@ -138,6 +148,7 @@ class FeatureState:
             codes={n: _codes(of) for n, of in keys.items()},
             signals={s: values("signals", s, np.int8) for s in shape.signals},
             attributes={a: values("history", a, np.int64) for a in shape.attributes},
+            known={s: time + np.array(delays(s, d), np.int64) for s, d in shape.delays.items()},
         )
 
 

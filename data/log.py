@@ -22,6 +22,8 @@ LabelKind = Literal["flag", "number", "level"]
 Format = Literal["parquet"] | TextKind
 _OF_USERS = ("user_table", "user_features")
 FORMATS: tuple[Format, ...] = ("parquet", "csv", "tsv", "jsonl")
+# Of a delay.
+LONGEST_S = 10 * 366 * 86_400
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,11 +36,27 @@ class Group:
     """The group whose smoothed rate is the prior of this one's; None: the rate of the whole log."""
     smoothing: float = 10.0
     """Weight of the prior, in events."""
+    refresh_h: float | None = None
+    """Hours from one refresh of what is known of the groups to the next, from midnight at `utc_offset_h`; 0: with
+    every event. None: as `LogSpec.refresh_h`."""
 
     @property
     def name(self) -> str:
         """By its keys: user_x_author."""
         return "_x_".join(self.keys)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class History:
+    """A history of a user beside that of all events, such as of clicks alone."""
+
+    length: int
+    """Longest, in events."""
+    where: str | None = None
+    """The signal that is 1 in its events, from when on it is known; they come in the order in which it became known.
+    None: all events."""
+    columns: tuple[str, ...] = ("item_id",)
+    """What it shows of each: `item_id`, names from `LogSpec.history`, signals, and `hours`, the time since."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -78,6 +96,15 @@ class LogSpec:
     """Groups beyond user and item. Every log has those two; declare one here to change its settings."""
     history: Mapping[str, Column] = field(default_factory=dict)
     """Name -> integer or string of a past event; becomes `hist_<name>` (-1: unknown)."""
+    histories: Mapping[str, History] = field(default_factory=dict)
+    """Name -> a history of its own; its columns become `hist_<name>_<column>`, most recent first."""
+    known_after: Mapping[str, float | Column] = field(default_factory=dict)
+    """Signal -> seconds from the event's time until its outcome is known: a number, or a column or expression (never
+    empty). Before, rates and histories hold it for unknown. A signal that is not here is known at any later time."""
+    refresh_h: float = 0.0
+    """Hours from one refresh of counters, rates and histories to the next, from midnight at `utc_offset_h` (of
+    UTC, where there is a `time_zone`): a sample sees what was known before the last. 0: what was known before its
+    time."""
     context: Mapping[str, Column] = field(default_factory=dict)
     """Name -> what is known of an event before its outcome; written under its own name."""
     user_features: Mapping[str, Column] = field(default_factory=dict)
@@ -208,7 +235,17 @@ def check_spec(spec: LogSpec) -> None:
                 )
         if group.smoothing <= 0:
             raise UserError(f"spec: group {group.name!r}: smoothing={group.smoothing}; should be above 0")
-    for name, allowed in (("keys", {"user", "item"}), ("history", {"item_id", *spec.all_signals()})):
+        if group.refresh_h is not None:
+            _check_hours(f"group {group.name!r}: refresh_h", group.refresh_h)
+    _check_hours("refresh_h", spec.refresh_h)
+    for signal, after in spec.known_after.items():
+        if signal not in spec.all_signals():
+            raise UserError(f"spec: known_after: {signal!r} is no signal; these are {', '.join(spec.all_signals())}")
+        if isinstance(after, int | float) and not 0 <= after < LONGEST_S:
+            raise UserError(f"spec: known_after: {signal}={after}; should be seconds, 0 to 10 years")
+    for name, history in spec.histories.items():
+        _check_history(spec, name, history)
+    for name, allowed in (("keys", {"user", "item"}), ("history", {"item_id", "hours", *spec.all_signals()})):
         if clash := allowed & set(getattr(spec, name)):
             raise UserError(f"spec: {name}: {min(clash)!r} is taken; choose another name")
     for one, other in (("tasks", "numbers"), ("tasks", "levels"), ("numbers", "levels")):
@@ -217,7 +254,18 @@ def check_spec(spec: LogSpec) -> None:
     for task in spec.truth:
         if task not in spec.tasks:
             raise UserError(f"spec: truth: {task!r} is no task; tasks are {', '.join(spec.tasks)}")
-    fields = ("tasks", "numbers", "levels", "keys", "history", "context", "user_features", "item_features", "truth")
+    fields = (
+        "tasks",
+        "numbers",
+        "levels",
+        "keys",
+        "history",
+        "histories",
+        "context",
+        "user_features",
+        "item_features",
+        "truth",
+    )
     _check_names([(f, n) for f in fields for n in getattr(spec, f)] + [("signals", n) for n in spec.all_signals()])
 
 
@@ -230,6 +278,25 @@ def _check_text(spec: LogSpec) -> None:
             raise UserError(f"spec: {name}={text!r}; should be one character{' or none' * (0 in lengths)}")
     if spec.quote and spec.quote == spec.separator:
         raise UserError(f"spec: quote and separator are both {spec.quote!r}")
+
+
+def _check_hours(where: str, hours: float) -> None:
+    if not (hours == 0 or 1 / 3600 <= hours <= 24 * 366):
+        raise UserError(f"spec: {where}={hours}; should be hours: 0 (with every event), or a second to a year")
+
+
+def _check_history(spec: LogSpec, name: str, history: History) -> None:
+    where = f"spec: histories: {name!r}"
+    if history.length < 1:
+        raise UserError(f"{where}: length={history.length}; should be above 0")
+    if history.where is not None and history.where not in spec.all_signals():
+        raise UserError(f"{where}: where={history.where!r} is no signal; these are {', '.join(spec.all_signals())}")
+    shown = ["item_id", *spec.history, *spec.all_signals(), "hours"]
+    for column in history.columns:
+        if column not in shown:
+            raise UserError(f"{where}: column {column!r} is unknown; these are {', '.join(shown)}")
+    if not history.columns or len(set(history.columns)) < len(history.columns):
+        raise UserError(f"{where}: columns={history.columns}; should be some, each once")
 
 
 def _check_names(names: Iterable[tuple[str, str]]) -> None:

@@ -76,10 +76,19 @@ def manifest(
         "weight": "" if spec.weight is None else "weight",
         "signals": list(spec.all_signals()),
         "groups": [
-            {"name": g.name, "keys": list(g.keys), "parent": g.parent, "smoothing": g.smoothing}
+            {
+                "name": g.name,
+                "keys": list(g.keys),
+                "parent": g.parent,
+                "smoothing": g.smoothing,
+                "refresh_h": spec.refresh_h if g.refresh_h is None else g.refresh_h,
+            }
             for g in spec.all_groups()
         ],
+        "refresh_h": spec.refresh_h,
+        "known_after": {s: after if isinstance(after, int | float) else "by event" for s, after in _delays(spec)},
         "history": {"length": history, "columns": lists},
+        "histories": {n: asdict(h) for n, h in spec.histories.items()},
         "splits": {s: _split([p for p in partitions if p.split == s]) for s in SPLITS},
         "partitions": [asdict(p) for p in partitions],
         "counts": {"files_read": len(log.files), "days_read": len(whole.days.days)} | _counts(log, content),
@@ -89,6 +98,11 @@ def manifest(
         "joined": _joined(log, content),
         "label_rates": {s: _label_rates(content.of_split(s), spec) for s in SPLITS},
     }
+
+
+def _delays(spec: LogSpec) -> list[tuple[str, Any]]:
+    """Every signal, and after how many seconds its outcome is known."""
+    return [(s, spec.known_after.get(s, 0)) for s in spec.all_signals()]
 
 
 def type_name(kind: pa.DataType) -> str:
@@ -172,6 +186,12 @@ def _meaning(name: str, spec: LogSpec) -> str:
             if name == f"rate_{group.name}_{signal}":
                 prior = f"the rate by {group.parent}" if group.parent else "the rate of the whole log"
                 return f"share of {signal} before, by {keys}, smoothed by {group.smoothing:g} events at {prior}"
+    for history, of in spec.histories.items():
+        for column in of.columns:
+            if name == f"hist_{history}_{column}":
+                events = f"events with {of.where}" if of.where else "events"
+                shown = "hours since each" if column == "hours" else f"{column} of each"
+                return f"the user's last {of.length} {events} before, most recent first: {shown}"
     prefix, _, rest = name.partition("_")
     if prefix == "hist":
         kind = "1, 0 or -1 (unknown)" if rest in spec.all_signals() else "-1: unknown"

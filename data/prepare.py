@@ -136,13 +136,14 @@ class _Job:
         self.made_by["natures"] = spool.agreement.words(base.ledger.origin["natures"] if base else {})
         staged_paths = [p.path for p in content.partitions]
 
-        def ledger(runs: dict[str, list[str]], times: list[str]) -> Ledger:
+        def ledger(runs: dict[str, list[str]], pending: list[str], times: list[str]) -> Ledger:
             # The partitions have got their places by now, in the same order.
             moved = {p["path"]: content.labels[path] for path, p in zip(staged_paths, made["partitions"], strict=True)}
             return Ledger(
                 shape=shape,
                 total=state.total_json(),
                 runs=runs,
+                pending=pending,
                 times=times,
                 whole=known.whole,
                 labels=moved,
@@ -213,8 +214,8 @@ class _Job:
             schema=schema,
             partitions=sorted(writers.partitions, key=lambda p: (SPLITS.index(p.split), p.period)),
             labels=writers.counts,
-            users=state.groups["user"].all_views(),
-            items=state.groups["item"].all_views(),
+            users=state.all_views("user"),
+            items=state.all_views("item"),
         )
 
     def _last_chunks(self, chunks: Chunks, periods: Periods) -> dict[str, int]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from coldrank.data.errors import UserError
 from coldrank.data.events import Events
 from coldrank.data.log import LogSpec
-from coldrank.data.statistics import Past, Statistics
+from coldrank.data.statistics import Statistics
 
 # Users of the item's last events.
 ITEM_HISTORY = "item_hist_user_id"
@@ -83,11 +83,11 @@ class SampleBuilder:
         for name in [*head, *sorted(set(statistics) - set(head), key=list(statistics).index)]:
             optional = name in ("item_age_h", "user_gap_h")
             fields.append(pa.field(name, pa.from_numpy_dtype(statistics[name].dtype), optional))
-        lists = dict.fromkeys(["item_id", *self.events.attributes], pa.int64())
-        lists |= dict.fromkeys(self.events.signals, pa.int8())
-        fields += [pa.field(f"hist_{n}", pa.list_(kind), False) for n, kind in lists.items()]
-        if self.statistics.items is not None:
-            fields.append(pa.field(ITEM_HISTORY, pa.list_(pa.int64()), False))
+        fields += [
+            pa.field(f"{prefix}{n}", pa.list_(pa.float32() if n == "hours" else pa.from_numpy_dtype(v.dtype)), False)
+            for prefix, past in self.statistics.pasts.items()
+            for n, v in past.values.items()
+        ]
         for table, key in ((self.users, "user_id"), (self.items, "item_id")):
             if table is not None:
                 fields += [_static_field(n, _TYPES[k]) for n, k in table.schema.items() if n != key]
@@ -96,13 +96,11 @@ class SampleBuilder:
 
 def past_columns(statistics: Statistics, rows: NDArray[np.int64]) -> dict[str, pa.Array]:
     """The histories of some events, by column."""
-    columns = _lists(statistics.users, rows, "hist_")
-    return columns if statistics.items is None else columns | _lists(statistics.items, rows, "item_hist_")
-
-
-def _lists(past: Past, rows: NDArray[np.int64], prefix: str) -> dict[str, pa.Array]:
-    offsets, events = past.histories.gather(rows)
-    return {f"{prefix}{n}": pa.ListArray.from_arrays(offsets, pa.array(v[events])) for n, v in past.values.items()}
+    columns: dict[str, pa.Array] = {}
+    for prefix, past in statistics.pasts.items():
+        offsets, values = past.columns(rows)
+        columns |= {f"{prefix}{n}": pa.ListArray.from_arrays(offsets, pa.array(v)) for n, v in values.items()}
+    return columns
 
 
 def _static_field(name: str, kind: pa.DataType) -> pa.Field:

@@ -2,10 +2,11 @@
 before the chunk; and the state after it.
 
 A chunk holds all events of an interval of time. Whatever a log is cut into, its events get the same values: what a
-state keeps are whole numbers, so that sums and quotients are the same floats.
+state keeps are whole numbers, so that sums and quotients are the same floats. An event that not all that comes will see
+whole, as an outcome of it is not known yet or a refresh has not been, waits beside the state (`State.pending`) and goes
+through the kernel with the next chunk.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,18 +15,47 @@ from numpy.typing import NDArray
 
 from coldrank.data import asof
 from coldrank.data.events import Events
-from coldrank.data.state.groups import GroupValues
-from coldrank.data.state.state import State
+from coldrank.data.log import Group
+from coldrank.data.state.events import StateEvents
+from coldrank.data.state.groups import GroupValues, Tail
+from coldrank.data.state.state import TIME, WHEN, HistoryShape, Shape, State
+
+Int64s = NDArray[np.int64]
+_NEVER = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """The past events of each event's user or item, and what is shown of them."""
+    """A history of each of N events, and what is shown of it."""
 
     histories: asof.Histories
-    """Which they are."""
+    """Which events."""
     values: dict[str, NDArray[Any]]
-    """Name -> value of every event that histories number."""
+    """Name -> value of every event that histories number; of `hours` its time."""
+    known: dict[str, Int64s]
+    """Signal with a delay -> when it is known of every event that histories number."""
+    now: Int64s
+    """Time of each event, int64 [N]."""
+    seen: Int64s
+    """Each event sees what was known before this, int64 [N]."""
+
+    def columns(self, rows: Int64s) -> tuple[NDArray[np.int32], dict[str, NDArray[Any]]]:
+        """The histories of some events, most recent first: offsets int32 [R + 1], and name -> values [V]."""
+        offsets, events = self.histories.gather(rows)
+        columns = {}
+        for name, values in self.values.items():
+            of_row = values[events]
+            if name == "hours":
+                of_row = (self._each(self.now[rows], offsets) - of_row) / np.float32(3_600_000)
+            elif name in self.known:
+                unknown = self.known[name][events] >= self._each(self.seen[rows], offsets)
+                of_row = np.where(unknown, np.int8(-1), of_row)
+            columns[name] = of_row.astype(np.float32) if name == "hours" else of_row
+        return offsets, columns
+
+    @staticmethod
+    def _each(values: Int64s, offsets: NDArray[np.int32]) -> Int64s:
+        return np.repeat(values, np.diff(offsets))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +64,59 @@ class Statistics:
 
     columns: dict[str, NDArray[Any]]
     """Name -> int32 or float32 [N]; NaN where there is no value."""
-    users: Past
-    """The past events of each event's user."""
-    items: Past | None = None
-    """The past events of each event's item; None: not asked for."""
+    pasts: dict[str, Past]
+    """Prefix of the columns of a history -> the history."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """The groups of a kind that some events are of, and what the state has of them."""
+
+    grouping: asof.Grouping
+    """The events, in the order in which they count."""
+    keys: list[Int64s]
+    """For each key, its value of each group, int64 [G]."""
+    before: GroupValues
+    """What the groups were counted to before the events."""
+
+    @classmethod
+    def find(cls, state: State, group: Group, met: StateEvents, grouping: asof.Grouping) -> "_Groups":
+        keys = [met.keys[k][grouping.representatives()] for k in group.keys]
+        return cls(grouping, keys, state.groups[group.name].find(keys))
+
+    def of_event(self) -> NDArray[np.int32]:
+        """The group of each event, 0 to G - 1; -1: none."""
+        return self.grouping.spread(self.grouping.group, -1)
+
+
+class _View:
+    """The events that go through the kernel: those that waited and those of a chunk; and when they count."""
+
+    def __init__(self, met: StateEvents, shape: Shape, first: int, *, advance: bool) -> None:
+        """first: those from here on are the chunk's. advance: whether the chunk's count."""
+        self.met, self.shape, self.first = met, shape, first
+        self._never = None if advance else np.arange(len(met)) >= first
+        # Whether every event counts at once, and sees all that counts.
+        self.plain = advance and not (met.known or shape.refresh_h or any(g.refresh_h for g in shape.groups))
+
+    def seen(self, refresh_h: float | None) -> Int64s:
+        """Each event sees what was known before this, int64 [N]."""
+        return self.shape.refreshed(self.met.time, refresh_h)
+
+    def counts(self, signal: str | None = None) -> Int64s:
+        """From when on each event, or its outcome, counts, int64 [N]."""
+        counts = self.met.known.get(signal or "", self.met.time)
+        return counts if self._never is None else np.where(self._never, _NEVER, counts)
+
+    def grouping(self, codes: asof.Ints, refresh_h: float | None, signal: str | None = None) -> asof.Grouping:
+        """The groups of the events, in the order in which they, or their outcomes, count."""
+        when = self.counts(signal) if signal in self.met.known or self._never is not None else None
+        seen = self.seen(refresh_h) if refresh_h or when is not None else None
+        return asof.Grouping.from_codes(codes, self.met.time, when=when, seen=seen)
+
+    def own(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Of the chunk's events."""
+        return values[self.first :]
 
 
 def compute_statistics(events: Events, state: State, *, advance: bool = True) -> Statistics:
@@ -46,41 +125,37 @@ def compute_statistics(events: Events, state: State, *, advance: bool = True) ->
     events: a chunk, later than all that the state has seen. advance: whether the state sees them; else they have not
     happened, and none sees another, whatever their times.
     """
-    shape, signals = state.shape, events.signals
-    order = events.time if advance else np.zeros_like(events.time)
-    whole = asof.Grouping.from_codes(np.zeros(len(events.time), np.int32), order)
-    log_rate = {
-        s: whole.rate(v, asof.LOG_PRIOR, asof.LOG_SMOOTHING, (state.total.positives[s], state.total.known[s]))
-        for s, v in signals.items()
-    }
+    shape = state.shape
+    met = _met(events, shape)
+    if waiting := state.pending:
+        met = waiting.then(met)
+    view = _View(met, shape, len(waiting or ()), advance=advance)
+    rates = _log_rates(view, state)
     columns: dict[str, NDArray[Any]] = {}
-    users = items = None
+    pasts: dict[str, Past] = {}
+    found: dict[str, _Groups] = {}
     for group in shape.groups:
-        grouping = asof.Grouping.from_codes(asof.combine([events.codes[k] for k in group.keys]), order)
-        keys = [events.keys[k][grouping.representatives()] for k in group.keys]
-        stored = state.groups[group.name]
-        before = stored.find(keys)
-        columns[views_column(group.name)] = grouping.views(before.views)
-        for signal, values in signals.items():
-            prior = columns[f"rate_{group.parent}_{signal}"] if group.parent else log_rate[signal]
+        codes = asof.combine([met.codes[k] for k in group.keys])
+        grouping = view.grouping(codes, group.refresh_h)
+        groups = found[group.name] = _Groups.find(state, group, met, grouping)
+        before = groups.before
+        columns[views_column(group.name)] = view.own(grouping.views(before.views))
+        for signal, values in met.signals.items():
+            prior = rates[f"{group.parent or ''}:{signal}"]
+            of_signal = view.grouping(codes, group.refresh_h, signal) if signal in met.known else grouping
             earlier = before.positives[signal], before.known[signal]
-            columns[f"rate_{group.name}_{signal}"] = grouping.rate(values, prior, group.smoothing, earlier)
-        tail = before
+            rate = of_signal.rate(values, prior, group.smoothing, earlier)
+            rates[f"{group.name}:{signal}"] = rate
+            columns[f"rate_{group.name}_{signal}"] = view.own(rate)
         if group.name == "user":
-            columns["user_gap_h"] = grouping.hours_since_last(events.time, before.last)
-            shown = {"item_id": events.keys["item"]} | events.attributes | signals
-            users, tail = _past(order, events.codes["user"], before, shown, shape.history)
+            columns["user_gap_h"] = view.own(grouping.hours_since_last(met.time, before.last))
         elif group.name == "item":
-            columns["item_age_h"] = _item_age(events, grouping, before.first)
-            if shape.item_history:
-                shown = {"user_id": events.keys["user"]}
-                items, tail = _past(order, events.codes["item"], before, shown, shape.item_history)
-        if advance:
-            stored.put(keys, _after(before, grouping, events, tail))
+            columns["item_age_h"] = _item_age(events, view.own(grouping.hours_since_first(met.time, before.first)))
+        for history in (h for h in shape.histories if h.group == group.name):
+            pasts[history.prefix] = _past(view, history, groups, view.seen(group.refresh_h))
     if advance:
-        state.total = _after(state.total, whole, events, state.total)
-    assert users is not None  # all_groups() holds user
-    return Statistics(columns, users, items)
+        _advance(state, met, found if view.plain else None)
+    return Statistics(columns, {h.prefix: pasts[h.prefix] for h in shape.histories})
 
 
 def views_column(group: str) -> str:
@@ -88,54 +163,134 @@ def views_column(group: str) -> str:
     return f"{group}_views" if group in ("user", "item") else f"views_{group}"
 
 
-def _after(before: GroupValues, grouping: asof.Grouping, events: Events, tail: GroupValues) -> GroupValues:
-    """What the groups were counted to after the events. tail: their last events then."""
-    first = events.time[grouping.representatives()]
+def _met(events: Events, shape: Shape) -> StateEvents:
+    keys = dict.fromkeys(["user", "item", *(k for g in shape.groups for k in g.keys)])
+    return StateEvents(
+        time=events.time,
+        keys={k: events.keys[k] for k in keys},
+        codes={k: events.codes[k] for k in keys},
+        signals=events.signals,
+        attributes=events.attributes,
+        known=events.known,
+    )
+
+
+def _log_rates(view: _View, state: State) -> dict[str, asof.Floats]:
+    """`:signal` -> its rate in the whole log before each event."""
+    codes, refresh_h, total = np.zeros(len(view.met), np.int32), state.shape.refresh_h, state.total
+    whole = view.grouping(codes, refresh_h)
+    rates = {}
+    for signal, values in view.met.signals.items():
+        of_signal = view.grouping(codes, refresh_h, signal) if signal in view.met.known else whole
+        earlier = total.positives[signal], total.known[signal]
+        rates[f":{signal}"] = of_signal.rate(values, asof.LOG_PRIOR, asof.LOG_SMOOTHING, earlier)
+    return rates
+
+
+def _advance(state: State, met: StateEvents, found: dict[str, _Groups] | None) -> None:
+    """The state takes the events that all that comes will see whole; the others wait.
+
+    found: the groups of all events in the order of time, where every event counts at once; None: they are made here.
+    """
+    if not len(met):
+        return
+    counts = np.max([met.time, *(np.where(met.signals[s] >= 0, k, met.time) for s, k in met.known.items())], axis=0)
+    waits = np.flatnonzero(counts >= state.shape.horizon(int(met.time[-1]) + 1))
+    end = int(waits[0]) if len(waits) else len(met)
+    state.pending = met.part(end, len(met)) if end < len(met) else None
+    taken = met.part(0, end)
+    for group in state.shape.groups:
+        if found is None:
+            codes = asof.combine([taken.codes[k] for k in group.keys])
+            groups = _Groups.find(state, group, taken, asof.Grouping.from_codes(codes, taken.time))
+        else:
+            groups = found[group.name]
+        tails = {h.prefix: _tail(h, groups, taken) for h in state.shape.histories if h.group == group.name and h.length}
+        state.groups[group.name].put(groups.keys, _after(groups.before, groups.grouping, taken, tails))
+    whole = asof.Grouping.from_codes(np.zeros(end, np.int32), taken.time)
+    if end:
+        state.total = _after(state.total, whole, taken, {})
+
+
+def _after(before: GroupValues, grouping: asof.Grouping, met: StateEvents, tails: dict[str, Tail]) -> GroupValues:
+    """What the groups were counted to after the events."""
+    first = met.time[grouping.representatives()]
     ends = grouping.firsts + grouping.sizes() - 1
     return GroupValues(
         views=before.views + grouping.sizes(),
-        positives={s: before.positives[s] + grouping.total(v == 1) for s, v in events.signals.items()},
-        known={s: before.known[s] + grouping.total(v >= 0) for s, v in events.signals.items()},
+        positives={s: before.positives[s] + grouping.total(v == 1) for s, v in met.signals.items()},
+        known={s: before.known[s] + grouping.total(v >= 0) for s, v in met.signals.items()},
         first=np.where(before.first == asof.NONE, first, before.first),
-        last=events.time[grouping.order[ends]],
-        tail_lengths=tail.tail_lengths,
-        tail=tail.tail,
+        last=met.time[grouping.order[ends]],
+        tails=tails,
     )
 
 
-def _past(
-    order: NDArray[np.int64],
-    codes: NDArray[np.int32],
-    before: GroupValues,
-    shown: Mapping[str, NDArray[Any]],
-    length: int,
-) -> tuple[Past, GroupValues]:
-    """The histories of the events, and the last events of each group after them.
+def _after_tail(tail: Tail | None, values: NDArray[Any], name: str) -> NDArray[Any]:
+    """A value of the kept events, and of those after them."""
+    return values if tail is None or not len(tail.values[name]) else np.concatenate([tail.values[name], values])
 
-    order: when each event comes, int64 [N], ascending. codes: the group of each, int32 [N]: every one of 0 to G - 1,
-    and none of -1. shown: name -> what histories show of each, [N]. length: longest history, in events.
-    """
-    earlier = np.repeat(np.arange(len(before.views), dtype=np.int32), before.tail_lengths)
-    # Those before come first, in their order: no event of the chunk is as early.
-    time = np.concatenate([np.full(len(earlier), asof.NONE), order])
-    values = {n: np.concatenate([before.tail[n], v]) if len(earlier) else v for n, v in shown.items()}
-    grouping = asof.Grouping.from_codes(np.concatenate([earlier, codes]), time)
-    histories = asof.Histories.from_grouping(grouping, length, len(earlier))
-    lengths, kept = asof.last_of_each(grouping, length)
-    tail = GroupValues(
-        views=before.views,
-        positives=before.positives,
-        known=before.known,
-        first=before.first,
-        last=before.last,
-        tail_lengths=lengths,
-        tail={n: v[kept] for n, v in values.items()} if length else {},
+
+def _kept(history: HistoryShape, met: StateEvents) -> dict[str, NDArray[Any]]:
+    """What a history keeps of each event."""
+    found: dict[str, NDArray[Any]] = {"user_id": met.keys["user"], "item_id": met.keys["item"], "hours": met.time}
+    found |= dict(met.attributes) | dict(met.signals)
+    values = {TIME if n == "hours" else n: found[n] for n in history.columns}
+    return values | ({WHEN: met.known[history.where]} if history.where and history.where in met.known else {})
+
+
+def _before_all(tail: Tail | None) -> tuple[NDArray[np.int32], Int64s]:
+    """Of the kept events the group, and from when on each counts: before all that are not taken, unless it says so."""
+    if tail is None:
+        return np.empty(0, np.int32), np.empty(0, np.int64)
+    groups = np.repeat(np.arange(len(tail.lengths), dtype=np.int32), tail.lengths)
+    return groups, tail.values.get(WHEN, np.full(len(groups), asof.NONE))
+
+
+def _past(view: _View, history: HistoryShape, groups: _Groups, seen: Int64s) -> Past:
+    """A history of the chunk's events. seen: every event sees what was known before this, int64 [N]."""
+    met, tail = view.met, groups.before.tails.get(history.prefix)
+    kept, kept_when = _before_all(tail)
+    skip = len(kept)
+    codes = np.concatenate([kept, groups.of_event()])
+    counts = view.counts(history.where)
+    if view.plain and history.where is None:
+        grouping = asof.Grouping.from_codes(codes, np.concatenate([kept_when, counts]))
+    else:
+        if history.where is not None:
+            # An event that is in no history has one nevertheless.
+            counts = np.where(met.signals[history.where] == 1, counts, _NEVER)
+        when, until = np.concatenate([kept_when, counts]), np.concatenate([np.full(skip, asof.NONE), seen])
+        grouping = asof.Grouping.from_codes(codes, when, when=when, seen=until)
+    values = {n: v if n == WHEN else _after_tail(tail, v, n) for n, v in _kept(history, met).items()}
+    return Past(
+        asof.Histories.from_grouping(grouping, history.length, skip + view.first),
+        {n: values[TIME if n == "hours" else n] for n in history.columns},
+        {s: np.concatenate([np.full(skip, asof.NONE), k]) for s, k in met.known.items() if s in history.columns},
+        view.own(met.time),
+        view.own(seen),
     )
-    return Past(histories, values), tail
 
 
-def _item_age(events: Events, items: asof.Grouping, first: NDArray[np.int64]) -> NDArray[np.float32]:
+def _tail(history: HistoryShape, groups: _Groups, met: StateEvents) -> Tail:
+    """The last events of each group after some more."""
+    tail = groups.before.tails[history.prefix]
+    kept, kept_when = _before_all(tail)
+    codes, values = groups.of_event(), _kept(history, met)
+    counts = values.get(WHEN, met.time)
+    if history.where is not None:
+        is_in = met.signals[history.where] == 1
+        codes, counts, values = codes[is_in], counts[is_in], {n: v[is_in] for n, v in values.items()}
+    codes, when = np.concatenate([kept, codes]), np.concatenate([kept_when, counts])
+    grouping = asof.Grouping.from_codes(codes, when, when=when if WHEN in values else None)
+    lengths, events = asof.last_of_each(grouping, history.length)
+    of_group = np.zeros(len(tail.lengths), np.int64)
+    of_group[codes[grouping.representatives()]] = lengths  # a group may have none
+    return Tail(of_group, {n: _after_tail(tail, v, n)[events] for n, v in values.items()})
+
+
+def _item_age(events: Events, since_first: NDArray[np.float32]) -> NDArray[np.float32]:
     """Hours since the item's birth, never negative; where that is unknown, since its first event before."""
     known = events.birth.is_not_null().to_numpy()
     age = np.maximum(events.time - events.birth.fill_null(0).to_numpy(), 0) / 3_600_000
-    return np.where(known, age, items.hours_since_first(events.time, first)).astype(np.float32)
+    return np.where(known, age, since_first).astype(np.float32)

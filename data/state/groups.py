@@ -30,20 +30,36 @@ class GroupLayout:
     """Whether the time of the first event is kept."""
     last: bool = False
     """Whether the time of the last event is kept."""
-    tail: Mapping[str, str] = field(default_factory=dict)
-    """What is kept of each of the last events: name -> type in Arrow."""
+    tails: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """History -> what is kept of each of its last events: name -> type in Arrow."""
 
     def columns(self) -> dict[str, pa.DataType]:
         """The values of a group, by name."""
         columns: dict[str, pa.DataType] = {"views": pa.int32()}
         columns |= {f"{what}:{s}": pa.int32() for s in self.signals for what in ("positives", "known")}
         columns |= {n: pa.int64() for n, kept in (("first", self.first), ("last", self.last)) if kept}
-        return columns | {f"tail:{n}": pa.list_(pa.type_for_alias(kind)) for n, kind in self.tail.items()}
+        lists = {f"{history}:{n}": kind for history, kept in self.tails.items() for n, kind in kept.items()}
+        return columns | {f"tail:{n}": pa.list_(pa.type_for_alias(kind)) for n, kind in lists.items()}
 
     def schema(self) -> pa.Schema:
         """Of a file: what it is sorted by, the keys, the values."""
         keys = {SORT: pa.int64()} | {f"key:{k}": pa.int64() for k in self.keys}
         return pa.schema([pa.field(n, kind, nullable=False) for n, kind in (keys | self.columns()).items()])
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The last events of a history, of G groups."""
+
+    lengths: Int64s
+    """How many are kept of each group, int64 [G]."""
+    values: dict[str, NDArray[Any]]
+    """What is kept of these, group after group, oldest first, [V]."""
+
+    @classmethod
+    def none(cls, groups: int, kept: Mapping[str, str]) -> "Tail":
+        """Of groups that were not met."""
+        return cls(np.zeros(groups, np.int64), {n: np.empty(0, np.dtype(kind)) for n, kind in kept.items()})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,18 +76,16 @@ class GroupValues:
     """Time of the first event, int64 [G]; NONE where there was none, or it is not kept."""
     last: Int64s
     """The same of the last event."""
-    tail_lengths: Int64s
-    """How many of the last events are kept, int64 [G]."""
-    tail: dict[str, NDArray[Any]]
-    """What is kept of these, group after group, oldest first, [V]."""
+    tails: dict[str, Tail]
+    """History -> its last events."""
 
     @classmethod
-    def none(cls, groups: int, signals: Sequence[str], tail: Mapping[str, str]) -> "GroupValues":
+    def none(cls, groups: int, layout: GroupLayout) -> "GroupValues":
         """Of groups that were not met."""
         zeros, never = np.zeros(groups, np.int64), np.full(groups, NONE)
-        counts = dict.fromkeys(signals, zeros)
-        empty = {n: np.empty(0, np.dtype(kind)) for n, kind in tail.items()}
-        return cls(views=zeros, positives=counts, known=counts, first=never, last=never, tail_lengths=zeros, tail=empty)
+        counts = dict.fromkeys(layout.signals, zeros)
+        tails = {history: Tail.none(groups, kept) for history, kept in layout.tails.items()}
+        return cls(views=zeros, positives=counts, known=counts, first=never, last=never, tails=tails)
 
 
 class GroupState:
@@ -92,7 +106,7 @@ class GroupState:
         """The values of G different groups. keys: for each key, int64 [G]."""
         count = len(keys[0])
         if not (self.runs and count):
-            return GroupValues.none(count, self.layout.signals, self.layout.tail)
+            return GroupValues.none(count, self.layout)
         sort = sort_key(keys)
         left = np.argsort(sort, kind="stable")
         parts, groups = [], []
@@ -143,7 +157,7 @@ class GroupState:
         return SortedRun.write(self.folder / f"new-{self._written}.arrow", self._schema, batches, self._names)
 
     def _unmet(self, rows: int) -> pa.Table:
-        none = GroupValues.none(rows, self.layout.signals, self.layout.tail)
+        none = GroupValues.none(rows, self.layout)
         return self._table([none.views] * len(self.layout.keys), none).select(list(self.layout.columns()))
 
     def _table(self, keys: Sequence[Int64s], values: GroupValues) -> pa.Table:
@@ -153,25 +167,28 @@ class GroupState:
             columns[f"positives:{signal}"] = values.positives[signal]
             columns[f"known:{signal}"] = values.known[signal]
         columns |= {"first": values.first, "last": values.last}
-        offsets = np.append(0, np.cumsum(values.tail_lengths)).astype(np.int32)
-        columns |= {f"tail:{n}": pa.ListArray.from_arrays(offsets, pa.array(v)) for n, v in values.tail.items()}
+        for history, tail in values.tails.items():
+            offsets = np.append(0, np.cumsum(tail.lengths)).astype(np.int32)
+            columns |= {
+                f"tail:{history}:{n}": pa.ListArray.from_arrays(offsets, pa.array(v)) for n, v in tail.values.items()
+            }
         arrays = [pa.array(columns[f.name]).cast(f.type) for f in self._schema]
         return pa.Table.from_arrays(arrays, schema=self._schema)
 
     def _values(self, table: pa.Table) -> GroupValues:
         columns = {n: table.column(n).combine_chunks() for n in table.column_names}
         numbers = {n: c.to_numpy().astype(np.int64) for n, c in columns.items() if not n.startswith("tail:")}
-        none = GroupValues.none(len(table), self.layout.signals, self.layout.tail)
-        lists = {n: columns[f"tail:{n}"] for n in self.layout.tail}
-        lengths = none.tail_lengths
-        for array in lists.values():
-            lengths = np.diff(array.offsets.to_numpy()).astype(np.int64)
+        none = np.full(len(table), NONE)
         return GroupValues(
             views=numbers["views"],
             positives={s: numbers[f"positives:{s}"] for s in self.layout.signals},
             known={s: numbers[f"known:{s}"] for s in self.layout.signals},
-            first=numbers.get("first", none.first),
-            last=numbers.get("last", none.last),
-            tail_lengths=lengths,
-            tail={n: array.flatten().to_numpy() for n, array in lists.items()},
+            first=numbers.get("first", none),
+            last=numbers.get("last", none),
+            tails={h: _tail({n: columns[f"tail:{h}:{n}"] for n in kept}) for h, kept in self.layout.tails.items()},
         )
+
+
+def _tail(lists: dict[str, pa.ListArray]) -> Tail:
+    lengths = np.diff(next(iter(lists.values())).offsets.to_numpy()).astype(np.int64)
+    return Tail(lengths, {n: array.flatten().to_numpy() for n, array in lists.items()})

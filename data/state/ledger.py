@@ -13,12 +13,14 @@ from typing import Any
 from coldrank.data.errors import UserError
 from coldrank.data.json_files import read_object
 from coldrank.data.partitions import LabelCounts
+from coldrank.data.state.events import StateEvents
 from coldrank.data.state.state import Shape, State
 from coldrank.data.whole import Whole
 
 Json = dict[str, Any]
 FORMAT = 1
 _BOOK, _TIMES = Path("state", "book", "part-0.json"), Path("state", "times")
+_PENDING = Path("state", "pending", "part-0.arrow")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +33,8 @@ class Ledger:
     """What the whole log was counted to."""
     runs: dict[str, list[str]]
     """Kind of group -> its files, the oldest first."""
+    pending: list[str]
+    """The file of the last events, which are not in the state yet; empty: there are none."""
     times: list[str]
     """Files of the times of all events."""
     whole: Whole
@@ -50,6 +54,7 @@ class Ledger:
             "shape": self.shape.to_json(),
             "total": self.total,
             "runs": self.runs,
+            "pending": self.pending,
             "times": self.times,
             "whole": self.whole.to_json(),
             "labels": {path: counts.to_json() for path, counts in self.labels.items()},
@@ -64,7 +69,7 @@ class Ledger:
             shape=Shape.from_json(value["shape"]),
             whole=Whole.from_json(value["whole"]),
             labels={path: LabelCounts(**counts) for path, counts in value["labels"].items()},
-            **{n: value[n] for n in ("total", "runs", "times", "origin", "files", "late")},
+            **{n: value[n] for n in ("total", "runs", "pending", "times", "origin", "files", "late")},
         )
 
     def state(self, data: Path, folder: Path | None = None) -> State:
@@ -72,12 +77,13 @@ class Ledger:
 
         Raises UserError for a file that is missing or damaged.
         """
-        for name in (n for names in self.runs.values() for n in names):
+        for name in (n for names in (*self.runs.values(), self.pending) for n in names):
             if not (data / name).is_file():
                 raise UserError(f"{data / name}: no such file: the state is not whole; prepare the data anew")
         try:
             runs = {group: [data / n for n in names] for group, names in self.runs.items()}
-            return State(self.shape, folder, runs, self.total)
+            pending = StateEvents.read(data / self.pending[0]) if self.pending else None
+            return State(self.shape, folder, runs, self.total, pending)
         except (OSError, ValueError) as error:
             raise UserError(f"{data / 'state'}: is damaged ({error}); prepare the data anew") from None
 
@@ -103,24 +109,28 @@ def put_state(
     place: Callable[[Path], Path],
     staged: Path,
     state: State,
-    make: Callable[[dict[str, list[str]], list[str]], Ledger],
+    make: Callable[[dict[str, list[str]], list[str], list[str]], Ledger],
     kept_times: list[str],
 ) -> Json:
     """Gives a state its place; returns the manifest's entry.
 
-    place: gives a staged file its place. make: the book, from the files of the groups and of the times.
+    place: gives a staged file its place. make: the book, from the files of the groups, of what waits, of the times.
     kept_times: files of times that stay as they are.
     """
     runs: dict[str, list[str]] = {}
     for group, paths in state.files().items():
         runs[group] = [_placed(place, staged, path) for path in paths]
+    pending = []
+    if state.pending is not None:
+        state.pending.write(staged / _PENDING)
+        pending = [str(place(_PENDING))]
     new_times = staged / _TIMES / "part-0.bin"
     times = kept_times + ([str(place(_TIMES / "part-0.bin"))] if new_times.is_file() else [])
-    ledger = make(runs, times)
+    ledger = make(runs, pending, times)
     (staged / _BOOK).parent.mkdir(parents=True, exist_ok=True)
     (staged / _BOOK).write_text(json.dumps(ledger.to_json()) + "\n")
     book = str(place(_BOOK))
-    files = [*(n for names in runs.values() for n in names), *times, book]
+    files = [*(n for names in runs.values() for n in names), *pending, *times, book]
     return {"format": FORMAT, "book": book, "files": files, "schema": ledger.shape.schema(), "late": ledger.late}
 
 

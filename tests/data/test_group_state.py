@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from coldrank.data.state import groups, run
-from coldrank.data.state.groups import GroupLayout, GroupState, GroupValues
+from coldrank.data.state.groups import GroupLayout, GroupState, GroupValues, Tail
 
-LAYOUT = GroupLayout(name="user_x_tag", keys=("user", "tag"), signals=("click",), tail={"item_id": "int64"})
+LAYOUT = GroupLayout(name="user_x_tag", keys=("user", "tag"), signals=("click",), tails={"hist_": {"item_id": "int64"}})
 
 
 def values(numbers: np.ndarray) -> GroupValues:
@@ -20,8 +20,7 @@ def values(numbers: np.ndarray) -> GroupValues:
         known={"click": numbers * 3},
         first=np.zeros_like(numbers),
         last=np.zeros_like(numbers),
-        tail_lengths=lengths,
-        tail={"item_id": np.repeat(numbers, lengths)},
+        tails={"hist_": Tail(lengths, {"item_id": np.repeat(numbers, lengths)})},
     )
 
 
@@ -45,10 +44,10 @@ def test_the_newest_values_are_found(
     asked = np.array([(a, b) for a in range(22) for b in range(22)])[rng.permutation(22**2)]
     numbers = np.array([wanted.get(key, 0) for key in map(tuple, asked.tolist())])
     found, expected = state.find(list(asked.T)), values(numbers)
-    for name in ("views", "tail_lengths"):
-        assert np.array_equal(getattr(found, name), getattr(expected, name))
+    tail, wanted_tail = found.tails["hist_"], expected.tails["hist_"]
+    assert np.array_equal(found.views, expected.views) and np.array_equal(tail.lengths, wanted_tail.lengths)
     assert np.array_equal(found.positives["click"], numbers * 2) and np.array_equal(found.known["click"], numbers * 3)
-    assert np.array_equal(found.tail["item_id"], expected.tail["item_id"])
+    assert np.array_equal(tail.values["item_id"], wanted_tail.values["item_id"])
     for each in state.runs:
         rows = [b.num_rows for b in each.batches]
         assert len(rows) <= 1 + sum(rows) // 8, "batches stay large however often they are merged"
