@@ -18,10 +18,10 @@ from coldrank.configs import kuairand
 from coldrank.train.checks import validate
 from coldrank.train.distributed.config import Sequences, ShardingConfig
 from coldrank.train.distributed.dense import dense_bytes
+from coldrank.train.distributed.memory import size
 from coldrank.train.distributed.plan import Plan
 from coldrank.train.distributed.request import Cluster, PlanRequest
 from coldrank.train.distributed.search import make_plan
-from coldrank.train.distributed.table import size
 from coldrank.train.task import RankingTask
 
 RANKS = (8, 64, 256, 1_024)

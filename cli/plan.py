@@ -83,16 +83,14 @@ def _plan(args: argparse.Namespace) -> None:
 def _text(plan: "Plan") -> str:
     from coldrank.train.distributed import table
     from coldrank.train.distributed.fit import largest_rows
+    from coldrank.train.distributed.memory import size
 
     request = plan.request
     share = float(plan.memory()["all"].max()) / request.usable
     parts = [
         table.tables(plan),
         table.memory(plan),
-        (
-            f"usable: {table.size(request.usable)} of {table.size(request.cluster.memory)} a rank; the fullest has "
-            f"{share:.1%} of it"
-        ),
+        (f"usable: {size(request.usable)} of {size(request.cluster.memory)} a rank; the fullest has {share:.1%} of it"),
         "\n".join(filter(None, [f(plan) for f in (table.balance, _exchange, table.sequences, table.replicas)])),
     ]
     if largest := largest_rows(request):

@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from coldrank.models.features import FeatureSet, Table
-from coldrank.train.distributed.memory import FLOAT_BYTES
+from coldrank.train.distributed.memory import FLOAT_BYTES, size
 from coldrank.train.distributed.plan import Plan
 from coldrank.train.distributed.request import PlanRequest
 from coldrank.train.distributed.search import even_plan, fits, guessed_rows, with_rows
-from coldrank.train.distributed.table import size
 
 # Memory without end, with which everything fits and can be counted.
 _ENDLESS = 1 << 60

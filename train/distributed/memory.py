@@ -23,6 +23,15 @@ CACHED = ("fused_uvm_caching", "key_value")
 _OF_ROW, _OF_CACHED_ROW = 4, 16
 
 
+def size(amount: float) -> str:
+    """Bytes with a unit: 1.5 GiB."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(amount) < 1024 or unit == "TiB":
+            break
+        amount /= 1024
+    return f"{amount:.0f} B" if unit == "B" else f"{amount:.1f} {unit}"
+
+
 class Stored(NamedTuple):
     """Bytes of a part of a table, by what holds them. weights, state: in the rank's own memory, the GPU's where there
     is one; of a cached table the weights are its cache. host: in the host's memory beside GPUs."""

@@ -10,7 +10,7 @@ from coldrank.models.features import FeatureSet, Table
 from coldrank.models.ids.maps import map_of
 from coldrank.models.ids.mixing import BLOCKS, Share
 from coldrank.train.distributed.config import Memory, Sequences, ShardingConfig
-from coldrank.train.distributed.memory import FLOAT_BYTES, KERNELS, Stored, bar, stored
+from coldrank.train.distributed.memory import FLOAT_BYTES, KERNELS, Stored, bar, size, stored
 from coldrank.train.sections import TablesConfig
 
 ID_AND_ROW_BYTES = 16
@@ -65,8 +65,15 @@ class PlanRequest:
     @property
     def usable_host(self) -> int:
         """Bytes per rank, of the host's memory beside the GPUs, that tables may fill: the maps of ids lie there too."""
-        free = int(self.cluster.host_memory * (1 - self.sharding.memory_margin))
-        return max(0, free - sum(map(self.map_bytes, self.features.tables)))
+        return max(0, self._host_free - self._host_maps)
+
+    @property
+    def _host_free(self) -> int:
+        return int(self.cluster.host_memory * (1 - self.sharding.memory_margin))
+
+    @property
+    def _host_maps(self) -> int:
+        return sum(map(self.map_bytes, self.features.tables))
 
     @property
     def usable_ssd(self) -> int:
@@ -90,6 +97,13 @@ class PlanRequest:
             return (
                 f"sharding.replicas={s.replicas}: {c.world_size} ranks on {c.hosts} hosts do not make so many equal "
                 "groups, of whole hosts or of parts of one"
+            )
+        maps, free = self._host_maps, self._host_free
+        if c.device == "cuda" and c.host_memory and maps > free:
+            per = c.world_size // c.hosts
+            return (
+                f"sharding.id_maps={s.id_maps}: the maps of ids need {size(maps * per)} of {size(free * per)} usable "
+                f"on each host;{' sharded they need less,' * (s.id_maps == 'whole')} more --ddr or mapping hash helps"
             )
         return ""
 

@@ -4,22 +4,13 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from coldrank.train.distributed.memory import FLOAT_BYTES
+from coldrank.train.distributed.memory import FLOAT_BYTES, size
 from coldrank.train.distributed.plan import Placed, Plan
 from coldrank.train.distributed.spread import Times
 
 _LISTED = 16
 # Memory beside the GPUs.
 _BESIDE = {"host": "in the host's memory", "ssd": "on SSD"}
-
-
-def size(amount: float) -> str:
-    """Bytes with a unit: 1.5 GiB."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if abs(amount) < 1024 or unit == "TiB":
-            break
-        amount /= 1024
-    return f"{amount:.0f} B" if unit == "B" else f"{amount:.1f} {unit}"
 
 
 def tables(plan: Plan) -> str:

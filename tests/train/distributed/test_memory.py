@@ -217,6 +217,27 @@ def test_what_the_cluster_does_not_have_is_refused(flags, message, tmp_path, cap
     assert message in error and error.count("\n") == 1
 
 
+@tried(
+    "plan: maps of ids that the hosts' memory beside GPUs does not hold",
+    "refused, with what they need and what there is",
+)
+@pytest.mark.parametrize(
+    ("whole", "ddr", "needed"), [(True, 8, "12.0 GiB of 6.8 GiB"), (False, 1, "1.5 GiB of 870.4 MiB")]
+)
+def test_maps_that_hosts_do_not_hold_are_refused(whole, ddr, needed, tmp_path, capsys):
+    """100 million ids of 16 bytes on each of 8 GPUs of a host, or an eighth of them."""
+    config = big()
+    tables = tuple(replace(t, mapping="growing", rows=10**8 if t.name == "user" else t.rows) for t in config.tables)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(to_dict(replace(config, tables=tables))))
+    command = ["plan", "--config", str(path), "--world-size", "8", "--hbm", "80GiB", "--ddr", f"{ddr}GiB"]
+    maps = ["--set", f"sharding.id_maps={'whole' if whole else 'sharded'}"]
+    assert main([*command, *maps]) == 2
+    error = capsys.readouterr().err
+    assert f"the maps of ids need {needed} usable on each host" in error and error.count("\n") == 1
+    assert main([*command[:-1], "64GiB", *maps]) == 0
+
+
 @tried("train: tables in the hosts' memory, or replicas, on ranks without GPUs", "refused, naming the field")
 @pytest.mark.parametrize("setting", ["sharding.memory.user=uvm", "sharding.replicas=2"])
 def test_training_without_gpus_is_refused(setting, data, tmp_path, capsys):
