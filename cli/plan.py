@@ -90,7 +90,7 @@ def _text(plan: "Plan") -> str:
     parts = [
         table.tables(plan),
         table.memory(plan),
-        (f"usable: {size(request.usable)} of {size(request.cluster.memory)} a rank; the fullest has {share:.1%} of it"),
+        f"usable: {size(request.usable)} of {size(request.cluster.memory)} a rank; the fullest has {share:.1%} of it",
         "\n".join(filter(None, [f(plan) for f in (table.balance, _exchange, table.sequences, table.replicas)])),
     ]
     if largest := largest_rows(request):

@@ -44,13 +44,13 @@ class Past:
         offsets, events = self.histories.gather(rows)
         columns = {}
         for name, values in self.values.items():
-            of_row = values[events]
+            shown = values[events]
             if name == "hours":
-                of_row = (self._each(self.now[rows], offsets) - of_row) / np.float32(3_600_000)
+                shown = ((self._each(self.now[rows], offsets) - shown) / 3_600_000).astype(np.float32)
             elif name in self.known:
                 unknown = self.known[name][events] >= self._each(self.seen[rows], offsets)
-                of_row = np.where(unknown, np.int8(-1), of_row)
-            columns[name] = of_row.astype(np.float32) if name == "hours" else of_row
+                shown = np.where(unknown, np.int8(-1), shown)
+            columns[name] = shown
         return offsets, columns
 
     @staticmethod
