@@ -17,6 +17,7 @@ from coldrank.cli.plan import add_plan
 from coldrank.cli.prepare import add_prepare
 from coldrank.cli.score import add_score
 from coldrank.cli.simulate import add_simulate
+from coldrank.cli.spec import add_spec
 from coldrank.cli.train import add_train
 from coldrank.cli.tune import add_tune
 from coldrank.data.errors import Preempted, UserError, report
@@ -68,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
         prog="coldrank", description="Rank for the users and items that a system knows least about."
     )
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add_spec(commands)
     add_prepare(commands)
     add_simulate(commands)
     add_check(commands)

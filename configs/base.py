@@ -104,8 +104,9 @@ def poso_mlp(base: RunConfig) -> RunConfig:
 
 
 def poso(base: RunConfig) -> RunConfig:
-    """All POSO parts together."""
-    model = ranker(base, poso_mha=True, poso_mmoe=True, poso_mlp=True)
+    """All POSO parts together; without sequences, all but the attention's."""
+    has_sequences = any(f.role == "sequence" for f in base.features)
+    model = ranker(base, poso_mha=has_sequences, poso_mmoe=True, poso_mlp=True)
     return replace(base, name="poso", model=model)
 
 

@@ -51,7 +51,10 @@ def about_splits(content: Content, spec: LogSpec) -> Iterator[str]:
         if not any(p.split == split for p in content.partitions):
             continue
         labels = content.of_split(split)
-        few = [text for task in spec.tasks for text in _few(task, labels.cohorts[task])]
+        # Without users, all are new ones.
+        nobody = not len(content.users[0])
+        cohorts = {t: {c: n for c, n in of.items() if not (nobody and "user" in c)} for t, of in labels.cohorts.items()}
+        few = [text for task in spec.tasks for text in _few(task, cohorts[task])]
         if few:
             counts = f"fewer than {LIMITS.expected} positives or negatives, too few to judge"
             yield f"{split}: {counts}: {listed(few)}"

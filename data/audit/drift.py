@@ -169,7 +169,9 @@ def _unknown(task: str, scan: Scan, fit: Rate, evaluated: Rate | None, periods: 
 def check_ids(scan: Scan) -> list[Finding]:
     """Users and items of test that training never saw, and periods in which nearly all ids are suddenly new."""
     findings: list[Finding] = []
-    for column, kind in (("user_id", "users"), ("item_id", "items")):
+    # Of anonymous events alone there are no users.
+    nobody = scan.folder.manifest.get("counts", {}).get("users") == 0
+    for column, kind in (("user_id", "users"), ("item_id", "items"))[nobody:]:
         findings += _unseen(scan, column, kind)
         findings += _sudden(scan, column, kind)
     return findings

@@ -3,7 +3,7 @@
 Memory: a batch of rows, some 50 bytes per row for the keys and labels, and the sample.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -219,10 +219,20 @@ def _measure_batch(batch: pa.RecordBatch, plan: Scan, index: int, start: int) ->
         figures = measure(pl.Series(pl.from_arrow(array)), rule, start, ends)
         figures.rows = len(batch)
         plan.stats.setdefault((index, name), ColumnStats()).add(figures)
-    history = [v for n, v in lengths.items() if n.startswith("hist_")]
-    if history and (differ := np.any([v != history[0] for v in history], axis=0)).any():
-        row, rows = plan.misaligned.get(index, (start + int(differ.argmax()) + 1, 0))
-        plan.misaligned[index] = row, rows + int(differ.sum())
+    for names in aligned(plan.folder.manifest, list(lengths)):
+        differ = np.any([lengths[n] != lengths[names[0]] for n in names], axis=0)
+        if differ.any():
+            row, rows = plan.misaligned.get(index, (start + int(differ.argmax()) + 1, 0))
+            plan.misaligned[index] = row, rows + int(differ.sum())
+
+
+def aligned(manifest: Mapping[str, Any], columns: Sequence[str]) -> list[list[str]]:
+    """The columns of lists that have one length in every row: those of each history."""
+    named = {f"hist_{n}_{c}": n for n, of in manifest.get("histories", {}).items() for c in of["columns"]}
+    by_history: dict[str, list[str]] = {}
+    for column in (c for c in columns if c.startswith("hist_")):
+        by_history.setdefault(named.get(column, ""), []).append(column)
+    return list(by_history.values())
 
 
 def measure(values: pl.Series, rule: Rule, start: int, ends: np.ndarray | None) -> ColumnStats:

@@ -1,0 +1,195 @@
+"""A draft of a log as the text of `spec.py`, with what it was guessed by."""
+
+from collections.abc import Iterable
+
+import polars as pl
+
+from coldrank.data.guess.draft import Draft
+from coldrank.data.guess.names import plain_name, words
+from coldrank.data.guess.python import column, mapping_lines, quoted, tuple_lines
+from coldrank.data.guess.roles import Found
+from coldrank.data.ids import is_text
+
+_UNITS = {"s": "Seconds", "ms": "Milliseconds", "us": "Microseconds", "ns": "Nanoseconds"}
+# Of a history of what alone was clicked, say; where fewer events than this share are so.
+_PICKED, _SELDOM = 20, 0.4
+_HISTORIES = 2
+
+
+def spec_text(made: Draft, commands: Iterable[str]) -> str:
+    """The text of a Python file that defines `spec`. commands: what to do with it."""
+    head = ["What the columns of a log are, as their names and values say. Read it, and change what is wrong.", ""]
+    fields = [*_ids(made), *_times(made), *_labels(made), *_features(made), *_groups(made), *_files(made)]
+    uses_polars = any("pl." in line for line in fields)
+    imports = ["import polars as pl", ""] if uses_polars else []
+    classes = [c for c in ("Group", "History") if any(f"{c}(" in line for line in fields)]
+    imports += [f"from coldrank.data.log import {', '.join([*classes, 'LogSpec'])}", ""]
+    body = ["spec = LogSpec(", *(f"    {line}".rstrip() for line in fields), ")"]
+    text = [f'"""{head[0]}', "", *(f"    {c}" for c in commands), '"""', "", *imports, *body]
+    return "\n".join(text) + "\n"
+
+
+def _ids(made: Draft) -> list[str]:
+    rows, seen = made.events.rows, f"{len(made.events.rows):,} rows"
+    if made.user is None:
+        lines = ["# No column is a user by its name: all events are anonymous. Is one?", "user=None,"]
+    else:
+        nulls = int(rows[made.user].null_count())
+        if is_text(rows[made.user].dtype):
+            nulls += int((rows[made.user].cast(pl.String) == "").sum())
+        lines = [f"# {rows[made.user].n_unique():,} values in {seen}.", f"user={quoted(made.user)},"]
+        if nulls:
+            lines += [f"# {nulls:,} of these rows have no user: each is of a user of its own.", 'anonymous="own",']
+    why = "" if made.item_sure else " By its many values alone, its name does not say so: is it what is ranked?"
+    return [*lines, f"# {rows[made.item].n_unique():,} values.{why}", f"item={quoted(made.item)},"]
+
+
+def _times(made: Draft) -> list[str]:
+    clock, kind = made.clock, made.events.rows[made.time].dtype
+    if clock.layout:
+        unsure = "" if clock.sure else " Another order of day and month would fit as well: which is it?"
+        lines = [f"# Text; times without an offset are taken for UTC (time_zone).{unsure}"]
+    elif kind.is_numeric():
+        lines = [f"# {_UNITS[clock.unit]} since 1970."]
+    else:
+        lines = ["# Times without an offset are taken for UTC (time_zone)."]
+    lines += [f"time={quoted(made.time)},"]
+    lines += (
+        [f"time_unit={quoted(clock.unit)},"] if kind.is_numeric() and not clock.layout and clock.unit != "ms" else []
+    )
+    return lines + ([f"time_format={quoted(clock.layout)},"] if clock.layout else [])
+
+
+def _labels(made: Draft) -> list[str]:
+    rows, found = made.events.rows, made.outcomes
+    tasks = {t: quoted(n) for t, n in found.flags.items()}
+    tasks |= {t: f"{column(n)} == {quoted(value)}" for t, (n, value) in found.events.items()}
+    lines: list[str] = []
+    for name, good in found.ratings.items():
+        tasks[f"good_{plain_name(name)}"] = f"{column(name)} >= {good:g}"
+    lines += (
+        ["# 1, 0, or null where it is not known. Which of them are to be learnt?", *mapping_lines("tasks", tasks)]
+        if tasks
+        else []
+    )
+    levels = {plain_name(n): level(rows[n], n) for n in found.ratings}
+    lines += mapping_lines("levels", {n: text for n, text in levels.items() if text})
+    lines += mapping_lines("numbers", {n: quoted(c) for n, c in found.numbers.items()})
+    if made.weight:
+        inverse = "propensity" in words(made.weight) and (rows[made.weight] <= 1).all()
+        lines += [f"weight={f'1 / {column(made.weight)}' if inverse else quoted(made.weight)},"]
+    return lines
+
+
+def level(values: pl.Series, name: str) -> str:
+    """A rating as whole numbers; of half stars twice as many. Empty: neither."""
+    known = values.drop_nulls()
+    if bool((known == known.cast(pl.Float64).round()).all()):
+        return quoted(name)
+    doubled = 2 * known.cast(pl.Float64)
+    return f"2 * {column(name)}" if bool((doubled == doubled.round()).all()) else ""
+
+
+def _features(made: Draft) -> list[str]:
+    lines = []
+    for side, table, found in (
+        ("user", made.user_table, made.user_inputs),
+        ("item", made.item_table, made.item_inputs),
+    ):
+        rows = table.rows if table else made.events.rows
+        features = {f.name: _source(f, rows) for f in (table.inputs if table else found)}
+        if table:
+            lines += [f"{side}_table={quoted(table.path)},", f"{side}_table_id={quoted(table.key)},"]
+        if table and table.birth:
+            features["born_ms"] = _milliseconds(table.rows[table.birth])
+        lines += mapping_lines(f"{side}_features", features)
+    lines += mapping_lines("context", {f.name: _source(f, made.events.rows) for f in made.context})
+    if made.item_table and made.item_table.birth:
+        lines += ['item_birth="item_born_ms",']
+    elif made.birth:
+        lines += [f"item_birth={quoted(made.birth)},"]
+    return lines
+
+
+def _source(found: Found, rows: pl.DataFrame) -> str:
+    if found.kind == "split":
+        return f"{column(found.source)}.str.split({quoted(found.separator)})"
+    if found.kind == "category" and rows[found.source].dtype.is_float():
+        return f"{column(found.source)}.cast(pl.Int64)"
+    return quoted(found.source)
+
+
+def _milliseconds(birth: pl.Series) -> str:
+    source = column(birth.name)
+    if birth.dtype.is_numeric():
+        return quoted(birth.name)
+    if is_text(birth.dtype):
+        source += (
+            ".str.to_date()" if birth.drop_nulls().str.len_chars().max() == len("2022-05-04") else ".str.to_datetime()"
+        )
+    return f'{source}.dt.epoch("ms")'
+
+
+def _groups(made: Draft) -> list[str]:
+    of_table = "item_" if made.item_table else ""
+    keys = [f for f in made.keys if f.name not in ("user", "item", "hours") and f.name not in _tasks(made)]
+    lines = []
+    if keys:
+        sources = {f.name: quoted(f"item_{f.name}") if of_table else _source(f, made.events.rows) for f in keys}
+        lines += [
+            "# What is counted beside users and items: views, and rates of the tasks.",
+            *mapping_lines("keys", sources),
+        ]
+        groups = [f"Group(keys=({quoted(f.name)},))," for f in keys]
+        if made.user:
+            groups += [f'Group(keys=("user", {quoted(f.name)}), parent="user"),' for f in keys]
+        lines += ["groups=(", *(f"    {g}" for g in groups), "),"]
+        if made.user:
+            lines += mapping_lines("history", sources)
+    seldom = _seldom(made) if made.user else []
+    if seldom:
+        lines += ["# The last events of each user, and beside them the last ones in which this was so."]
+        lines += mapping_lines("histories", {t: f"History(length={_PICKED}, where={quoted(t)})" for t in seldom})
+    return lines
+
+
+def _tasks(made: Draft) -> list[str]:
+    found = made.outcomes
+    return [*found.flags, *found.events, *(f"good_{plain_name(n)}" for n in found.ratings)]
+
+
+def _seldom(made: Draft) -> list[str]:
+    """Tasks whose positives fill few places of a history."""
+    rows = made.events.rows
+    flags = {t: rows[n].cast(pl.Int8) == 1 for t, n in made.outcomes.flags.items()}
+    flags |= {t: rows[n].cast(pl.String) == v for t, (n, v) in made.outcomes.events.items()}
+    shares = {t: flag.sum() / max(1, len(rows) - flag.null_count()) for t, flag in flags.items()}
+    few = sorted((t for t, share in shares.items() if 0.01 <= share < _SELDOM), key=lambda t: -shares[t])
+    return few[:_HISTORIES]
+
+
+def _files(made: Draft) -> list[str]:
+    reading = made.events.reading
+    nulls = {*reading.null_values, *(n for t in (made.user_table, made.item_table) if t for n in t.null_values)}
+    lines = [f"formats=({quoted(made.events.kind)},),"] if made.others and made.data.is_dir() else []
+    lines += [f"separator={quoted(reading.separator)},"] if reading.separator else []
+    lines += tuple_lines("header", reading.header) + tuple_lines("null_values", sorted(nulls))
+    left = dict(made.left)
+    for side, table in (("user", made.user_table), ("item", made.item_table)):
+        left |= {f"{n} ({side} table)": why for n, why in table.left.items()} if table else {}
+    return lines + (["# Not used:", *(f"# - {name}: {why}." for name, why in left.items())] if left else [])
+
+
+def told(made: Draft) -> list[str]:
+    """What was found, in a few lines."""
+    events, found = made.events, made.outcomes
+    labels = [*found.flags, *found.events, *(f"good_{plain_name(n)}" for n in found.ratings), *found.numbers]
+    tables = [f"{side}s from {t.path}" for side, t in (("user", made.user_table), ("item", made.item_table)) if t]
+    files = f"{len(events.files):,} file{'s' * (len(events.files) != 1)} of events"
+    lines = [f"{made.data}: {files}, about {events.total:,} rows"]
+    lines += [f"user {made.user or 'none'}, item {made.item}, time {made.time}; labels {', '.join(labels) or 'none'}"]
+    lines += [f"features of {', '.join(tables)}"] if tables else []
+    if made.others:
+        names = ", ".join(p.name for p in made.others[:5])
+        lines.append(f"not read: {names}{' and others' * (len(made.others) > 5)}")
+    return lines
