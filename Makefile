@@ -8,7 +8,7 @@
 #   make mutants [SEED=1] [COUNT=150] [ONLY=analysis/compare/] [AGAIN=1]  small faults put into the core, one at a time: which does no test
 #                                   see? Goes on where it was cut off; AGAIN runs those again that survived
 #   make check                      format, lint, types and the fast tests
-#   make inputs                     write docs/inputs.md, the table of what was tried, from the tests
+#   make inputs                     write docs/inputs.md, the table of what was tried, from the tests, and docs/spec_fields.md from the code
 #   DEVICE=cpu|cuda                 the build of fbgemm; default: cuda where nvidia-smi answers
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 DEVICE ?= $(shell nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
@@ -87,3 +87,4 @@ mutants: install
 
 inputs: install
 	$(BIN)/python -m pytest --collect-only -qq --write-inputs=docs/inputs.md >/dev/null
+	$(BIN)/python tests/spec_fields.py

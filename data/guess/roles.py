@@ -90,15 +90,19 @@ def _may_be_id(values: pl.Series) -> bool:
 
 
 def find_time(rows: pl.DataFrame, taken: set[str]) -> tuple[str, Clock] | None:
-    """The column that says when an event was: of those whose names or types say so, the one with the most values."""
-    found = {}
-    for name in (n for n in rows.columns if n not in taken):
-        dated = rows[name].dtype == pl.Date or isinstance(rows[name].dtype, pl.Datetime)
-        if (dated or names.TIME & set(names.words(name))) and (how := clock(rows[name])):
-            found[name] = how
+    """The column that says when an event was: of those whose names or values say so, the one with the most values."""
+    found = {n: how for n in rows.columns if n not in taken and (how := clock(rows[n]))}
+    said = {n: bool(names.TIME & set(names.words(n))) for n in found}
+    # A number may be anything; a text that is a time throughout is one.
+    sure = [n for n in found if said[n] or not rows[n].dtype.is_numeric()]
     if not found:
         return None
-    best = max(found, key=lambda n: (rows[n].null_count() == 0, rows[n].n_unique(), -len(names.words(n))))
+
+    def order(name: str) -> tuple[bool, bool, bool, int]:
+        born = bool(names.BIRTH & set(names.words(name)))
+        return not rows[name].null_count(), said[name], not born, rows[name].n_unique()
+
+    best = max(sure or found, key=order)
     return best, found[best]
 
 

@@ -200,6 +200,13 @@ def test_many_rows_and_files_are_counted_from_some(tmp_path: Path):
     assert made.distinct(made.user or "") == pytest.approx(2 * made.events.rows["user_id"].n_unique(), rel=0.1)
 
 
+@pytest.mark.parametrize("values", [SECONDS, [d.strftime("%d.%m.%Y %H:%M") for d in DAYS]], ids=["number", "text"])
+def test_a_time_by_another_name_is_told_by_its_values(tmp_path: Path, values: list[object]):
+    log = events(60).drop("time").with_columns(shown=pl.Series(values), price=pl.Series(range(60)))
+    log.write_csv(tmp_path / "log.csv")
+    assert drafted(tmp_path).time == "shown"
+
+
 @pytest.mark.tried("logs", "`spec`: no column that may be a time", "refused: which is it? --time")
 def test_a_log_without_times_is_refused(tmp_path: Path):
     events().drop("time").write_csv(tmp_path / "log.csv")

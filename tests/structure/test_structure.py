@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import spec_fields
 
 ROOT = Path(__file__).parents[2]
 # Each imports from those before it.
@@ -112,3 +113,7 @@ def test_the_page_of_inputs_is_what_the_tests_say(tmp_path):
     page = (ROOT / "docs" / "inputs.md").read_text()
     assert page == (tmp_path / "inputs.md").read_text(), "make inputs writes it anew"
     assert sum(line.endswith("` |") for line in page.splitlines()) >= 60
+
+
+def test_the_page_of_a_specs_fields_is_what_the_code_says():
+    assert spec_fields.PAGE.read_text() == spec_fields.page(), "make inputs writes it anew"
