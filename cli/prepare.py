@@ -37,7 +37,8 @@ also compressed (.gz, .zst). A Python file (--spec) describes it:
         groups=(Group(keys=("author",)), Group(keys=("user", "author"), parent="user")),
     )
 
-`coldrank spec` writes a first one. Columns are given by name or as polars expressions; docs/spec_fields.md has every field."""
+`coldrank spec` writes a first one. Columns are given by name or as polars expressions; docs/spec_fields.md has
+every field."""
 
 _FORM = argparse.RawDescriptionHelpFormatter
 

@@ -16,7 +16,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "spec_fields.md"
 CLASSES = (log.LogSpec, log.Group, log.History)
 _HEAD = """# The fields of a spec
 
-What `spec.py` can say of a log ([own data](own-data.md), [the rules](own_log.md)). Written by `make inputs` from `data/log.py`.
+What `spec.py` can say of a log ([own data](own-data.md), [the rules](own_log.md)). Written by `make inputs` from
+`data/log.py`.
 A `Column` is the name of a column or a polars expression of the row alone.
 """
 
