@@ -32,9 +32,12 @@ def milliseconds_of_text(text: pl.Series, layout: str | None, zone: str | None, 
     if layout is None:
         local, offset = _iso(text)
     else:
+        # Polars takes no hour without minutes.
+        hour = "%M" not in layout and any(c in layout for c in ("%H", "%I"))
+        written, how = (text + pl.Series([" 00"]), f"{layout} %M") if hour else (text, layout)
         try:
             # strftime's %f has the digits of a fraction as they stand, which polars calls %.f.
-            local = text.str.to_datetime(layout.replace(".%f", "%.f"), time_unit="us", strict=False)
+            local = written.str.to_datetime(how.replace(".%f", "%.f"), time_unit="us", strict=False)
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             raise UserError(f"{where}: time_format={layout!r}: {str(error).splitlines()[0]}") from None
         offset = pl.Series(values=[None] * len(text), dtype=pl.Int64)

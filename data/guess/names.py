@@ -40,7 +40,7 @@ FLAG = {
 NUMBER = {
     *("watch", "watched", "dwell", "listen", "listened", "play", "played", "spent", "revenue", "profit", "gmv", "stay"),
 }
-RATING = {"rating", "ratings", "stars", "score", "grade"}
+RATING = {"rating", "ratings", "rate", "rated", "stars", "score", "grade", "overall", "vote", "votes", "evaluation"}
 WEIGHT = {"weight", "weights", "ipw", "propensity", "importance"}
 EVENT = {"event", "action", "behavior", "behaviour", "interaction"}
 # Values of a column of events that say that the item was merely shown.

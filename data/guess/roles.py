@@ -91,7 +91,8 @@ def _may_be_id(values: pl.Series) -> bool:
 
 def find_time(rows: pl.DataFrame, taken: set[str]) -> tuple[str, Clock] | None:
     """The column that says when an event was: of those whose names or values say so, the one with the most values."""
-    found = {n: how for n in rows.columns if n not in taken and (how := clock(rows[n]))}
+    free = [n for n in rows.columns if n not in taken and names.words(n)[-1:] != ("id",)]
+    found = {n: how for n in free if (how := clock(rows[n]))}
     said = {n: bool(names.TIME & set(names.words(n))) for n in found}
     # A number may be anything; a text that is a time throughout is one.
     sure = [n for n in found if said[n] or not rows[n].dtype.is_numeric()]

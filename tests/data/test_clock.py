@@ -39,6 +39,8 @@ TEXTS: list[tuple[str, str | None, str | None, int]] = [
     ("2022-12-04 12:30", None, NEW_YORK, moment(2022, 12, 4, 17, 30)),
     ("2022-05-04", None, "Asia/Kathmandu", moment(2022, 5, 3, 18, 15)),
     ("4.5.2022 12:30", "%d.%m.%Y %H:%M", NEW_YORK, moment(2022, 5, 4, 16, 30)),
+    ("22050412", "%y%m%d%H", None, moment(2022, 5, 4, 12)),
+    ("4.5.2022 1 PM", "%d.%m.%Y %I %p", None, moment(2022, 5, 4, 13)),
     ("20220504123015", "%Y%m%d%H%M%S", None, moment(2022, 5, 4, 12, 30, 15)),
     ("20220504", "%Y%m%d", None, moment(2022, 5, 4)),
     ("04/May/2022:12:30:15 +0200", "%d/%b/%Y:%H:%M:%S %z", NEW_YORK, moment(2022, 5, 4, 10, 30, 15)),
@@ -92,6 +94,11 @@ def test_other_text_is_named(values: list[Any], layout: str | None, zone: str | 
     good = "2022-05-04" if layout is None else "4.5.2022"
     with pytest.raises(UserError, match=rf"^a: column x \(time\), row 2: {message}"):
         convert(ColumnPlan("time", "time", "x", "ms", layout, zone), pl.Series("x", [good, *values]), Path("a"))
+
+
+def test_an_hour_alone_that_there_is_not_is_named() -> None:
+    with pytest.raises(UserError, match=r"^a: column x \(time\), row 2: '22050425' should be a time like %y%m%d%H$"):
+        convert(ColumnPlan("time", "time", "x", "ms", "%y%m%d%H"), pl.Series("x", [22050412, 22050425]), Path("a"))
 
 
 def test_a_format_is_of_text() -> None:

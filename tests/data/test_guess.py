@@ -55,13 +55,14 @@ def events(rows: int = 600, **columns: list[object]) -> pl.DataFrame:
         ([d.strftime("%d/%b/%Y:%H:%M:%S %z") for d in DAYS], Clock(layout="%d/%b/%Y:%H:%M:%S %z")),
         ([int(d.strftime("%Y%m%d")) for d in DAYS], Clock(layout="%Y%m%d")),
         ([int(d.strftime("%Y%m%d%H%M%S")) for d in DAYS], Clock(layout="%Y%m%d%H%M%S")),
+        ([int(d.strftime("%y%m%d%H")) for d in DAYS], Clock(layout="%y%m%d%H")),
         ([1, 2, 3], None),
         (["soon", "later"], None),
         ([None, None], None),
     ],
     ids=[
         *("seconds", "milliseconds", "microseconds", "nanoseconds", "float", "datetime", "date", "iso", "minutes"),
-        *("german", "american", "apache", "day digits", "second digits", "small", "words", "empty"),
+        *("german", "american", "apache", "day digits", "second digits", "hour digits", "small", "words", "empty"),
     ],
 )
 def test_times_are_read_as_they_are_written(values: list[object], expected: Clock | None):
