@@ -42,7 +42,7 @@ MODULES = (
     "simulated",
 )
 # The parts that arms are made of.
-NO_ARMS = ("__init__", "base")
+NO_ARMS = ("__init__", "base", "own")
 ARMS = {
     f"{m}:{n}": f
     for m in MODULES
