@@ -1,11 +1,13 @@
 """Pieces that the arms of every data set are made of. An arm is a function: call the base, change a few fields,
 return."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from coldrank.models.features import Feature
+from coldrank.models.pepnet import PEPNet
 from coldrank.models.ranker import Ranker
 from coldrank.modules.attention import Fold
 from coldrank.train.config import RunConfig
@@ -108,6 +110,12 @@ def poso(base: RunConfig) -> RunConfig:
     has_sequences = any(f.role == "sequence" for f in base.features)
     model = ranker(base, poso_mha=has_sequences, poso_mmoe=True, poso_mlp=True)
     return replace(base, name="poso", model=model)
+
+
+def pepnet(base: RunConfig, **fields: Any) -> RunConfig:
+    """PEPNet, POSO's closest rival: EPNet by the personalization code, PPNet by the ids of user and item."""
+    plain = {f.name: getattr(base.model, f.name) for f in dataclasses.fields(PEPNet) if hasattr(base.model, f.name)}
+    return replace(base, name="pepnet", model=PEPNet(**(plain | fields)))
 
 
 def without_avc(base: RunConfig) -> RunConfig:

@@ -146,6 +146,11 @@ def base_wider() -> RunConfig:
     return replace(config, name="base_wider", model=parts.ranker(config, expert_hidden=(131, 64)))
 
 
+def pepnet() -> RunConfig:
+    """Rival: PEPNet, whose gates read what they gate, and the ids of user and item."""
+    return parts.pepnet(base())
+
+
 def watch_time() -> RunConfig:
     """The base with the seconds watched as a task beside the others: ranked by XAUC, off by MAE."""
     config = base()

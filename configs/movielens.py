@@ -101,6 +101,11 @@ def base_wider() -> RunConfig:
     return replace(config, name="base_wider", model=parts.ranker(config, expert_hidden=(142, 64)))
 
 
+def pepnet() -> RunConfig:
+    """Rival: PEPNet. Users are held out, so the film's id alone is its prior."""
+    return parts.pepnet(base(), prior=("item_id",))
+
+
 def base_cold_pass() -> RunConfig:
     """A last pass over the samples of new users."""
     return parts.cold_pass(base())

@@ -109,8 +109,8 @@ class RankerModule(ModelModule):
         self.positions = nn.ParameterDict(
             {name: nn.Parameter(torch.zeros(n, inputs.sequence_dims[name])) for name, n in lengths.items()}
         )
-        width = static_dim + len(self.attention) * config.heads * config.head_dim
-        mmoe = (width, config.experts, config.expert_hidden, tasks)
+        self.width = static_dim + len(self.attention) * config.heads * config.head_dim
+        mmoe = (self.width, config.experts, config.expert_hidden, tasks)
         towers = (config.expert_hidden[-1], config.tower_hidden, tasks)
         gate, drop = (pc_dim, config.gate_hidden, config.gate_scale), config.dropout
         self.mmoe = PosoMMoE(*mmoe, *gate, drop) if config.poso_mmoe else MMoE(*mmoe, drop)
@@ -123,6 +123,11 @@ class RankerModule(ModelModule):
 
     def represent(self, embedded: Embedded, batch: SampleView) -> tuple[Tensor, Tensor]:
         """What the towers read: representations of the tasks [B, T, D], personalization code."""
+        x, pc = self.joined(embedded, batch)
+        return self.mmoe(x, pc), pc
+
+    def joined(self, embedded: Embedded, batch: SampleView) -> tuple[Tensor, Tensor]:
+        """What the MMoE reads: all inputs, the sequences attended to, side by side [B, D]; personalization code."""
         static = self.inputs.static(embedded, batch.dense)
         if self.pc == "static":
             pc = static
@@ -136,7 +141,7 @@ class RankerModule(ModelModule):
             if name in self.positions:
                 sequence = sequence + self.positions[name]
             parts.append(attention(static, sequence, batch.sequence_lengths[i], pc))
-        return self.mmoe(torch.cat(parts, 1), pc), pc
+        return torch.cat(parts, 1), pc
 
 
 def _attention(config: Ranker, query_dim: int, sequence_dim: int, pc_dim: int) -> nn.Module:
