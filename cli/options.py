@@ -41,3 +41,15 @@ def add_jobs(p: Any) -> None:
     p.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="runs side by side, the cores shared out (default: 1)"
     )
+
+
+def count(text: str) -> int:
+    """A whole number, 0 or more."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} should be a whole number, 0 or more")
+    return int(text)
+
+
+def option(name: str) -> str:
+    """The option of an argument: --test-from."""
+    return f"--{name.replace('_', '-')}"

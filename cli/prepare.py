@@ -2,12 +2,12 @@
 
 import argparse
 import sys
-from dataclasses import replace
 from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from coldrank.cli.options import data_path, local_path
+from coldrank.cli.options import count, data_path, local_path, option
+from coldrank.cli.spec_options import add_delays, add_negatives, changed
 from coldrank.data.errors import UserError
 from coldrank.data.kuairand_names import DEFAULT_TASKS, NUMBERS, OUTCOME_COLUMNS
 
@@ -76,6 +76,7 @@ def _movielens(sources: Any) -> None:
     parser = sources.add_parser("movielens", help=about, description=about)
     _common(parser)
     _split(parser, "users")
+    add_negatives(parser)
     parser.set_defaults(run=run, open=_open_movielens)
 
 
@@ -87,6 +88,7 @@ def _own_log(sources: Any) -> None:
     )
     _common(parser)
     _split(parser, "time")
+    add_negatives(parser)
     parser.set_defaults(run=run, open=_open_log)
 
 
@@ -110,26 +112,12 @@ def _common(parser: argparse.ArgumentParser) -> None:
         "SAMPLES, as of their times, from DIR (--out), which stays as it is",
     )
     parser.add_argument(
-        "--history", type=_count, default=50, metavar="L", help="longest history, in events (default: 50)"
+        "--history", type=count, default=50, metavar="L", help="longest history, in events (default: 50)"
     )
     parser.add_argument(
-        "--item-history", type=_count, default=0, metavar="L", help="also the users of an item's last L events"
+        "--item-history", type=count, default=0, metavar="L", help="also the users of an item's last L events"
     )
-    parser.add_argument(
-        "--known-after",
-        type=_delay,
-        action="append",
-        metavar="SIGNAL=SECONDS",
-        help="count an outcome, and show it in histories, only so long after its event; may be given several times "
-        "(default: as the spec says; at any later time)",
-    )
-    parser.add_argument(
-        "--refresh-hours",
-        type=float,
-        metavar="H",
-        help="counters, rates and histories as of the last full H hours from midnight at the spec's utc_offset_h "
-        "(default: as the spec says; 0, as of the event)",
-    )
+    add_delays(parser)
     parser.add_argument(
         "--duplicates",
         choices=("drop", "keep"),
@@ -138,7 +126,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--periods",
-        type=_count,
+        type=count,
         default=0,
         metavar="N",
         help="N periods of equally many events (default: days or months)",
@@ -161,7 +149,7 @@ def _split(parser: argparse.ArgumentParser, default: str) -> None:
         "events, the last tenth of the events, and the tenth before for validation)",
     )
     parser.add_argument(
-        "--valid-days", type=_count, metavar="N", help="last days before test for validation (default: 2)"
+        "--valid-days", type=count, metavar="N", help="last days before test for validation (default: 2)"
     )
     # POSO section 5.3 trains on 100k of the 138k users of MovieLens-20M; a tenth of those is for validation here.
     parser.add_argument(
@@ -176,7 +164,7 @@ def _split(parser: argparse.ArgumentParser, default: str) -> None:
         metavar="P",
         help="share for validation: of the users (default: 0.072) or events (0.1)",
     )
-    parser.add_argument("--seed", type=_count, help="which users are held out (default: 1)")
+    parser.add_argument("--seed", type=count, help="which users are held out (default: 1)")
 
 
 def _open_kuairand(args: argparse.Namespace) -> "EventLog":
@@ -208,13 +196,9 @@ def _check_split(args: argparse.Namespace) -> None:
     by_day = [n for n in ("test_from", "valid_days") if getattr(args, n) is not None]
     idle = by_day if args.split == "users" else [n for n in ("seed",) if getattr(args, n) is not None]
     if idle:
-        raise UserError(f"{_option(idle[0])}: has no effect with --split {args.split}")
+        raise UserError(f"{option(idle[0])}: has no effect with --split {args.split}")
     if args.split == "time" and by_share and by_day:
-        raise UserError(f"{_option(by_share[0])}: has no effect beside {_option(by_day[0])}; give days or shares")
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+        raise UserError(f"{option(by_share[0])}: has no effect beside {option(by_day[0])}; give days or shares")
 
 
 def _split_rule(args: argparse.Namespace, arguments: dict[str, Any], known: "Known") -> "Split":
@@ -266,7 +250,7 @@ def run(args: argparse.Namespace) -> None:
         check_file("--candidates", args.candidates[1])
     else:
         check_out(args.out)
-    log = _delayed(args.open(args), args)
+    log = changed(args.open(args), args)
     given = {
         n: v
         for n, v in vars(args).items()
@@ -300,6 +284,8 @@ def run(args: argparse.Namespace) -> None:
     print(f"{args.out}: {counts['users']:,} users, {counts['items']:,} items; samples: {rows}")
     if (anonymous := counts.get("anonymous_events")) is not None:
         print(f"{anonymous:,} events ({share(anonymous, _events(content))}) are anonymous, of a user of their own each")
+    if (sampled := counts.get("negatives")) is not None:
+        print(f"{sampled:,} of these are sampled negatives; {counts['events_with_fewer_negatives']:,} events got fewer")
     print(_how_it_is_split(content))
     for name, shares in content["joined"].items():
         print(f"table of {name}: has rows for {joined_words(name, shares)}")
@@ -309,17 +295,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _events(content: dict[str, Any]) -> int:
-    return sum(int(split["rows"]) for split in content["splits"].values())
-
-
-def _delayed(log: "EventLog", args: argparse.Namespace) -> "EventLog":
-    """The log with the delays that are asked for."""
-    changes: dict[str, Any] = {}
-    if args.known_after:
-        changes["known_after"] = {**log.spec.known_after, **dict(args.known_after)}
-    if args.refresh_hours is not None:
-        changes["refresh_h"] = args.refresh_hours
-    return replace(log, spec=replace(log.spec, **changes)) if changes else log
+    return sum(int(split["rows"]) - int(split.get("negatives", 0)) for split in content["splits"].values())
 
 
 def _how_it_is_split(content: dict[str, Any]) -> str:
@@ -350,22 +326,8 @@ def _names(text: str) -> list[str]:
     return [n.strip() for n in text.split(",") if n.strip()]
 
 
-def _delay(text: str) -> tuple[str, float]:
-    signal, _, seconds = text.partition("=")
-    try:
-        return signal.strip(), float(seconds)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: should be a signal and seconds, like like=3600") from None
-
-
 def _day(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no day; write it like 2022-05-04") from None
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} should be a whole number, 0 or more")
-    return int(text)

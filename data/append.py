@@ -5,7 +5,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from coldrank.data.agree import check_natures
 from coldrank.data.errors import UserError
 from coldrank.data.events import local_day, plan_columns
 from coldrank.data.location import is_url, named
-from coldrank.data.log import EventLog, LogFile, LogSpec
+from coldrank.data.log import SAMPLED, EventLog, LogFile, LogSpec
+from coldrank.data.negatives.alone import events_alone
 from coldrank.data.output import real_path
 from coldrank.data.partitions import Partition, places
 from coldrank.data.read_manifest import read_manifest
@@ -86,7 +87,8 @@ def origin(log: EventLog, arguments: Json) -> Json:
     delays = {s: f"{after} s" for s, after in spec.known_after.items()} | {"refresh_h": f"{spec.refresh_h} h"}
     calendar = f"{spec.period}s, {spec.time_zone or f'{spec.utc_offset_h} hours from UTC'}"
     given = {n: v for n, v in arguments.items() if n not in _FREE}
-    made_by = {"columns": plan, "groups": groups, "histories": histories, "delays": delays}
+    negatives = {} if spec.negatives is None else {n: str(v) for n, v in asdict(spec.negatives).items()}
+    made_by = {"columns": plan, "groups": groups, "histories": histories, "delays": delays, "negatives": negatives}
     return {"source": log.source, "given": given, "calendar": calendar, **made_by}
 
 
@@ -101,8 +103,9 @@ def check_same(base: Prepared, made_by: Json) -> None:
         if given.get(name) != old.get(name):
             flag = f"--{name.replace('_', '-')}"
             raise UserError(f"{flag}: {given.get(name)}, but {base.data} was prepared with {old.get(name)}; {anew}")
-    for what, word in (("columns", "column"), ("groups", "group"), ("histories", "history"), ("delays", "delay of")):
-        now, then = made_by[what], before[what]
+    words = {"columns": "column", "groups": "group", "histories": "history", "delays": "delay of"}
+    for what, word in (words | {"negatives": "negatives"}).items():
+        now, then = made_by[what], before.get(what, {})  # folders of before have no negatives
         for name in [*now, *then]:
             if now.get(name) != then.get(name):
                 text = f"{now.get(name)}, but {then.get(name)} when {base.data} was prepared"
@@ -149,11 +152,12 @@ def digests(files: Sequence[LogFile]) -> list[str]:
 def late_events(spool: Spool, base: Prepared) -> int:
     """How many rows that are not later than what was prepared are not among its samples."""
     names = ["time", "user_id", "item_id"]
+    sampled = [SAMPLED] if base.manifest.get("negatives") else []
     found = 0
     for partition in base.partitions() if spool.others else []:
         rows = spool.others_between(partition.time_min, partition.time_max + 1)
         if len(rows):
-            samples = parquet.read(base.data / partition.path, names)
+            samples = events_alone(parquet.read(base.data / partition.path, names + sampled))
             found += len(rows.join(samples, on=names, how="semi"))
     return max(0, spool.others - found)
 

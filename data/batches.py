@@ -16,6 +16,7 @@ from torchrec import KeyedJaggedTensor
 from coldrank.data import parquet
 from coldrank.data.errors import UserError
 from coldrank.data.location import named
+from coldrank.data.log import SAMPLED
 from coldrank.data.read import Column, Prefetcher, Raw, Reader
 from coldrank.data.read_manifest import read_manifest
 from coldrank.models.batch import Batch
@@ -83,8 +84,9 @@ class DataFolder:
         return {c["name"] for c in self.manifest["columns"]}
 
     def truths(self, tasks: Iterable[str]) -> list[str]:
-        """`true_<task>` columns that the data has: simulated logs know their probabilities."""
-        return [f"true_{t}" for t in tasks if f"true_{t}" in self.columns()]
+        """`true_<task>` columns that the data has, as simulated logs know their probabilities; and `sampled`, which
+        tells sampled negatives."""
+        return [n for n in [*(f"true_{t}" for t in tasks), SAMPLED] if n in self.columns()]
 
 
 class BatchMaker:

@@ -14,7 +14,7 @@ from coldrank.data.errors import RowError, UserError
 from coldrank.data.files import check_columns
 from coldrank.data.identity import row_identity
 from coldrank.data.ids import as_bytes, as_column, check_finite, is_text, narrow, whole_ids
-from coldrank.data.log import Column, EventLog, LogFile, LogSpec, expression
+from coldrank.data.log import SAMPLED, Column, EventLog, LogFile, LogSpec, expression
 from coldrank.data.times import DAY_MS
 from coldrank.data.vectors import is_vector
 
@@ -48,6 +48,8 @@ class Events:
     """Attribute of the history -> its value, int64 [N]; -1 where unknown."""
     known: dict[str, NDArray[np.int64]]
     """Signal with a delay -> when its outcome is known, int64 [N], ms since the epoch."""
+    sampled: NDArray[np.bool_] | None = None
+    """Which are sampled negatives, each after its event, bool [N]: they count nowhere. None: none is."""
 
     @property
     def known_users(self) -> NDArray[np.int64]:
@@ -63,7 +65,7 @@ def as_events(frame: pl.DataFrame, log: EventLog, plan: list[ColumnPlan], *, cod
     values = {key: frame[column] for key, column in columns.items()}
     values["user"] = values["user"].set(anonymous, None)
     return Events(
-        frame=frame.select(c.name for c in plan if ":" not in c.name),
+        frame=frame.select(n for n in [*(c.name for c in plan), SAMPLED] if ":" not in n and n in frame.columns),
         time=frame["time"].to_numpy(),
         day=frame.select(pl.col("day:").fill_null(local_day(pl.col("time"), spec))).to_series().to_numpy(),
         birth=frame["birth:"],
@@ -73,6 +75,7 @@ def as_events(frame: pl.DataFrame, log: EventLog, plan: list[ColumnPlan], *, cod
         signals={s: frame[f"signal:{s}"].fill_null(-1).to_numpy() for s in spec.all_signals()},
         attributes={a: frame[f"history:{a}"].fill_null(-1).to_numpy() for a in spec.history},
         known={s: (frame["time"] + _delay(frame, s, after)).to_numpy() for s, after in spec.known_after.items()},
+        sampled=(frame[SAMPLED] == 1).to_numpy() if SAMPLED in frame.columns else None,
     )
 
 

@@ -22,6 +22,8 @@ LabelKind = Literal["flag", "number", "level"]
 Format = Literal["parquet"] | TextKind
 _OF_USERS = ("user_table", "user_features")
 FORMATS: tuple[Format, ...] = ("parquet", "csv", "tsv", "jsonl")
+# Column that is 1 in samples of negatives.
+SAMPLED = "sampled"
 # Of a delay.
 LONGEST_S = 10 * 366 * 86_400
 
@@ -57,6 +59,27 @@ class History:
     None: all events."""
     columns: tuple[str, ...] = ("item_id",)
     """What it shows of each: `item_id`, names from `LogSpec.history`, signals, and `hours`, the time since."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Negatives:
+    """Items that are sampled beside those that users met, for a log that holds positives alone."""
+
+    per_positive: int = 4
+    """How many for each event; fewer where fewer items are there."""
+    draw: Literal["uniform", "popularity"] = "uniform"
+    """uniform: all items alike. popularity: by the item's events before the hour, to a power."""
+    power: float = 1.0
+    """Of popularity, above 0 and at most 1."""
+    of: str | None = None
+    """The task or signal that is 1 in the events that get some; None: all events."""
+    seen: Literal["may", "never"] = "may"
+    """Whether an item that the user had before may be drawn. never takes a group of the keys user and item."""
+    keys: Mapping[str, Literal["item", "event"]] = field(default_factory=dict)
+    """Of each of `LogSpec.keys` that reads columns of the log: whose it is. item: as in the last event of the item
+    that is drawn; event: of the event, whatever its item."""
+    seed: int = 1
+    """Other draws by another."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -129,6 +152,8 @@ class LogSpec:
     """The zone of times that say none, like America/New_York, and of the log's own days; None: UTC."""
     period: Literal["day", "month"] = "day"
     """Length of a partition."""
+    negatives: Negatives | None = None
+    """Items to be sampled beside those of the events; None: none, as where the log says what was shown."""
     truth: Mapping[str, Column] = field(default_factory=dict)
     """Task -> true probability, in a simulated log; becomes `true_<task>`, which is never a feature."""
     formats: tuple[Format, ...] = ()
@@ -245,6 +270,8 @@ def check_spec(spec: LogSpec) -> None:
             raise UserError(f"spec: known_after: {signal}={after}; should be seconds, 0 to 10 years")
     for name, history in spec.histories.items():
         _check_history(spec, name, history)
+    if spec.negatives is not None:
+        _check_negatives(spec, spec.negatives)
     for name, allowed in (("keys", {"user", "item"}), ("history", {"item_id", "hours", *spec.all_signals()})):
         if clash := allowed & set(getattr(spec, name)):
             raise UserError(f"spec: {name}: {min(clash)!r} is taken; choose another name")
@@ -297,6 +324,38 @@ def _check_history(spec: LogSpec, name: str, history: History) -> None:
             raise UserError(f"{where}: column {column!r} is unknown; these are {', '.join(shown)}")
     if not history.columns or len(set(history.columns)) < len(history.columns):
         raise UserError(f"{where}: columns={history.columns}; should be some, each once")
+
+
+def _check_negatives(spec: LogSpec, negatives: Negatives) -> None:
+    where = "spec: negatives"
+    allowed = {"draw": ("uniform", "popularity"), "seen": ("may", "never")}
+    for name, values in allowed.items():
+        if (value := getattr(negatives, name)) not in values:
+            raise UserError(f"{where}: {name}={value!r}; should be {' or '.join(map(repr, values))}")
+    if negatives.per_positive < 1:
+        raise UserError(f"{where}: per_positive={negatives.per_positive}; should be above 0")
+    if not 0 < negatives.power <= 1:
+        raise UserError(f"{where}: power={negatives.power}; should be above 0 and at most 1")
+    if negatives.power != 1 and negatives.draw == "uniform":
+        raise UserError(f"{where}: power={negatives.power}: has no effect with draw='uniform'")
+    if not 0 <= negatives.seed < 2**63:
+        raise UserError(f"{where}: seed={negatives.seed}; should be a whole number, 0 to 2^63 - 1")
+    if not spec.tasks:
+        raise UserError(
+            f"{where}: would hold no label, as there is no task: numbers and levels of negatives are unknown"
+        )
+    of = [*spec.tasks, *spec.all_signals()]
+    if negatives.of is not None and negatives.of not in of:
+        raise UserError(f"{where}: of={negatives.of!r} is no task or signal; these are {', '.join(dict.fromkeys(of))}")
+    if negatives.seen == "never" and not any(sorted(g.keys) == ["item", "user"] for g in spec.groups):
+        raise UserError(f"{where}: seen='never' needs Group(keys=('user', 'item')) in groups, which knows it")
+    for key, whose in negatives.keys.items():
+        if key not in spec.keys:
+            raise UserError(f"{where}: keys: {key!r} is not in keys ({', '.join(spec.keys) or 'empty'})")
+        if whose not in ("item", "event"):
+            raise UserError(f"{where}: keys: {key}={whose!r}; should be 'item' or 'event'")
+    if SAMPLED in spec.context:
+        raise UserError(f"spec: context: {SAMPLED!r} is taken by negatives; choose another name")
 
 
 def _check_names(names: Iterable[tuple[str, str]]) -> None:

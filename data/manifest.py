@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from coldrank.data.ids import as_column
-from coldrank.data.log import EventLog, LogSpec
+from coldrank.data.log import SAMPLED, EventLog, LogSpec
 from coldrank.data.partitions import LabelCounts, Partition
 from coldrank.data.read_manifest import FORMAT
 from coldrank.data.samples import ITEM_HISTORY
@@ -27,6 +27,7 @@ _MEANINGS = {
     "user_views": "events of the user before (accumulated view count)",
     "item_views": "events of the item before",
     "item_age_h": "hours since the item's birth; if that is unknown, since its first event before (null: none)",
+    SAMPLED: "1: a sampled negative, no event of the log",
     "user_gap_h": "hours since the user's last event before (null: none)",
     "hist_item_id": "items of the user's last events before, most recent first",
     ITEM_HISTORY: "users of the item's last events before, most recent first",
@@ -49,6 +50,8 @@ class Content:
     """Ids of all users, ascending, and the events of each, int64 [U]."""
     items: tuple[Int64s, Int64s]
     """The same of the items."""
+    fewer: int = 0
+    """Events that got fewer negatives than was asked for."""
 
     def of_split(self, split: str) -> LabelCounts:
         """The labels of a split."""
@@ -74,6 +77,7 @@ def manifest(
         "tasks": list(spec.labels()),
         "labels": spec.labels(),
         "weight": "" if spec.weight is None else "weight",
+        "negatives": None if spec.negatives is None else asdict(spec.negatives) | {"column": SAMPLED},
         "signals": list(spec.all_signals()),
         "groups": [
             {
@@ -89,7 +93,11 @@ def manifest(
         "known_after": {s: after if isinstance(after, int | float) else "by event" for s, after in _delays(spec)},
         "history": {"length": history, "columns": lists},
         "histories": {n: asdict(h) for n, h in spec.histories.items()},
-        "splits": {s: _split([p for p in partitions if p.split == s]) for s in SPLITS},
+        "splits": {
+            s: _split([p for p in partitions if p.split == s])
+            | ({} if spec.negatives is None else {"negatives": content.of_split(s).sampled})
+            for s in SPLITS
+        },
         "partitions": [asdict(p) for p in partitions],
         "counts": {"files_read": len(log.files), "days_read": len(whole.days.days)} | _counts(log, content),
         "left_out": [asdict(left) for left in log.left_out],
@@ -132,6 +140,9 @@ def _counts(log: EventLog, content: Content) -> dict[str, int]:
     }
     if log.spec.user is None or log.spec.anonymous == "own":
         counts["anonymous_events"] = whole.anonymous
+    if log.spec.negatives is not None:
+        counts["negatives"] = LabelCounts.total(content.labels.values()).sampled
+        counts["events_with_fewer_negatives"] = content.fewer
     for name, (in_table, _) in _in_tables(log, content).items():
         counts[f"{name}_without_features"] = int((~in_table).sum())
     return counts

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from coldrank.data.cohorts import CohortConfig, cohort_masks
-from coldrank.data.log import LabelKind
+from coldrank.data.log import SAMPLED, LabelKind
 from coldrank.data.split import SPLITS
 from coldrank.data.state.run import mixed
 from coldrank.data.times import as_date
@@ -54,11 +54,15 @@ class LabelCounts:
     """Task -> the sum of the known labels."""
     cohorts: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     """Task of a flag -> cohort -> positives and negatives. The cohorts are those of a config that changes none."""
+    sampled: int = 0
+    """Samples of sampled negatives."""
 
     def add(self, samples: pa.Table, labels: dict[str, LabelKind]) -> None:
         """Counts samples."""
         users, items = (samples.column(n).to_numpy() for n in ("user_views", "item_views"))
         masks = cohort_masks(users, items, CohortConfig())
+        if SAMPLED in samples.column_names:
+            self.sampled += int(samples.column(SAMPLED).to_numpy().sum())
         for task, kind in labels.items():
             column = samples.column(f"label_{task}")
             known = column.is_valid().to_numpy()
@@ -74,13 +78,14 @@ class LabelCounts:
                     counts[cohort] = [before[0] + positive, before[1] + negative]
 
     def to_json(self) -> Json:
-        return {"known": self.known, "sums": self.sums, "cohorts": self.cohorts}
+        return {"known": self.known, "sums": self.sums, "cohorts": self.cohorts, "sampled": self.sampled}
 
     @classmethod
     def total(cls, parts: Iterable["LabelCounts"]) -> "LabelCounts":
         """Of all parts together."""
         total = cls()
         for part in parts:
+            total.sampled += part.sampled
             for task, n in part.known.items():
                 total.known[task] = total.known.get(task, 0) + n
                 total.sums[task] = total.sums.get(task, 0.0) + part.sums[task]

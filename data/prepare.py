@@ -14,21 +14,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from coldrank.data.append import Prepared, check_same, digests, late_events, origin, replay, same_types
 from coldrank.data.errors import UserError
-from coldrank.data.events import static_table
+from coldrank.data.events import Events, static_table
 from coldrank.data.log import EventLog, check_spec
 from coldrank.data.manifest import Content, manifest
+from coldrank.data.negatives.sampler import NegativeSampler
+from coldrank.data.negatives.sources import check_sources
 from coldrank.data.partitions import DatedPeriods, EqualPeriods, Periods, places
 from coldrank.data.place import check_out, put_in_place, staging
 from coldrank.data.samples import SampleBuilder
 from coldrank.data.split import SPLITS, Split
 from coldrank.data.spool import ROWS, Chunks, Spool, check_any
-from coldrank.data.state.ledger import Ledger, put_state, times_file
+from coldrank.data.state.ledger import Ledger, items_file, put_state, times_file
 from coldrank.data.state.state import Shape, State
 from coldrank.data.statistics import compute_statistics
 from coldrank.data.warn import about_splits, about_tables, about_times
@@ -64,9 +67,10 @@ def prepare(log: EventLog, out: Path, split: SplitRule, options: PrepareOptions)
     """
     check_spec(log.spec)
     check_out(out)
+    check_sources(log)
     made_by = origin(log, options.arguments)
     with staging(out) as staged:
-        spool = Spool(log, staged / "spool", chunk_rows=options.chunk_rows)
+        spool = Spool(log, staged / "spool", chunk_rows=_chunk_rows(log, options))
         spool.read(log.files)
         check_any(spool)
         job = _Job(log=spool.log, out=out, staged=staged, options=options, made_by=made_by)
@@ -92,7 +96,7 @@ def append(log: EventLog, out: Path, split: SplitRule, options: PrepareOptions) 
     if not new:
         return None
     with staging(out) as staged:
-        spool = Spool(log, staged / "spool", chunk_rows=options.chunk_rows, before=base.ledger.origin)
+        spool = Spool(log, staged / "spool", chunk_rows=_chunk_rows(log, options), before=base.ledger.origin)
         spool.read([file for _, file in new], after=base.ledger.whole.last)
         same_types(spool, base.ledger.origin)
         late = late_events(spool, base)
@@ -122,7 +126,10 @@ class _Job:
         known = self._survey(chunks, spool.rows)
         _warn(about_times(self.log, known.whole))
         rule = split(known)
-        content = self._write(chunks, state, known, rule)
+        sampler = self._sampler(spool.kinds)
+        content = self._write(chunks, state, known, rule, sampler)
+        if sampler:
+            sampler.write(items_file(self.staged))
         _warn(about_splits(content, self.log.spec))
         # A table may hold columns that serve expressions alone.
         lengths = {n: length for n, length in spool.lengths.by_name.items() if n in content.schema.names}
@@ -136,7 +143,7 @@ class _Job:
         self.made_by["natures"] = spool.agreement.words(base.ledger.origin["natures"] if base else {})
         staged_paths = [p.path for p in content.partitions]
 
-        def ledger(runs: dict[str, list[str]], pending: list[str], times: list[str]) -> Ledger:
+        def ledger(runs: dict[str, list[str]], pending: list[str], times: list[str], items: list[str]) -> Ledger:
             # The partitions have got their places by now, in the same order.
             moved = {p["path"]: content.labels[path] for path, p in zip(staged_paths, made["partitions"], strict=True)}
             return Ledger(
@@ -145,6 +152,7 @@ class _Job:
                 runs=runs,
                 pending=pending,
                 times=times,
+                items=items,
                 whole=known.whole,
                 labels=moved,
                 origin=self.made_by,
@@ -175,7 +183,18 @@ class _Job:
         times = read_times(paths + ([times_file(self.staged)] if len(chunks) else []))
         return Known(whole=whole, times=times, users=users)
 
-    def _write(self, chunks: Chunks, state: State, known: Known, rule: Split) -> Content:
+    def _sampler(self, kinds: dict[str, pl.DataType]) -> NegativeSampler | None:
+        if self.log.spec.negatives is None:
+            return None
+        file = self.base.data / self.base.ledger.items[0] if self.base else None
+        try:
+            return NegativeSampler(self.log, kinds, file)
+        except (OSError, ValueError) as error:  # Arrow's errors are ValueErrors
+            raise UserError(f"{file}: is damaged ({error}); prepare the data anew") from None
+
+    def _write(
+        self, chunks: Chunks, state: State, known: Known, rule: Split, sampler: NegativeSampler | None
+    ) -> Content:
         log, n = self.log, self.options.periods
         periods: Periods = (
             EqualPeriods(n, known.whole.events) if n else DatedPeriods(10 if log.spec.period == "day" else 7)
@@ -195,20 +214,24 @@ class _Job:
         waiting: list[Future[None]] = []
         first = 0
         with bar, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            for number, events in enumerate(chunks):
+            for number, rows in enumerate(chunks.rows):
                 # While the one before is written.
+                frame = chunks.frame(number)
+                events = chunks.events(sampler.beside(frame, state) if sampler else frame)
+                bar.total += len(events.time) - rows
                 statistics = compute_statistics(events, state)
                 samples = SampleBuilder.from_events(log.spec, events, statistics, *tables)
                 schema = _same_schema(schema, samples.schema)
-                jobs = list(places(rule.of(events), *periods.of(events.day, first)))
+                jobs = list(places(rule.of(events), *_periods(periods, events, first)))
                 _wait(waiting)
                 whole = [place for place in writers.places() if last[place[1]] < number]
                 waiting = [pool.submit(writers.close, place) for place in whole]
                 waiting += [pool.submit(writers.fill, place, samples, rows, bar.update) for place, rows in jobs]
-                first += len(events.time)
+                first += rows
             _wait(waiting)
             _wait([pool.submit(writers.close, place) for place in writers.places()])
         assert schema is not None  # there are chunks, or a base
+        fewer = self.base.manifest["counts"].get("events_with_fewer_negatives", 0) if self.base else 0
         return Content(
             whole=known.whole,
             schema=schema,
@@ -216,6 +239,7 @@ class _Job:
             labels=writers.counts,
             users=state.all_views("user"),
             items=state.all_views("item"),
+            fewer=fewer + (sampler.fewer if sampler else 0),
         )
 
     def _last_chunks(self, chunks: Chunks, periods: Periods) -> dict[str, int]:
@@ -226,6 +250,20 @@ class _Job:
             last |= dict.fromkeys(periods.names(days, first, rows), number)
             first += rows
         return last
+
+
+def _chunk_rows(log: EventLog, options: PrepareOptions) -> int:
+    """Events of a chunk, which holds their negatives, too."""
+    beside = 0 if log.spec.negatives is None else log.spec.negatives.per_positive
+    return max(1, options.chunk_rows // (1 + beside))
+
+
+def _periods(periods: Periods, events: Events, first: int) -> tuple[list[str], NDArray[np.int64]]:
+    """Names of periods in order, and the one of each event [N]; that of a negative is its event's."""
+    if events.sampled is None:
+        return periods.of(events.day, first)
+    names, period = periods.of(events.day[~events.sampled], first)
+    return names, period[np.cumsum(~events.sampled) - 1]
 
 
 def _wait(futures: Iterable[Future[None]]) -> None:

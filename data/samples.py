@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from coldrank.data.errors import UserError
 from coldrank.data.events import Events
-from coldrank.data.log import LogSpec
+from coldrank.data.log import SAMPLED, LogSpec
 from coldrank.data.statistics import Statistics
 
 # Users of the item's last events.
@@ -75,9 +75,10 @@ class SampleBuilder:
     def _fields(self) -> list[pa.Field]:
         frame, statistics = self.events.frame, self.statistics.columns
         written = {n: _TYPES[k] for n, k in frame.schema.items()}
-        never_null = {"user_id", "item_id", "time", "weight"}
+        never_null = {"user_id", "item_id", "time", "weight", SAMPLED}
         first = ["user_id", "item_id", "time", *(f"label_{t}" for t in self.spec.labels())]
         first += ["weight"] if self.spec.weight is not None else []
+        first += [SAMPLED] if self.events.sampled is not None else []
         fields = [pa.field(n, written[n], n not in never_null) for n in first]
         head = ["user_views", "item_views", "item_age_h", "user_gap_h"]
         for name in [*head, *sorted(set(statistics) - set(head), key=list(statistics).index)]:

@@ -157,7 +157,15 @@ class Chunks:
 
     def load(self, number: int, *, coded: bool = True) -> Events:
         """A chunk, counted from 0. coded: whether with the codes of its keys."""
-        return as_events(_frame(_table(self._path(number))), self._log, self._plan, coded=coded)
+        return as_events(self.frame(number), self._log, self._plan, coded=coded)
+
+    def frame(self, number: int) -> pl.DataFrame:
+        """The planned columns of a chunk."""
+        return _frame(_table(self._path(number)))
+
+    def events(self, frame: pl.DataFrame) -> Events:
+        """What `frame` gave, with negatives or without, as events."""
+        return as_events(frame, self._log, self._plan)
 
     def _path(self, number: int) -> Path:
         return self._folder / f"chunk-{number}.arrow"

@@ -92,12 +92,11 @@ class _Groups:
 class _View:
     """The events that go through the kernel: those that waited and those of a chunk; and when they count."""
 
-    def __init__(self, met: StateEvents, shape: Shape, first: int, *, advance: bool) -> None:
-        """first: those from here on are the chunk's. advance: whether the chunk's count."""
-        self.met, self.shape, self.first = met, shape, first
-        self._never = None if advance else np.arange(len(met)) >= first
+    def __init__(self, met: StateEvents, shape: Shape, first: int, never: NDArray[np.bool_] | None) -> None:
+        """first: those from here on are the chunk's. never: which do not count, bool [N]; None: all do."""
+        self.met, self.shape, self.first, self.never = met, shape, first, never
         # Whether every event counts at once, and sees all that counts.
-        self.plain = advance and not (met.known or shape.refresh_h or any(g.refresh_h for g in shape.groups))
+        self.plain = never is None and not (met.known or shape.refresh_h or any(g.refresh_h for g in shape.groups))
 
     def seen(self, refresh_h: float | None) -> Int64s:
         """Each event sees what was known before this, int64 [N]."""
@@ -106,11 +105,11 @@ class _View:
     def counts(self, signal: str | None = None) -> Int64s:
         """From when on each event, or its outcome, counts, int64 [N]."""
         counts = self.met.known.get(signal or "", self.met.time)
-        return counts if self._never is None else np.where(self._never, _NEVER, counts)
+        return counts if self.never is None else np.where(self.never, _NEVER, counts)
 
     def grouping(self, codes: asof.Ints, refresh_h: float | None, signal: str | None = None) -> asof.Grouping:
         """The groups of the events, in the order in which they, or their outcomes, count."""
-        when = self.counts(signal) if signal in self.met.known or self._never is not None else None
+        when = self.counts(signal) if signal in self.met.known or self.never is not None else None
         seen = self.seen(refresh_h) if refresh_h or when is not None else None
         return asof.Grouping.from_codes(codes, self.met.time, when=when, seen=seen)
 
@@ -123,13 +122,18 @@ def compute_statistics(events: Events, state: State, *, advance: bool = True) ->
     """Everything that needs the order of events: one sort per group, parents before the groups whose prior they are.
 
     events: a chunk, later than all that the state has seen. advance: whether the state sees them; else they have not
-    happened, and none sees another, whatever their times.
+    happened, and none sees another, whatever their times. Negatives among them see what is before their time, and
+    nobody sees them.
     """
     shape = state.shape
     met = _met(events, shape)
     if waiting := state.pending:
         met = waiting.then(met)
-    view = _View(met, shape, len(waiting or ()), advance=advance)
+    first = len(waiting or ())
+    never = None if advance else np.arange(len(met)) >= first
+    if advance and events.sampled is not None:
+        never = np.concatenate([np.zeros(first, bool), events.sampled])
+    view = _View(met, shape, first, never)
     rates = _log_rates(view, state)
     columns: dict[str, NDArray[Any]] = {}
     pasts: dict[str, Past] = {}
@@ -154,7 +158,7 @@ def compute_statistics(events: Events, state: State, *, advance: bool = True) ->
         for history in (h for h in shape.histories if h.group == group.name):
             pasts[history.prefix] = _past(view, history, groups, view.seen(group.refresh_h))
     if advance:
-        _advance(state, met, found if view.plain else None)
+        _advance(state, met if never is None else met.only(~never), found if view.plain else None)
     return Statistics(columns, {h.prefix: pasts[h.prefix] for h in shape.histories})
 
 

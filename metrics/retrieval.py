@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from coldrank.data import parquet
+from coldrank.data.log import SAMPLED
+from coldrank.data.negatives.alone import events_alone
 from coldrank.models.model import Vectors
 
 Ints = NDArray[np.int64]
@@ -77,7 +79,7 @@ class Met:
     """Which user met which item, in all events of some samples."""
 
     def __init__(self, files: list[Path]) -> None:
-        frame = pl.concat([parquet.read(f, ["user_id", "item_id"]) for f in files])
+        frame = pl.concat([_events(f) for f in files])
         self.users = frame["user_id"].unique().sort().to_numpy()
         self.items = frame["item_id"].unique().sort().to_numpy()
         user = np.searchsorted(self.users, frame["user_id"].to_numpy())
@@ -93,6 +95,12 @@ class Met:
         codes = item[:, None] + np.searchsorted(self.users, users)[None, :]
         nearest = np.minimum(np.searchsorted(self.pairs, codes), len(self.pairs) - 1)
         return np.asarray(self.pairs[nearest] == codes)
+
+
+def _events(file: Path) -> pl.DataFrame:
+    """Users and items of samples, without sampled negatives, which nobody met."""
+    sampled = [n for n in parquet.schema(file).names if n == SAMPLED]
+    return events_alone(parquet.read(file, ["user_id", "item_id", *sampled])).select("user_id", "item_id")
 
 
 @lru_cache(1)

@@ -13,7 +13,7 @@ from coldrank.data import log
 from coldrank.train.describe import meanings
 
 PAGE = Path(__file__).parents[1] / "docs" / "spec_fields.md"
-CLASSES = (log.LogSpec, log.Group, log.History)
+CLASSES = (log.LogSpec, log.Group, log.History, log.Negatives)
 _HEAD = """# The fields of a spec
 
 What `spec.py` can say of a log ([own data](own-data.md), [the rules](own_log.md)). Written by `make inputs` from

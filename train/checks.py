@@ -4,6 +4,7 @@ from dataclasses import fields
 
 from coldrank.data.arm import ArmSettings
 from coldrank.data.errors import UserError
+from coldrank.data.log import SAMPLED
 from coldrank.metrics.by_cohort import is_metric, unknown_metrics
 from coldrank.models.features import FeatureSet
 from coldrank.train.config import NAMED, RunConfig, parse, to_dict
@@ -58,7 +59,7 @@ def _check_inputs(config: RunConfig) -> None:
                 f"{config.name}: data.weight_column={weight!r}: feature {feature.name!r} reads it; must be no input"
             )
         for column in feature.raw_columns:
-            if column.startswith(("label_", "true_")):
+            if column.startswith(("label_", "true_")) or column == SAMPLED:
                 raise UserError(
                     f"{config.name}: feature {feature.name!r} reads {column!r}: an outcome is no input of its own event"
                 )

@@ -14,6 +14,8 @@ from tqdm import tqdm
 
 from coldrank.data.batches import BatchMaker, DataFolder, batches
 from coldrank.data.errors import UserError
+from coldrank.data.log import SAMPLED
+from coldrank.data.negatives.alone import events_alone
 from coldrank.data.output import partial_of, put_file
 from coldrank.data.read import Reader, SampleReader
 from coldrank.metrics.by_cohort import evaluate_predictions
@@ -51,8 +53,8 @@ def score(run: Run, reader: Reader, what: str) -> pl.DataFrame | None:
     """Scores the samples of a reader, sorted by time, user and item; on the first rank, None on the others.
 
     what: a name for the progress bar. There must be a row. Columns: user_id, item_id, time (ms), user_views,
-    item_views, label_<task> (null: unknown), prob_<task> (of a task that is not binary pred_<task>), true_<task>, and
-    those of `retrieval.VECTORS` of a two-tower model.
+    item_views, label_<task> (null: unknown), prob_<task> (of a task that is not binary pred_<task>), true_<task>,
+    `sampled` where the data has negatives, and those of `retrieval.VECTORS` of a two-tower model.
     """
     model, config, ranks = run.model, run.config, run.ranks
     task = model.module
@@ -81,7 +83,8 @@ def score(run: Run, reader: Reader, what: str) -> pl.DataFrame | None:
     frame = pl.concat([pl.DataFrame(columns) for columns in gathered])
     types = {f"label_{name}": pl.Int8 if head.is_binary else pl.Float32 for name, head in config.tasks.items()}
     labels = [pl.col(name).fill_nan(None).cast(kind) for name, kind in types.items()]
-    views = [pl.col("user_views", "item_views").cast(pl.Int32)]
+    whole = {"user_views": pl.Int32, "item_views": pl.Int32, SAMPLED: pl.Int8}
+    views = [pl.col(name).cast(kind) for name, kind in whole.items() if name in frame.columns]
     return frame.with_columns(*labels, *views).sort("time", "user_id", "item_id", maintain_order=True)
 
 
@@ -97,11 +100,11 @@ def metric_rows(
 def retrieval_rows(
     frame: pl.DataFrame, config: RunConfig, data: DataFolder, step: int, split: str, period: str | None = None
 ) -> list[MetricRow]:
-    """How a two-tower model finds users for items; none of another model."""
+    """How a two-tower model finds users for items, among the events alone; none of another model."""
     if not config.model.retrieves:
         return []
     met = met_in(tuple(data.paths(data.manifest["partitions"])))
-    rows = judge(frame, next(iter(config.tasks)), config.retrieval, met, config.seed)
+    rows = judge(events_alone(frame), next(iter(config.tasks)), config.retrieval, met, config.seed)
     return [{"step": step, "period": period, "split": split, **row} for row in rows]
 
 

@@ -11,7 +11,7 @@ from coldrank.data.audit.scan import Rule, Scan
 from coldrank.data.batches import KEYS, DataFolder
 from coldrank.data.check import check_schema
 from coldrank.data.errors import UserError
-from coldrank.data.log import LabelKind
+from coldrank.data.log import SAMPLED, LabelKind
 from coldrank.models.features import Input
 from coldrank.models.heads.head import Head
 
@@ -43,6 +43,8 @@ def plan(folder: DataFolder, arm: ArmSettings | None) -> tuple[Scan, list[Findin
         needed.setdefault(extra.name, extra)
     if weight := _weight_of(folder.manifest):
         needed[weight] = Input(weight, "float")
+    if folder.manifest.get("negatives"):
+        needed[SAMPLED] = Input(SAMPLED, "int")
     helpers = _helpers(schema, needed, folder.manifest, tasks)
     columns = [*needed.values(), *helpers]
     for part in parts:
@@ -55,10 +57,14 @@ def plan(folder: DataFolder, arm: ArmSettings | None) -> tuple[Scan, list[Findin
                 Finding(severity="error", check="files", where=part["path"], what=str(error), advice=advice)
             )
             break
-    features = [i.name for i in inputs if i.name != "time" and not i.name.startswith(("label_", "true_"))]
+    features = [
+        i.name for i in inputs if i.name not in ("time", SAMPLED) and not i.name.startswith(("label_", "true_"))
+    ]
     rules = {c.name: _rule(c, folder.manifest) for c in columns}
     if weight:
         rules[weight] = Rule(low=0, nullable=False)
+    if SAMPLED in rules:
+        rules[SAMPLED] = Rule(binary=True, nullable=False)
     rules |= {f"label_{t}": _label_rule(kind, None if arm is None else arm.tasks[t]) for t, kind in kinds.items()}
     scan = Scan(
         folder=folder,

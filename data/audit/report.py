@@ -59,10 +59,11 @@ def audit(path: Path, arm: ArmSettings | None = None) -> Audit:
     complete = not any(f.severity == "error" and f.check in ("files", "arm") for f in findings)
     if complete:
         scan(read)
-        findings += check_values(read) + check_times(read) + check_duplicates(read) + check_splits(read)
+        events = read.events()
+        findings += check_values(read) + check_times(read) + check_duplicates(events) + check_splits(read)
         findings += check_labels(read) + check_few(read) + check_ids(read)
         findings += check_constant(read, arm is not None) + check_missing(read) + check_leaks(read)
-        findings += check_past(read)
+        findings += check_past(events)
         findings += check_arm(read, arm) if arm else []
     return Audit(
         data=str(path),

@@ -3,8 +3,9 @@
 Memory: a batch of rows, some 50 bytes per row for the keys and labels, and the sample.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from coldrank.data import parquet
 from coldrank.data.batches import DataFolder
 from coldrank.data.errors import UserError
+from coldrank.data.log import SAMPLED
 
 LabelProblem = Callable[[NDArray[np.floating[Any]]], tuple[NDArray[np.bool_], str]]
 # Rows decoded at a time.
@@ -105,8 +107,8 @@ class Scan:
     stats: dict[tuple[int, str], ColumnStats] = field(default_factory=dict)
     """Number of a partition and column -> figures."""
     keys: pl.DataFrame = field(default_factory=pl.DataFrame)
-    """user_id, item_id, time int64, label_<task> int8 (of numbers float32), part uint32, of all rows in the order of
-    the files."""
+    """user_id, item_id, time int64, label_<task> int8 (of numbers float32), part uint32, and sampled bool, whether it
+    is a sampled negative, of all rows in the order of the files."""
     sample: pl.DataFrame = field(default_factory=pl.DataFrame)
     """The rows of every split that are kept.
 
@@ -117,6 +119,15 @@ class Scan:
     """Number of a partition -> its first row whose time is before that of the row above."""
     misaligned: dict[int, tuple[int, int]] = field(default_factory=dict)
     """Number of a partition -> its first row, and its number of rows, whose history columns differ in length."""
+
+    def events(self) -> "Scan":
+        """The rows that are events of the log, without sampled negatives."""
+        is_event = ~self.keys[SAMPLED]
+        if is_event.all():
+            return self
+        sample = self.sample.filter(is_event[self.sample[ROW]])
+        place = (is_event.cast(pl.Int64).cum_sum() - 1)[sample[ROW]]
+        return replace(self, keys=self.keys.filter(is_event), sample=sample.with_columns(place.alias(ROW)))
 
     def figures(self, column: str, *splits: str) -> ColumnStats:
         """Figures of a column in the splits; without any, in all."""
@@ -161,7 +172,7 @@ def scan(plan: Scan) -> Scan:
     row = 0
     with tqdm(total=sum(sizes), desc="checking", unit="row", unit_scale=True, disable=None) as bar:
         for index, part in enumerate(plan.parts):
-            step = -(-by_split[part["split"]] // SAMPLE_ROWS)
+            step = spacing(by_split[part["split"]], plan.folder.manifest.get("negatives"))
             last, start = None, 0
             with parquet.opened(plan.folder.path / part["path"]) as file:
                 for batch in file.iter_batches(BATCH_ROWS, columns=list(plan.rules)):
@@ -177,13 +188,22 @@ def scan(plan: Scan) -> Scan:
     return plan
 
 
+def spacing(rows: int, negatives: Mapping[str, Any] | None) -> int:
+    """Every so many-th row of a split is kept, of events and of their negatives, which come in a rhythm, alike."""
+    step = -(-rows // SAMPLE_ROWS)
+    while negatives and math.gcd(step, 1 + negatives["per_positive"]) > 1:
+        step += 1
+    return step
+
+
 def _keys(batch: pa.RecordBatch, plan: Scan, index: int) -> pl.DataFrame:
     kinds = {f"label_{t}": pl.Int8 for t in plan.tasks} | {f"label_{t}": pl.Float32 for t in plan.numbers}
     names = ["user_id", "item_id", "time", *kinds]
     frame = pl.DataFrame(pl.from_arrow(pa.table([batch.column(n) for n in names], names)))
     labels = [pl.col(n).cast(pl.Float64).fill_nan(None).cast(kind, strict=False) for n, kind in kinds.items()]
     ids = [pl.col(n).cast(pl.Int64).fill_null(0) for n in names[:3]]
-    return frame.select(*ids, *labels, pl.lit(index, pl.UInt32).alias("part"))
+    sampled = batch.column(SAMPLED).to_numpy() == 1 if SAMPLED in plan.rules else np.zeros(len(frame), bool)
+    return frame.select(*ids, *labels, pl.lit(index, pl.UInt32).alias("part"), pl.Series(SAMPLED, sampled))
 
 
 def _sample(batch: pa.RecordBatch, plan: Scan, row: int, step: int) -> pl.DataFrame:

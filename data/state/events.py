@@ -35,9 +35,12 @@ class StateEvents:
 
     def part(self, start: int, end: int) -> "StateEvents":
         """The events from one to before another, with their codes."""
-        some = slice(start, end)
-        fields = {n: {k: v[some] for k, v in getattr(self, n).items()} for n in self.__slots__ if n != "time"}
-        return StateEvents(time=self.time[some], **fields)
+        return self.only(slice(start, end))
+
+    def only(self, rows: NDArray[np.bool_] | slice) -> "StateEvents":
+        """Some events, with their codes. rows: bool [N], or a slice."""
+        fields = {n: {k: v[rows] for k, v in getattr(self, n).items()} for n in self.__slots__ if n != "time"}
+        return StateEvents(time=self.time[rows], **fields)
 
     def then(self, later: "StateEvents") -> "StateEvents":
         """These events and later ones."""

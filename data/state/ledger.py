@@ -21,6 +21,7 @@ Json = dict[str, Any]
 FORMAT = 1
 _BOOK, _TIMES = Path("state", "book", "part-0.json"), Path("state", "times")
 _PENDING = Path("state", "pending", "part-0.arrow")
+_ITEMS = Path("state", "items", "part-0.arrow")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +38,8 @@ class Ledger:
     """The file of the last events, which are not in the state yet; empty: there are none."""
     times: list[str]
     """Files of the times of all events."""
+    items: list[str]
+    """The file of what negatives are drawn from; empty: there are none."""
     whole: Whole
     """The log."""
     labels: dict[str, LabelCounts]
@@ -56,6 +59,7 @@ class Ledger:
             "runs": self.runs,
             "pending": self.pending,
             "times": self.times,
+            "items": self.items,
             "whole": self.whole.to_json(),
             "labels": {path: counts.to_json() for path, counts in self.labels.items()},
             "origin": self.origin,
@@ -69,6 +73,7 @@ class Ledger:
             shape=Shape.from_json(value["shape"]),
             whole=Whole.from_json(value["whole"]),
             labels={path: LabelCounts(**counts) for path, counts in value["labels"].items()},
+            items=value.get("items", []),  # folders of before have none
             **{n: value[n] for n in ("total", "runs", "pending", "times", "origin", "files", "late")},
         )
 
@@ -77,7 +82,7 @@ class Ledger:
 
         Raises UserError for a file that is missing or damaged.
         """
-        for name in (n for names in (*self.runs.values(), self.pending) for n in names):
+        for name in (n for names in (*self.runs.values(), self.pending, self.items) for n in names):
             if not (data / name).is_file():
                 raise UserError(f"{data / name}: no such file: the state is not whole; prepare the data anew")
         try:
@@ -109,12 +114,13 @@ def put_state(
     place: Callable[[Path], Path],
     staged: Path,
     state: State,
-    make: Callable[[dict[str, list[str]], list[str], list[str]], Ledger],
+    make: Callable[[dict[str, list[str]], list[str], list[str], list[str]], Ledger],
     kept_times: list[str],
 ) -> Json:
     """Gives a state its place; returns the manifest's entry.
 
-    place: gives a staged file its place. make: the book, from the files of the groups, of what waits, of the times.
+    place: gives a staged file its place. make: the book, from the files of the groups, of what waits, of the times,
+    of the items.
     kept_times: files of times that stay as they are.
     """
     runs: dict[str, list[str]] = {}
@@ -126,11 +132,12 @@ def put_state(
         pending = [str(place(_PENDING))]
     new_times = staged / _TIMES / "part-0.bin"
     times = kept_times + ([str(place(_TIMES / "part-0.bin"))] if new_times.is_file() else [])
-    ledger = make(runs, pending, times)
+    items = [str(place(_ITEMS))] if items_file(staged).is_file() else []
+    ledger = make(runs, pending, times, items)
     (staged / _BOOK).parent.mkdir(parents=True, exist_ok=True)
     (staged / _BOOK).write_text(json.dumps(ledger.to_json()) + "\n")
     book = str(place(_BOOK))
-    files = [*(n for names in runs.values() for n in names), *pending, *times, book]
+    files = [*(n for names in runs.values() for n in names), *pending, *times, *items, book]
     return {"format": FORMAT, "book": book, "files": files, "schema": ledger.shape.schema(), "late": ledger.late}
 
 
@@ -144,3 +151,8 @@ def _placed(place: Callable[[Path], Path], staged: Path, path: Path) -> str:
 def times_file(staged: Path) -> Path:
     """Where the times of new events are staged."""
     return staged / _TIMES / "part-0.bin"
+
+
+def items_file(staged: Path) -> Path:
+    """Where is staged what negatives are drawn from."""
+    return staged / _ITEMS

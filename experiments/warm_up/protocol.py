@@ -54,6 +54,8 @@ def write_splits(data: DataFolder, out: Path, protocol: Protocol) -> DataFolder:
     They get a column `item_seen`: events of the item before this one; those of one moment by the users' ids.
     Written beside and renamed. Raises UserError if a split is empty.
     """
+    if data.manifest.get("negatives"):
+        raise UserError(f"{data.path}: holds sampled negatives, and its items' events are counted; prepare it without")
     files = data.paths(data.manifest["partitions"])
     frame = pl.concat([parquet.read(f) for f in files]).sort("time", "user_id", "item_id")
     frame = frame.with_columns(

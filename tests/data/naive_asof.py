@@ -18,11 +18,13 @@ def naive_samples(
     *,
     refresh_h: float = 0,
     histories: Mapping[str, History] | None = None,
+    asked: list[Event] | None = None,
 ) -> list[dict[str, Any]]:
     """events: dicts with user, item, time, the keys of the groups, the signals, `after:<signal>` (ms until its outcome
     is known; none: 0), birth (None: unknown), in the order of (time, user, item). groups: parents first, without hours
-    of refresh as `refresh_h`."""
-    return [_sample(e, events, groups, signals, history, refresh_h, histories or {}) for e in events]
+    of refresh as `refresh_h`. asked: whose samples are wanted, whether they are events or not; None: the events'."""
+    wanted = events if asked is None else asked
+    return [_sample(e, events, groups, signals, history, refresh_h, histories or {}) for e in wanted]
 
 
 def _sample(
