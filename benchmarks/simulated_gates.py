@@ -23,6 +23,7 @@ from coldrank.data.simulate.world import (
     TASTE,
     USER_SD,
     VISIBLE_TASTE,
+    Newness,
     Users,
     World,
     build_world,
@@ -59,11 +60,11 @@ class GateWorth(NamedTuple):
 
 def measure(events: int, count: int, seed: int) -> GateWorth:
     """The figures, from the first views of `count` users of a log of `events` events."""
-    world = build_world(seed, events, days=30, gate_strength=1.0)
+    world = build_world(seed, events, days=30, newness=Newness())
     closed = replace(world, gate_slope=np.zeros_like(world.gate_slope))
     intercepts = fit_intercepts(world)
     users = draw_users(world, np.arange(count))
-    every = draw_timeline(users, world.days)
+    every = draw_timeline(users, world)
     new = every.avc <= NEW_USER_MAX_VIEWS
     timeline = Timeline(every.user[new], every.avc[new], every.time_ms[new])
 

@@ -12,7 +12,8 @@ def add_simulate(commands: Any) -> None:
         "simulate",
         help="write a simulated short-video log whose true probabilities are known",
         description="Writes a short-video log in KuaiRand's file layout and columns, with the true probability of "
-        "every label in the columns true_<task>; `coldrank prepare kuairand --data OUT` reads it. "
+        "every label in the columns true_<task>; `coldrank prepare kuairand --data OUT` reads it. simulation.json says "
+        "what the best AUC is, with and without knowing how new users differ. "
         "The log ends on 2022-05-05. Memory doesn't grow with the number of events.",
     )
     p.add_argument("--events", type=int, required=True, help="rows of the log")
@@ -31,7 +32,28 @@ def add_simulate(commands: Any) -> None:
         "--gate-strength",
         type=float,
         default=1.0,
-        help="how differently new users react to what they see: 0 (like all others) to 1 (default: 1)",
+        help="how differently new users react to what they see: 0 (like all others) to 4; above 1 some of it is the "
+        "opposite (default: 1)",
+    )
+    p.add_argument(
+        "--main-strength",
+        type=float,
+        default=0.0,
+        help="how far new users go by the video rather than by themselves, 0 to 4 (default: 0)",
+    )
+    p.add_argument(
+        "--avc-scale",
+        type=float,
+        default=10.0,
+        metavar="VIEWS",
+        help="views in which the newness of a user falls by e, exp(-AVC / VIEWS) (default: 10)",
+    )
+    p.add_argument(
+        "--stay-days",
+        type=float,
+        default=30.0,
+        metavar="D",
+        help="mean days from a user's first to the last; shorter: more events of new users (default: 30)",
     )
     p.set_defaults(run=_simulate)
 
@@ -40,9 +62,14 @@ def _simulate(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from coldrank.data.simulate.simulate import Simulation, simulate
+    from coldrank.data.simulate.world import Newness
 
-    config = Simulation(
-        events=args.events, seed=args.seed, days=args.days, gate_strength=args.gate_strength, format=args.format
+    newness = Newness(
+        gate_strength=args.gate_strength,
+        main_strength=args.main_strength,
+        avc_scale=args.avc_scale,
+        stay_days=args.stay_days,
     )
+    config = Simulation(events=args.events, seed=args.seed, days=args.days, newness=newness, format=args.format)
     with tqdm(total=config.events, unit=" events", unit_scale=True, delay=0.2) as bar:
         simulate(config, args.out, bar.update)

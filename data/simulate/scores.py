@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from coldrank.data.simulate.random import F32, I64, uniforms
-from coldrank.data.simulate.timeline import DAY_MS, Timeline, draw_timeline, new_user_share
+from coldrank.data.simulate.timeline import DAY_MS, Timeline, draw_timeline
 from coldrank.data.simulate.world import (
     HIDDEN,
     SCORES,
@@ -43,7 +43,7 @@ LIKE_STEP = (0.0, 1.2, 1.4, 1.8)
 FOLLOW_STEP = (0.0, 1.4, 1.5, 1.9)
 FOLLOW_AFTER_LIKE = 1.5
 
-# New users (POSO, Fig. 1a) have less patience on long videos, finish more and like more; fades as exp(-AVC / 10).
+# New users (POSO, Fig. 1a) have less patience on long videos, finish more and like more; fades with their newness.
 NEW_USER_SHIFT = (0.0, 0.0, 0.5, 0.8, 0.5)
 NEW_USER_LENGTH_SLOPE = (-0.35, -0.15, -0.15, 0.0, 0.0)  # per unit of ln(duration / 40 s)
 
@@ -65,7 +65,7 @@ class ScoredEvents:
     thresholds: I64
     """Play time in ms that makes a click, a long_view and a finish, int64 [n, 3]."""
     new_user: F32
-    """How new the user is, exp(-AVC / 10), float32 [n]."""
+    """How new the user is, float32 [n]: 1 at his first view."""
     draws: list[F32]
     """Eight uniform draws, float32 [n] each, for what the user does."""
 
@@ -86,7 +86,7 @@ def score_events(world: World, users: Users, timeline: Timeline) -> ScoredEvents
     # by 1.1 per e-fold.
     scores[:, 1] += np.float32(1.2) * np.clip(1 - (length - np.log(7.0)) / np.log(18 / 7), 0, 1).astype(np.float32)
     scores[:, 2] -= np.float32(1.12) * (length - np.float32(np.log(60)))
-    new = new_user_share(timeline.avc)
+    new = world.newness.of(timeline.avc)
     scores += new[:, None] * np.asarray(NEW_USER_SHIFT, dtype=np.float32)
     slope = np.asarray(NEW_USER_LENGTH_SLOPE, dtype=np.float32)
     scores += (new * (length - np.float32(np.log(40))))[:, None] * slope
@@ -95,7 +95,7 @@ def score_events(world: World, users: Users, timeline: Timeline) -> ScoredEvents
 
 
 def _scores(world: World, users: Users, videos: Videos, timeline: Timeline, video: I64) -> F32:
-    """bias_u + bias_v + sum_h out_h gate_h(AVC) unit_h, float32 [n, S], in the form of Eq. 11.
+    """(1 - m e) bias_u + (1 + m e) bias_v + sum_h out_h gate_h(AVC) unit_h, float32 [n, S], in the form of Eq. 11.
 
     The units are products of taste and rectified sums. video: row in `videos`, int64 [n].
     """
@@ -104,11 +104,14 @@ def _scores(world: World, users: Users, videos: Videos, timeline: Timeline, vide
     np.multiply(users.taste[user], videos.factors[video], out=units[:, :TASTE])
     np.maximum(users.hidden[user] + videos.hidden[video], 0, out=units[:, TASTE:])
     units[:, TASTE:] -= np.float32(1 / np.sqrt(2 * np.pi))  # the mean of a rectified standard normal
+    new = world.newness.of(timeline.avc)
     # sum_h out_h (1 + slope_h e) unit_h in one product: the plain part and the part that e multiplies.
     both = units @ np.concatenate([world.out, world.out * world.gate_slope[:, None]], axis=1)
-    gated: F32 = both[:, :SCORES] + new_user_share(timeline.avc)[:, None] * both[:, SCORES:]
+    gated: F32 = both[:, :SCORES] + new[:, None] * both[:, SCORES:]
     gated += users.bias[user]
     gated += videos.bias[video]
+    if strength := np.float32(world.newness.main_strength):
+        gated += strength * new[:, None] * (videos.bias[video] - users.bias[user])
     return gated
 
 
@@ -157,7 +160,7 @@ def fit_intercepts(world: World) -> F32:
     The pilot depends on the world alone, so it is the same for any size of block.
     """
     users = draw_users(world, np.arange(PILOT_USERS))
-    timeline = draw_timeline(users, world.days)
+    timeline = draw_timeline(users, world)
     rows = slice(None, None, max(1, len(timeline.user) // PILOT_EVENTS))
     pilot = score_events(world, users, Timeline(timeline.user[rows], timeline.avc[rows], timeline.time_ms[rows]))
     target = np.log(np.asarray(TARGET_RATES) / (1 - np.asarray(TARGET_RATES)))

@@ -20,10 +20,11 @@ import pyarrow.parquet as pq
 from coldrank.data.errors import UserError
 from coldrank.data.output import check_new, new_folder
 from coldrank.data.simulate.features import user_table, video_table
+from coldrank.data.simulate.headroom import Headroom
 from coldrank.data.simulate.log import log_table
 from coldrank.data.simulate.scores import fit_intercepts, score_events
-from coldrank.data.simulate.timeline import draw_timeline
-from coldrank.data.simulate.world import Users, World, build_world, draw_users, draw_videos
+from coldrank.data.simulate.timeline import Timeline, draw_timeline
+from coldrank.data.simulate.world import Newness, Users, World, build_world, draw_users, draw_videos
 
 LAST_DAY = date(2022, 5, 5)  # as KuaiRand's, so that one --test-from serves both
 VIDEO_BLOCK = 100_000
@@ -39,8 +40,8 @@ class Simulation:
     """Seeds every draw."""
     days: int = 30
     """Length of the log."""
-    gate_strength: float = 1.0
-    """How far new users react to other things than regular ones: 0, not at all, to 1."""
+    newness: Newness = dataclasses.field(default_factory=Newness)
+    """How new users are different, and for how long."""
     format: Literal["csv", "parquet"] = "csv"
     """Format of the log; the feature files are always CSV."""
     block_users: int = 1024
@@ -50,10 +51,13 @@ class Simulation:
         for name, low, high in (
             ("events", 1, 10**11),
             ("days", 1, 365),
-            ("gate_strength", 0, 1),
             ("block_users", 1, 10**6),
+            ("gate_strength", 0, 4),
+            ("main_strength", 0, 4),
+            ("avc_scale", 0.1, 1000),
+            ("stay_days", 0.1, 1000),
         ):
-            value = getattr(self, name)
+            value = getattr(self if hasattr(self, name) else self.newness, name)
             if not low <= value <= high:
                 raise UserError(f"{name} is {value}; it must lie between {low} and {high}")
 
@@ -74,27 +78,31 @@ def simulate(config: Simulation, out: Path, progress: Callable[[int], object] = 
         _write(config, folder, progress)
 
 
-def blocks(config: Simulation, world: World) -> Iterator[tuple[Users, pl.DataFrame]]:
+def blocks(
+    config: Simulation, world: World, watch: Callable[[Users, Timeline], object] = lambda users, events: None
+) -> Iterator[tuple[Users, pl.DataFrame]]:
     """The users of each block and their events as a log table, until `config.events` events are drawn.
 
-    The last user's events are cut off there.
+    The last user's events are cut off there. watch: called with the users and events of each block.
     """
     intercepts = fit_intercepts(world)
     left = config.events
     first_id = 0
     while left > 0:
         users = draw_users(world, np.arange(first_id, first_id + config.block_users))
-        timeline = draw_timeline(users, world.days).head(left)
+        timeline = draw_timeline(users, world).head(left)
         left -= len(timeline.user)
         first_id += config.block_users
         if len(timeline.user):
+            watch(users, timeline)
             yield users, log_table(score_events(world, users, timeline), users, intercepts, config.first_day)
 
 
 def _write(config: Simulation, folder: Path, progress: Callable[[int], object]) -> None:
-    world = build_world(config.seed, config.events, config.days, config.gate_strength)
+    world = build_world(config.seed, config.events, config.days, config.newness)
+    headroom = Headroom(world, config.events)
     with _TableFile(folder / "user_features_sim.csv") as user_file:
-        for number, (users, log) in enumerate(blocks(config, world)):
+        for number, (users, log) in enumerate(blocks(config, world, headroom.add)):
             with _TableFile(folder / f"log_standard_sim-{number:05}.{config.format}") as log_file:
                 log_file.write(log)
             table = user_table(users, config.days)
@@ -104,7 +112,10 @@ def _write(config: Simulation, folder: Path, progress: Callable[[int], object]) 
         for start in range(0, world.videos, VIDEO_BLOCK):
             ids = np.arange(start, min(start + VIDEO_BLOCK, world.videos))
             video_file.write(video_table(draw_videos(world, ids), config.first_day))
-    (folder / "simulation.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+    said = dataclasses.asdict(config)
+    said |= said.pop("newness")
+    said |= {"new_user_share": round(headroom.new_user_share, 4), "auc": headroom.to_json()}
+    (folder / "simulation.json").write_text(json.dumps(said, indent=2) + "\n")
 
 
 class _TableFile:

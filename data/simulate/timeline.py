@@ -7,22 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coldrank.data.simulate.random import F32, I64, child_keys, uniforms
-from coldrank.data.simulate.world import Users, event_keys
+from coldrank.data.simulate.random import I64, child_keys, uniforms
+from coldrank.data.simulate.world import Users, World, event_keys
 
 # Share of events by local hour in the KuaiRand-Pure standard log, in thousandths.
 HOUR_SHARES = (41, 25, 16, 10, 8, 9, 16, 25, 32, 39, 44, 51, 57, 56, 51, 51, 55, 59, 57, 54, 57, 60, 65, 62)
 
 # A user's days. KuaiRand-Pure keeps only the views of its pool of videos (1.9 a user-day), so the level is our choice,
 # made for 5-8% of events at AVC <= 10 in 30 days; the geometric form is the log's (mean 1.92, standard deviation 1.58).
-MEAN_STAY_DAYS = 30.0
 MEDIAN_VIEWS_PER_DAY = 12.0
 VIEWS_SD = 0.7
 MAX_VIEWS_PER_DAY = 300
 SESSION_GAP_S = 40.0
 DAY_MS = 86_400_000
-# How new a user is fades as exp(-AVC / AVC_SCALE); new users view less a day (POSO, Fig. 1a).
-AVC_SCALE = 10.0
+# New users view less a day (POSO, Fig. 1a).
 NEW_USER_VIEWS = -0.45
 
 
@@ -42,15 +40,11 @@ class Timeline:
         return Timeline(self.user[:count], self.avc[:count], self.time_ms[:count])
 
 
-def new_user_share(avc: I64) -> F32:
-    """exp(-AVC / 10), float32 [n]: 1 for a first view, near 0 for a regular user. avc: int64 [n]."""
-    return np.exp(avc.astype(np.float32) / np.float32(-AVC_SCALE))
-
-
-def _views_per_day(users: Users, days: int) -> I64:
+def _views_per_day(users: Users, world: World) -> I64:
     """Views of each user on each day, int64 [U, days]."""
+    days, newness = world.days, world.newness
     stay, often = uniforms(child_keys(users.keys, np.full(len(users.ids), 1 << 40)), 2)
-    last_day = users.first_day - np.log(stay) * MEAN_STAY_DAYS
+    last_day = users.first_day - np.log(stay) * newness.stay_days
     level = MEDIAN_VIEWS_PER_DAY * np.exp(VIEWS_SD * users.activity)
     come = 0.35 + 0.6 * often
     counts = np.zeros((len(users.ids), days), dtype=np.int64)
@@ -58,19 +52,20 @@ def _views_per_day(users: Users, days: int) -> I64:
     for day in range(days):
         today, amount = uniforms(child_keys(users.keys, np.full(len(users.ids), (1 << 41) + day)), 2)
         here = (day >= users.first_day) & (day <= last_day) & ((today < come) | (day == users.first_day))
-        mean = 1 + level * (1 + NEW_USER_VIEWS * new_user_share(avc))
+        mean = 1 + level * (1 + NEW_USER_VIEWS * newness.of(avc))
         views = np.minimum(1 + np.floor(np.log(amount) / np.log1p(-1 / mean)), MAX_VIEWS_PER_DAY)
         counts[:, day] = np.where(here, views, 0)
         avc += counts[:, day]
     return counts
 
 
-def draw_timeline(users: Users, days: int) -> Timeline:
+def draw_timeline(users: Users, world: World) -> Timeline:
     """All events of the users.
 
     A day's views are one sitting. What would pass midnight goes on in the early hours of the same day.
     """
-    counts = _views_per_day(users, days)
+    days = world.days
+    counts = _views_per_day(users, world)
     session = np.flatnonzero(counts.ravel())
     sizes = counts.ravel()[session]
     of_session = np.repeat(np.arange(len(session)), sizes)

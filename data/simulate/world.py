@@ -41,6 +41,25 @@ PRESENT_AT_START = 0.25  # share of users who are there when the log starts; the
 SHARED_WEIGHT = 0.6  # share of the variance of each hidden unit's weights that all five scores have in common
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Newness:
+    """How new users are different, and for how long."""
+
+    gate_strength: float = 1.0
+    """How far their gates lie from 1 at the first view; 0: not at all. Above 1 the units that fade flip their sign."""
+    main_strength: float = 0.0
+    """How far their scores rest on the video rather than on themselves: at the first view the user's own part counts
+    1 - `main_strength` times, the video's 1 + `main_strength` times."""
+    avc_scale: float = 10.0
+    """Views in which newness falls by e: it is exp(-AVC / `avc_scale`)."""
+    stay_days: float = 30.0
+    """Mean days from a user's first to his last. The shorter, the more events are of new users."""
+
+    def of(self, avc: I64) -> F32:
+        """Newness, float32 [n]: 1 for a first view, near 0 for a regular user. avc: int64 [n]."""
+        return np.exp(avc.astype(np.float32) / np.float32(-self.avc_scale))
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """What all users and videos share."""
@@ -60,8 +79,11 @@ class World:
     gate_slope: F32
     """How the gates open for new users, float32 [H].
 
-    The gate of unit h is 1 + gate_slope[h] * exp(-AVC / 10): in [0, 2], as C * sigmoid(.) of Eq. 11 with C = 2.
+    The gate of unit h is 1 + gate_slope[h] * newness: up to a strength of 1 in [0, 2], as C * sigmoid(.) of Eq. 11 with
+    C = 2.
     """
+    newness: Newness
+    """How new users are different."""
 
     @property
     def videos(self) -> int:
@@ -69,11 +91,8 @@ class World:
         return self.videos_per_day * (self.days + CATALOGUE_DAYS)
 
 
-def build_world(seed: int, events: int, days: int, gate_strength: float) -> World:
-    """The world of a log of `events` events over `days` days.
-
-    gate_strength: how far new users' gates lie from 1, 0 to 1.
-    """
+def build_world(seed: int, events: int, days: int, newness: Newness) -> World:
+    """The world of a log of `events` events over `days` days."""
     videos_per_day = max(20, -(-events // (EVENTS_PER_VIDEO * (days + CATALOGUE_DAYS))))
     weights = normals(stream_keys(seed, WEIGHT_STREAM, np.arange(HIDDEN)), SCORES + 2 * TASTE + 1)
     shared, by_score = weights[:, SCORES : SCORES + 1], weights[:, :SCORES]
@@ -83,7 +102,7 @@ def build_world(seed: int, events: int, days: int, gate_strength: float) -> Worl
     first_layer = weights[TASTE:, SCORES + 1 :].T / np.float32((2 * TASTE) ** 0.5)
     # Half of the units fade for new users and half grow so that their variance doubles: other features count, not more
     # noise.
-    slope = np.where(np.arange(HIDDEN) % 2 == 0, -1.0, 2.0**0.5 - 1.0) * gate_strength
+    slope = np.where(np.arange(HIDDEN) % 2 == 0, -1.0, 2.0**0.5 - 1.0) * newness.gate_strength
     return World(
         seed=seed,
         days=days,
@@ -92,6 +111,7 @@ def build_world(seed: int, events: int, days: int, gate_strength: float) -> Worl
         video_in=np.ascontiguousarray(first_layer[TASTE:]),
         out=out,
         gate_slope=slope.astype(np.float32),
+        newness=newness,
     )
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from simulated_gates import measure, visible
 
-from coldrank.data.simulate.world import VISIBLE_TASTE, build_world, draw_users
+from coldrank.data.simulate.world import VISIBLE_TASTE, Newness, build_world, draw_users
 
 
 def test_closed_gates_and_hidden_tastes_cost_auc():
@@ -14,7 +14,7 @@ def test_closed_gates_and_hidden_tastes_cost_auc():
 
 
 def test_the_user_file_shows_its_share_of_taste():
-    world = build_world(1, 100_000, 30, 1.0)
+    world = build_world(1, 100_000, 30, Newness())
     users = draw_users(world, np.arange(4_000))
     seen = visible(world, users)
     hidden = users.taste - seen.taste

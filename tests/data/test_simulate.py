@@ -1,6 +1,7 @@
 """The simulated log: reproducible, calibrated, bounded in memory, and new users differ as in POSO, Fig. 1a."""
 
 import argparse
+import json
 import tracemalloc
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 from coldrank.cli.simulate import add_simulate
 from coldrank.data.errors import UserError
 from coldrank.data.simulate import random as sim_random
+from coldrank.data.simulate.headroom import expected_auc
 from coldrank.data.simulate.random import normals, stream_keys, uniforms
 from coldrank.data.simulate.scores import (
     FOLLOW_AFTER_LIKE,
@@ -29,14 +31,14 @@ from coldrank.data.simulate.scores import (
 )
 from coldrank.data.simulate.simulate import Simulation, blocks, simulate
 from coldrank.data.simulate.timeline import draw_timeline
-from coldrank.data.simulate.world import TASTE, build_world, draw_users
+from coldrank.data.simulate.world import TASTE, Newness, build_world, draw_users
 
 KUAIRAND = Path(__file__).resolve().parents[3] / "shared/data/kuairand-pure"
 LABELS = ("is_click", "long_view", "finish", "is_like", "is_follow")
 
 
 def frame(config: Simulation) -> pl.DataFrame:
-    world = build_world(config.seed, config.events, config.days, config.gate_strength)
+    world = build_world(config.seed, config.events, config.days, config.newness)
     return pl.concat([log for _, log in blocks(config, world)])
 
 
@@ -164,25 +166,31 @@ def test_items_arrive_and_are_zipf(log: pl.DataFrame) -> None:
     assert counts.head(views.height // 10).sum() > 0.3 * len(log)
 
 
-def test_scores_equal_a_naive_reference() -> None:
+@pytest.mark.parametrize(
+    "newness",
+    [Newness(), Newness(gate_strength=2.5, main_strength=0.75, avc_scale=3.0, stay_days=5.0)],
+    ids=["default", "strong"],
+)
+def test_scores_equal_a_naive_reference(newness: Newness) -> None:
     """Eq. 11's form, gate after the activation, event by event in float64; like and follow by enumeration."""
-    world = build_world(3, 10_000, 10, 1.0)
+    world = build_world(3, 10_000, 10, newness)
     users = draw_users(world, np.arange(4))
-    scored = score_events(world, users, draw_timeline(users, 10).head(60))
+    scored = score_events(world, users, draw_timeline(users, world).head(60))
     intercepts = np.array([0.1, 0.4, -0.5, -4, -5], dtype=np.float32)
     got = true_probabilities(scored, intercepts)
 
     def sigmoid(x: float) -> float:
         return float(1 / (1 + np.exp(-x)))
 
-    for n in range(60):
+    for n in range(len(got)):
         u, v, tab = scored.timeline.user[n], scored.video[n], scored.tab[n]
-        videos, new = scored.videos, np.exp(-scored.timeline.avc[n] / 10)
+        videos, new = scored.videos, np.exp(-scored.timeline.avc[n] / newness.avc_scale)
         seconds = videos.duration_ms[v] / 1000
         relu = np.maximum(users.taste[u] @ world.user_in + videos.factors[v] @ world.video_in, 0)
         units = np.concatenate([users.taste[u] * videos.factors[v], relu - 1 / np.sqrt(2 * np.pi)])
         gate = 1 + world.gate_slope * new
-        z = (gate * units) @ world.out + users.bias[u] + videos.bias[v] + intercepts
+        z = (gate * units) @ world.out + intercepts
+        z += (1 - newness.main_strength * new) * users.bias[u] + (1 + newness.main_strength * new) * videos.bias[v]
         z += new * (np.array(NEW_USER_SHIFT) + np.array(NEW_USER_LENGTH_SLOPE) * np.log(seconds / 40))
         z[0] += TAB_CLICK[tab]
         z[1] += TAB_LONG_VIEW[tab] + 1.2 * min(1, max(0, 1 - np.log(seconds / 7) / np.log(18 / 7)))
@@ -201,9 +209,9 @@ def test_scores_equal_a_naive_reference() -> None:
 
 
 def test_gates_stay_in_the_range_of_eq_11_and_can_be_switched_off() -> None:
-    slope = build_world(0, 1000, 10, 1.0).gate_slope
+    slope = build_world(0, 1000, 10, Newness()).gate_slope
     assert (1 + slope).min() >= 0 and (1 + slope).max() <= 2 and (slope[:TASTE] < 0).any() and (slope > 0).any()
-    assert not build_world(0, 1000, 10, 0.0).gate_slope.any()
+    assert not build_world(0, 1000, 10, Newness(gate_strength=0)).gate_slope.any()
 
 
 def test_memory_does_not_grow_with_the_log() -> None:
@@ -211,7 +219,7 @@ def test_memory_does_not_grow_with_the_log() -> None:
     for events in (40_000, 240_000):
         config = Simulation(events=events, block_users=64)
         tracemalloc.start()
-        for _ in blocks(config, build_world(0, events, 30, 1.0)):
+        for _ in blocks(config, build_world(0, events, 30, Newness())):
             pass
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
@@ -219,9 +227,12 @@ def test_memory_does_not_grow_with_the_log() -> None:
 
 
 def test_errors_name_the_fault(tmp_path: Path) -> None:
-    for field, value in (("events", 0), ("days", 0), ("gate_strength", 1.5), ("block_users", 0)):
+    for field, value in (("events", 0), ("days", 0), ("block_users", 0)):
         with pytest.raises(UserError, match=f"{field} is {value}; it must lie between"):
             Simulation(**{"events": 10, field: value})  # type: ignore[arg-type]
+    for field, value in (("gate_strength", 4.5), ("main_strength", -1), ("avc_scale", 0), ("stay_days", 0)):
+        with pytest.raises(UserError, match=f"{field} is {value}; it must lie between"):
+            Simulation(events=10, newness=Newness(**{field: value}))
     with pytest.raises(UserError, match="exists already"):
         simulate(Simulation(events=10), tmp_path)
 
@@ -234,3 +245,41 @@ def test_command_line(tmp_path: Path) -> None:
     )
     args.run(args)
     assert len(pl.read_csv(tmp_path / "x/log_standard_sim-*.csv")) == 500
+
+
+def test_strong_gates_and_main_effects_leave_more_to_know(tmp_path: Path) -> None:
+    figures = {}
+    for name, newness in {
+        "none": Newness(gate_strength=0),
+        "usual": Newness(),
+        "strong": Newness(gate_strength=3, main_strength=1),
+        "longer": Newness(gate_strength=3, main_strength=1, avc_scale=40, stay_days=3),
+    }.items():
+        simulate(Simulation(events=40_000, newness=newness), tmp_path / name)
+        figures[name] = json.loads((tmp_path / name / "simulation.json").read_text())
+
+    def gap(name: str, cohort: str) -> float:
+        figure = figures[name]["auc"][cohort]["long_view"]
+        return float(figure["best"] - figure["gates_unknown"])
+
+    assert gap("none", "all") == gap("none", "new_user") == 0
+    assert 0 < gap("usual", "new_user") < gap("strong", "new_user")
+    assert gap("strong", "all") < gap("longer", "all")
+    assert figures["strong"]["new_user_share"] < figures["longer"]["new_user_share"]
+    assert figures["strong"]["gate_strength"] == 3 and figures["longer"]["stay_days"] == 3
+
+
+def test_headroom_is_the_same_for_any_size_of_block(tmp_path: Path) -> None:
+    for n in (64, 1024):
+        simulate(Simulation(events=150_000, block_users=n), tmp_path / str(n))
+    one, other = (json.loads((tmp_path / n / "simulation.json").read_text())["auc"] for n in ("64", "1024"))
+    assert one == other
+
+
+def test_expected_auc_is_that_of_all_pairs() -> None:
+    rng = np.random.default_rng(0)
+    scores, true = np.round(rng.random(40), 1).astype(np.float32), rng.random(40).astype(np.float32)
+    pairs = [(i, j) for i in range(40) for j in range(40) if i != j]
+    weight = [float(true[i]) * (1 - float(true[j])) for i, j in pairs]
+    won = [(scores[i] > scores[j]) + (scores[i] == scores[j]) / 2 for i, j in pairs]
+    assert expected_auc(scores, true) == pytest.approx(np.average(won, weights=weight))
