@@ -14,6 +14,8 @@ _UNITS = {"s": "Seconds", "ms": "Milliseconds", "us": "Microseconds", "ns": "Nan
 # Of a history of what alone was clicked, say; where fewer events than this share are so.
 _PICKED, _SELDOM = 20, 0.4
 _HISTORIES = 2
+# Sampled items beside each event of a log of positives.
+_NEGATIVES = 4
 
 
 def spec_text(made: Draft, commands: Iterable[str]) -> str:
@@ -22,8 +24,12 @@ def spec_text(made: Draft, commands: Iterable[str]) -> str:
     fields = [*_ids(made), *_times(made), *_labels(made), *_features(made), *_groups(made), *_files(made)]
     uses_polars = any("pl." in line for line in fields)
     imports = ["import polars as pl", ""] if uses_polars else []
-    classes = [c for c in ("Group", "History") if any(f"{c}(" in line for line in fields)]
-    imports += [f"from coldrank.data.log import {', '.join([*classes, 'LogSpec'])}", ""]
+    classes = [
+        c
+        for c in ("Group", "History", "LogSpec", "Negatives")
+        if any(f"{c}(" in line for line in [*fields, "LogSpec("])
+    ]
+    imports += [f"from coldrank.data.log import {', '.join(classes)}", ""]
     body = ["spec = LogSpec(", *(f"    {line}".rstrip() for line in fields), ")"]
     text = [f'"""{head[0]}', "", *(f"    {c}" for c in commands), '"""', "", *imports, *body]
     return "\n".join(text) + "\n"
@@ -67,11 +73,16 @@ def _labels(made: Draft) -> list[str]:
     lines: list[str] = []
     for name, good in found.ratings.items():
         tasks[f"good_{plain_name(name)}"] = f"{column(name)} >= {good:g}"
-    lines += (
-        ["# 1, 0, or null where it is not known. Which of them are to be learnt?", *mapping_lines("tasks", tasks)]
-        if tasks
-        else []
-    )
+    if tasks:
+        lines += ["# 1, 0, or null where it is not known. Which of them are to be learnt?"]
+        lines += mapping_lines("tasks", tasks)
+    if not found:
+        lines += [
+            "# No column is an outcome: all that is here was chosen. Items that were not are sampled beside each event.",
+            'tasks={"chosen": pl.lit(1)},',
+            "signals={},",
+            *_negatives(made),
+        ]
     levels = {plain_name(n): level(rows[n], n) for n in found.ratings}
     lines += mapping_lines("levels", {n: text for n, text in levels.items() if text})
     lines += mapping_lines("numbers", {n: quoted(c) for n, c in found.numbers.items()})
@@ -88,6 +99,12 @@ def level(values: pl.Series, name: str) -> str:
         return quoted(name)
     doubled = 2 * known.cast(pl.Float64)
     return f"2 * {column(name)}" if bool((doubled == doubled.round()).all()) else ""
+
+
+def _negatives(made: Draft) -> list[str]:
+    keys = {} if made.item_table else {f.name: quoted("item") for f in _counted(made)}
+    inside = "".join(line.strip() for line in mapping_lines("keys", keys)).replace(",}", "}").removesuffix(",")
+    return [f"negatives=Negatives(per_positive={_NEGATIVES}{', ' + inside if inside else ''}),"]
 
 
 def _features(made: Draft) -> list[str]:
@@ -132,7 +149,7 @@ def _milliseconds(birth: pl.Series) -> str:
 
 def _groups(made: Draft) -> list[str]:
     of_table = "item_" if made.item_table else ""
-    keys = [f for f in made.keys if f.name not in ("user", "item", "hours") and f.name not in _tasks(made)]
+    keys = _counted(made)
     lines = []
     if keys:
         sources = {f.name: quoted(f"item_{f.name}") if of_table else _source(f, made.events.rows) for f in keys}
@@ -151,6 +168,11 @@ def _groups(made: Draft) -> list[str]:
         lines += ["# The last events of each user, and beside them the last ones in which this was so."]
         lines += mapping_lines("histories", {t: f"History(length={_PICKED}, where={quoted(t)})" for t in seldom})
     return lines
+
+
+def _counted(made: Draft) -> list[Found]:
+    """Features of items by which events are counted, too."""
+    return [f for f in made.keys if f.name not in ("user", "item", "hours") and f.name not in _tasks(made)]
 
 
 def _tasks(made: Draft) -> list[str]:
@@ -185,9 +207,10 @@ def told(made: Draft) -> list[str]:
     events, found = made.events, made.outcomes
     labels = [*found.flags, *found.events, *(f"good_{plain_name(n)}" for n in found.ratings), *found.numbers]
     tables = [f"{side}s from {t.path}" for side, t in (("user", made.user_table), ("item", made.item_table)) if t]
+    none = "none: a log of positives, negatives are sampled"
     files = f"{len(events.files):,} file{'s' * (len(events.files) != 1)} of events"
     lines = [f"{made.data}: {files}, about {events.total:,} rows"]
-    lines += [f"user {made.user or 'none'}, item {made.item}, time {made.time}; labels {', '.join(labels) or 'none'}"]
+    lines += [f"user {made.user or 'none'}, item {made.item}, time {made.time}; labels {', '.join(labels) or none}"]
     lines += [f"features of {', '.join(tables)}"] if tables else []
     if made.others:
         names = ", ".join(p.name for p in made.others[:5])
