@@ -78,7 +78,7 @@ def _labels(made: Draft) -> list[str]:
         lines += mapping_lines("tasks", tasks)
     if not found:
         lines += [
-            "# No column is an outcome: all that is here was chosen. Items that were not are sampled beside each event.",
+            "# No column is an outcome: all that is here was chosen. Items that were not are sampled beside it.",
             'tasks={"chosen": pl.lit(1)},',
             "signals={},",
             *_negatives(made),
