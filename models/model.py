@@ -51,6 +51,9 @@ class ModelModule(nn.Module):
         """Logits [B, T]."""
         raise NotImplementedError
 
+    def sees(self, batch: Batch) -> None:
+        """Takes a batch of training before its pass, once, on all ranks."""
+
     def outputs(
         self, embedded: Embedded, batch: Batch, heads: Heads, row_weights: Tensor | None, *, bf16: bool
     ) -> Outputs:

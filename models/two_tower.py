@@ -6,10 +6,10 @@ B batch, U users, D width, N sets of weights.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
-from pydantic import PositiveFloat
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from coldrank.models.batch import Batch, SampleView
@@ -18,6 +18,7 @@ from coldrank.models.embeddings import Embedded, fixed_features
 from coldrank.models.features import Feature, FeatureSet
 from coldrank.models.heads.head import Head
 from coldrank.models.heads.heads import Heads
+from coldrank.models.item_frequency import ItemFrequency
 from coldrank.models.model import Model, ModelModule, Outputs, Vectors
 from coldrank.modules.contrast import log_share, share_loss, unit
 
@@ -31,9 +32,20 @@ class TwoTower(Model):
     widths: Widths = (16, 8)
     """Of the towers' layers; the last is linear and scaled to length 1."""
     temperature: PositiveFloat = 0.07
-    """Of the softmax over the users of a batch."""
+    """Of the softmax over a batch."""
+    candidates: Literal["users", "items"] = "users"
+    """What the softmax is over. users: of an item, the users of the batch's rows (PAM, Eq. 6 and 7). items: of a user,
+    the items of the batch's rows; rows of label 1 alone teach, and their own item, met again, is left out."""
+    log_q: bool = False
+    """Of candidates=items: whether the log of an item's share of the stream's rows is taken from its scores, so that
+    popular items, which are in more batches, are not held down (Yi et al., 2019)."""
+    log_q_decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    """What a row weighs in that share, a step later."""
+    log_q_buckets: PositiveInt = 1 << 20
+    """Items are counted by their hashed ids, so many."""
     same_user: bool = True
-    """Whether the same user, met again in the batch, counts as another candidate, as in PAM's Eq. 6."""
+    """Of candidates=users: whether the same user, met again in the batch, counts as another candidate, as in PAM's
+    Eq. 6."""
 
     def build(self, features: FeatureSet, tasks: int) -> "TwoTowerModule":
         return TwoTowerModule(self, features)
@@ -53,6 +65,14 @@ class TwoTower(Model):
             if not any(_is_of(f, side) for f in features.sparse):
                 return f"no embedded feature for the {side}'s tower"
         return ""
+
+    def idle(self, features: FeatureSet) -> list[tuple[bool, tuple[str, ...], str]]:
+        items = self.candidates == "items"
+        return [
+            (not items, ("log_q",), "with model.candidates='users'"),
+            (not self.log_q, ("log_q_decay", "log_q_buckets"), "with model.log_q=False"),
+            (items, ("same_user",), "with model.candidates='items'"),
+        ]
 
 
 class Sides(NamedTuple):
@@ -122,6 +142,7 @@ class TwoTowerModule(ModelModule):
         numbers = {"user": len(self.user_dense), "item": len(self.item_dense)}
         sizes = {side: sum(widths[n] for n in self.features[side]) + numbers[side] for side in Sides._fields}
         self.towers = nn.ModuleDict({side: Tower(sizes[side], config.widths) for side in Sides._fields})
+        self.frequency = ItemFrequency(config.log_q_buckets, config.log_q_decay) if config.log_q else None
 
     def sides(self, embedded: Embedded, dense: Tensor) -> Sides:
         """dense: [B, F]."""
@@ -139,12 +160,16 @@ class TwoTowerModule(ModelModule):
     def outputs(
         self, embedded: Embedded, batch: Batch, heads: Heads, row_weights: Tensor | None, *, bf16: bool
     ) -> Outputs:
-        """In-batch softmax over the users of the rank's batch; the loss is its mean over the rows of all ranks."""
+        """In-batch softmax over the users, or the items, of the rank's batch; the loss is its mean over the rows of all
+        ranks."""
         user, item = self.vectors(self.sides(embedded, batch.dense))
         rows = torch.arange(len(batch), device=item.device)
         scaled = item / self.config.temperature
-        ids = self.ids(batch.keys["user_id"].to(item.device))
-        losses = share_loss(log_share(scaled, user, rows, ids), batch.labels[:, 0])
+        if self.config.candidates == "items":
+            losses = self._over_items(user, item, batch)
+        else:
+            ids = self.ids(batch.keys["user_id"].to(item.device))
+            losses = share_loss(log_share(scaled, user, rows, ids), batch.labels[:, 0])
         known = (~torch.isnan(batch.labels)).sum(0).to(losses.dtype)
         return Outputs(
             losses.sum() / batch.mean_size,
@@ -152,6 +177,22 @@ class TwoTowerModule(ModelModule):
             (losses.detach().sum().unsqueeze(0), known),
             Vectors(item.detach(), user.detach().unsqueeze(0), torch.zeros_like(rows)),
         )
+
+    def sees(self, batch: Batch) -> None:
+        if self.frequency is not None:
+            self.frequency.see(batch.keys["item_id"], batch.sizes)
+
+    def _over_items(self, user: Tensor, item: Tensor, batch: Batch) -> Tensor:
+        """Yi et al., Eq. 3 to 5: -y log p of each row, [B], where p is the share of its own item in the softmax of
+        u . i / temperature - log q over the items of the batch, and q an item's share of the stream."""
+        ids = batch.keys["item_id"].to(item.device)
+        asking = user / self.config.temperature
+        if self.frequency is not None:
+            # As one more dimension, so that it is the score's.
+            asking = torch.cat([asking, torch.ones_like(asking[:, :1])], 1)
+            item = torch.cat([item, -self.frequency.log_share(ids).unsqueeze(1)], 1)
+        log_p = log_share(asking, item, torch.arange(len(ids), device=item.device), ids)
+        return torch.where(batch.labels[:, 0] == 1, -log_p, 0.0)
 
     def vectors(self, sides: Sides) -> tuple[Tensor, Tensor]:
         """Vectors of the users and of the items, [B, D] each."""

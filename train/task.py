@@ -51,10 +51,13 @@ class RankingTask(nn.Module):
             # business.
             traced: Any = self.embeddings.read(batch)
             return cast(Outputs, traced)
+        learns = self.training and torch.is_grad_enabled()
+        if learns:
+            self.ranker.sees(batch)
         embedded = self.embeddings(batch)
         for hook in self.in_order:
             embedded = _same_features(hook, embedded, hook.embed(batch, embedded))
-        if self.accumulate == 1 or not (self.training and torch.is_grad_enabled()):
+        if self.accumulate == 1 or not learns:
             return self.dense(batch, embedded)
         weights = [p for name, p in self.named_parameters() if not name.startswith("embeddings.")]
         return by_micro_batches(self.dense, batch, embedded, weights, self.accumulate)

@@ -1,12 +1,15 @@
 """What a checkpoint holds beside parameters: what was learnt, and nothing that the config says anyway. A name that
 comes or goes here is one that older checkpoints lack, or that newer programs refuse."""
 
+from dataclasses import replace
+
 import pytest
 from retrieving import two_tower, with_pam
 from tiny import growing
 
 from coldrank.configs import base as arms
 from coldrank.models.encode import FeatureEncoder
+from coldrank.models.two_tower import TwoTower
 from coldrank.train.checks import validate
 from coldrank.train.hooks.make import make_hooks
 from coldrank.train.task import RankingTask
@@ -23,6 +26,10 @@ PAM = PREVIOUS | SHIFTS | {"cuts", "enhancer.kept", "enhancer.store"}
     [
         (arms.poso(growing()), set()),
         (two_tower(), set()),
+        (
+            replace(two_tower(), model=TwoTower(candidates="items", log_q=True)),
+            {"ranker.frequency.counts", "ranker.frequency.total"},
+        ),
         (with_pam(gamma=(1.0, 1.0, 1.0), support_of="previous", own=True), {f"hooks.pam.{name}" for name in PAM}),
     ],
 )

@@ -1,6 +1,7 @@
 """`coldrank score`: every row once, in order, also after a kill."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -228,8 +229,10 @@ def test_no_label_is_lost_in_a_folder(artifact, data, tmp_path, capsys):
 @pytest.mark.tried(
     "exports", "`score` with a two-tower model", "the probabilities that `evaluate` reports, not inner products"
 )
-def test_a_two_tower_model_s_scores_are_probabilities(data, tmp_path):
-    trained = random_model(CONFIGS["two_tower"](), data)
+@pytest.mark.parametrize("over", [{}, {"candidates": "items", "log_q": True}], ids=["users", "items"])
+def test_a_two_tower_model_s_scores_are_probabilities(data, tmp_path, over):
+    config = CONFIGS["two_tower"]()
+    trained = random_model(replace(config, model=replace(config.model, **over)), data)
     exported(trained, tmp_path / "export")
     assert score_to(tmp_path / "export", train_file(data), tmp_path / "y.parquet") == 0
     raw = next(score.SampleReader([train_file(data)], trained.make.columns(), 1000).epoch(0))

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 
+from coldrank.models.two_tower import TwoTower
 from coldrank.train.hooks.hook import Hook, Settings
 
 
@@ -103,7 +104,10 @@ class PamConfig(Hook):
     def _model(self, config: Settings) -> list[tuple[bool, str]]:
         """What asks for a model that compares rows."""
         if config.model.compares_rows:
-            return []
+            over_items = isinstance(config.model, TwoTower) and config.model.candidates == "items"
+            return [
+                (over_items, "model.candidates='items': 'pam' has a softmax over users of its own; must be 'users'")
+            ]
         settings = f"gamma={list(self.gamma)} and support_of={self.support_of!r}"
         candidates = "pam.candidates='set' needs model=two_tower: the ranker's rows have no candidates"
         return [
