@@ -60,21 +60,19 @@ def bytes_of(text: str) -> int:
 
 
 def _plan(args: argparse.Namespace) -> None:
+    from coldrank.train.distributed.advice import mending, warnings
     from coldrank.train.distributed.fit import remedies, shortage
     from coldrank.train.distributed.search import make_plan
 
     request = _request(args)
     if plan := make_plan(request):
         print(_text(plan), flush=True)
-        if warnings := _warnings(plan):
-            print(f"\n{_mending(plan)}", flush=True)
-            for warning in warnings:
+        if found := warnings(plan):
+            print(f"\n{mending(plan)}", flush=True)
+            for warning in found:
                 print(f"coldrank plan: warning: {warning}", file=sys.stderr)
         return
-    print(
-        f"{request.cluster.world_size} ranks on {request.cluster.hosts} hosts: no plan. What would make the "
-        f"model fit, each alone:"
-    )
+    print(f"{request.cluster}: no plan. What would make the model fit, each alone:")
     for remedy in remedies(request):
         print(f"  {remedy}", flush=True)
     raise DoesNotFit(shortage(request))
@@ -106,52 +104,12 @@ def _exchange(plan: "Plan") -> str:
     return table.exchange(times(plan))
 
 
-def _warnings(plan: "Plan") -> list[str]:
-    """What is not as it should be: the work is uneven; the exchange takes longer than the rest of a step."""
-    from coldrank.train.distributed import table
-    from coldrank.train.distributed.spread import UNEVEN, busiest_table, most_exchanged, times
-
-    found = []
-    if plan.balance > UNEVEN:
-        placed = busiest_table(plan)
-        found.append(
-            f"balance {plan.balance:.2f}: the busiest rank has so many times the mean work, most of it of table "
-            f"{placed.table.name}, {placed.sharding}"
-        )
-    if times(plan).exceed:
-        placed = most_exchanged(plan)
-        found.append(f"{table.exchange(times(plan))}; most of it of table {placed.table.name}, {placed.sharding}")
-    return found
-
-
-def _mending(plan: "Plan") -> str:
-    """What would mend that."""
-    from coldrank.train.distributed import table
-    from coldrank.train.distributed.spread import UNEVEN, busiest_table, mended, times
-
-    faults = {
-        f"uneven: balance above {UNEVEN:g}": plan.balance > UNEVEN,
-        "exchange: longer than the rest of a step": times(plan).exceed,
-    }
-    said = "\n".join(fault for fault, there in faults.items() if there)
-    if (better := mended(plan)) is None:
-        name = busiest_table(plan).table.name
-        return (
-            f"{said}\nNo other place of table {name} that was tried gives the busiest rank less to do; fewer columns "
-            f"of it, or fewer ids of it a sample, would"
-        )
-    lines = [said, "What would mend it (planned):", f"  {better.change}", f"  then {table.balance(better.plan)}"]
-    lines.append(f"  and {table.exchange(times(better.plan))}")
-    if any(p.sharding in ("grid_shard", "column_wise") for p in better.plan.placed):
-        lines.append("  column shards have an optimizer's sum each: docs/sharding.md")
-    return "\n".join(lines)
-
-
 def _request(args: argparse.Namespace) -> "PlanRequest":
     import torch
 
     from coldrank.train.checks import validate
     from coldrank.train.distributed.dense import dense_bytes, dense_flops
+    from coldrank.train.distributed.refused import cluster_problem
     from coldrank.train.distributed.request import PlanRequest
     from coldrank.train.load import load
     from coldrank.train.task import RankingTask
@@ -173,7 +131,7 @@ def _request(args: argparse.Namespace) -> "PlanRequest":
         cluster=cluster,
         written=config.written_tables,
     )
-    if wrong := request.problem():
+    if wrong := cluster_problem(request):
         raise UserError(f"{config.name}: {wrong}")
     return request
 

@@ -1,11 +1,15 @@
 """The errors that the commands turn into one line."""
 
+import difflib
 import json
 import os
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
+# Names that are listed where none is near the one that was given.
+_LISTED = 6
 # How long a rank waits for the first one to find the same mistake.
 _HEAD_START_S = 5.0
 
@@ -32,6 +36,15 @@ class RowError(UserError):
 
 class Preempted(Exception):
     """The run wrote a checkpoint and made way; started again, it goes on from there."""
+
+
+def meant(name: str, names: Iterable[str]) -> str:
+    """What to write in place of a name that is not among `names`, in words: the nearest of them, or the first few."""
+    had = list(names)
+    if near := difflib.get_close_matches(name, had, 1):
+        return f"did you mean {near[0]!r}?"
+    more = len(had) - _LISTED
+    return f"there are {', '.join(had[:_LISTED])}" + (f" and {more} more" if more > 0 else "")
 
 
 def report(line: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 import polars as pl
 
-from coldrank.data.errors import UserError
+from coldrank.data.errors import UserError, meant
 from coldrank.metrics.mann_whitney import IntArray, Numbers
 
 
@@ -63,7 +63,7 @@ def require_columns(columns: Iterable[str], needed: Iterable[str], where: str) -
     present = set(columns)
     missing = [name for name in needed if name not in present]
     if missing:
-        raise UserError(f"{where}: no column {', '.join(missing)}; there are {', '.join(sorted(present))}")
+        raise UserError(f"{where}: no column {', '.join(missing)}; {meant(missing[0], sorted(present))}")
 
 
 def _column(frame: pl.DataFrame, name: str, where: str) -> pl.Series:

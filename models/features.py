@@ -62,6 +62,11 @@ class Table:
     """Standard deviation of the first weights (0: `optim.tables.init`)."""
 
     @property
+    def weight_bytes(self) -> int:
+        """Bytes of its weights."""
+        return self.rows * self.dim * 4
+
+    @property
     def is_dynamic(self) -> bool:
         """Whether ids get their rows while training."""
         return self.mapping in ("growing", "managed")

@@ -3,12 +3,12 @@
 from dataclasses import fields
 
 from coldrank.data.arm import ArmSettings
-from coldrank.data.errors import UserError
+from coldrank.data.errors import UserError, meant
 from coldrank.data.log import SAMPLED
 from coldrank.metrics.by_cohort import is_metric, unknown_metrics
 from coldrank.models.features import FeatureSet
 from coldrank.train.config import NAMED, RunConfig, parse, to_dict
-from coldrank.train.distributed.memory import memory_problem
+from coldrank.train.distributed.refused import sharding_problem
 from coldrank.train.idle import idle_problem
 from coldrank.train.sections import DataConfig
 
@@ -39,7 +39,7 @@ def validate(config: RunConfig) -> FeatureSet:
     _check_hooks(config)
     _check_model(config, features)
     config.sharding.check(config.name, tables)
-    if wrong := memory_problem(config.sharding, tables, config.optim.tables, config.written_tables):
+    if wrong := sharding_problem(config.sharding, tables, config.optim.tables, config.written_tables):
         raise UserError(f"{config.name}: {wrong}")
     _check_tasks(config)
     _check_data(config)
@@ -157,8 +157,7 @@ def _check_rates(config: RunConfig, tables: set[str]) -> None:
     for name in config.optim.tables.lr_scale:
         if name not in tables:
             raise UserError(
-                f"{config.name}: optim.tables.lr_scale has {name!r}, which is no table; there are "
-                f"{', '.join(sorted(tables))}"
+                f"{config.name}: optim.tables.lr_scale has {name!r}, which is no table; {meant(name, sorted(tables))}"
             )
 
 

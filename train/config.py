@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -157,7 +158,7 @@ T = TypeVar("T")
 
 def _typed(adapter: TypeAdapter[T], values: dict[str, Any], source: str, prefix: str) -> T:
     try:
-        return adapter.validate_python(values)
+        made = adapter.validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
         where = prefix + ".".join(str(part) for part in first["loc"]) if first["loc"] else f"{prefix}the config"
@@ -167,3 +168,19 @@ def _typed(adapter: TypeAdapter[T], values: dict[str, Any], source: str, prefix:
         words = _WORDS.get(first["type"])
         message = words.format(**first["ctx"]) if words else first["msg"].lower()
         raise UserError(f"{source}: {where}{value}: {message}") from None
+    if field := next(_bools(values, made), ""):
+        raise UserError(f"{source}: {prefix}{field}: takes a number, not true or false")
+    return made
+
+
+def _bools(given: Any, made: Any, path: str = "") -> Iterator[str]:
+    """Fields, with their values, whose bool was taken for a number, as pydantic does and we don't."""
+    if isinstance(given, bool) and not isinstance(made, bool):
+        yield f"{path}={given}"
+    elif isinstance(given, dict):
+        for name, value in given.items():
+            taken = made[name] if isinstance(made, dict) else getattr(made, name)
+            yield from _bools(value, taken, f"{path}.{name}" if path else name)
+    elif isinstance(given, list | tuple):
+        for i, (value, one) in enumerate(zip(given, made, strict=True)):
+            yield from _bools(value, one, f"{path}.{i}")

@@ -83,25 +83,30 @@ def _of_optimizers(config: RunConfig) -> Iterator[_Rule]:
 
 def _of_sharding(config: RunConfig) -> Iterator[_Rule]:
     s, tables = config.sharding, config.optim.tables
-    owned = [f.name for f in config.features if f.kind in ("bucket", "signals")]
-    choices = {s.choice(name) for name in (*(table.name for table in config.tables), *owned)}
+    placed = FeatureSet(config.features, config.tables).tables
+    names, choices = {t.name for t in placed}, {s.choice(t.name) for t in placed}
     columns = choices & {"column_wise", "grid"}
     yield _Rule(not columns, ["sharding.column_width"], "where no table is column_wise or grid")
     of_sequences = [f.table_name for f in config.features if f.role == "sequence"]
     read = "where no sequence is read, or from data_parallel tables alone"
     yield _Rule(all(s.choice(t) == "data_parallel" for t in of_sequences), ["sharding.sequences"], read)
-    yield _Rule("auto" not in choices, ["sharding.replicate_up_to"], "where no table is auto")
+    # Small tables stay where they are, too, beside default_memory.
+    stay = s.default_memory in ("auto", "hbm")
+    yield _Rule(stay and "auto" not in choices, ["sharding.replicate_up_to"], "where no table is auto")
     growing = any(table.is_dynamic for table in config.tables)
     yield _Rule(not growing, ["sharding.id_maps"], "where no table is growing or managed")
     fused = tables.kind == "adam" or tables.clip_value > 0
     why = "with adam or optim.tables.clip_value, which copied tables cannot have"
-    yield _Rule(fused, ["sharding.replicate_up_to"], why)
-    names = {*(table.name for table in config.tables), *owned}
+    yield _Rule(stay and fused, ["sharding.replicate_up_to"], why)
     yield _Rule(names <= set(s.tables), ["sharding.default"], "where sharding.tables names every table")
     yield _Rule(names <= set(s.memory), ["sharding.default_memory"], "where sharding.memory names every table")
-    cached = {s.memory_of(name) for name in names} & {"auto", "uvm_caching", "ssd"}
+    small = "where every table has at most sharding.replicate_up_to bytes, and stays in the GPU's memory"
+    elsewhere = any(s.memory_of(t) != "hbm" for t in placed if t.name not in s.memory)
+    yield _Rule(not stay and not elsewhere, ["sharding.default_memory"], small)
+    cached = {s.memory_of(t) for t in placed} & {"auto", "uvm_caching", "ssd"}
     yield _Rule(not cached, ["sharding.cache_share"], "where no table is cached")
     yield _Rule(s.replicas > 1, ["sharding.cache_share"], "with sharding.replicas, whose tables are not cached")
+    yield _Rule(choices == {"data_parallel"}, ["sharding.replicas"], "where every table is data_parallel")
     yield _Rule(s.replicas == 1, ["sharding.sync_every"], "with sharding.replicas=1")
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torchrec import KeyedJaggedTensor
 
-from coldrank.data.errors import UserError
+from coldrank.data.errors import UserError, meant
 from coldrank.models.batch import Batch
 from coldrank.models.features import FeatureSet
 from coldrank.train.config import RunConfig
@@ -83,4 +83,4 @@ def _named(name: str, features: FeatureSet, arm: str) -> Mask:
     if any(f.role == "sequence" for f in readers):
         raise UserError(f"--mask {name}: part of sequence {readers[0].sequence!r}, which is masked as a whole")
     names = [f.name for f in features.features if f.role not in ("pc", "sequence")]
-    raise UserError(f"--mask {name}: no input of {arm}; there are {', '.join([*features.sequences, *names])}")
+    raise UserError(f"--mask {name}: no input of {arm}; {meant(name, [*features.sequences, *names])}")

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from coldrank.data.errors import UserError
+from coldrank.data.errors import UserError, meant
 from coldrank.models.features import FeatureSet
 from coldrank.models.heads.head import Head
 from coldrank.serving.inputs import Served
@@ -27,7 +27,7 @@ def candidate_columns(features: FeatureSet, change: Iterable[str] = (), counts: 
     chosen = of_items | {name for name in known if _made_of_items(name)}
     for name in change:
         if name.removeprefix("-") not in known:
-            raise UserError(f"--candidate {name}: no such input; there are {', '.join(sorted(known))}")
+            raise UserError(f"--candidate {name}: no such input; {meant(name, sorted(known))}")
         if name in past:
             raise UserError(f"--candidate {name}: is of a sequence, which is given once per request")
         chosen = chosen - {name[1:]} if name.startswith("-") else chosen | {name}

@@ -10,13 +10,15 @@ from coldrank.data.errors import UserError
 from coldrank.metrics.metric import Metric
 from coldrank.models.features import Feature
 from coldrank.models.heads import Binary, Head
+from coldrank.models.ranker import Ranker
 from coldrank.train.checks import validate
 from coldrank.train.config import RunConfig, to_dict
 from coldrank.train.difference import difference
+from coldrank.train.distributed.config import ShardingConfig
 from coldrank.train.hooks.hook import Hook
 from coldrank.train.hooks.pam import Pam
 from coldrank.train.load import arms, from_dict, load
-from coldrank.train.sections import DenseConfig, OptimConfig, TablesConfig
+from coldrank.train.sections import DataConfig, DenseConfig, OptimConfig, TablesConfig
 
 POSO = "coldrank.configs.kuairand:poso"
 
@@ -285,6 +287,25 @@ class Capped(Head):
     def __post_init__(self) -> None:
         if self.top <= 0:
             raise ValueError("top has to be above 0")
+
+
+@pytest.mark.tried("configs and runs", "true or false for a number, of any field", "refused, with the field")
+def test_a_bool_is_no_number():
+    base = sample_base()
+    user, *tables = base.tables
+    for changes, message in (
+        ({"tables": (replace(user, min_count=True), *tables)}, "base: tables.0.min_count=True: takes a number, not"),
+        ({"seed": True}, "base: seed=True: takes a number"),
+        ({"data": DataConfig(fit=("train",), batch_size=True)}, "base: data.batch_size=True"),
+        ({"sharding": ShardingConfig(replicas=True)}, "base: sharding.replicas=True"),
+        ({"optim": OptimConfig(warmup_steps=False)}, "base: optim.warmup_steps=False"),
+        ({"optim": OptimConfig(tables=TablesConfig(lr_scale={"user": True}))}, "base: optim.tables.lr_scale.user=True"),
+        ({"train": replace(base.train, look_back=(1, True))}, "base: train.look_back.1=True"),
+        ({"model": Ranker(experts=True)}, "base: model.experts=True"),
+        ({"hooks": (Pam(cuts=(5, True)),)}, "base: pam.cuts.1=True"),
+    ):
+        with pytest.raises(UserError, match=f"^{message}"):
+            validate(replace(base, **changes))
 
 
 def test_a_head_with_a_check_of_its_own_is_set():

@@ -29,7 +29,7 @@ NEVER = {
     | {"threads", "accumulate", "precision", "pipeline", "warm_start"},
     "model": {"experts", "expert_hidden", "tower_hidden", "dropout", "poso_mmoe", "poso_mlp"},
     "cohorts": {"new_user_max_views", "new_item_max_views"},
-    "sharding": {"tables", "memory_margin", "memory", "replicas"},
+    "sharding": {"tables", "memory_margin", "memory"},
 }
 PLAIN = Ranker()
 OTHER = {  # another value than the default, that is right in itself
@@ -58,6 +58,7 @@ OTHER = {  # another value than the default, that is right in itself
     "sharding.id_maps": "whole",
     "sharding.default_memory": "uvm",
     "sharding.cache_share": 0.5,
+    "sharding.replicas": 2,
     "metacf.hidden": 8,
     "metacf.rate": 0.2,
     "metacf.learn_rates": False,
@@ -130,7 +131,9 @@ CASES = {
     ],
     "sharding.column_width": [bare],
     "sharding.id_maps": [bare],
-    "sharding.default_memory": [lambda: every_table("memory", "hbm")],
+    # Every table of the tiny arm is small.
+    "sharding.default_memory": [bare, lambda: every_table("memory", "hbm")],
+    "sharding.replicas": [lambda: put(bare(), "sharding.default", "data_parallel")],
     "sharding.cache_share": [lambda: every_table("memory", "uvm"), lambda: put(bare(), "sharding.replicas", 2)],
     "sharding.sync_every": [bare],
     "sharding.sequences": [two_tower, lambda: put(bare(), "sharding.default", "data_parallel")],

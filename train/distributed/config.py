@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from coldrank.data.errors import UserError
+from coldrank.data.errors import UserError, meant
 from coldrank.models.features import Table
 
 Sequences = Literal["auto", "bags", "unpooled"]
@@ -32,7 +32,8 @@ class ShardingConfig:
     row_wise or column_wise, in place of table_row_wise and grid, and a data_parallel one, of which nothing travels, is
     read in bags. auto: bags on one rank without a GPU; else what the planner expects to be faster."""
     replicate_up_to: NonNegativeInt = 1 << 20
-    """Bytes up to which auto copies a table to every rank."""
+    """Bytes up to which a table is small: auto copies it to every rank, and `default_memory` leaves it in the GPU's
+    memory."""
     column_width: Annotated[int, Field(ge=4, multiple_of=4)] = 32
     """Least width of a column shard, a multiple of 4."""
     id_maps: Literal["sharded", "whole"] = "sharded"
@@ -43,7 +44,8 @@ class ShardingConfig:
     default_memory: Memory = "auto"
     """What holds the rows of tables that `memory` does not name, of ranks with GPUs. hbm: the GPU's memory.
     uvm_caching: the host's, with a cache in the GPU's. uvm: the host's alone. ssd: an SSD, with a cache in the GPU's;
-    can be planned, not trained. auto: the first of these that the planner finds room for."""
+    can be planned, not trained. auto: the first of these that the planner finds room for. Tables of up to
+    `replicate_up_to` bytes stay in the GPU's memory."""
     memory: dict[str, Memory] = field(default_factory=dict)
     """Table -> what holds its rows."""
     cache_share: Annotated[float, Field(gt=0, le=1)] = 0.2
@@ -58,14 +60,19 @@ class ShardingConfig:
         """The choice for a table."""
         return self.tables.get(table, self.default)
 
-    def memory_of(self, table: str) -> Memory:
-        """What holds a table's rows."""
-        return self.memory.get(table, self.default_memory)
+    def is_small(self, table: Table) -> bool:
+        """Whether a table is of up to `replicate_up_to` bytes."""
+        return table.weight_bytes <= self.replicate_up_to
 
-    def memory_field(self, table: str) -> str:
+    def memory_of(self, table: Table) -> Memory:
+        """What holds a table's rows."""
+        default = "hbm" if self.default_memory != "auto" and self.is_small(table) else self.default_memory
+        return self.memory.get(table.name, default)
+
+    def memory_field(self, table: Table) -> str:
         """The field that says it, and its value."""
-        name = f"memory.{table}" if table in self.memory else "default_memory"
-        return f"sharding.{name}={self.memory_of(table)}"
+        name = f"memory.{table.name}" if table.name in self.memory else "default_memory"
+        return f"sharding.{name}={self.memory.get(table.name, self.default_memory)}"
 
     def check(self, arm: str, tables: Sequence[Table]) -> None:
         """Raises UserError, naming the arm, the field, the value and what would be right."""
@@ -73,7 +80,7 @@ class ShardingConfig:
         for field_name, named in (("tables", self.tables), ("memory", self.memory)):
             for name in named:
                 if name not in names:
-                    raise UserError(f"{arm}: sharding.{field_name}.{name}: no such table; there are {', '.join(names)}")
+                    raise UserError(f"{arm}: sharding.{field_name}.{name}: no such table; {meant(name, names)}")
         for t in tables:
             if self.tables.get(t.name) in ("column_wise", "grid") and not self._widths(t.dim):
                 raise UserError(

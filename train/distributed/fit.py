@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from coldrank.models.features import FeatureSet, Table
-from coldrank.train.distributed.memory import FLOAT_BYTES, size
+from coldrank.train.distributed.memory import CACHED, KERNELS, size
 from coldrank.train.distributed.plan import Plan
 from coldrank.train.distributed.request import PlanRequest
 from coldrank.train.distributed.search import even_plan, fits, guessed_rows, with_rows
@@ -16,6 +16,7 @@ from coldrank.train.distributed.search import even_plan, fits, guessed_rows, wit
 # Memory without end, with which everything fits and can be counted.
 _ENDLESS = 1 << 60
 _MOST_ROWS = 1 << 40
+_SHARES = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005)
 
 
 def shortage(request: PlanRequest) -> str:
@@ -26,10 +27,11 @@ def shortage(request: PlanRequest) -> str:
     if memory["all"].max() <= request.usable:
         return _short_beside(request, plan)
     rank = int(memory["all"].argmax())
-    table = max(plan.placed, key=lambda p: sum(s.rows * s.columns for s in p.shards if s.rank == rank))
-    part = sum(s.rows * s.columns for s in table.shards if s.rank == rank) * FLOAT_BYTES
+    held = lambda p: sum(request.stored(p.kernel, s.rows, s.columns).weights for s in p.shards if s.rank == rank)
+    table = max(plan.placed, key=held)
     kind = max((k for k in memory if k != "all"), key=lambda k: float(memory[k][rank]))
-    what = f"table {table.table.name}, {table.sharding}: {size(part)} there" if kind == "tables" else kind
+    cache = "a cache of " if table.kernel in CACHED else ""
+    what = f"table {table.table.name}, {table.sharding}: {cache}{size(held(table))} there" if kind == "tables" else kind
     return (
         f"the model does not fit: rank {rank} needs {size(memory['all'][rank])} of {size(request.usable)} usable "
         f"({request.sharding.memory_margin:.0%} of {size(request.cluster.memory)} are kept free), "
@@ -79,6 +81,7 @@ def remedies(request: PlanRequest) -> Iterator[str]:
     if fits(replace(request, cluster=replace(cluster, memory=gib << 30))):
         per = 1 if cluster.device == "cuda" else cluster.world_size // cluster.hosts
         yield f"--{'hbm' if cluster.device == 'cuda' else 'ddr'} {gib * per}GiB"
+    yield from _smaller_caches(request)
     yield from _more_beside(request)
     halves = [request.batch_size >> n for n in range(request.batch_size.bit_length() - 1, 0, -1)]
     # Smaller batches need less: the last that fits, of ascending ones.
@@ -124,6 +127,17 @@ def _looser(request: PlanRequest) -> Iterator[str]:
 def _row_wise(request: PlanRequest, tables: list[str]) -> PlanRequest:
     sharding = replace(request.sharding, tables={**request.sharding.tables, **dict.fromkeys(tables, "row_wise")})
     return replace(request, sharding=sharding)
+
+
+def _smaller_caches(request: PlanRequest) -> Iterator[str]:
+    """The largest share of a table's rows for its cache, in round numbers, that is smaller and fits."""
+    tables, now = request.features.tables, request.sharding.cache_share
+    if not any(KERNELS[memory] in CACHED for t in tables for memory in request.memories(t)):
+        return
+    for share in (share for share in _SHARES if share < now):
+        if fits(replace(request, sharding=replace(request.sharding, cache_share=share))):
+            yield f"--set sharding.cache_share={share} (now {now})"
+            return
 
 
 def _more_beside(request: PlanRequest) -> Iterator[str]:

@@ -1,12 +1,12 @@
 """What may hold the rows of a table beside the memory of the GPUs, how much of it each way takes, and what cannot be
-there or in replicas."""
+there."""
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection
 from typing import NamedTuple
 
 from coldrank.models.features import Table
-from coldrank.train.distributed.config import Memory, ShardingConfig
+from coldrank.train.distributed.config import Memory
 from coldrank.train.sections import TablesConfig
 
 FLOAT_BYTES = 4
@@ -77,45 +77,3 @@ def bar(memory: Memory, table: Table, optimizer: TablesConfig, written: Collecti
     if memory == "ssd" and optimizer.kind != "rowwise_adagrad":
         return f"optim.tables.kind={optimizer.kind!r}; FBGEMM has 'rowwise_adagrad' there"
     return ""
-
-
-def memory_problem(
-    sharding: ShardingConfig, tables: Sequence[Table], optimizer: TablesConfig, written: Collection[str]
-) -> str:
-    """The first field that asks for what cannot be, in words; '' if there is none."""
-    return next(_problems(sharding, tables, optimizer, written), "")
-
-
-def _problems(
-    s: ShardingConfig, tables: Sequence[Table], optimizer: TablesConfig, written: Collection[str]
-) -> Iterator[str]:
-    for table in tables:
-        memory = s.memory_of(table.name)
-        if why := bar(memory, table, optimizer, written):
-            yield f"{s.memory_field(table.name)}: not with {why}"
-        if memory not in ("auto", "hbm") and s.choice(table.name) == "data_parallel":
-            yield f"{s.memory_field(table.name)}: not for table {table.name}, which is data_parallel: copies lie in hbm"
-        if s.replicas > 1:
-            yield from _of_replicas(s, table, written)
-    if s.replicas > 1 and optimizer.kind not in ("rowwise_adagrad", "adagrad"):
-        # torchrec.distributed.model_parallel: DMPCollection._cache_sync_tensors takes `sum` of every state.
-        had = "'rowwise_adagrad' and 'adagrad'"
-        yield f"sharding.replicas={s.replicas}: not with optim.tables.kind={optimizer.kind!r}; TorchRec averages {had}"
-    if s.replicas > 1 and optimizer.weight_decay:
-        yield (
-            f"sharding.replicas={s.replicas}: not with optim.tables.weight_decay={optimizer.weight_decay}, of which a "
-            "row would get a share for every replica that has not read it; must be 0"
-        )
-
-
-def _of_replicas(s: ShardingConfig, table: Table, written: Collection[str]) -> Iterator[str]:
-    of = f"sharding.replicas={s.replicas}: not with"
-    choice, memory = s.choice(table.name), s.memory_of(table.name)
-    if choice not in ("auto", "table_wise", "row_wise", "data_parallel"):
-        yield f"{of} table {table.name}, which is {choice}; there are table_wise, row_wise and data_parallel"
-    if memory not in ("auto", "hbm"):
-        yield f"{of} {s.memory_field(table.name)}; must be hbm or auto"
-    if table.mapping == "managed":
-        yield f"{of} table {table.name} of mapping='managed', whose rows pass from one id to another"
-    if table.name in written:
-        yield f"{of} a hook that reads and writes rows of table {table.name}"

@@ -10,7 +10,7 @@ from coldrank.models.features import FeatureSet, Table
 from coldrank.models.ids.maps import map_of
 from coldrank.models.ids.mixing import BLOCKS, Share
 from coldrank.train.distributed.config import Memory, Sequences, ShardingConfig
-from coldrank.train.distributed.memory import FLOAT_BYTES, KERNELS, Stored, bar, size, stored
+from coldrank.train.distributed.memory import KERNELS, Stored, bar, stored
 from coldrank.train.sections import TablesConfig
 
 ID_AND_ROW_BYTES = 16
@@ -30,6 +30,11 @@ class Cluster:
     memory: int
     host_memory: int = 0
     ssd: int = 0
+
+    def __str__(self) -> str:
+        """8 ranks on 1 host."""
+        plural = lambda n, what: f"{n} {what}{'s' * (n != 1)}"
+        return f"{plural(self.world_size, 'rank')} on {plural(self.hosts, 'host')}"
 
     def group(self, replicas: int) -> "Cluster":
         """The ranks that hold one of so many replicas: those of whole hosts, or some of a host."""
@@ -65,14 +70,16 @@ class PlanRequest:
     @property
     def usable_host(self) -> int:
         """Bytes per rank, of the host's memory beside the GPUs, that tables may fill: the maps of ids lie there too."""
-        return max(0, self._host_free - self._host_maps)
+        return max(0, self.host_free - self.host_maps)
 
     @property
-    def _host_free(self) -> int:
+    def host_free(self) -> int:
+        """The same, of tables and maps together."""
         return int(self.cluster.host_memory * (1 - self.sharding.memory_margin))
 
     @property
-    def _host_maps(self) -> int:
+    def host_maps(self) -> int:
+        """Bytes per rank of the maps of ids."""
         return sum(map(self.map_bytes, self.features.tables))
 
     @property
@@ -80,36 +87,9 @@ class PlanRequest:
         """Bytes per rank, of SSD, that tables may fill."""
         return int(self.cluster.ssd * (1 - self.sharding.memory_margin))
 
-    def problem(self) -> str:
-        """What the config asks for that the cluster has not, in words that begin with the field; '' if nothing."""
-        s, c = self.sharding, self.cluster
-        for table in self.features.tables:
-            memory, field = s.memory_of(table.name), s.memory_field(table.name)
-            if memory != "auto" and c.device == "cpu":
-                return f"{field}: the ranks have no GPUs; must be auto"
-            if memory == "ssd" and not c.ssd:
-                return f"{field}: is for `coldrank plan --ssd` alone: FBGEMM's public builds have no tables on an SSD"
-            if memory in ("uvm", "uvm_caching") and not c.host_memory:
-                return f"{field}: needs memory of the hosts beside the GPUs; give --ddr"
-        if s.replicas > 1 and c.device == "cpu":
-            return f"sharding.replicas={s.replicas}: needs GPUs, which TorchRec's DMPCollection asks for; must be 1"
-        if c.world_size % s.replicas or (c.hosts % s.replicas and s.replicas % c.hosts):
-            return (
-                f"sharding.replicas={s.replicas}: {c.world_size} ranks on {c.hosts} hosts do not make so many equal "
-                "groups, of whole hosts or of parts of one"
-            )
-        maps, free = self._host_maps, self._host_free
-        if c.device == "cuda" and c.host_memory and maps > free:
-            per = c.world_size // c.hosts
-            return (
-                f"sharding.id_maps={s.id_maps}: the maps of ids need {size(maps * per)} of {size(free * per)} usable "
-                f"on each host;{' sharded they need less,' * (s.id_maps == 'whole')} more --ddr or mapping hash helps"
-            )
-        return ""
-
     def memories(self, table: Table) -> list[Memory]:
         """What may hold a table's rows, the fastest first."""
-        asked, c = self.sharding.memory_of(table.name), self.cluster
+        asked, c = self.sharding.memory_of(table), self.cluster
         if asked != "auto":
             return [asked]
         given: dict[Memory, int] = {"hbm": 1, "uvm_caching": c.host_memory, "uvm": c.host_memory, "ssd": c.ssd}
@@ -215,8 +195,8 @@ class PlanRequest:
             if self.group.world_size == 1:
                 return ["table_wise"]
             several = several and self.sharding.replicas == 1
-            copies = self.copies and self.sharding.memory_of(table.name) in ("auto", "hbm")
-            if copies and table.rows * table.dim * FLOAT_BYTES <= self.sharding.replicate_up_to:
+            copies = self.copies and self.sharding.memory_of(table) in ("auto", "hbm")
+            if copies and self.sharding.is_small(table):
                 return ["data_parallel"]
             return ["table_wise", "row_wise", *(["table_row_wise"] if several else [])]
         if choice == "grid":

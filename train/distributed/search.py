@@ -62,7 +62,9 @@ def like(plan: Plan, request: PlanRequest) -> Plan | None:
     else; one proposal, where `make_plan` tries many."""
     before = {p.table.name: [p.sharding] for p in plan.placed}
     asked, now = plan.request.choices(), request.choices()
-    memory = {p.table.name: MEMORY.get(p.kernel, "hbm") for p in plan.placed}
+    held = {p.table: MEMORY.get(p.kernel, "hbm") for p in plan.placed}
+    kept = lambda table: request.memories(table) == plan.request.memories(table)
+    memory = {t.name: m if kept(t) else request.memories(t)[0] for t, m in held.items()}
     same = {t: before[t] if now[t] == asked[t] else now[t] for t in now}
     return _asked(request, request.held(memory), lambda way: _search(way, same))
 

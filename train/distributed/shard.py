@@ -17,6 +17,7 @@ from coldrank.train.distributed.dense import dense_bytes
 from coldrank.train.distributed.fit import shortage
 from coldrank.train.distributed.plan import Plan
 from coldrank.train.distributed.ranks import Ranks, made_by_first
+from coldrank.train.distributed.refused import cluster_problem
 from coldrank.train.distributed.request import Cluster, PlanRequest
 from coldrank.train.distributed.search import make_plan
 from coldrank.train.distributed.space import Sharder, UnpooledSharder, quiet
@@ -95,7 +96,7 @@ def plan_for(task: RankingTask, ranks: Ranks, config: RunConfig, features: Featu
         cluster=_cluster(ranks),
         written=config.written_tables,
     )
-    if wrong := request.problem():
+    if wrong := cluster_problem(request):
         raise UserError(f"{config.name}: {wrong}")
     plan = make_plan(request)
     if plan is None:

@@ -109,10 +109,15 @@ def constraints_of(request: PlanRequest, allowed: Mapping[str, list[str]]) -> di
 
 
 def _reads(request: PlanRequest, table: str) -> list[float]:
-    """Rows that a sample reads of a table, by key; histories are full, and no row is there twice."""
-    reads = request.features.table(table).reads
-    by_key = [(_MANY if f.many else 1.0) * reads for f in request.features.by_table[table] for _ in f.keys]
-    return [sum(by_key)] if table in request.unpooled else by_key
+    """Rows that a sample reads of a table, by key; histories are full, and no row is there twice, as far as there are
+    so many."""
+    of = request.features.table(table)
+    by_key = [(_MANY if f.many else 1.0) * of.reads for f in request.features.by_table[table] for _ in f.keys]
+    if table not in request.unpooled:
+        return by_key
+    # A batch looks each row up once, unless reads are clipped one by one.
+    distinct = float("inf") if request.optimizer.clip_value else of.rows / request.batch_size
+    return [min(sum(by_key), distinct)]
 
 
 def topology_of(request: PlanRequest, free: Storage) -> Topology:

@@ -99,7 +99,10 @@ def memory(plan: Plan) -> str:
     maps = sum(map(request.map_bytes, request.features.tables))
     if maps and request.cluster.device == "cuda":
         of_host = maps * request.cluster.world_size // request.cluster.hosts
-        lines.append(f"maps of ids, in the host's memory: {size(maps)} a rank, {size(of_host)} a host, at most")
+        unchecked = "" if request.cluster.host_memory else "; not checked: give --ddr, a host's memory"
+        lines.append(
+            f"maps of ids, in the host's memory: {size(maps)} a rank, {size(of_host)} a host, at most{unchecked}"
+        )
     return "\n\n".join(filter(None, [text, "\n".join(lines)]))
 
 

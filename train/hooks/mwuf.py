@@ -15,6 +15,7 @@ import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from coldrank.data.errors import meant
 from coldrank.models.batch import Batch
 from coldrank.models.embeddings import Embedded, rows_of_embedded
 from coldrank.models.features import Feature, FeatureSet
@@ -97,7 +98,7 @@ class Mwuf(Hook):
         fixed = {f.name: f for f in features.sparse if f.role not in ("sequence", "pc")}
         for name in (self.item, *self.user):
             if name not in fixed:
-                raise ValueError(f"{name!r} is no embedded feature outside sequences; there are {', '.join(fixed)}")
+                raise ValueError(f"{name!r} is no embedded feature outside sequences; {meant(name, fixed)}")
         item = fixed[self.item]
         if item.kind != "id" or item.many or features.table(item.table).reads != 1:
             raise ValueError(f"item={self.item!r}: must be one id with one row")

@@ -18,10 +18,12 @@ from coldrank.train.distributed import space
 from coldrank.train.distributed.config import ShardingConfig
 from coldrank.train.distributed.fit import remedies, shortage
 from coldrank.train.distributed.memory import stored
+from coldrank.train.distributed.refused import cluster_problem
 from coldrank.train.distributed.request import Cluster, PlanRequest
 from coldrank.train.distributed.search import even_plan, fits, make_plan
 from coldrank.train.distributed.table import memory, replicas, tables
 from coldrank.train.hooks.mwuf import Mwuf
+from coldrank.train.sections import TablesConfig
 
 GIB = 1 << 30
 
@@ -139,9 +141,38 @@ def test_a_choice_is_kept():
     said = tables(plan)
     assert "in the host's memory, a rank" in said and "on SSD" not in said
     assert "tables in the host's memory: 15.3 MiB of 108.8 GiB usable" in memory(plan)
-    # What is small is not copied where it is to lie elsewhere.
-    everything = asked(1_000_000, 32, 8, ddr=1024, default_memory="uvm")
-    assert {p.kernel for p in make_plan(everything).placed} == {"fused_uvm"}
+
+
+@pytest.mark.parametrize("default", ["uvm", "uvm_caching"])
+def test_small_tables_stay_where_they_are(default):
+    """What `auto` copies is copied, and with an optimizer that copies nothing it lies whole in the GPUs' memory."""
+    everything = asked(1_000_000, 32, 8, ddr=1024, default_memory=default)
+    beside = {"uvm": "fused_uvm", "uvm_caching": "fused_uvm_caching"}[default]
+    kernels = lambda r: {p.table.name: (p.sharding == "data_parallel", p.kernel) for p in make_plan(r).placed}
+    lies = kernels(everything)
+    assert lies.pop("user") == (False, beside) and set(lies.values()) == {(True, "dense")}
+    adam = kernels(replace(everything, optimizer=TablesConfig(kind="adam")))
+    assert adam.pop("user") == (False, beside) and set(adam.values()) == {(False, "fused")}
+    named = replace(everything, sharding=replace(everything.sharding, memory={"tag": default}))
+    assert kernels(named)["tag"] == (False, beside)
+    none_is_small = replace(everything, sharding=replace(everything.sharding, replicate_up_to=0))
+    assert set(kernels(none_is_small).values()) == {(False, beside)}
+    # A copy beside tables that lie elsewhere is no contradiction.
+    validate(replace(huge(10**6, 32), sharding=ShardingConfig(default_memory=default, tables={"tag": "data_parallel"})))
+
+
+@tried(
+    "plan: a cache in the GPUs' memory that is too large for it",
+    "refused, with what it takes; a smaller sharding.cache_share is named, which fits",
+)
+def test_a_cache_that_does_not_fit_may_be_smaller():
+    short = asked(10**10, 128, 8, ddr=8192, memory={"user": "uvm_caching"})
+    assert "most of it for table user, row_wise: a cache of 127.6 GiB there" in shortage(short)
+    flags = [r.partition(" (")[0] for r in remedies(short)]
+    assert "--set sharding.cache_share=0.05" in flags
+    smaller = lambda share: replace(short, sharding=replace(short.sharding, cache_share=share))
+    assert fits(smaller(0.05)) and not fits(smaller(0.1))
+    assert not any("cache_share" in r for r in remedies(asked(10**10, 128, 64)))
 
 
 def test_what_is_short_is_said_and_what_would_do():
@@ -157,13 +188,13 @@ def test_what_is_short_is_said_and_what_would_do():
 @pytest.mark.parametrize(
     ("sharding", "changes", "message"),
     [
-        ({"memory": {"usr": "uvm"}}, {}, r"sharding.memory.usr: no such table; there are"),
+        ({"memory": {"usr": "uvm"}}, {}, r"sharding.memory.usr: no such table; did you mean 'user'"),
         ({"memory": {"user": "ram"}}, {}, r"sharding.memory.user='ram'"),
         ({"cache_share": 0.0}, {}, r"sharding.cache_share=0.0: must be above 0"),
         ({"replicas": 0}, {}, r"sharding.replicas=0: must be above 0"),
         ({"memory": {"user": "uvm"}, "tables": {"user": "data_parallel"}}, {}, r"sharding.memory.user=uvm: not for"),
         (
-            {"default_memory": "uvm_caching"},
+            {"default_memory": "uvm_caching", "replicate_up_to": 0},
             {"weight_decay": 0.1},
             r"sharding.default_memory=uvm_caching: not with optim.tables.weight_decay=0.1",
         ),
@@ -172,6 +203,17 @@ def test_what_is_short_is_said_and_what_would_do():
         ({"replicas": 2}, {"weight_decay": 0.1}, r"sharding.replicas=2: not with optim.tables.weight_decay=0.1"),
         ({"replicas": 2, "memory": {"user": "uvm"}}, {}, r"sharding.replicas=2: not with sharding.memory.user=uvm"),
         ({"replicas": 2, "tables": {"user": "table_row_wise"}}, {}, r"not with table user, which is table_row_wise"),
+        (
+            {"tables": {"tag": "data_parallel"}},
+            {"kind": "adam"},
+            r"sharding.tables.tag=data_parallel: not with optim.tables.kind='adam'",
+        ),
+        (
+            {"default": "data_parallel"},
+            {"clip_value": 0.5},
+            r"sharding.default=data_parallel: not with optim.tables.clip_value=0.5",
+        ),
+        ({"tables": {"nothing": "row_wise"}}, {}, r"sharding.tables.nothing: no such table; there are user, .* more$"),
     ],
 )
 @tried("tables in other memory or replicas, beside what they cannot have", "refused, naming the field")
@@ -206,6 +248,20 @@ def test_rows_that_are_written_beside_the_lookup_lie_once_and_in_no_cache():
         (["--hbm", "8GiB", "--set", "sharding.memory.user=uvm"], "sharding.memory.user=uvm: needs memory of the hosts"),
         (["--hbm", "8GiB", "--set", "sharding.memory.user=ssd"], "sharding.memory.user=ssd: is for `coldrank plan"),
         (["--hbm", "8GiB", "--set", "sharding.replicas=3"], "sharding.replicas=3: 8 ranks on 2 hosts do not make"),
+        (
+            ["--hbm", "8GiB", "--set", "sharding.replicas=2", "sharding.replicate_up_to=100000000000"],
+            "sharding.replicas=2: has no effect where every table is copied",
+        ),
+        (["--ddr", "1TiB", "--set", "sharding.cache_share=0.1"], "sharding.cache_share=0.1: has no effect on ranks"),
+        (
+            ["--hbm", "8GiB", "--set", "sharding.cache_share=0.1"],
+            "sharding.cache_share=0.1: has no effect without memory beside the GPUs: give --ddr or --ssd; else must be",
+        ),
+        (
+            [*(flag for what in ("--hbm", "--ddr") for flag in (what, "80GiB")), "--set", "sharding.cache_share=0.1"]
+            + ["optim.tables.weight_decay=0.1"],
+            "sharding.cache_share=0.1: has no effect here, where no table may be cached",
+        ),
     ],
 )
 @tried("plan: memory or replicas that the cluster does not have", "refused, naming the field or flag")
@@ -255,7 +311,7 @@ def test_training_without_gpus_is_refused(setting, data, tmp_path, capsys):
 )
 def test_which_ranks_make_a_replica(ranks, hosts, replicas, group):
     one = request(ShardingConfig(replicas=replicas), world_size=ranks, hosts=hosts)
-    assert not one.problem()
+    assert not cluster_problem(one)
     assert (one.group.world_size, one.group.hosts) == group
     assert all("table_row_wise" not in some for some in one.choices().values())
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from coldrank.data.errors import UserError
+from coldrank.data.errors import UserError, meant
 from coldrank.models.batch import Batch
 from coldrank.models.features import FeatureSet
 from coldrank.models.two_tower import Sides, Tower, TwoTowerModule
@@ -55,7 +55,7 @@ class Enhancer(nn.Module):
             if name not in model.item_columns:
                 raise UserError(
                     f"{config.name}: pam.behaviour has {name!r}, which is no embedded feature of the item; "
-                    f"there are {', '.join(model.item_columns)}"
+                    f"{meant(name, model.item_columns)}"
                 )
         self.id = c.behaviour[0]
         table = features.table(next(f for f in features.features if f.name == self.id).table_name)
