@@ -29,6 +29,19 @@ def two_tower(rows: int = 64) -> RunConfig:
     return replace(config, tasks={"long_view": Binary()}, features=features, model=TwoTower(), data=data)
 
 
+def with_events() -> RunConfig:
+    """The same with a sequence, which the towers do not read: a hook has to, MetaCF with its `items="events"`."""
+    config = two_tower()
+    signals = ("hist_long_view", "hist_like")
+    events = (
+        Feature(
+            name="events", column="hist_item_id", kind="id", table="item", role="sequence", sequence="events", length=6
+        ),
+        Feature(name="signals", columns=signals, kind="signals", dim=4, role="sequence", sequence="events", length=6),
+    )
+    return replace(config, features=(*config.features, *events))
+
+
 def with_pam(*, same_user: bool = True, **pam: object) -> RunConfig:
     """PAM on it, streamed from the second of `DAYS` on."""
     plain = two_tower()

@@ -2,7 +2,7 @@
 
 A program for torch.distributed.run, with PYTHONOPTIMIZE=1, without which TorchRec asserts that there is a GPU. Trains
 each config in steps (steps.py), and then whole runs of the last one, begun in four replicas: into OUT/run step by step,
-into OUT/piped by TorchRec's pipeline.
+into OUT/piped by TorchRec's pipeline. Then OUT/warm.pt: what two replicas begin with, given the weights of OUT/run.
 """
 
 import argparse
@@ -12,28 +12,31 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from steps import run_steps
+from steps import gathered, run_steps
 from torch.distributed import _remote_device
 from torchrec.distributed.model_parallel import DMPCollection
 from torchrec.distributed.types import ShardingPlan
 
 from coldrank.data.batches import DataFolder
+from coldrank.data.fit import fit_encoder
+from coldrank.train.distributed import shard
 from coldrank.train.distributed.ranks import process_group
-from coldrank.train.distributed.request import PlanRequest
 from coldrank.train.load import load
+from coldrank.train.run import build
 from coldrank.train.trainer import train
+from coldrank.train.warm_start import warm_start
 
 
 def stand_in() -> None:
     """What our part refuses without GPUs; ranks' devices, which have no number on the CPU; gloo, which has no mean."""
-    PlanRequest.problem = lambda _: ""  # type: ignore[method-assign]
+    shard.cluster_problem = lambda _: ""
     remap = DMPCollection._remap_sharding_plan
 
     def without_number(self: DMPCollection, plan: ShardingPlan, **fields: Any) -> None:
         remap(self, plan, **fields)
         specs = [sharding.sharding_spec for module in plan.plan.values() for sharding in module.values()]
-        for shard in (shard for spec in specs if spec is not None for shard in spec.shards):
-            shard.placement = _remote_device(f"rank:{shard.placement.rank()}/cpu")
+        for part in (part for spec in specs if spec is not None for part in spec.shards):
+            part.placement = _remote_device(f"rank:{part.placement.rank()}/cpu")
 
     def mean(_: DMPCollection, context: Any, tensors: dict[torch.dtype, list[torch.Tensor]], *_rest: Any) -> None:
         for tensor in (tensor for some in tensors.values() for tensor in some):
@@ -65,6 +68,13 @@ def main() -> None:
             begun = replace(whole, sharding=four, train=replace(whole.train, steps=3))
             train(begun, data, args.out / name, ranks, fresh=True, diff="")
             train(whole, data, args.out / name, ranks, fresh=False, diff="")
+        begun_with = replace(config, train=replace(config.train, warm_start=str(args.out / "run")))
+        run = build(begun_with, data, ranks)
+        fit_encoder(run.encoder, data.files(config.data.fit))
+        report = warm_start(run)
+        found = gathered(run.state, ranks) | {"left": torch.tensor(len(report.left))}
+        if ranks.is_first:
+            torch.save(found, args.out / "warm.pt")
 
 
 if __name__ == "__main__":

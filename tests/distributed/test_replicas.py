@@ -9,6 +9,7 @@ import pytest
 import torch
 from halves import STEPS, expected, is_sharded, replicated
 from launch import launch
+from steps import gathered
 
 from coldrank.train import checkpoint
 from coldrank.train.config import to_dict
@@ -41,6 +42,23 @@ def test_trains_as_the_mean_of_groups(out, data, ranks, every):
     torch.testing.assert_close(found["loss"], wanted["loss"], rtol=1e-6, atol=0)
     for path, value in wanted.items():
         assert (found[path] - value).abs().max() <= 2e-6 * value.abs().max(), path
+
+
+@pytest.mark.tried("ranks", "a run in 2 replicas, begun with the weights of another", "each has all of them")
+def test_replicas_begin_with_the_weights_of_a_run(out, data, ranks):
+    """`gathered` has seen to it that both groups hold the same."""
+    begun = torch.load(out / "warm.pt")
+    run = build(replace(replicated(), sharding=ShardingConfig()), data, ranks)
+    first = {name: value.clone() for name, value in gathered(run.state, ranks).items()}
+    run.load(out / "run/checkpoints", {})
+    wanted = gathered(run.state, ranks)
+    weights = [name for name in wanted if name.startswith("model/")]
+    assert begun.pop("left") == 0 and any("embedding_bags" in name for name in weights)
+    for name in weights:
+        assert torch.equal(begun[name], wanted[name]), name
+    assert any(not torch.equal(first[name], wanted[name]) for name in weights)
+    sums = [name for name in wanted if "momentum1" in name]
+    assert sums and not any(begun[name].any() for name in sums)  # weights alone
 
 
 @pytest.mark.tried("ranks", "a run in 4 replicas, then 2, at one rank without", "is scored alike, and goes on")

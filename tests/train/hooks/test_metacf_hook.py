@@ -6,14 +6,14 @@ from dataclasses import replace
 import polars as pl
 import pytest
 import torch
-from retrieving import two_tower
+from retrieving import two_tower, with_events
 from tiny import changed, sample_base
 from torch.nn import functional as F
 
 from coldrank.configs import base as arms
 from coldrank.data.errors import UserError
 from coldrank.data.read import SampleReader
-from coldrank.models.features import Feature, Table
+from coldrank.models.features import Table
 from coldrank.train.checks import validate
 from coldrank.train.config import RunConfig
 from coldrank.train.hooks.make import make_hooks
@@ -84,15 +84,7 @@ def test_new_users_are_adapted_to_their_own_events(batch):
 
 def towers() -> RunConfig:
     """The two-tower model; its towers read no sequence, the hook does."""
-    config = two_tower()
-    signals = ("hist_long_view", "hist_like")
-    events = (
-        Feature(
-            name="events", column="hist_item_id", kind="id", table="item", role="sequence", sequence="events", length=6
-        ),
-        Feature(name="signals", columns=signals, kind="signals", dim=4, role="sequence", sequence="events", length=6),
-    )
-    return replace(config, features=(*config.features, *events), hooks=(MetaCF(items="events"),))
+    return replace(with_events(), hooks=(MetaCF(items="events"),))
 
 
 @pytest.mark.parametrize("arm", [sample_base, lambda: arms.poso(sample_base()), towers])
