@@ -11,6 +11,7 @@ from coldrank.data.errors import RowError, UserError
 from coldrank.data.ids import as_bytes, is_text
 from coldrank.data.log import LogFile
 from coldrank.data.vectors import is_vector
+from coldrank.data.weighted import ids_of, is_weighted
 
 # What the values of two files may not be of one column: the same id would be two, or two the same.
 _APART = (
@@ -33,6 +34,8 @@ class FileColumns:
 
 def nature(values: pl.Series) -> set[str]:
     """The words of `_APART` that hold for a column of ids; none where it has no value."""
+    if is_weighted(values.dtype):
+        values = ids_of(values)
     while isinstance(values.dtype, pl.List | pl.Array):
         values = values.explode()
     values = values.fill_nan(None) if values.dtype.is_float() else values

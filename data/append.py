@@ -28,11 +28,13 @@ from coldrank.data.read_manifest import read_manifest
 from coldrank.data.split import SPLITS, Split, TimeSplit
 from coldrank.data.spool import Spool
 from coldrank.data.state.ledger import Ledger, read_ledger
+from coldrank.data.weighted import WEIGHTED
 from coldrank.data.writers import Writers
 
 Json = dict[str, Any]
 _TYPES: dict[str, pl.DataType] = {
-    str(k): k for k in (pl.Int8(), pl.Int32(), pl.Int64(), pl.Float32(), pl.List(pl.Int64), pl.List(pl.Float32))
+    str(k): k
+    for k in (pl.Int8(), pl.Int32(), pl.Int64(), pl.Float32(), pl.List(pl.Int64), pl.List(pl.Float32), WEIGHTED)
 }
 # Arguments that may differ from one call to the next: where the log lies, and what is done.
 _FREE = ("data", "spec", "append")

@@ -127,7 +127,8 @@ class BatchMaker:
         with MODULE_CALLS:
             encoded = self.encoder(tensors)
             unknown = self.encoder.unknown(tensors, encoded[0])
-        return self._batch(encoded, self._beside(tensors), unknown)
+            beside = self._of_lists(tensors, encoded)
+        return self._batch(encoded, self._beside(tensors), unknown, *beside)
 
     @property
     def rows_at_once(self) -> int:
@@ -143,8 +144,26 @@ class BatchMaker:
         tensors = as_tensors(raw)
         with MODULE_CALLS:
             encoded = list(self._many(tensors, sizes))
+            lists = zip(self._lists(tensors, sizes), encoded, strict=True)
+            of_lists = [self._of_lists(part, of_batch) for part, of_batch in lists]
         parts = zip(*(x.split(sizes) for x in self._beside(tensors)), strict=True)
-        return [self._batch(of_batch, part, {}) for of_batch, part in zip(encoded, parts, strict=True)]
+        return [self._batch(e, part, {}, *rows) for e, part, rows in zip(encoded, parts, of_lists, strict=True)]
+
+    def _of_lists(self, tensors: dict[str, Tensor], encoded: Encoded) -> tuple[Tensor | None, Tensor | None]:
+        """Weights of the values, and what is read of no table."""
+        return self.encoder.weights(tensors, encoded[1]), self.encoder.floats(tensors)
+
+    def _lists(self, tensors: dict[str, Tensor], sizes: list[int]) -> list[dict[str, Tensor]]:
+        """The columns of features without a table and with weights, of each batch: a vectorised logarithm may depend on
+        where a number stands."""
+        of_batches: list[dict[str, Tensor]] = [{} for _ in sizes]
+        features = self.encoder.features
+        for column in dict.fromkeys(c for f in (*features.floats, *features.weighted) for c in f.raw_columns):
+            lengths = tensors[f"{column}.lengths"].split(sizes)
+            values = tensors[column].split([int(x.sum()) for x in lengths])
+            for of_batch, counts, numbers in zip(of_batches, lengths, values, strict=True):
+                of_batch |= {column: numbers, f"{column}.lengths": counts}
+        return of_batches
 
     def _beside(self, tensors: dict[str, Tensor]) -> list[Tensor]:
         """Labels, keys, truths and, where there are any, weights."""
@@ -152,16 +171,24 @@ class BatchMaker:
         keys = [*(tensors[k].to(torch.int64) for k in KEYS), *(tensors[t] for t in self.truths)]
         return [labels, *keys, *([tensors[self.weight].to(torch.float32)] if self.weight in tensors else [])]
 
-    def _batch(self, encoded: Encoded, beside: Iterable[Tensor], unknown: dict[str, Any]) -> Batch:
+    def _batch(
+        self,
+        encoded: Encoded,
+        beside: Iterable[Tensor],
+        unknown: dict[str, Any],
+        value_weights: Tensor | None,
+        floats: Tensor | None,
+    ) -> Batch:
         values, lengths, dense, sequence_lengths = encoded
         labels, *others = beside
         names = [*KEYS, *self.truths]
         keys = dict(zip(names, others, strict=False))
-        sparse = KeyedJaggedTensor(keys=self.encoder.keys, values=values, lengths=lengths)
+        sparse = KeyedJaggedTensor(keys=self.encoder.keys, values=values, lengths=lengths, weights=value_weights)
         if self.unpooled:
             sparse.sync()  # where keys begin is found here, not on a device that would be waited for
         weights = others[len(names)] if len(others) > len(names) else None
-        return Batch(sparse, dense, sequence_lengths, labels, keys, unknown, weights=weights, unpooled=self.unpooled)
+        parts = (sparse, dense, sequence_lengths, labels, keys, unknown)
+        return Batch(*parts, weights=weights, unpooled=self.unpooled, floats=floats)
 
 
 def _below_0(weights: NDArray[np.floating[Any]]) -> tuple[NDArray[np.bool_], str]:

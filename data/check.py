@@ -50,8 +50,27 @@ def to_numpy(
     offsets = np.asarray(array.offsets, dtype=np.int64)
     flat = array.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
     offsets = offsets - offsets[0]
+    if spec.width:
+        _check_width(spec, np.diff(offsets), path, row_of)
     values = _values(spec, flat, path, lambda i: row_of(int(np.searchsorted(offsets, i, side="right")) - 1))
     return values, offsets
+
+
+def _check_width(spec: Input, lengths: np.ndarray, path: Path, row_of: RowOf) -> None:
+    bad = (lengths != 0) & (lengths != spec.width)
+    if bad.any():
+        i = int(bad.argmax())
+        wanted = f"must have {spec.width}, or none where it is missing"
+        raise UserError(f"{path}: column {spec.name!r}, row {row_of(i)}: a vector of {lengths[i]} numbers; {wanted}")
+
+
+def check_alike(spec: Input, lengths: np.ndarray, others: np.ndarray, path: Path, row_of: RowOf) -> None:
+    """Raises UserError for lists of other lengths than those of `spec.like`, int64 [N] each."""
+    bad = lengths != others
+    if bad.any():
+        i = int(bad.argmax())
+        values = f"{lengths[i]} values, but {others[i]} of {spec.like!r}"
+        raise UserError(f"{path}: column {spec.name!r}, row {row_of(i)}: {values}; must be equally many")
 
 
 def _values(spec: Input, array: pa.Array, path: Path, row_of: RowOf) -> np.ndarray:

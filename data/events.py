@@ -17,6 +17,7 @@ from coldrank.data.ids import as_bytes, as_column, check_finite, is_text, narrow
 from coldrank.data.log import SAMPLED, Column, EventLog, LogFile, LogSpec, expression
 from coldrank.data.times import DAY_MS
 from coldrank.data.vectors import is_vector
+from coldrank.data.weighted import is_weighted
 
 # Whether an event's user is not known.
 ANONYMOUS = "anonymous:"
@@ -252,6 +253,7 @@ def check_table(table: pl.DataFrame, key: str, where: str, names: Mapping[str, s
             raise UserError(f"{where}: {key}, row {row + 1}: {table[key][row]} {what}; should be one row per id")
     for values in (table[n] for n in table.columns if n.startswith(key.removesuffix("id")) and n != key):
         name = (names or {}).get(values.name, f"column {values.name}")
-        as_column(values if is_vector(values.dtype) else values.head(0), f"{where}: {name}")
+        whole = is_vector(values.dtype) or is_weighted(values.dtype)
+        as_column(values if whole else values.head(0), f"{where}: {name}")
         check_finite(values, f"{where}: {name}")
     return table.with_columns(narrow(table[key], f"{where}: {key}"))

@@ -104,6 +104,7 @@ def parquet_file(path: Path, required: Collection[str] = ()) -> LogFile:
         check_columns(path, frame.collect_schema().names(), required)
         rows = frame.select(pl.len()).collect().item()
         frame = frame.with_columns(_uuid_text(expression(n)).alias(n) for n in _uuids(path, frame.collect_schema()))
+        frame = frame.with_columns(expression(n).to_physical().alias(n) for n in _maps(frame.collect_schema()))
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UserError(f"{path}: {first_line(error)}") from None
     return LogFile(path, frame, lambda error: UserError(f"{path}: {first_line(error)}"), rows == 0)
@@ -116,6 +117,12 @@ def _uuids(path: Path, columns: Schema) -> list[str]:
     with opened(path) as file:
         stored = [file.schema.column(i) for i in range(len(file.schema))]
     return [c.path for c in stored if c.logical_type.type == "UUID" and c.path in columns]
+
+
+def _maps(columns: Schema) -> list[str]:
+    """Columns of maps, which are lists of pairs: Polars up to 1 reads them so."""
+    kind = getattr(pl, "Map", None)
+    return [n for n, of in columns.items() if kind is not None and isinstance(of, kind)]
 
 
 def _uuid_text(column: pl.Expr) -> pl.Expr:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from coldrank.data import parquet
 from coldrank.data.errors import UserError
-from coldrank.models.encode import Bucketize, FeatureEncoder, Standardize
+from coldrank.models.encode import Bucketize, FeatureEncoder, PositionNumbers, Standardize
 from coldrank.models.features import Feature, FeatureSet, Table
 from coldrank.models.ids.maps import VocabularyMap
 
@@ -34,7 +34,8 @@ def fitted(encoder: FeatureEncoder) -> list[Tensor]:
     """The buffers that `fit_encoder` sets."""
     vocabularies = [m.ids for m in encoder.maps.values() if isinstance(m, VocabularyMap)]
     edges = [m.edges for m in encoder.buckets.values() if isinstance(m, Bucketize)]
-    return [*vocabularies, *edges, encoder.numbers.moments]
+    of_positions = [m.standardize.moments for m in encoder.of_floats.values() if isinstance(m, PositionNumbers)]
+    return [*vocabularies, *edges, encoder.numbers.moments, *of_positions]
 
 
 def _fit(encoder: FeatureEncoder, frame: pl.LazyFrame, paths: list[Path]) -> None:
@@ -47,26 +48,34 @@ def _fit(encoder: FeatureEncoder, frame: pl.LazyFrame, paths: list[Path]) -> Non
             assert isinstance(module, VocabularyMap)
             module.set(torch.from_numpy(_vocabulary(frame, encoder.features, table)))
     buckets = [f for f in encoder.features.sparse if f.kind == "bucket" and not f.edges]
-    numbers = encoder.features.numbers
-    for column in _samples(frame, rows, [f.raw_columns[0] for f in (*buckets, *numbers)]):
+    numbers = [(f, moments) for f, moments in zip(encoder.features.numbers, encoder.numbers.moments, strict=True)]
+    for f in encoder.features.floats:
+        module = encoder.of_floats[f.name]
+        if isinstance(module, PositionNumbers):
+            numbers.append((f, module.standardize.moments[0]))
+    for column in _samples(frame, rows, [f.raw_columns[0] for f in (*buckets, *(f for f, _ in numbers))]):
         for f in buckets:
             if f.raw_columns[0] == column.name:
                 _fit_edges(encoder.buckets[f.name], column.drop_nulls().to_numpy(), f.buckets)
-        for moments, f in zip(encoder.numbers.moments, numbers, strict=True):
+        for f, moments in numbers:
             if f.raw_columns[0] == column.name:
                 _fit_moments(moments, f, column)
 
 
 def _samples(frame: pl.LazyFrame, rows: int, columns: Iterable[str]) -> Iterator[pl.Series]:
-    """Evenly spaced rows of each column, as Float64, null where it is missing.
+    """Evenly spaced rows of each column, of lists their values, as Float64, null where one is missing.
 
     Reading opens every file: few columns at a time would take long where files are many, and all of them memory where
     rows are.
     """
     names, at_once = list(dict.fromkeys(columns)), max(1, READ_VALUES // rows)
     for start in range(0, len(names), at_once):
-        some = frame.select(pl.col(names[start : start + at_once]).cast(pl.Float64))
-        yield from some.gather_every(max(1, rows // SAMPLE_ROWS)).collect()
+        some = frame.select(names[start : start + at_once]).gather_every(max(1, rows // SAMPLE_ROWS)).collect()
+        for column in some:
+            if isinstance(column.dtype, pl.List):
+                column = column.explode()
+                column = column.gather_every(max(1, len(column) // SAMPLE_ROWS))
+            yield column.cast(pl.Float64)
 
 
 def _vocabulary(frame: pl.LazyFrame, features: FeatureSet, table: Table) -> np.ndarray:

@@ -8,6 +8,7 @@ import polars as pl
 
 from coldrank.data.errors import RowError, UserError
 from coldrank.data.vectors import is_vector, vector_column
+from coldrank.data.weighted import is_weighted, paired, unpaired
 
 _STRINGS = (pl.String, pl.Categorical, pl.Enum, pl.Binary)
 Values = TypeVar("Values", pl.Series, pl.Expr)
@@ -49,12 +50,15 @@ def as_column(values: pl.Series, where: str) -> pl.Series:
     Integers, booleans and strings (also their bytes) become int64; unsigned integers of 64 bits by their bits.
     Other numbers become float32; NaN becomes null.
     Lists of floats become list<float32>, see `vectors`. Lists of integers or strings become list<int64>; null becomes
-    the empty list, and null elements are dropped.
+    the empty list, and null elements are dropped. Weighted ids become lists of pairs, see `weighted`.
     Raises UserError, which begins with `where`, for any other type, and with the row for a number that is not finite.
     """
     kind = values.dtype
     if is_vector(kind):
         return vector_column(values, where)
+    if is_weighted(kind):
+        lengths, ids, weights = unpaired(values, where)
+        return paired(values.name, lengths, as_column(ids, where), weights)
     if isinstance(kind, pl.List | pl.Array):
         return _list_column(values.arr.to_list() if isinstance(kind, pl.Array) else values, where)
     if is_text(kind):

@@ -16,6 +16,7 @@ from coldrank.data.read_manifest import FORMAT
 from coldrank.data.samples import ITEM_HISTORY
 from coldrank.data.split import SPLITS
 from coldrank.data.times import DayTimes, Span, as_date
+from coldrank.data.weighted import SUFFIX
 from coldrank.data.whole import Whole
 
 Int64s = NDArray[np.int64]
@@ -184,6 +185,11 @@ def _label_rates(counts: LabelCounts, spec: LogSpec) -> dict[str, dict[str, floa
     return rates
 
 
+def _described(spec: LogSpec) -> set[str]:
+    """Columns of context and features."""
+    return {*spec.context, *(f"user_{n}" for n in spec.user_features), *(f"item_{n}" for n in spec.item_features)}
+
+
 def _meaning(name: str, spec: LogSpec) -> str:
     if name == "weight" and spec.weight is not None:
         return "weight of the sample in the loss; never a feature"
@@ -203,6 +209,8 @@ def _meaning(name: str, spec: LogSpec) -> str:
                 events = f"events with {of.where}" if of.where else "events"
                 shown = "hours since each" if column == "hours" else f"{column} of each"
                 return f"the user's last {of.length} {events} before, most recent first: {shown}"
+    if name.endswith(SUFFIX) and name.removesuffix(SUFFIX) in _described(spec):
+        return f"weights of {name.removesuffix(SUFFIX)}, one for each"
     prefix, _, rest = name.partition("_")
     if prefix == "hist":
         kind = "1, 0 or -1 (unknown)" if rest in spec.all_signals() else "-1: unknown"

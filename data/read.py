@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from coldrank.data import parquet
-from coldrank.data.check import check_schema, to_numpy
+from coldrank.data.check import check_alike, check_schema, to_numpy
 from coldrank.data.errors import UserError
 from coldrank.data.layout import BatchLayout, RankBatches, SharedBatches
 from coldrank.data.location import named
@@ -201,7 +201,10 @@ class Line:
         pieces = [piece for first, count in ranges for piece in self._pieces(first, count)]
         if not pieces:
             pieces = [(group, 0, _no_rows(group, self.columns)) for group in self.groups[:1]]
-        return _share_offsets({c.name: _column(c, pieces) for c in self.columns})
+        raw = _share_offsets({c.name: _column(c, pieces) for c in self.columns})
+        for c in (c for c in self.columns if c.like in raw and raw[c.name][1] is not raw[c.like][1]):
+            _refuse_unlike(c, raw, pieces)
+        return raw
 
     def _pieces(self, first: int, count: int) -> Iterator[tuple[RowGroup, int, pa.Table]]:
         """Row groups, each with the first of its rows that is read and those."""
@@ -237,6 +240,15 @@ def _column(spec: Input, pieces: list[tuple[RowGroup, int, pa.Table]]) -> Column
     values = np.concatenate([v for v, _ in parts])
     lengths = np.concatenate([np.diff(o) for _, o in parts])
     return values, np.concatenate([[0], np.cumsum(lengths)])
+
+
+def _refuse_unlike(spec: Input, raw: Raw, pieces: list[tuple[RowGroup, int, pa.Table]]) -> None:
+    """Raises UserError, with file and row: the lists of two columns differ in length."""
+    lengths, others = (np.diff(raw[name][1]) for name in (spec.name, spec.like))
+    for group, low, table in pieces:
+        rows = len(table)
+        check_alike(spec, lengths[:rows], others[:rows], group.path, partial(group.row, low))
+        lengths, others = lengths[rows:], others[rows:]
 
 
 def _share_offsets(raw: Raw) -> Raw:

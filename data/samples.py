@@ -11,6 +11,7 @@ from coldrank.data.errors import UserError
 from coldrank.data.events import Events
 from coldrank.data.log import SAMPLED, LogSpec
 from coldrank.data.statistics import Statistics
+from coldrank.data.weighted import WEIGHTED, split
 
 # Users of the item's last events.
 ITEM_HISTORY = "item_hist_user_id"
@@ -64,16 +65,16 @@ class SampleBuilder:
         """The samples of some events, R rows. rows: the events, int64 [R]."""
         index = pl.Series(rows)
         frame = self.events.frame.select(pl.all().gather(index))
-        columns = _arrays(frame)
+        columns = _arrays(_unpaired(frame))
         columns |= {n: pa.array(v[rows], from_pandas=True) for n, v in self.statistics.columns.items()}
         columns |= past_columns(self.statistics, rows)
         for table, key in ((self.users, "user_id"), (self.items, "item_id")):
             if table is not None:
-                columns |= _arrays(_gather_static(table, key, frame[key].to_numpy()))
+                columns |= _arrays(_unpaired(_gather_static(table, key, frame[key].to_numpy())))
         return pa.Table.from_arrays([columns[f.name].cast(f.type) for f in self.schema], schema=self.schema)
 
     def _fields(self) -> list[pa.Field]:
-        frame, statistics = self.events.frame, self.statistics.columns
+        frame, statistics = _unpaired(self.events.frame.head(0)), self.statistics.columns
         written = {n: _TYPES[k] for n, k in frame.schema.items()}
         never_null = {"user_id", "item_id", "time", "weight", SAMPLED}
         first = ["user_id", "item_id", "time", *(f"label_{t}" for t in self.spec.labels())]
@@ -91,7 +92,8 @@ class SampleBuilder:
         ]
         for table, key in ((self.users, "user_id"), (self.items, "item_id")):
             if table is not None:
-                fields += [_static_field(n, _TYPES[k]) for n, k in table.schema.items() if n != key]
+                schema = _unpaired(table.head(0)).schema
+                fields += [_static_field(n, _TYPES[k]) for n, k in schema.items() if n != key]
         return fields + [_static_field(n, kind) for n, kind in written.items() if n not in first]
 
 
@@ -102,6 +104,12 @@ def past_columns(statistics: Statistics, rows: NDArray[np.int64]) -> dict[str, p
         offsets, values = past.columns(rows)
         columns |= {f"{prefix}{n}": pa.ListArray.from_arrays(offsets, pa.array(v)) for n, v in values.items()}
     return columns
+
+
+def _unpaired(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with two columns in the place of each of weighted ids."""
+    columns = (split(s) if s.dtype == WEIGHTED else [s] for s in frame.iter_columns())
+    return pl.DataFrame([s for some in columns for s in some])
 
 
 def _static_field(name: str, kind: pa.DataType) -> pa.Field:

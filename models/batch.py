@@ -52,7 +52,7 @@ class Batch(Pipelineable):
     sizes: B of every rank's batch in this step; empty where there is this one alone. unknown: table with dynamic
     ids -> those that are left to training, until they have their rows (`FeatureEncoder.unknown`). weights: of each
     sample in the loss, float32 [B]; None: 1 each, or a batch for evaluation. unpooled: the tables that are read so, if
-    any is.
+    any is. floats: what is read of no table, float32 [B, W], as `FeatureEncoder.floats`; None where nothing is.
     """
 
     sparse: KeyedJaggedTensor
@@ -64,6 +64,7 @@ class Batch(Pipelineable):
     sizes: tuple[int, ...] = ()
     weights: Tensor | None = None
     unpooled: Unpooled | None = None
+    floats: Tensor | None = None
     _unpooled_lookup: RowLookup | None = field(default=None, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -86,7 +87,8 @@ class Batch(Pipelineable):
             return sparse
         lengths = sparse.lengths().view(len(sparse.keys()), len(self))
         padded = torch.cat([lengths, lengths.new_zeros(len(lengths), missing)], 1).flatten()
-        return KeyedJaggedTensor(keys=sparse.keys(), values=sparse.values(), lengths=padded)
+        weights = sparse.weights_or_none()
+        return KeyedJaggedTensor(keys=sparse.keys(), values=sparse.values(), weights=weights, lengths=padded)
 
     @property
     def unpooled_lookup(self) -> RowLookup:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from coldrank.models.batch import SampleView
-from coldrank.models.embeddings import Embedded
+from coldrank.models.embeddings import Embedded, fixed_features
 from coldrank.models.features import FeatureSet
 from coldrank.models.heads.head import Head
 from coldrank.models.wide_deep import WideDeep, WideDeepModule
@@ -24,7 +24,7 @@ class DeepFM(WideDeep):
         return DeepFMModule(self, features, tasks)
 
     def problem(self, features: FeatureSet, tasks: Mapping[str, Head], *, sequences: bool = False) -> str:
-        widths = {f.name: features.dim(f) for f in features.sparse if f.role not in ("sequence", "pc")}
+        widths = {f.name: features.dim(f) for f in fixed_features(features)}
         return f"model='deepfm' needs fields of one width; dim is {widths}" if len(set(widths.values())) > 1 else ""
 
 

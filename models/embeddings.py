@@ -72,7 +72,7 @@ class Inputs:
 
 def fixed_features(features: FeatureSet) -> list[Feature]:
     """Embedded features outside sequences, but for personalization codes."""
-    return [f for f in features.sparse if f.role not in ("sequence", "pc")]
+    return [f for f in features.embedded if f.role not in ("sequence", "pc")]
 
 
 def places(features: FeatureSet) -> dict[str, slice]:
@@ -113,6 +113,8 @@ class EmbeddingStage(nn.Module):
                 for t in features.tables
                 if t.name not in unpooled
             ],
+            # A collection is weighted as a whole: what has no weights has ones.
+            is_weighted=bool(features.weighted),
             device=device,
         )
         self.unpooled = Unpooled.of(features, unpooled, distinct=distinct) if unpooled else None
@@ -124,12 +126,12 @@ class EmbeddingStage(nn.Module):
             ]
             self.ecs[collection] = EmbeddingCollection(tables=tables, device=device)
         self.of_table = {t: features.by_table[t] for t in unpooled}
-        self.many = [f.name for f in fixed_features(features) if f.many]
+        self.many = [f.name for f in fixed_features(features) if f.many and not f.weights]
         self.reads = {f.name: features.table(f.table_name).reads for f in features.sparse}
         self.features = [f.name for f in features.sparse]
         self.pooled_features = sum(f.table_name not in unpooled for f in features.sparse)
         self.sequence_keys = {
-            f.name: f.keys for fs in features.sequences.values() for f in fs if f.table_name not in unpooled
+            f.name: f.keys for f in features.sparse if f.role == "sequence" and f.table_name not in unpooled
         }
         self.key_index = {key: i for i, key in enumerate(k for f in features.sparse for k in f.keys)}
 
@@ -166,9 +168,10 @@ class EmbeddingStage(nn.Module):
         parts: dict[str, Tensor] = {}
         assert self.unpooled is not None
         for table in self.unpooled.collections[collection]:
-            places, starts = batch.unpooled_lookup.bags[table]
+            places, starts, *weights = batch.unpooled_lookup.bags[table]
             weight, features = rows[table].values(), self.of_table[table]
-            read = F.embedding_bag(places, weight, starts, mode="sum")
+            of_places = next(iter(weights), None)
+            read = F.embedding_bag(places, weight, starts, mode="sum", per_sample_weights=of_places)
             counts = [len(f.keys) for f in features]
             by_key = read.view(sum(counts), len(batch), weight.shape[1]).split(counts)
             for f, of_keys in zip(features, by_key, strict=True):

@@ -64,6 +64,34 @@ class Standardize(nn.Module):
         return torch.nan_to_num(z, nan=0.0).clamp(-8.0, 8.0).to(torch.float32)
 
 
+class VectorInput(nn.Module):
+    """Vectors as lists of `length` numbers, or none: values [N], lengths [B] -> float32 [B, length + 1]: the numbers,
+    zeros where there is no vector, and then 1 where there is none, else 0. unit: scaled to length 1. Scriptable."""
+
+    def __init__(self, length: int, unit: bool) -> None:
+        super().__init__()
+        self.length, self.unit = length, unit
+
+    def forward(self, values: Tensor, lengths: Tensor) -> Tensor:
+        x = padded(values.to(torch.float32), lengths, self.length)
+        if self.unit:
+            x = x / torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float64).clamp(min=1e-30)
+        return torch.cat([x.to(torch.float32), (lengths == 0).to(torch.float32).unsqueeze(1)], 1)
+
+
+class PositionNumbers(nn.Module):
+    """Numbers of the positions of a sequence: values [N], lengths [B] -> float32 [B, length], standardised; 0 where one
+    is missing (NaN) and past a sequence's end. Scriptable."""
+
+    def __init__(self, length: int, transform: Transform) -> None:
+        super().__init__()
+        self.length, self.standardize = length, Standardize([transform])
+
+    def forward(self, values: Tensor, lengths: Tensor) -> Tensor:
+        numbers: Tensor = self.standardize(values.unsqueeze(1))
+        return padded(numbers.squeeze(1), lengths, self.length)
+
+
 class _Piece(NamedTuple):
     """What a feature brings to `Unknown`. columns: that it reads. counts: whether its values are events."""
 
@@ -95,6 +123,7 @@ class FeatureEncoder(nn.Module):
             {f.name: Bucketize(f.edges, f.buckets) for f in features.sparse if f.kind == "bucket"}
         )
         self.numbers = Standardize([f.transform for f in features.numbers])
+        self.of_floats = nn.ModuleDict({f.name: float_input(f) for f in features.floats})
 
     def forward(self, raw: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         values: list[Tensor] = []
@@ -121,6 +150,29 @@ class FeatureEncoder(nn.Module):
         ]
         sequence_lengths = torch.stack(ends) if ends else torch.zeros(0, batch, dtype=torch.int64)
         return torch.cat(values), torch.cat(lengths), dense, sequence_lengths
+
+    def floats(self, raw: dict[str, Tensor]) -> Tensor | None:
+        """What is read of no table: float32 [B, W], by `FeatureSet.float_spans`; None where nothing is."""
+        columns = [(self.of_floats[f.name], f.raw_columns[0]) for f in self.features.floats]
+        parts = [read(raw[column], raw[f"{column}.lengths"]) for read, column in columns]
+        return torch.cat(parts, 1) if parts else None
+
+    def weights(self, raw: dict[str, Tensor], lengths: Tensor) -> Tensor | None:
+        """Weights of what `forward` gave as values, float32 [V], beside the lengths that it gave: 1 but for features
+        with weights; None where there is no such feature."""
+        if not self.features.weighted:
+            return None
+        keys = len(self.keys)
+        per_key = iter(lengths.view(keys, len(lengths) // keys).sum(1).tolist())
+        parts = []
+        for f in self.features.sparse:
+            size = sum(next(per_key) for _ in f.keys)
+            if f.weights:
+                share = shares(raw[f.weights], raw[f"{f.raw_columns[0]}.lengths"])
+                parts.append(share.repeat_interleave(self.features.table(f.table).reads))
+            else:
+                parts.append(torch.ones(size))
+        return torch.cat(parts)
 
     def unknown(self, raw: dict[str, Tensor], values: Tensor) -> dict[str, Unknown]:
         """Dynamic ids that are left to training, in `values` as `forward` gave them: those that have no row yet; all of
@@ -150,6 +202,29 @@ class FeatureEncoder(nn.Module):
         if f.table in self.shared:
             return torch.full_like(ids, -1)
         return self.maps[f.table](ids ^ salt(f) if f.salted else ids)
+
+
+def float_input(f: Feature) -> VectorInput | PositionNumbers:
+    """What reads a feature of `FeatureSet.floats`."""
+    return VectorInput(f.length, f.unit) if f.kind == "vector" else PositionNumbers(f.length, f.transform)
+
+
+def shares(weights: Tensor, lengths: Tensor) -> Tensor:
+    """Weights [N] of lists end to end, of lengths int64 [B] -> float32 [N]: over the sum of those of their list without
+    their signs; 0 where all are 0. Scriptable."""
+    owner = torch.repeat_interleave(lengths, output_size=weights.shape[0])
+    exact = weights.to(torch.float64)
+    total = torch.zeros(lengths.shape[0], dtype=torch.float64).index_add(0, owner, exact.abs())
+    return (exact / total[owner].clamp(min=1e-300)).to(torch.float32)
+
+
+def padded(values: Tensor, lengths: Tensor, width: int) -> Tensor:
+    """Lists [N] end to end, of lengths int64 [B] -> the first `width` values of each [B, width], zeros where there are
+    none. Scriptable."""
+    position = torch.arange(width)
+    there = (lengths.cumsum(0) - lengths).unsqueeze(1) + position + 1
+    places = torch.where(position < lengths.unsqueeze(1), there, 0)
+    return torch.cat([values.new_zeros(1), values])[places]
 
 
 def bucket_of(values: Tensor, edges: Tensor) -> Tensor:

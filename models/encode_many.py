@@ -101,6 +101,8 @@ class ManyEncoder:
     def _list(self, f: Feature, raw: dict[str, Tensor]) -> Tensor:
         if f.kind == "signals":
             return joint_state([raw[column] for column in f.columns])
+        if f.kind == "bucket":
+            return self.encoder.buckets[f.name](raw[f.raw_columns[0]])
         ids = raw[f.raw_columns[0]]
         return self.encoder.maps[f.table](ids ^ salt(f) if f.salted else ids)
 

@@ -62,7 +62,7 @@ class TwoTower(Model):
             name = next(iter(features.sequences))
             return f"sequence {name!r}: the towers read a history as an id with many=True, not as a sequence"
         for side in Sides._fields:
-            if not any(_is_of(f, side) for f in features.sparse):
+            if not any(_is_of(f, side) for f in fixed_features(features)):
                 return f"no embedded feature for the {side}'s tower"
         return ""
 

@@ -26,12 +26,12 @@ class RowLookup(NamedTuple):
     """What is looked up of un-pooled tables for a batch.
 
     rows: collection -> its tables as keys, the rows of each shared out over pieces of equal size. bags: table -> for
-    each of its values in the batch the place of its row, int64 [N], and where its bags begin, key by key, int64 [K *
-    B].
+    each of its values in the batch the place of its row, int64 [N], where its bags begin, key by key, int64 [K * B],
+    and weights, float32 [N], where the batch has them.
     """
 
     rows: dict[str, KeyedJaggedTensor]
-    bags: dict[str, tuple[Tensor, Tensor]]
+    bags: dict[str, tuple[Tensor, ...]]
 
     def record_stream(self, stream: torch.Stream) -> None:
         """Keeps the memory until the stream has used it."""
@@ -68,16 +68,16 @@ class Unpooled:
     def lookup(self, sparse: KeyedJaggedTensor) -> RowLookup:
         """What is looked up for a batch."""
         rows: dict[str, KeyedJaggedTensor] = {}
-        bags: dict[str, tuple[Tensor, Tensor]] = {}
+        bags: dict[str, tuple[Tensor, ...]] = {}
         for collection, tables in self.collections.items():
             found = []
             for table, keys in tables.items():
-                values, lengths = selected(sparse, keys)
+                values, lengths, *weights = selected(sparse, keys)
                 if self.distinct:
                     values, places = values.unique(return_inverse=True)
                 else:
                     places = torch.arange(len(values), device=values.device)
-                bags[table] = places, lengths.cumsum(0) - lengths
+                bags[table] = places, lengths.cumsum(0) - lengths, *weights
                 found.append(values)
             pieces = torch.cat([_pieces(values) for values in found])
             rows[collection] = KeyedJaggedTensor(keys=list(tables), values=torch.cat(found), lengths=pieces)
@@ -85,20 +85,24 @@ class Unpooled:
 
     def pooled_part(self, sparse: KeyedJaggedTensor) -> KeyedJaggedTensor:
         """The keys of the other tables."""
-        values, lengths = selected(sparse, self.pooled)
-        return KeyedJaggedTensor(keys=[sparse.keys()[i] for i in self.pooled], values=values, lengths=lengths)
+        values, lengths, *weights = selected(sparse, self.pooled)
+        keys = [sparse.keys()[i] for i in self.pooled]
+        return KeyedJaggedTensor(keys=keys, values=values, lengths=lengths, weights=next(iter(weights), None))
 
 
-def selected(sparse: KeyedJaggedTensor, keys: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Values [N] and lengths [K * B] of some keys, ascending."""
-    ends, size = sparse.offset_per_key(), sparse.stride()
+def selected(sparse: KeyedJaggedTensor, keys: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """Values [N] and lengths [K * B] of some keys, ascending; and their weights [N], where there are any."""
+    ends, size, of_values = sparse.offset_per_key(), sparse.stride(), sparse.weights_or_none()
     values, lengths = [sparse.values()[:0]], [sparse.lengths()[:0]]
+    weights = [] if of_values is None else [of_values[:0]]
     for _, run in groupby(enumerate(keys), lambda pair: pair[1] - pair[0]):
         side_by_side = [key for _, key in run]
         first, last = side_by_side[0], side_by_side[-1] + 1
         values.append(sparse.values()[ends[first] : ends[last]])
         lengths.append(sparse.lengths()[first * size : last * size])
-    return torch.cat(values), torch.cat(lengths)
+        if of_values is not None:
+            weights.append(of_values[ends[first] : ends[last]])
+    return torch.cat(values), torch.cat(lengths), *([torch.cat(weights)] if weights else [])
 
 
 def _pieces(values: Tensor) -> Tensor:

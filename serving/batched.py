@@ -26,6 +26,8 @@ class Batched(nn.Module):
     lists: list[bool]
     candidates: list[int]
     like: list[str]
+    widths: list[int]
+    finite: list[bool]
     low: list[int]
     high: list[int]
     places: list[int]
@@ -40,6 +42,8 @@ class Batched(nn.Module):
         self.candidates = [int(i.per == "candidate") for i in inputs]
         firsts = {i.sequence: i.name for i in reversed(inputs) if i.sequence}
         self.like = [firsts.get(i.sequence, i.name) for i in inputs]
+        self.widths = [i.width for i in inputs]
+        self.finite = [i.finite for i in inputs]
         bounds = [(i.low, i.high) if i.low is not None and i.high is not None else (1, 0) for i in inputs]
         self.low, self.high = [low for low, _ in bounds], [high for _, high in bounds]
         entries = [name for i in inputs for name in ([i.name, f"{i.name}.lengths"] if i.is_list else [i.name])]
@@ -56,9 +60,13 @@ class Batched(nn.Module):
             if self.lists[i]:
                 lengths = typed[name + ".lengths"]
                 wrong = (lengths < 0) | (lengths > x.shape[-1]) | (lengths != typed[self.like[i] + ".lengths"])
+                if self.widths[i] > 0:
+                    wrong = wrong | ((lengths != 0) & (lengths != self.widths[i]))
                 status = _at(status, wrong, place + 1)
                 read = torch.where(wrong, 0, lengths)
                 there = torch.arange(x.shape[-1]) < (read.unsqueeze(2) if x.dim() == 3 else read)
+            if self.finite[i]:
+                status = _at(status, ~torch.isfinite(x) & there, place)
             if self.low[i] <= self.high[i]:
                 status = _at(status, ((x < self.low[i]) | (x > self.high[i])) & there, place)
         right = status == 1 << 40
@@ -88,7 +96,7 @@ class Batched(nn.Module):
         for i, name in enumerate(self.inputs):
             side, column = self.candidates[i], name
             if self.lists[i]:
-                typed[name] = plain(padded, name, 2 + side, False)
+                typed[name] = plain(padded, name, 2 + side, self.floats[i])
                 column = name + ".lengths"
             x = plain(padded, column, 2, self.floats[i] and not self.lists[i])
             typed[column] = x

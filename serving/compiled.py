@@ -64,8 +64,9 @@ def example(inputs: tuple[Served, ...], candidates: int = 7) -> dict[str, Tensor
     for i in inputs:
         rows = candidates if i.per == "candidate" else 1
         if i.is_list:
-            made[i.name] = torch.zeros(3 * rows, dtype=torch.int64)
-            made[f"{i.name}.lengths"] = torch.full((rows,), 3)
+            length = i.width or 3
+            made[i.name] = torch.zeros(length * rows, dtype=_TYPES[i.dtype])
+            made[f"{i.name}.lengths"] = torch.full((rows,), length)
         else:
             made[i.name] = torch.zeros(rows, dtype=_TYPES[i.dtype])
     return made

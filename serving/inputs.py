@@ -19,8 +19,9 @@ class Served:
 
     dtype: int (any integer type) or float (any real type). per: whether there is a value for every request or every
     candidate. default: what to send for an id that is missing (a missing number is NaN). low, high: values outside are
-    an error. length: the longest list that is read (0: any); what follows is left out. sequence: its columns have equal
-    lengths.
+    an error. length: the longest list that is read (0: any); what follows is left out. sequence: its columns, or ids
+    and their weights, have equal lengths. width: how many values a list has if it has any (0: any number). finite: a
+    number of it that is NaN or infinite is an error.
     """
 
     name: str
@@ -32,6 +33,8 @@ class Served:
     high: int | None = None
     length: int = 0
     sequence: str = ""
+    width: int = 0
+    finite: bool = False
 
 
 def served_inputs(features: FeatureSet, candidate: Iterable[str], counts: Iterable[str] = ()) -> tuple[Served, ...]:
@@ -39,6 +42,7 @@ def served_inputs(features: FeatureSet, candidate: Iterable[str], counts: Iterab
     candidates of a request; none of a sequence."""
     columns = set(candidate)
     sequences = {c: f for f in features.features if f.role == "sequence" for c in f.raw_columns}
+    pairs = {c: f.raw_columns[0] for f in features.weighted for c in f.raw_columns}
     read = tuple(
         Served(
             name=i.name,
@@ -49,7 +53,9 @@ def served_inputs(features: FeatureSet, candidate: Iterable[str], counts: Iterab
             low=i.low,
             high=i.high,
             length=sequences[i.name].length if i.name in sequences else 0,
-            sequence=sequences[i.name].sequence if i.name in sequences else "",
+            sequence=sequences[i.name].sequence if i.name in sequences else pairs.get(i.name, ""),
+            width=i.width,
+            finite=i.is_list and i.required,
         )
         for i in features.inputs
     )

@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from coldrank.models.embeddings import fixed_features
 from coldrank.models.features import Feature, FeatureSet
 from coldrank.serving.stage import Order
 
 
 def places(features: FeatureSet, order: Order) -> list[int]:
     """Where the columns of a side, embeddings and then numbers, stand among the static inputs of training."""
-    fixed = [f for f in features.sparse if f.role not in ("sequence", "pc")]
-    spans = _spans([*fixed, *features.numbers], lambda f: 1 if f.kind == "number" else features.dim(f))
+    spans = _spans([*fixed_features(features), *features.numbers], features.dim)
     return [c for f in [*order.static, *order.dense] for c in spans[f.name]]
 
 

@@ -13,8 +13,8 @@ from coldrank.serving.inputs import Served
 
 
 class Packed(NamedTuple):
-    """integers: int64 [F, n], of the request and of the candidates; numbers: float32 [F, n], likewise. lists: `c` and
-    `c.lengths` of each list, int64 [V] and [n]. counts: int64 [n], by input."""
+    """integers: int64 [F, n], of the request and of the candidates; numbers: float32 [F, n], likewise. lists: `c`,
+    int64 or float32 [V], and `c.lengths`, int64 [n], of each list. counts: int64 [n], by input."""
 
     integers: list[Tensor]
     numbers: list[Tensor]
@@ -40,14 +40,18 @@ class Pack(nn.Module):
 
     scalars: names of the integers and of the numbers of the request, then of those of the candidates; their order is
     that of the rows. firsts: lists that speak for themselves, and which side they are of; others: further lists of a
-    sequence, beside its first. bounded: inputs with their least and largest value.
+    sequence, beside its first. bounded: inputs with their least and largest value. widths: lists that have so many
+    values, or none. finite: lists without NaN and infinite numbers.
     """
 
     scalars: list[list[str]]
     firsts: list[tuple[str, int]]
     others: list[tuple[str, str]]
     bounded: list[tuple[str, int, int]]
+    widths: list[tuple[str, int]]
+    finite: list[str]
     lists: list[str]
+    of_floats: list[bool]
     counts: list[str]
 
     def __init__(self, inputs: tuple[Served, ...], counts: Sequence[str]) -> None:
@@ -64,7 +68,10 @@ class Pack(nn.Module):
             else:
                 self.others.append((i.name, first))
         self.bounded = [(i.name, i.low, i.high) for i in inputs if i.low is not None and i.high is not None]
+        self.widths = [(i.name, i.width) for i in inputs if i.width]
+        self.finite = [i.name for i in inputs if i.finite]
         self.lists = [name for i in inputs if i.is_list for name in (i.name, f"{i.name}.lengths")]
+        self.of_floats = [part and i.dtype == "float" for i in inputs if i.is_list for part in (True, False)]
         self.counts = list(counts)
 
     def forward(self, raw: dict[str, Tensor]) -> tuple[bool, Packed]:
@@ -88,10 +95,11 @@ class Pack(nn.Module):
             sizes[k // 2] = size
             scalars.append(found)
         lists: dict[str, Tensor] = {}
-        for name in self.lists:
-            right = right and name in raw and _plain(raw[name], torch.int64)
+        for i, name in enumerate(self.lists):
+            kind = torch.float32 if self.of_floats[i] else torch.int64
+            right = right and name in raw and _plain(raw[name], kind)
             if right:
-                lists[name] = raw[name]
+                lists[name] = raw[name].detach() if self.of_floats[i] else raw[name]
         if right and self._fit(lists, sizes) and self._within(raw):
             return self._wide(scalars, lists, sizes, {name: count_of(raw[name]) for name in self.counts})
         return False, Packed([], [], {}, {})
@@ -124,6 +132,11 @@ class Pack(nn.Module):
         for name, first in self.others:
             right = right and lists[name].size(0) == lists[first].size(0)
             right = right and torch.equal(lists[name + ".lengths"], lists[first + ".lengths"])
+        for name, width in self.widths:
+            lengths = lists[name + ".lengths"]
+            right = right and bool(((lengths == 0) | (lengths == width)).all())
+        for name in self.finite:
+            right = right and bool(torch.isfinite(lists[name]).all())
         return right
 
     def _within(self, raw: dict[str, Tensor]) -> bool:

@@ -46,7 +46,10 @@ class RequestCheck(nn.Module):
     candidates: list[bool]
     lists: list[str]
     list_candidates: list[bool]
+    list_floats: list[bool]
     like: list[str]
+    widths: list[tuple[str, int]]
+    finite: list[str]
     bounded: list[str]
     low: list[int]
     high: list[int]
@@ -64,6 +67,8 @@ class RequestCheck(nn.Module):
         self.candidates = [i.per == "candidate" for i in scalars]
         self.lists = [i.name for i in lists]
         self.list_candidates = [i.per == "candidate" for i in lists]
+        self.list_floats = [i.dtype == "float" for i in lists]
+        self.widths, self.finite = self.pack.widths, self.pack.finite
         self.like = [firsts.get(i.sequence, i.name) for i in lists]
         bounded = [i for i in inputs if i.low is not None and i.high is not None]
         self.bounded = [i.name for i in bounded]
@@ -86,8 +91,8 @@ class RequestCheck(nn.Module):
         typed: dict[str, Tensor] = {}
         for i, name in enumerate(self.names):
             typed[name] = plain(raw, name, 1, self.floats[i])
-        for name in self.lists:
-            typed[name] = plain(raw, name, 1, False)
+        for i, name in enumerate(self.lists):
+            typed[name] = plain(raw, name, 1, self.list_floats[i])
             typed[name + ".lengths"] = plain(raw, name + ".lengths", 1, False)
         return typed
 
@@ -100,6 +105,14 @@ class RequestCheck(nn.Module):
             lengths = raw[name + ".lengths"]
             self._fit(sizes, of, name + ".lengths", lengths.shape[0], self.list_candidates[i])
             self._list(raw, name, lengths, self.like[i])
+        for name, width in self.widths:
+            lengths = raw[name + ".lengths"]
+            wrong = lengths[(lengths != 0) & (lengths != width)]
+            if wrong.numel() > 0:
+                raise ValueError(f"input '{name}' has a vector of {int(wrong[0])} numbers; must have {width}, or none")
+        for name in self.finite:
+            if not bool(torch.isfinite(raw[name]).all()):
+                raise ValueError(f"input '{name}' has a number that is NaN or infinite; leave the list empty instead")
         for i, name in enumerate(self.bounded):
             low, high = self.low[i], self.high[i]
             x = raw[name]

@@ -91,6 +91,9 @@ def _input(entry: dict[str, Any]) -> Input:
         default=entry["default"] if whole and not is_list else None,
         low=entry.get("low"),
         high=entry.get("high"),
+        required=entry.get("finite", False),
+        width=entry.get("width", 0),
+        like="" if entry.get("like") == entry["name"] else entry.get("like", ""),
     )
 
 

@@ -10,8 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from coldrank.models.encode import FeatureEncoder, joint_state
+from coldrank.models.encode import FeatureEncoder, joint_state, shares
 from coldrank.models.features import Feature, FeatureSet
+from coldrank.models.projected import Projected
+from coldrank.serving.floats import PositionBuckets, PositionReader, VectorReader
 from coldrank.serving.lookup import Ids, IdSides, Values
 from coldrank.serving.pack import Pack, Packed
 from coldrank.serving.store import Store, by_position, places_of
@@ -76,6 +78,7 @@ class Lookup(nn.Module):
     signal_starts: dict[str, int]
     code_starts: dict[str, int]
     columns: dict[str, str]
+    weights: dict[str, str]
     sequences: dict[str, list[str]]
     positions: dict[str, int]
     asked_rows: list[tuple[str, int, int, int]]
@@ -89,9 +92,10 @@ class Lookup(nn.Module):
         candidate: set[str],
         precision: Precision,
         asked: Asked,
+        projected: Projected,
     ) -> None:
         """pack: what puts requests together. tables: name -> float32 [rows, D]. candidate: raw columns that differ
-        between candidates."""
+        between candidates. projected: what vectors go through."""
         super().__init__()
         encoder, features = deepcopy(encoder), encoder.features
         members = {n: [t for t in features.tables if t.reads == n] for n in sorted({t.reads for t in features.tables})}
@@ -104,7 +108,16 @@ class Lookup(nn.Module):
         sides = [_sides(features, candidate, per) for per in ("request", "candidate")]
         self.values = nn.ModuleList(Values(fs, encoder, pack.scalars[2 * i + 1], starts) for i, fs in enumerate(sides))
         self.list_names = [[f.name for f in g.lists] for g in groups.values()]
+        self.weights = {f.name: f.weights for f in features.weighted}
         self.columns = {f.name: f.raw_columns[0] for f in features.features if f.is_list}
+        self.buckets = nn.ModuleList(
+            PositionBuckets(f, encoder, starts[f.name]) for f in features.sparse if f.is_list and f.kind == "bucket"
+        )
+        self.vectors = nn.ModuleList(
+            nn.ModuleList(VectorReader(f, encoder, projected) for f in fs if f.kind == "vector") for fs in sides
+        )
+        of_positions = [f for f in features.floats if f.kind == "number"]
+        self.position_numbers = nn.ModuleList(PositionReader(f, encoder) for f in of_positions)
         states = [f for f in features.features if f.kind == "signals"]
         self.signals = {f.name: list(f.columns) for f in states}
         self.signal_starts = {f.name: starts[f.name] for f in states}
@@ -131,6 +144,8 @@ class Lookup(nn.Module):
                 lists[name] = rows
         for name, columns in self.signals.items():
             lists[name] = joint_state([packed.lists[c] for c in columns]).unsqueeze(1) + self.signal_starts[name]
+        for of_positions in self.buckets:
+            lists[of_positions.name] = of_positions(packed.lists)  # type: ignore[index]
         lengths = {name: packed.lists[column + ".lengths"] for name, column in self.columns.items()}
         dense: list[Tensor] = []
         for i, values in enumerate(self.values):
@@ -143,15 +158,23 @@ class Lookup(nn.Module):
             places = places_of(lengths[features[0]], self.positions[features[0]])
             for name in features:
                 positions[name] = places
+        weights: dict[str, Tensor] = {}
+        for name, column in self.weights.items():
+            weights[name] = shares(packed.lists[column], lengths[name])
         static: list[list[Tensor]] = [[], []]
         codes: list[list[Tensor]] = [[], []]
         read: dict[str, Tensor] = {}
         for store in self.stores:
-            plain, code, of_sequences = store(rows_of_sides, lists, lengths, positions)
+            plain, code, of_sequences = store(rows_of_sides, lists, lengths, positions, weights)
             for i in range(2):
                 static[i].append(plain[i])
                 codes[i].append(code[i])
             read.update(of_sequences)
+        for i, readers in enumerate(self.vectors):
+            for reader in readers:  # type: ignore[attr-defined]
+                static[i].append(reader(packed.lists))
+        for reader in self.position_numbers:
+            read[reader.name] = reader(packed.lists)  # type: ignore[index]
         sides = [Side(torch.cat(static[i], 1), dense[i], torch.cat(codes[i], 1)) for i in range(2)]
         sequences = {name: torch.cat([read[f] for f in fs], 2) for name, fs in self.sequences.items()}
         ends = {name: lengths[fs[0]].clamp(max=self.positions[fs[0]]) for name, fs in self.sequences.items()}
@@ -203,12 +226,13 @@ def _lay(
         store.lay([(rows, tables[f.table_name]) for f, rows in plain + codes], len(plain))
         many = [f for f in side if f.many and mine(f)]
         store.many.append([f.name for f in many])
-        store.sequences = [f.name for f in features.features if f.role == "sequence" and mine(f)]
-        for f in features.features:
+        store.sequences = [f.name for f in features.sparse if f.role == "sequence" and mine(f)]
+        for f in features.sparse:
             if f.is_list and mine(f):
                 store.lay_list(f.name, tables[f.table_name])
         static += [f for f, _ in plain] + many
         pc += [f for f, _ in codes]
+    static += [f for f in side if f.kind == "vector"]
     return Order(static, [f for f in side if f.kind == "number"], pc)
 
 

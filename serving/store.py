@@ -57,9 +57,10 @@ class Store(nn.Module):
         lists: dict[str, Tensor],
         lengths: dict[str, Tensor],
         positions: dict[str, Tensor],
+        shares: dict[str, Tensor],
     ) -> tuple[list[Tensor], list[Tensor], dict[str, Tensor]]:
         """rows_of_sides: [F * H, n] per side. lists: name -> rows [V, H]; their lengths; positions: places of the
-        values of sequences.
+        values of sequences; shares: of the values of lists with weights, float32 [V].
 
         Returns per side static part [n, ..] and code part [n, ..], and sequence features [Q, L, D].
         """
@@ -74,7 +75,7 @@ class Store(nn.Module):
             plain = flat[:, :cut]
             if len(self.many[side]) > 0:
                 plain = torch.cat(
-                    [plain] + [self.mean(name, lists[name], lengths[name]) for name in self.many[side]], 1
+                    [plain] + [self.mean(name, lists[name], lengths[name], shares) for name in self.many[side]], 1
                 )
             static.append(plain)
             codes.append(flat[:, cut:])
@@ -89,10 +90,14 @@ class Store(nn.Module):
         read = self.rows(pieces, rows.expand_as(pieces))
         return (read.sum(-3) if self.reads > 1 else read.squeeze(-3)).flatten(-2)
 
-    def mean(self, name: str, rows: Tensor, lengths: Tensor) -> Tensor:
-        """rows int64 [V, H] of n lists end to end -> the mean of each, [n, D]; 0 of an empty one."""
+    def mean(self, name: str, rows: Tensor, lengths: Tensor, shares: dict[str, Tensor]) -> Tensor:
+        """rows int64 [V, H] of n lists end to end -> the mean of each, by its shares if it has any, [n, D]; 0 of an
+        empty one."""
         owner = torch.repeat_interleave(lengths, output_size=rows.shape[0])
         read = self.read(name, rows)
+        if name in shares:
+            of_value = read * shares[name].unsqueeze(1)
+            return torch.zeros(lengths.shape[0], read.shape[1]).index_add(0, owner, of_value)
         total = torch.zeros(lengths.shape[0], read.shape[1]).index_add(0, owner, read)
         return total / lengths.clamp(min=1).unsqueeze(1)
 

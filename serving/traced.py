@@ -79,7 +79,7 @@ class Traced(nn.Module):
             self.task = torch.jit.trace(task, example, strict=False, check_trace=False)
 
     def _lay(self, features: FeatureSet, inputs: Inputs) -> None:
-        widths = {f.name: features.dim(f) for f in features.sparse}
+        widths = {f.name: features.dim(f) for f in features.embedded}
         first = 0
         for name in inputs.codes:
             self.codes[name] = (first, first + widths[name])
@@ -177,7 +177,7 @@ def _example(features: FeatureSet, inputs: Inputs, asked: Asked) -> tuple[Embedd
     rows = _EXAMPLE_ROWS
     lengths = {f.name: f.length for f in features.sparse if f.role == "sequence"}
     embedded = {}
-    for f in features.sparse:
+    for f in features.embedded:
         size = (rows, f.length, features.dim(f)) if f.role == "sequence" else (rows, features.dim(f))
         embedded[f.name] = torch.rand(size)
     of_sequences = torch.tensor([[n] * rows for n in inputs.sequence_lengths.values()], dtype=torch.int64)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from coldrank.models.encode import FeatureEncoder
 from coldrank.models.heads.heads import Answers
 from coldrank.models.model import ModelModule
+from coldrank.models.projected import Projected
 from coldrank.serving.hooked import Hooked, Layout
 from coldrank.serving.inputs import Served, served_inputs
 from coldrank.serving.pack import Pack, Packed
@@ -32,10 +33,11 @@ class Core(nn.Module):
         candidate: set[str],
         precision: Precision,
         hooked: Hooked,
+        projected: Projected,
     ) -> None:
         super().__init__()
         features = encoder.features
-        self.stage = Lookup(encoder, pack, tables, candidate, precision, hooked.asked)
+        self.stage = Lookup(encoder, pack, tables, candidate, precision, hooked.asked, projected)
         order = self.stage.order
         layout = Layout(features=features, order=order, candidate=candidate, precision=precision)
         self.hooks = nn.ModuleList(made(layout) for made in hooked.made)
@@ -81,8 +83,11 @@ class Twin(nn.Module):
         candidate: set[str],
         precision: Precision = "float32",
         hooked: Hooked | None = None,
+        *,
+        projected: Projected | None = None,
     ) -> None:
         """tables: name -> float32 [rows, D]. candidate: raw columns that differ between the candidates of a request.
+        projected: what vectors go through; None: there are none.
 
         Raises ValueError for a column that a hook needs on the other side."""
         super().__init__()
@@ -90,7 +95,9 @@ class Twin(nn.Module):
         hooked = hooked or Hooked()
         inputs = served_inputs(encoder.features, candidate, hooked.asked.counts)
         self.request_check = RequestCheck(inputs, hooked.asked.counts)
-        self.core = Core(encoder, self.request_check.pack, tables, model, heads, candidate, precision, hooked)
+        projected = projected or Projected(encoder.features)
+        parts = (tables, model, heads, candidate, precision, hooked, projected)
+        self.core = Core(encoder, self.request_check.pack, *parts)
         self.requires_grad_(False)
         self.eval()
         # The same tensors by name, for a script to find; as an attribute they stay out of the modules' own state.

@@ -33,6 +33,9 @@ def validate(config: RunConfig) -> FeatureSet:
         features = FeatureSet((f for f in config.features if config.model.reads_pc or f.role != "pc"), config.tables)
     except ValueError as error:
         raise UserError(f"{config.name}: {error}") from None
+    if narrow := next((t for t in tables if t.dim % 4), None):
+        wanted = "must be a multiple of 4, as the tables' kernels have it"
+        raise UserError(f"{config.name}: table {narrow.name!r}: dim={narrow.dim}: {wanted}")
     _check_inputs(config)
     _check_rates(config, {table.name for table in tables})
     _check_periods(config)

@@ -13,6 +13,7 @@ from coldrank.models.features import FeatureSet
 from coldrank.models.heads.head import Head
 from coldrank.models.heads.heads import Heads
 from coldrank.models.model import Model, Outputs
+from coldrank.models.projected import Projected
 from coldrank.train.hooks.hook import HookModule, Rest
 from coldrank.train.optim.micro_batches import by_micro_batches
 
@@ -38,6 +39,7 @@ class RankingTask(nn.Module):
         order."""
         super().__init__()
         self.embeddings = EmbeddingStage(features, device=device)
+        self.projected = Projected(features)
         self.ranker = model.build(features, len(tasks))
         self.heads = Heads(tasks)
         self.by_rows = not model.compares_rows
@@ -54,13 +56,19 @@ class RankingTask(nn.Module):
         learns = self.training and torch.is_grad_enabled()
         if learns:
             self.ranker.sees(batch)
-        embedded = self.embeddings(batch)
+        embedded = self.embed(batch)
         for hook in self.in_order:
             embedded = _same_features(hook, embedded, hook.embed(batch, embedded))
         if self.accumulate == 1 or not learns:
             return self.dense(batch, embedded)
-        weights = [p for name, p in self.named_parameters() if not name.startswith("embeddings.")]
+        before = ("embeddings.", "projected.")
+        weights = [p for name, p in self.named_parameters() if not name.startswith(before)]
         return by_micro_batches(self.dense, batch, embedded, weights, self.accumulate)
+
+    def embed(self, batch: Batch) -> Embedded:
+        """What is read of the features, before any hook."""
+        embedded: Embedded = self.projected(self.embeddings(batch), batch.floats)
+        return embedded
 
     @property
     def in_order(self) -> list[HookModule]:

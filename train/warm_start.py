@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from coldrank.data.errors import UserError
-from coldrank.models.features import FeatureSet, Table
+from coldrank.models.embeddings import fixed_features
+from coldrank.models.features import Feature, FeatureSet, Table
 from coldrank.modules import PersonalizedGate, PosoMultiheadAttention
 from coldrank.train import checkpoint
 from coldrank.train.checks import validate
@@ -162,10 +163,16 @@ def _reasons(
 
 def _inputs(features: FeatureSet) -> list[str]:
     """What the dense part reads, in its order: sparse inputs, numbers, sequences."""
-    fixed = [f"{f.name}[{features.dim(f)}]" for f in features.sparse if f.role not in ("sequence", "pc")]
+    fixed = [f"{f.name}[{features.dim(f)}]{_vector(f)}" for f in fixed_features(features)]
     numbers = [f"{f.name}({f.transform})" for f in features.numbers]
-    sequences = [f"{f.name}[{f.length}, {features.dim(f)}]" for fs in features.sequences.values() for f in fs]
+    of_position = lambda f: f"({f.transform})" * (f.kind == "number")
+    aligned = [f for fs in features.sequences.values() for f in fs]
+    sequences = [f"{f.name}[{f.length}, {features.dim(f)}]{of_position(f)}" for f in aligned]
     return fixed + numbers + sequences
+
+
+def _vector(f: Feature) -> str:
+    return f" of {f.length} numbers{', of length 1' * f.unit}" * (f.kind == "vector")
 
 
 def _codes(features: FeatureSet) -> list[str]:

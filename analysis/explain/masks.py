@@ -37,12 +37,18 @@ def masked(batch: Batch, other: Batch, mask: Mask, features: FeatureSet) -> Batc
         keys=order,
         values=torch.cat([part.values() for part in parts]),
         lengths=torch.cat([part.lengths() for part in parts]),
+        weights=None if batch.sparse.weights_or_none() is None else torch.cat([part.weights() for part in parts]),
     )
     slots = [i for i, f in enumerate(features.numbers) if f.name in taken]
     rows = [i for i, name in enumerate(sequences) if name in mask.sequences]
     dense, lengths = batch.dense.clone(), batch.sequence_lengths.clone()
     dense[:, slots], lengths[rows] = other.dense[:, slots], other.sequence_lengths[rows]
-    return Batch(sparse, dense, lengths, batch.labels, batch.keys)
+    floats = batch.floats
+    if floats is not None and other.floats is not None:
+        floats = floats.clone()
+        for span in (span for name, span in features.float_spans.items() if name in taken):
+            floats[:, span] = other.floats[:, span]
+    return Batch(sparse, dense, lengths, batch.labels, batch.keys, floats=floats)
 
 
 def masks_of(config: RunConfig, features: FeatureSet, named: list[str]) -> list[Mask]:

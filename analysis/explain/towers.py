@@ -117,7 +117,7 @@ def masks_of(model: TwoTowerModule, config: RunConfig) -> dict[str, tuple[str, .
 
 
 def _embedded(task: RankingTask, batch: Batch) -> Any:
-    embedded = task.embeddings(batch)
+    embedded = task.embed(batch)
     for hook in task.in_order:
         embedded = hook.embed(batch, embedded)
     return embedded

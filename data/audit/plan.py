@@ -12,6 +12,7 @@ from coldrank.data.batches import KEYS, DataFolder
 from coldrank.data.check import check_schema
 from coldrank.data.errors import UserError
 from coldrank.data.log import SAMPLED, LabelKind
+from coldrank.data.weighted import SUFFIX
 from coldrank.models.features import Input
 from coldrank.models.heads.head import Head
 
@@ -57,6 +58,7 @@ def plan(folder: DataFolder, arm: ArmSettings | None) -> tuple[Scan, list[Findin
                 Finding(severity="error", check="files", where=part["path"], what=str(error), advice=advice)
             )
             break
+    findings += _check_widths(folder.manifest, inputs)
     features = [
         i.name for i in inputs if i.name not in ("time", SAMPLED) and not i.name.startswith(("label_", "true_"))
     ]
@@ -75,8 +77,20 @@ def plan(folder: DataFolder, arm: ArmSettings | None) -> tuple[Scan, list[Findin
         numbers=numbers,
         fit=fit,
         evaluate=evaluate,
+        aligned=_aligned(list(rules), folder.manifest),
     )
     return scan, findings
+
+
+def _aligned(columns: list[str], manifest: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Columns whose lists have equal lengths: those of a history, and ids and their weights."""
+    histories = manifest.get("histories", {})
+    named = {f"hist_{name}_{c}": name for name, history in histories.items() for c in history["columns"]}
+    aligned = {c: (f"history {named.get(c, '')}", "hist_*") for c in columns if c.startswith("hist_")}
+    for weights in (c for c in columns if c.endswith(SUFFIX) and c.removesuffix(SUFFIX) in columns):
+        ids = weights.removesuffix(SUFFIX)
+        aligned |= dict.fromkeys((ids, weights), (ids, f"{ids} and {weights}"))
+    return aligned
 
 
 def _weight_of(manifest: dict[str, Any]) -> str:
@@ -119,6 +133,17 @@ def _parts(folder: DataFolder) -> tuple[list[dict[str, Any]], list[Finding]]:
         what = "names no partition"
         findings.append(Finding(severity="error", check="files", where="manifest.json", what=what, advice=advice))
     return parts, findings
+
+
+def _check_widths(manifest: dict[str, Any], inputs: list[Input]) -> list[Finding]:
+    """Vectors of other lengths than the arm reads."""
+    lengths = {c["name"]: c.get("length", 0) for c in manifest.get("columns", [])}
+    findings = []
+    for c in (c for c in inputs if c.width and lengths.get(c.name) not in (None, 0, c.width)):
+        what = f"vectors of {lengths[c.name]} numbers; the arm reads {c.width}"
+        advice = f"length={lengths[c.name]} of the feature that reads it"
+        findings.append(Finding(severity="error", check="arm", where=c.name, what=what, advice=advice))
+    return findings
 
 
 def _check_splits(splits: list[str], arm: ArmSettings) -> list[Finding]:

@@ -4,7 +4,7 @@ Memory: a batch of rows, some 50 bytes per row for the keys and labels, and the 
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -117,8 +117,10 @@ class Scan:
     """
     unordered: dict[int, int] = field(default_factory=dict)
     """Number of a partition -> its first row whose time is before that of the row above."""
-    misaligned: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """Number of a partition -> its first row, and its number of rows, whose history columns differ in length."""
+    aligned: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """List column -> what it shares the lengths of its lists with, and what findings call these columns."""
+    misaligned: dict[tuple[int, str], tuple[int, int]] = field(default_factory=dict)
+    """Number of a partition, and such columns -> the first row, and how many, whose lists differ in length."""
 
     def events(self) -> "Scan":
         """The rows that are events of the log, without sampled negatives."""
@@ -239,20 +241,14 @@ def _measure_batch(batch: pa.RecordBatch, plan: Scan, index: int, start: int) ->
         figures = measure(pl.Series(pl.from_arrow(array)), rule, start, ends)
         figures.rows = len(batch)
         plan.stats.setdefault((index, name), ColumnStats()).add(figures)
-    for names in aligned(plan.folder.manifest, list(lengths)):
-        differ = np.any([lengths[n] != lengths[names[0]] for n in names], axis=0)
-        if differ.any():
-            row, rows = plan.misaligned.get(index, (start + int(differ.argmax()) + 1, 0))
-            plan.misaligned[index] = row, rows + int(differ.sum())
-
-
-def aligned(manifest: Mapping[str, Any], columns: Sequence[str]) -> list[list[str]]:
-    """The columns of lists that have one length in every row: those of each history."""
-    named = {f"hist_{n}_{c}": n for n, of in manifest.get("histories", {}).items() for c in of["columns"]}
-    by_history: dict[str, list[str]] = {}
-    for column in (c for c in columns if c.startswith("hist_")):
-        by_history.setdefault(named.get(column, ""), []).append(column)
-    return list(by_history.values())
+    first: dict[str, np.ndarray] = {}
+    differ: dict[str, np.ndarray] = {}
+    for name, (group, where) in ((n, plan.aligned[n]) for n in lengths if n in plan.aligned):
+        unlike = lengths[name] != first.setdefault(group, lengths[name])
+        differ[where] = differ.get(where, unlike) | unlike
+    for where, unlike in ((where, unlike) for where, unlike in differ.items() if unlike.any()):
+        row, rows = plan.misaligned.get((index, where), (start + int(unlike.argmax()) + 1, 0))
+        plan.misaligned[index, where] = row, rows + int(unlike.sum())
 
 
 def measure(values: pl.Series, rule: Rule, start: int, ends: np.ndarray | None) -> ColumnStats:

@@ -13,9 +13,9 @@ def check_values(scan: Scan) -> list[Finding]:
     """NaN, infinite, missing and out-of-range values, histories of unequal length, rows out of order."""
     findings = [f for name, rule in scan.rules.items() if (f := _bad_values(scan, name))]
     advice = "prepare the data again; training would stop at the first such value"
-    for index, (row, rows) in scan.misaligned.items():
-        what = f"{rows:,} rows whose history columns differ in length, the first is row {row}"
-        where = f"{scan.parts[index]['path']}: hist_*"
+    for (index, columns), (row, rows) in scan.misaligned.items():
+        what = f"{rows:,} rows whose columns differ in length, the first is row {row}"
+        where = f"{scan.parts[index]['path']}: {columns}"
         findings.append(Finding(severity="error", check="values", where=where, what=what, advice=advice))
     for index, row in scan.unordered.items():
         what = f"row {row} is earlier than the row above; samples are to be sorted by time"

@@ -78,6 +78,8 @@ def _model_problems(config: RunConfig, features: FeatureSet) -> list[str]:
                 f"feature {f.name!r} of {', '.join(f.raw_columns)}: tells of events that a phase of the warm-up"
                 " does not know yet; leave it out"
             )
+        if f.kind == "vector":
+            wrong.append(f"feature {f.name!r}: kind='vector': the warm-up experiments read tables alone; leave it out")
     for t in features.tables:
         if t.mapping in ("growing", "managed"):
             wrong.append(f"table {t.name!r}: mapping={t.mapping!r}: is not grown here; take vocabulary")

@@ -22,6 +22,7 @@ def candidate_columns(features: FeatureSet, change: Iterable[str] = (), counts: 
     that is none.
     """
     of_items = {c for f in features.features if f.role == "item" for c in f.raw_columns}
+    pairs = [f.raw_columns for f in features.weighted]
     past = {c for f in features.features if f.role == "sequence" for c in f.raw_columns}
     known = {i.name for i in features.inputs} | set(counts)
     chosen = of_items | {name for name in known if _made_of_items(name)}
@@ -31,6 +32,9 @@ def candidate_columns(features: FeatureSet, change: Iterable[str] = (), counts: 
         if name in past:
             raise UserError(f"--candidate {name}: is of a sequence, which is given once per request")
         chosen = chosen - {name[1:]} if name.startswith("-") else chosen | {name}
+    for ids, weights in pairs:
+        if (ids in chosen) != (weights in chosen):
+            raise UserError(f"--candidate: {ids} and {weights} go together; change both")
     return chosen
 
 
@@ -100,6 +104,12 @@ def _entries(i: Served, meaning: str) -> list[dict[str, Any]]:
     if not i.is_list:
         return [entry]
     entry["shape"] = [f"the sum of {i.name}.lengths"]
+    if i.width:
+        entry["width"] = i.width
+    if i.finite:
+        entry["finite"] = True
+    if i.sequence and not i.length:
+        entry["like"] = i.sequence
     if i.length:
         entry |= {"length": i.length, "sequence": i.sequence}
     lengths = {

@@ -72,10 +72,9 @@ class Trained:
         bags = self.task.embeddings.ebc.embedding_bags
         tables = {t.name: bags[t.name].weight.detach() for t in self.encoder.features.tables}
         hooked = served_hooks(self.config, self.task, self.encoder.features, traced=traced)
+        parts = (self.encoder, tables, self.task.ranker, self.task.heads, self.tasks, candidate, precision, hooked)
         try:
-            return Twin(
-                self.encoder, tables, self.task.ranker, self.task.heads, self.tasks, candidate, precision, hooked
-            )
+            return Twin(*parts, projected=self.task.projected)
         except ValueError as error:
             raise UserError(f"--candidate: {error}") from None
 

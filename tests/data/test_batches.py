@@ -55,7 +55,7 @@ def test_batches_made_at_once_are_those_made_one_by_one(tmp_path, size, weight):
     hashed = (
         Feature(name="user_hash", column="user_id", role="user", kind="id", table="tag", salted=True),
         Feature(name="user_plain", column="user_id", role="user", kind="id", table="tag"),
-        Feature(name="age", column="user_gap_h", role="context", kind="bucket", edges=(0.25, 0.5, 0.75), dim=2),
+        Feature(name="age", column="user_gap_h", role="context", kind="bucket", edges=(0.25, 0.5, 0.75), dim=4),
         Feature(name="gap", column="user_gap_h", role="context", kind="number", transform="log1p"),
     )
     config = replace(config, features=(*config.features[:3], *hashed, *config.features[3:]))

@@ -12,7 +12,7 @@ from coldrank.models.unpooled import Unpooled
 
 NAMES = [f.name for f in fields(Batch) if f.init]
 # Of the device's computation; the others are dictionaries and numbers of the loop.
-ON_DEVICE = {"sparse", "dense", "sequence_lengths", "labels", "weights"}
+ON_DEVICE = {"sparse", "dense", "sequence_lengths", "labels", "weights", "floats"}
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def batch() -> Batch:
     unknown = {"item": (torch.tensor([1]), torch.tensor([77]))}
     dense, keys, weights = torch.tensor([[0.5], [0.25]]), {"user_id": torch.tensor([8, 9])}, torch.tensor([2.0, 0.5])
     unpooled = Unpooled((), {"2": {"item": (0,)}})
-    return Batch(sparse, dense, lengths, labels, keys, unknown, (2, 1), weights, unpooled)
+    return Batch(sparse, dense, lengths, labels, keys, unknown, (2, 1), weights, unpooled, torch.rand(2, 5))
 
 
 def tensors(part: object) -> list[Tensor]:

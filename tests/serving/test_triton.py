@@ -56,7 +56,7 @@ def padded(requests: list[dict[str, Tensor]], twin: Twin) -> dict[str, Tensor]:
             found[i.name] = torch.stack([r[i.name] for r in requests])
             continue
         lengths = torch.stack([r[f"{i.name}.lengths"] for r in requests])
-        whole = torch.full((*lengths.shape, int(lengths.max()) + 1), -9)
+        whole = torch.full((*lengths.shape, int(lengths.max()) + 1), -9, dtype=requests[0][i.name].dtype)
         for row, r in zip(whole, requests, strict=True):
             for one, values in zip(row, r[i.name].split(r[f"{i.name}.lengths"].tolist()), strict=True):
                 one[: len(values)] = values

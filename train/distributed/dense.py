@@ -23,7 +23,8 @@ def dense_bytes(task: RankingTask, features: FeatureSet, rows: int) -> int:
 
     The latter is measured, in a forward pass over a few rows on the CPU, where the dense part has to be.
     """
-    weights = sum(p.numel() for p in task.ranker.parameters()) * FLOAT_BYTES
+    parameters = [*task.ranker.parameters(), *task.projected.parameters()]
+    weights = sum(p.numel() for p in parameters) * FLOAT_BYTES
     of_weights = {p.untyped_storage().data_ptr() for p in task.ranker.parameters()}
     kept: dict[int, int] = {}
 
@@ -51,7 +52,8 @@ def dense_flops(task: RankingTask, features: FeatureSet, rows: int) -> int:
 def _inputs(features: FeatureSet) -> tuple[Embedded, Batch]:
     """Samples of zeros, their histories of full length."""
     zeros = lambda *size: torch.zeros(_ROWS, *size, requires_grad=True)
-    embedded = {f.name: zeros(*([f.length] if f.role == "sequence" else []), features.dim(f)) for f in features.sparse}
+    wide = lambda f: zeros(*([f.length] if f.role == "sequence" else []), features.dim(f))
+    embedded = {f.name: wide(f) for f in features.embedded}
     lengths = torch.tensor([[fs[0].length] * _ROWS for fs in features.sequences.values()], dtype=torch.int64)
     sparse = KeyedJaggedTensor.empty()
     dense, labels = torch.zeros(_ROWS, len(features.numbers)), torch.zeros(_ROWS, 0)

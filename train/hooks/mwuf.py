@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from coldrank.data.errors import meant
 from coldrank.models.batch import Batch
-from coldrank.models.embeddings import Embedded, rows_of_embedded
+from coldrank.models.embeddings import Embedded, fixed_features, rows_of_embedded
 from coldrank.models.features import Feature, FeatureSet
 from coldrank.models.ids.growing import GrowingMap
 from coldrank.models.ids.maps import VocabularyMap
@@ -95,7 +95,7 @@ class Mwuf(Hook):
     def side(self, features: FeatureSet) -> list[Feature]:
         """Embedded features of the item beside its id. Raises ValueError that names a field for settings that cannot
         work."""
-        fixed = {f.name: f for f in features.sparse if f.role not in ("sequence", "pc")}
+        fixed = {f.name: f for f in fixed_features(features)}
         for name in (self.item, *self.user):
             if name not in fixed:
                 raise ValueError(f"{name!r} is no embedded feature outside sequences; {meant(name, fixed)}")
@@ -133,7 +133,7 @@ class MwufModule(HookModule):
         table = features.table(item.table)
         self.table = table.name
         self.shared_row = table.mapping in ("vocabulary", "growing", "managed")  # row 0: all unknown items together
-        widths = {f.name: features.dim(f) for f in features.sparse}
+        widths = {f.name: features.dim(f) for f in features.embedded}
         user_dim = sum(widths[name] for name in c.user)
         self.nets = Networks(table.dim, sum(widths[name] for name in self.side), user_dim, c.hidden)
         self.register_buffer("users", torch.zeros(table.rows, c.users, user_dim))
