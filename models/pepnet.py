@@ -12,7 +12,7 @@ from torch import Tensor
 
 from coldrank.models.batch import SampleView
 from coldrank.models.component import Dropout, Widths
-from coldrank.models.embeddings import Embedded
+from coldrank.models.embeddings import Embedded, fixed_features
 from coldrank.models.features import FeatureSet
 from coldrank.models.heads.head import Head
 from coldrank.models.model import Model, ModelModule
@@ -64,7 +64,7 @@ class PEPNet(Model):
     def problem(self, features: FeatureSet, tasks: Mapping[str, Head], *, sequences: bool = False) -> str:
         if self.epnet and not any(f.role == "pc" for f in features.features):
             return "model.epnet: no feature has role 'pc'; declare one, or model.epnet=false"
-        fixed = [f.name for f in features.sparse if f.role not in ("sequence", "pc")]
+        fixed = [f.name for f in fixed_features(features)]
         if unknown := [name for name in self.prior if self.ppnet and name not in fixed]:
             return f"model.prior: {unknown[0]!r} is no embedded feature outside sequences"
         if self.ppnet and not self.prior:
