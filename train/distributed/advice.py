@@ -45,10 +45,10 @@ def mending(plan: Plan) -> str:
         lines += ["What would mend it (planned):" if mends else "What would help, but not mend it (planned):"]
         lines += _promised(plan, better)
     if other:
-        barred = "optim.tables.clip_value" if plan.request.optimizer.clip_value else "Adam"
-        lines += [
-            f"With {barred} no table is copied to every rank. What would mend it, and trains otherwise (planned):"
-        ]
+        optimizer = plan.request.optimizer
+        barred = {"Adam": optimizer.kind == "adam", "optim.tables.clip_value": optimizer.clip_value > 0}
+        named = " and ".join(what for what, there in barred.items() if there)
+        lines += [f"With {named} no table is copied to every rank. What would mend it, and trains otherwise (planned):"]
         lines += _promised(plan, other)
     if not better and not other:
         lines += [_nothing(plan)]
@@ -70,7 +70,7 @@ def _uneven_still(before: Plan, after: Plan) -> str:
     if after.balance <= UNEVEN:
         return ""
     less = "less uneven, still" if UNEVEN < after.balance < before.balance else "uneven,"
-    short = "" if uneven(after) else f", by less than {NOTICED:g} ms"
+    short = "" if uneven(after) else f", which costs less than {NOTICED:g} ms a step"
     return f": {less} above {UNEVEN:g}{short}"
 
 

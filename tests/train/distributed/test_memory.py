@@ -295,7 +295,7 @@ def test_maps_that_hosts_do_not_hold_are_refused(whole, ddr, needed, tmp_path, c
 
 
 @tried("train: tables in the hosts' memory, or replicas, on ranks without GPUs", "refused, naming the field")
-@pytest.mark.parametrize("setting", ["sharding.memory.user=uvm", "sharding.replicas=2"])
+@pytest.mark.parametrize("setting", ["sharding.memory.user=uvm", "sharding.replicas=2", "sharding.cache_share=0.1"])
 def test_training_without_gpus_is_refused(setting, data, tmp_path, capsys):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(to_dict(sample_base())))

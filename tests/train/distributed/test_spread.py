@@ -184,7 +184,10 @@ def test_a_balance_above_two_that_no_one_notices_is_said_as_well(monkeypatch):
     change = Change("--set x", with_work([0.9, *[0.1] * 7]))
     monkeypatch.setattr(advice, "mended", lambda _: change)
     said = advice.mending(with_work([90.0, *[1.0] * 7]))
-    assert "(balance 4.50): less uneven, still above 2, by less than 1 ms" in said and "What would mend it" in said
+    assert (
+        "(balance 4.50): less uneven, still above 2, which costs less than 1 ms a step" in said
+        and "What would mend it" in said
+    )
 
 
 def test_what_takes_no_time_is_not_warned_of():
