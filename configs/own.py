@@ -11,6 +11,7 @@ from torch import nn
 
 from coldrank.configs import base as parts
 from coldrank.data.log import LogSpec
+from coldrank.data.weighted import SUFFIX
 from coldrank.models.features import Feature, Role, Table
 from coldrank.models.heads import Binary, Head, Regression
 from coldrank.models.ranker import Ranker
@@ -30,6 +31,8 @@ def base(
     numbers: Sequence[str] = (),
     counts: Sequence[str] = (),
     lists: Sequence[str] = (),
+    weighted: Sequence[str] = (),
+    vectors: Mapping[str, int] = _NONE,
     unused: Sequence[str] = (),
     heads: Mapping[str, Head] = _NONE,
     history: int = 50,
@@ -39,20 +42,22 @@ def base(
 
     rows: table -> its rows: `user`, `item`, and columns whose ids get rows of their own, such as `item_author`. All
     other categories share a hashed table, of 65,536 rows unless `category` says otherwise.
-    numbers, counts, lists: columns of the samples (`user_age`, `item_tags`, a name of `context`) that are numbers,
-    numbers from 0 on of which the logarithm is taken, and lists of ids. Those in none of them are categories.
+    numbers, counts, lists, weighted, vectors: columns of the samples (`user_age`, `item_tags`, a name of `context`)
+    that are numbers, numbers from 0 on of which the logarithm is taken, lists of ids, ids with weights, and vectors
+    with their lengths. Those in none of them are categories.
     unused: columns that are no inputs.
     heads: task -> its head. Without: `Binary()` for `tasks`, `Regression()` for `numbers`; `levels` need theirs.
     history: the longest of all events that is read.
     Raises ValueError for a column that the spec does not make, and for a level without a head.
     """
     columns = _columns(spec)
-    given = {"numbers": numbers, "counts": counts, "lists": lists, "unused": unused}
+    given = {"numbers": numbers, "counts": counts, "lists": lists, "weighted": weighted, "vectors": tuple(vectors)}
+    given["unused"] = unused
     _check_given(spec, columns, given, rows)
     kinds = {c: what for what, names in given.items() for c in names}
     features = [
         *_ids(spec),
-        *(f for c, role in columns.items() for f in _inputs(c, role, kinds.get(c, ""), rows)),
+        *(f for c, role in columns.items() for f in _inputs(c, role, kinds.get(c, ""), rows, vectors)),
         *_as_of_time(spec),
         *_histories(spec, rows, history),
         parts.personalization_code("user_views" if spec.user is not None else "item_views", dim=8),
@@ -95,7 +100,11 @@ def _check_given(
     needed = {"item"} | ({"user"} if spec.user is not None else set())
     if missing := needed - set(rows):
         raise ValueError(f"rows: {min(missing)!r} is missing; how many rows has its table?")
-    ids = {*needed, _SHARED, *(c for c in columns if not any(c in given[w] for w in ("numbers", "counts", "unused")))}
+    ids = {
+        *needed,
+        _SHARED,
+        *(c for c in columns if not any(c in given[w] for w in ("numbers", "counts", "vectors", "unused"))),
+    }
     if unknown := set(rows) - ids:
         raise ValueError(f"rows: {min(unknown)!r} is no column of ids; there are {', '.join(sorted(ids))}")
 
@@ -105,7 +114,7 @@ def _ids(spec: LogSpec) -> list[Feature]:
     return [*user, Feature(name="item_id", role="item", kind="id", table="item")]
 
 
-def _inputs(column: str, role: Role, kind: str, rows: Mapping[str, int]) -> list[Feature]:
+def _inputs(column: str, role: Role, kind: str, rows: Mapping[str, int], vectors: Mapping[str, int]) -> list[Feature]:
     # A few names, such as `type`, are methods of torch's modules.
     name = f"{column}_" if hasattr(nn.ModuleDict, column) else column
     if kind == "unused":
@@ -114,7 +123,9 @@ def _inputs(column: str, role: Role, kind: str, rows: Mapping[str, int]) -> list
         bucket = Feature(name=f"{column}_bucket", column=column, role=role, kind="bucket", buckets=16, dim=_SHARED_DIM)
         transform = "log1p" if kind == "counts" else "none"
         return [Feature(name=name, column=column, role=role, kind="number", transform=transform), bucket]  # type: ignore[arg-type]
-    own, of_list = column in rows, kind == "lists"
+    if kind == "vectors":
+        return [Feature(name=name, column=column, role=role, kind="vector", length=vectors[column], dim=_ID_DIM)]
+    own, of_list = column in rows, kind in ("lists", "weighted")
     return [
         Feature(
             name=name,
@@ -124,6 +135,7 @@ def _inputs(column: str, role: Role, kind: str, rows: Mapping[str, int]) -> list
             table=column if own else _SHARED,
             salted=not own,
             many=of_list,
+            weights=f"{column}{SUFFIX}" if kind == "weighted" else "",
             default=0 if of_list else -1,
         )
     ]
@@ -156,17 +168,13 @@ def _histories(spec: LogSpec, rows: Mapping[str, int], length: int) -> list[Feat
     ids = {f"hist_{n}": table for n, table in tables.items()}
     features = parts.history(length, ids, list(spec.all_signals()))
     for name, history in spec.histories.items():
-        for column in (c for c in history.columns if c in tables):
-            features.append(
-                Feature(
-                    name=f"hist_{name}_{column}",
-                    role="sequence",
-                    kind="id",
-                    table=tables[column],
-                    sequence=name,
-                    length=history.length,
-                )
-            )
+        past: dict[str, Any] = {"role": "sequence", "sequence": name, "length": history.length}
+        for column in history.columns:
+            if column in tables:
+                features.append(Feature(name=f"hist_{name}_{column}", kind="id", table=tables[column], **past))
+            elif column == "hours":
+                edges = parts.AGE_EDGES
+                features.append(Feature(name=f"hist_{name}_hours", kind="bucket", edges=edges, dim=_SHARED_DIM, **past))
     return features
 
 

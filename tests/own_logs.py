@@ -66,7 +66,8 @@ def impressions(folder: Path, rows: int = 3_000) -> Path:
             "topics": [topics[i] for i in item],
             "publisher": [f"house {i % 7}" for i in item],
             "surface": rng.choice(["home", "mail", "search"], rows),
-            "embedding": [[float(i % 5), float(i % 3), 1.0, 0.5] for i in item],
+            "embedding": [[float(i % 5), float(i % 3), 1.0, 0.5] if i % 9 else None for i in item],
+            "keywords": [{"id": [f"w{i % 4}", f"w{i % 6}"], "score": [0.9, 0.1 * (i % 3)]} for i in item],
             "request_id": [f"{n:032x}" for n in rng.permutation(rows)],
         }
     )

@@ -79,7 +79,9 @@ def _enough(ids: int, reads: int) -> int:
 
 
 def _edges(feature: Feature, sample: pl.DataFrame) -> list[Finding]:
-    values = sample[feature.raw_columns[0]].cast(pl.Float64).fill_nan(None).drop_nulls().to_numpy()
+    # Of a list, the first of each is at hand: the most recent event's.
+    column = f"{feature.raw_columns[0]}{'[0]' if feature.is_list else ''}"
+    values = sample[column].cast(pl.Float64).fill_nan(None).drop_nulls().to_numpy()
     if not len(values):
         return []
     most = int(np.bincount(np.searchsorted(np.array(feature.edges), values, side="right")).max())

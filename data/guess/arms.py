@@ -51,7 +51,8 @@ def base_cold_pass() -> RunConfig:
 def arms_text(made: Draft) -> str:
     """The text of a Python file of arms over the draft's columns; it lies beside `spec.py`."""
     columns = _by_kind(made)
-    fields = [line for what, names in columns.items() for line in tuple_lines(what, names)] + _heads(made)
+    fields = [line for what, names in columns.items() for line in tuple_lines(what, names)]
+    fields += mapping_lines("vectors", _vectors(made)) + _heads(made)
     lines = "\n".join(f"        {line}" for line in [*fields, *mapping_lines("rows", _rows(made))])
     classes = [c for c in ("Ordinal", "Regression") if any(f"{c}(" in line for line in fields)]
     heads = f"from coldrank.models.heads import {', '.join(classes)}\n" if classes else ""
@@ -59,13 +60,16 @@ def arms_text(made: Draft) -> str:
 
 
 def _by_kind(made: Draft) -> dict[str, list[str]]:
-    columns = {"numbers": "number", "counts": "count", "lists": ("list", "split"), "unused": "vector"}
+    columns = {"numbers": ("number",), "counts": ("count",), "lists": ("list", "split"), "weighted": ("weighted",)}
     owners = [("user_", made.users), ("item_", made.items), ("", made.context)]
     found = [(prefix + f.name, f.kind) for prefix, of in owners for f in of]
     result = {what: [n for n, kind in found if kind in kinds] for what, kinds in columns.items()}
-    if made.item_table and made.item_table.birth:
-        result["unused"] = [*result["unused"], "item_born_ms"]
-    return result
+    return result | {"unused": ["item_born_ms"] if made.item_table and made.item_table.birth else []}
+
+
+def _vectors(made: Draft) -> dict[str, str]:
+    owners = [("user_", made.users), ("item_", made.items), ("", made.context)]
+    return {prefix + f.name: str(f.length) for prefix, of in owners for f in of if f.kind == "vector"}
 
 
 def _heads(made: Draft) -> list[str]:
@@ -91,7 +95,9 @@ def _rows(made: Draft) -> dict[str, str]:
             rows[side] = table.total if table else made.distinct(column)
     for prefix, found in (("user_", made.users), ("item_", made.items), ("", made.context)):
         rows |= {
-            prefix + f.name: f.values for f in found if f.kind in ("category", "list", "split") and f.values >= _LARGE
+            prefix + f.name: f.values
+            for f in found
+            if f.kind in ("category", "list", "split", "weighted") and f.values >= _LARGE
         }
     return {name: f"{_size(n):_}" for name, n in rows.items()}
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import polars as pl
@@ -12,8 +12,9 @@ from coldrank.data.guess import names
 from coldrank.data.guess.moments import Clock, clock
 from coldrank.data.ids import is_text
 from coldrank.data.vectors import is_vector
+from coldrank.data.weighted import ids_of, is_weighted
 
-Kind = Literal["category", "number", "count", "list", "split", "vector"]
+Kind = Literal["category", "number", "count", "list", "split", "vector", "weighted"]
 # Up to so many values an integer is a category, whatever its name says.
 _FEW = 20
 # Above this share of values of their own, a column names its row: a request, a text.
@@ -41,6 +42,8 @@ class Found:
     """How many distinct ones it has."""
     separator: str = ""
     """Of `split`: what stands between the parts of its text."""
+    length: int = 0
+    """Of `vector`: how many numbers it has."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -178,12 +181,17 @@ def inputs(rows: pl.DataFrame, taken: set[str], prefix: str = "") -> tuple[list[
     found, left = [], {}
     for name in (n for n in rows.columns if n not in taken):
         kind = _kind(rows[name], name)
-        if isinstance(kind, str) and kind in ("category", "number", "count", "list", "vector", "split"):
+        if kind in get_args(Kind):
             separator = _separator(rows[name]) if kind == "split" else ""
-            values = _parts(rows[name], separator)
-            found.append(
-                Found(name=names.plain_name(name, prefix), source=name, kind=kind, values=values, separator=separator)  # type: ignore[arg-type]
+            column = Found(
+                name=names.plain_name(name, prefix),
+                source=name,
+                kind=kind,  # type: ignore[arg-type]
+                values=_parts(rows[name], separator),
+                separator=separator,
+                length=_lengths(rows[name])[0] if kind == "vector" else 0,
             )
+            found.append(column)
         else:
             left[name] = kind
     return found, left
@@ -196,7 +204,7 @@ def tells(rows: pl.DataFrame, column: str, labels: Outcomes) -> str:
         return "an outcome, by its name"
     if said[:1] in (("is",), ("has",), ("did",)) and _is_flag(values):
         return "0 and 1 like the outcomes: is it known before them?"
-    if isinstance(values.dtype, pl.List | pl.Array):
+    if values.dtype.is_nested():
         return ""
     flags = {t: rows[n].cast(pl.Int8) for t, n in labels.flags.items()}
     flags |= {t: (rows[n].cast(pl.String) == value).cast(pl.Int8) for t, (n, value) in labels.events.items()}
@@ -211,20 +219,34 @@ def tells(rows: pl.DataFrame, column: str, labels: Outcomes) -> str:
     return ""
 
 
+def _lengths(values: pl.Series) -> list[int]:
+    """How long the vectors of a column are, each length once; none of those that are not known."""
+    lists = values.arr.to_list() if isinstance(values.dtype, pl.Array) else values
+    return sorted(set(lists.list.len().drop_nulls().to_list()) - {0})
+
+
 def _parts(values: pl.Series, separator: str) -> int:
     if separator:
         values = values.str.split(separator)
-    if isinstance(values.dtype, pl.List | pl.Array) and not is_vector(values.dtype):
+    if is_vector(values.dtype):
+        return 0
+    if is_weighted(values.dtype):
+        values = ids_of(values)
+    if isinstance(values.dtype, pl.List | pl.Array):
         values = values.explode()
-    return 0 if is_vector(values.dtype) else values.drop_nulls().n_unique()
+    return values.drop_nulls().n_unique()
 
 
 def _kind(values: pl.Series, name: str) -> str:
     """The kind of an input, or why it is none."""
     kind, known = values.dtype, values.drop_nulls()
+    if is_weighted(kind):
+        inner = kind if isinstance(kind, pl.Struct) else kind.inner  # type: ignore[attr-defined]
+        return "weighted" if len(inner.fields) == 2 else f"of type {kind}"
     if isinstance(kind, pl.List | pl.Array):
         if is_vector(kind):
-            return "vector"
+            lengths = _lengths(values)
+            return "vector" if len(lengths) == 1 else f"lists of {len(lengths)} lengths"
         inner = kind.inner
         assert isinstance(inner, pl.DataType)
         return "list" if inner.is_integer() or is_text(inner) else f"a list of {inner}"

@@ -13,6 +13,7 @@ from coldrank.data.ids import is_text
 _UNITS = {"s": "Seconds", "ms": "Milliseconds", "us": "Microseconds", "ns": "Nanoseconds"}
 # Of a history of what alone was clicked, say; where fewer events than this share are so.
 _PICKED, _SELDOM = 20, 0.4
+_SHOWN = f"{quoted('item_id')}, {quoted('hours')}"
 _HISTORIES = 2
 # Sampled items beside each event of a log of positives.
 _NEGATIVES = 4
@@ -166,7 +167,9 @@ def _groups(made: Draft) -> list[str]:
     seldom = _seldom(made) if made.user else []
     if seldom:
         lines += ["# The last events of each user, and beside them the last ones in which this was so."]
-        lines += mapping_lines("histories", {t: f"History(length={_PICKED}, where={quoted(t)})" for t in seldom})
+        lines += mapping_lines(
+            "histories", {t: f"History(length={_PICKED}, where={quoted(t)}, columns=({_SHOWN}))" for t in seldom}
+        )
     return lines
 
 

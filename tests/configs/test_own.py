@@ -20,18 +20,20 @@ SPEC = LogSpec(
     levels={"stars": "stars"},
     weight="w",
     user_features={"age": "age"},
-    item_features={"brand": "brand", "tags": "tags", "born_ms": "born"},
+    item_features={"brand": "brand", "tags": "tags", "born_ms": "born", "emb": "emb", "words": "words"},
     item_birth="item_born_ms",
     context={"type": "type", "shop": "shop"},
     keys={"brand": "brand"},
     groups=(Group(keys=("brand",)), Group(keys=("user", "brand"), parent="user")),
     history={"brand": "brand"},
-    histories={"bought": History(length=5, where="buy", columns=("item_id", "brand"))},
+    histories={"bought": History(length=5, where="buy", columns=("item_id", "brand", "hours", "buy"))},
 )
 GIVEN: dict[str, object] = {
     "rows": {"user": 100, "item": 50, "item_brand": 20},
     "numbers": ("user_age",),
     "lists": ("item_tags",),
+    "weighted": ("item_words",),
+    "vectors": {"item_emb": 12},
     "heads": {"stars": Ordinal(5)},
 }
 
@@ -45,14 +47,16 @@ def test_every_column_of_the_spec_is_an_input():
     columns = {c for f in made.features for c in f.raw_columns}
     assert columns == {
         *("user_id", "item_id", "user_age", "item_brand", "item_tags", "type", "shop"),
+        *("item_emb", "item_words", "item_words_weights"),
         *("item_age_h", "user_gap_h", "user_views", "item_views", "views_brand", "views_user_x_brand"),
         *(f"rate_{g}_buy" for g in ("user", "item", "brand", "user_x_brand")),
         *("hist_item_id", "hist_brand", "hist_buy", "hist_bought_item_id", "hist_bought_brand"),
+        "hist_bought_hours",
     }
     assert {f.name: f.table for f in made.features if f.table == "item_brand"} == {
         n: "item_brand" for n in ("item_brand", "hist_brand", "hist_bought_brand")
     }
-    assert {f.name for f in made.features if f.table == "category"} == {"type_", "shop", "item_tags"}
+    assert {f.name for f in made.features if f.table == "category"} == {"type_", "shop", "item_tags", "item_words"}
     assert made.data.weight_column == "weight"
     assert isinstance(made.tasks["euros"], Regression)
     assert set(FeatureSet(made.features, made.tables).sequences) == {"history", "bought"}
@@ -78,7 +82,7 @@ def test_a_log_without_users_has_no_input_of_users():
     ("changes", "message"),
     [
         ({"numbers": ("age",)}, "numbers: 'age' is no column of the spec; there are user_age, item_brand"),
-        ({"counts": ("user_age",)}, "'user_age' is in several of numbers, counts, lists, unused"),
+        ({"counts": ("user_age",)}, "'user_age' is in several of numbers, counts, lists, weighted, vectors, unused"),
         ({"rows": {"item": 5}}, "rows: 'user' is missing; how many rows has its table"),
         ({"rows": {"user": 5, "item": 5, "user_age": 5}}, "rows: 'user_age' is no column of ids; there are category"),
         ({"heads": {}}, "heads: 'stars' is a level; how many are there"),

@@ -162,6 +162,22 @@ def written(made: Draft, folder: Path):
     return spec
 
 
+def test_lists_vectors_and_weighted_ids_are_told_apart(tmp_path: Path):
+    log = events(60).with_columns(
+        tags=pl.Series([["a", "b"]] * 60),
+        emb=pl.Series([[0.1, 0.2, 0.3], None] * 30),
+        ragged=pl.Series([[0.1], [0.2, 0.3]] * 30),
+        scored=pl.Series([[{"k": "x", "w": 0.5}], []] * 30),
+        triples=pl.Series([[{"k": "x", "w": 0.5, "z": 1}]] * 60),
+    )
+    log.write_parquet(tmp_path / "log.parquet")
+    made = drafted(tmp_path)
+    kinds = {f.name: (f.kind, f.length) for of in (made.context, made.item_inputs, made.user_inputs) for f in of}
+    assert kinds == {"tags": ("list", 0), "emb": ("vector", 3), "scored": ("weighted", 0)}
+    assert made.left["ragged"] == "lists of 2 lengths" and "triples" in made.left
+    written(made, tmp_path)
+
+
 def test_kinds_of_events_become_tasks(tmp_path: Path):
     kinds = ["view"] * 8 + ["add to cart", "purchase"]
     log = events().drop("click").with_columns(event_type=pl.Series(kinds * 60))
