@@ -6,6 +6,7 @@ from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from coldrank.cli.engine import add_engine, check_engine, prepare_on_spark
 from coldrank.cli.options import count, data_path, local_path, option
 from coldrank.cli.spec_options import add_delays, add_negatives, changed
 from coldrank.data.errors import UserError
@@ -131,6 +132,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="N periods of equally many events (default: days or months)",
     )
+    add_engine(parser)
 
 
 def _split(parser: argparse.ArgumentParser, default: str) -> None:
@@ -244,6 +246,7 @@ def run(args: argparse.Namespace) -> None:
     from coldrank.data.warn import joined_words
 
     _check_split(args)
+    check_engine(args)
     if args.append and args.candidates:
         raise UserError("--append: has no effect with --candidates")
     if args.candidates:
@@ -254,7 +257,7 @@ def run(args: argparse.Namespace) -> None:
     given = {
         n: v
         for n, v in vars(args).items()
-        if n not in ("run", "open", "out", "command", "source", "append", "candidates")
+        if n not in ("run", "open", "out", "command", "source", "append", "candidates", "spark_conf")
     }
     arguments = {n: str(v) if isinstance(v, date) or n in ("data", "spec") else v for n, v in given.items()}
     arguments["known_after"] = dict(args.known_after or ())
@@ -270,7 +273,7 @@ def run(args: argparse.Namespace) -> None:
         written = write_candidates(log, args.out, file, samples, arguments)
         print(f"{samples}: {written:,} samples of events that have not happened yet")
         return
-    write = append if args.append else prepare
+    write = prepare_on_spark(args) if args.engine == "spark" else append if args.append else prepare
     content = write(log, args.out, partial(_split_rule, args, arguments), options)
     if content is None:
         print(f"{args.out}: no event is later than those that it has; it is as it was")

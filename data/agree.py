@@ -104,6 +104,19 @@ class Agreement:
                 except RowError as error:
                     self._inexact[name] = error.moved(rows_before)
 
+    def merge(self, later: "Agreement") -> None:
+        """Takes what another has noted of slices after these."""
+        for column in self.plan:
+            name = column.name
+            for kind, path in later.kinds[name].items():
+                self.kinds[name].setdefault(kind, path)
+            for file, words in later.natures[name].items():
+                self.natures[name].setdefault(file, set()).update(words)
+            if name in later.default:
+                self.default.setdefault(name, later.default[name])
+            if name in later._inexact:
+                self._inexact.setdefault(name, later._inexact[name])
+
     def settle(self, tables: Mapping[str, set[str]]) -> dict[str, pl.DataType]:
         """Column -> its one type. A column of nulls fits any type; integers and floats become floats.
 

@@ -36,8 +36,8 @@ _TYPES: dict[str, pl.DataType] = {
     str(k): k
     for k in (pl.Int8(), pl.Int32(), pl.Int64(), pl.Float32(), pl.List(pl.Int64), pl.List(pl.Float32), WEIGHTED)
 }
-# Arguments that may differ from one call to the next: where the log lies, and what is done.
-_FREE = ("data", "spec", "append")
+# Arguments that may differ from one call to the next: where the log lies, what is done, and what does it.
+_FREE = ("data", "spec", "append", "engine")
 # The plan of the column of days where the log has none of its own.
 _NO_DAY = f"day of {pl.lit(None, pl.Date)}, ms"
 

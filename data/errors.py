@@ -29,6 +29,9 @@ class RowError(UserError):
         super().__init__(f"{where}, row {row}: {what}")
         self.where, self.row, self.what = where, row, what
 
+    def __reduce__(self) -> tuple[type["RowError"], tuple[str, int, str]]:
+        return RowError, (self.where, self.row, self.what)
+
     def moved(self, rows: int) -> "RowError":
         """The same mistake where that many rows of the file lie before those that were looked at."""
         return RowError(self.where, self.row + rows, self.what)

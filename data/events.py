@@ -142,10 +142,12 @@ def plan_columns(log: EventLog) -> list[ColumnPlan]:
     return plan
 
 
-def read_slices(file: LogFile, log: EventLog, plan: list[ColumnPlan], rows: int) -> Iterator[FileColumns]:
+def read_slices(
+    file: LogFile, log: EventLog, plan: list[ColumnPlan], rows: int, *, first: int = 0, count: int | None = None
+) -> Iterator[FileColumns]:
     """The planned columns of a file, one row per row of the file, with a hash of the whole row (`row:`).
 
-    rows: of a slice, about. Raises UserError with file, column and row.
+    rows: of a slice, about. first, count: some rows of the file alone. Raises UserError with file, column and row.
     """
     schema = file.frame.collect_schema()
     is_number = isinstance(log.spec.time, str) and log.spec.time_format is None
@@ -154,11 +156,13 @@ def read_slices(file: LogFile, log: EventLog, plan: list[ColumnPlan], rows: int)
     tables = {n for t in (log.users, log.items) if t is not None for n in t.columns}
     for column in plan:
         check_columns(file.path, schema.names(), [n for n in column.inputs() if n not in tables])
-    before = 0
+    before = first
     try:
+        if first or count is not None:
+            frame = frame.slice(first, count)
         frame = _join(file, frame, log.users, plan[0])
         frame = _join(file, frame, log.items, plan[1])
-        if file.path in [first.path for first in log.files[:_ROWS_ALONE_FILES]]:
+        if first == 0 and file.path in [known.path for known in log.files[:_ROWS_ALONE_FILES]]:
             check_rows_alone(frame.head(_ROWS_ALONE).collect(), plan, file.path)
         frame = frame.select("row:", *(expression(c.source).alias(c.name) for c in plan))
         for values in frame.collect_batches(chunk_size=rows, maintain_order=True):

@@ -107,7 +107,7 @@ def parquet_file(path: Path, required: Collection[str] = ()) -> LogFile:
         frame = frame.with_columns(expression(n).to_physical().alias(n) for n in _maps(frame.collect_schema()))
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UserError(f"{path}: {first_line(error)}") from None
-    return LogFile(path, frame, lambda error: UserError(f"{path}: {first_line(error)}"), rows == 0)
+    return LogFile(path, frame, lambda error: UserError(f"{path}: {first_line(error)}"), rows == 0, in_rows=True)
 
 
 def _uuids(path: Path, columns: Schema) -> list[str]:

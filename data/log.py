@@ -206,6 +206,8 @@ class LogFile:
     """Turns a failed read into a UserError with column and row."""
     empty: bool = False
     """Whether it has no row."""
+    in_rows: bool = False
+    """Whether rows from its midst are read without all before them."""
     text: TextFile | None = None
     """What it is if it is text, until `text.settle` has given its columns types: `frame` has none before."""
     folders: Mapping[str, tuple[str | None, pl.Expr]] = field(default_factory=dict)

@@ -36,6 +36,35 @@ _MEANINGS = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Population:
+    """How many users, or items, a log has."""
+
+    ids: int
+    """They."""
+    events: int
+    """Their events."""
+    in_table: int
+    """Those with a row in their table; 0 where there is none."""
+    events_in_table: int
+    """The events of those."""
+
+    @classmethod
+    def of(cls, ids: Int64s, events: Int64s, table: Int64s) -> "Population":
+        """ids: each once, int64 [U]. events: of each, int64 [U]. table: the ids of their table."""
+        known = np.isin(ids, table)
+        return cls(
+            ids=len(ids),
+            events=int(events.sum()),
+            in_table=int(known.sum()),
+            events_in_table=int(events[known].sum()),
+        )
+
+    def __add__(self, other: "Population") -> "Population":
+        """Of ids that are all others."""
+        return Population(**{n: getattr(self, n) + getattr(other, n) for n in self.__slots__})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Content:
     """What a prepared folder holds."""
 
@@ -47,10 +76,10 @@ class Content:
     """The files of samples, by split and time."""
     labels: dict[str, LabelCounts]
     """Path of a partition -> its labels."""
-    users: tuple[Int64s, Int64s]
-    """Ids of all users, ascending, and the events of each, int64 [U]."""
-    items: tuple[Int64s, Int64s]
-    """The same of the items."""
+    users: Population
+    """Its users."""
+    items: Population
+    """Its items."""
     fewer: int = 0
     """Events that got fewer negatives than was asked for."""
 
@@ -136,16 +165,16 @@ def _counts(log: EventLog, content: Content) -> dict[str, int]:
         "events_read": whole.events_read,
         "duplicates": whole.duplicates,
         "duplicates_dropped": whole.events_read - whole.events,
-        "users": len(content.users[0]),
-        "items": len(content.items[0]),
+        "users": content.users.ids,
+        "items": content.items.ids,
     }
     if log.spec.user is None or log.spec.anonymous == "own":
         counts["anonymous_events"] = whole.anonymous
     if log.spec.negatives is not None:
         counts["negatives"] = LabelCounts.total(content.labels.values()).sampled
         counts["events_with_fewer_negatives"] = content.fewer
-    for name, (in_table, _) in _in_tables(log, content).items():
-        counts[f"{name}_without_features"] = int((~in_table).sum())
+    for name, met in _with_tables(log, content).items():
+        counts[f"{name}_without_features"] = met.ids - met.in_table
     return counts
 
 
@@ -156,22 +185,24 @@ def _span(days: DayTimes) -> dict[str, Any]:
     return {"first_day": span.first.isoformat(), "last_day": span.last.isoformat(), "days_apart": apart}
 
 
-def _in_tables(log: EventLog, content: Content) -> dict[str, tuple[NDArray[np.bool_], Int64s]]:
-    """Of each table: which of the log's ids have a row in it, and the events of each id."""
-    tables = (("users", log.users, "user_id", content.users), ("items", log.items, "item_id", content.items))
-    return {
-        name: (np.isin(ids, as_column(table[key], name)), events)
-        for name, table, key, (ids, events) in tables
-        if table is not None
-    }
+def _with_tables(log: EventLog, content: Content) -> dict[str, Population]:
+    """Those that have a table."""
+    tables = (("users", log.users, content.users), ("items", log.items, content.items))
+    return {name: met for name, table, met in tables if table is not None}
+
+
+def table_ids(log: EventLog, key: str) -> Int64s:
+    """The ids of the table of users or items, int64; none where there is no table. key: user or item."""
+    table = log.users if key == "user" else log.items
+    return np.empty(0, np.int64) if table is None else as_column(table[f"{key}_id"], f"{key}s").to_numpy()
 
 
 def _joined(log: EventLog, content: Content) -> dict[str, dict[str, float]]:
     """Of each table: the share of the log's ids that have a row in it, and of the events."""
     return {
-        name: {"ids_share": float(known.mean()), "events_share": float(events[known].sum() / events.sum())}
-        for name, (known, events) in _in_tables(log, content).items()
-        if len(known)  # all users may be anonymous
+        name: {"ids_share": met.in_table / met.ids, "events_share": met.events_in_table / met.events}
+        for name, met in _with_tables(log, content).items()
+        if met.ids  # all users may be anonymous
     }
 
 

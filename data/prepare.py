@@ -6,7 +6,6 @@ chunk in order is made into samples by the state before it, which it advances.
 """
 
 import os
-import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -22,20 +21,21 @@ from tqdm import tqdm
 from coldrank.data.append import Prepared, check_same, digests, late_events, origin, replay, same_types
 from coldrank.data.errors import UserError
 from coldrank.data.events import Events, static_table
+from coldrank.data.finish import Finished, warn
 from coldrank.data.log import EventLog, check_spec
-from coldrank.data.manifest import Content, manifest
+from coldrank.data.manifest import Content, Population, table_ids
 from coldrank.data.negatives.sampler import NegativeSampler
 from coldrank.data.negatives.sources import check_sources
 from coldrank.data.partitions import DatedPeriods, EqualPeriods, Periods, places
-from coldrank.data.place import check_out, put_in_place, staging
+from coldrank.data.place import check_out, staging
 from coldrank.data.samples import SampleBuilder
 from coldrank.data.split import SPLITS, Split
 from coldrank.data.spool import ROWS, Chunks, Spool, check_any
-from coldrank.data.state.ledger import Ledger, items_file, put_state, times_file
+from coldrank.data.state.ledger import items_file, times_file
 from coldrank.data.state.state import Shape, State
 from coldrank.data.statistics import compute_statistics
-from coldrank.data.warn import about_splits, about_tables, about_times
-from coldrank.data.whole import Known, Whole, read_times, write_times
+from coldrank.data.warn import about_times
+from coldrank.data.whole import Known, Whole, check_counters, read_times, write_times
 from coldrank.data.writers import Writers
 
 # From what a log is as a whole to the split of its events.
@@ -124,46 +124,25 @@ class _Job:
         state = base.ledger.state(base.data, self.staged / "state") if base else State(shape, self.staged / "state")
         chunks = spool.chunks(options.keep_duplicates)
         known = self._survey(chunks, spool.rows)
-        _warn(about_times(self.log, known.whole))
+        warn(about_times(self.log, known.whole))
         rule = split(known)
         sampler = self._sampler(spool.kinds)
         content = self._write(chunks, state, known, rule, sampler)
         if sampler:
             sampler.write(items_file(self.staged))
-        _warn(about_splits(content, self.log.spec))
-        # A table may hold columns that serve expressions alone.
-        lengths = {n: length for n, length in spool.lengths.by_name.items() if n in content.schema.names}
-        made = manifest(self.log, options.arguments, content, options.history, lengths)
-        if base:
-            made["counts"]["files_read"] = base.manifest["counts"]["files_read"] + len(digests)
-        _warn(about_tables(made["joined"]))
-        self.made_by["types"] = {n: str(kind) for n, kind in spool.kinds.items()}
-        self.made_by["text"] = spool.text.words()
-        self.made_by["vectors"] = lengths
-        self.made_by["natures"] = spool.agreement.words(base.ledger.origin["natures"] if base else {})
-        staged_paths = [p.path for p in content.partitions]
-
-        def ledger(runs: dict[str, list[str]], pending: list[str], times: list[str], items: list[str]) -> Ledger:
-            # The partitions have got their places by now, in the same order.
-            moved = {p["path"]: content.labels[path] for path, p in zip(staged_paths, made["partitions"], strict=True)}
-            return Ledger(
-                shape=shape,
-                total=state.total_json(),
-                runs=runs,
-                pending=pending,
-                times=times,
-                items=items,
-                whole=known.whole,
-                labels=moved,
-                origin=self.made_by,
-                files=sorted({*(base.ledger.files if base else ()), *digests}),
-                late=late + (base.ledger.late if base else 0),
-            )
-
-        kept = base.ledger.times if base else []
-        return put_in_place(
-            self.staged, self.out, made, lambda place: put_state(place, self.staged, state, ledger, kept)
-        )
+        return Finished(
+            out=self.out,
+            staged=self.staged,
+            spool=spool,
+            content=content,
+            state=state,
+            history=options.history,
+            arguments=options.arguments,
+            made_by=self.made_by,
+            digests=digests,
+            late=late,
+            base=base,
+        ).put()
 
     def _survey(self, chunks: Chunks, rows: int) -> Known:
         """What the log is as a whole. rows: of those read."""
@@ -177,8 +156,7 @@ class _Job:
             self._chunk_days.append(np.unique(events.day))
         whole.events_read += rows
         whole.duplicates += chunks.duplicates
-        if whole.events >= 2**31:
-            raise UserError(f"{whole.events:,} events; should be fewer than 2^31, which counters hold")
+        check_counters(whole)
         paths = [base.data / name for name in base.ledger.times] if base else []
         times = read_times(paths + ([times_file(self.staged)] if len(chunks) else []))
         return Known(whole=whole, times=times, users=users)
@@ -237,8 +215,8 @@ class _Job:
             schema=schema,
             partitions=sorted(writers.partitions, key=lambda p: (SPLITS.index(p.split), p.period)),
             labels=writers.counts,
-            users=state.all_views("user"),
-            items=state.all_views("item"),
+            users=Population.of(*state.all_views("user"), table_ids(log, "user")),
+            items=Population.of(*state.all_views("item"), table_ids(log, "item")),
             fewer=fewer + (sampler.fewer if sampler else 0),
         )
 
@@ -276,8 +254,3 @@ def _same_schema(before: pa.Schema | None, schema: pa.Schema) -> pa.Schema:
         changed = next((f.name for f, old in zip(schema, before, strict=False) if not f.equals(old)), schema.names[-1])
         raise UserError(f"column {changed}: is not as it was prepared before; prepare the data anew")
     return schema
-
-
-def _warn(lines: Iterable[str]) -> None:
-    for line in lines:
-        tqdm.write(f"warning: {line}", file=sys.stderr)

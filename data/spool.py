@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 from tqdm import tqdm
 
 from coldrank.data.agree import Agreement, fill_types, in_types, nature
+from coldrank.data.arrow_files import as_frame, between, read_frame, read_table, write_frame
 from coldrank.data.errors import UserError
 from coldrank.data.events import Events, as_events, in_order, plan_columns, read_slices
 from coldrank.data.log import EventLog, LogFile
@@ -85,25 +85,26 @@ class Spool:
                     self._add_others(frame.filter(late).select("time", "user_id", "item_id").sort("time"))
                     frame = frame.filter(~late)
                 self._add(frame)
-        self.kinds = self.agreement.settle(self._tables())
+        self.kinds = self.agreement.settle(self.tables())
 
     def others_between(self, low: int, high: int) -> pl.DataFrame:
         """Time, user and item of the events that were not taken, low <= time < high."""
-        return pl.concat([_between(path, low, high) for path in self._others])
+        return pl.concat([as_frame(between(read_table(path), low, high)) for path in self._others])
 
     def chunks(self, keep_duplicates: bool) -> "Chunks":
         """The events in order, cut into chunks, on disk. What was read goes."""
         bounds = self._bounds()
         chunks = Chunks(self.log, self.folder)
         for low, high in tqdm(list(itertools.pairwise(bounds)), desc="sorting", unit="chunk", disable=None):
-            parts = [in_types(_between(path, low, high), self.kinds) for path in self._slices]
+            parts = [in_types(as_frame(between(read_table(path), low, high)), self.kinds) for path in self._slices]
             frame, duplicates = in_order(pl.concat(parts), keep_duplicates)
             chunks.add(frame.drop("row:"), duplicates)
         for path in self._slices:
             path.unlink()
         return chunks
 
-    def _tables(self) -> dict[str, set[str]]:
+    def tables(self) -> dict[str, set[str]]:
+        """The id column of each table -> the nature of its ids."""
         tables = {"user_id": self.log.users, "item_id": self.log.items}
         return {key: nature(table[key]) for key, table in tables.items() if table is not None}
 
@@ -116,13 +117,13 @@ class Spool:
         for hour, count in zip(hours.tolist(), rows.tolist(), strict=True):
             self._hours[hour] = self._hours.get(hour, 0) + count
         self._slices.append(self.folder / f"slice-{len(self._slices)}.arrow")
-        _write(frame, self._slices[-1])
+        write_frame(frame, self._slices[-1])
 
     def _add_others(self, frame: pl.DataFrame) -> None:
         if not frame.is_empty():
             self.others += len(frame)
             self._others.append(self.folder / f"others-{len(self._others)}.arrow")
-            _write(frame, self._others[-1])
+            write_frame(frame, self._others[-1])
 
     def _bounds(self) -> list[int]:
         """Where chunks begin, and where the last ends, in ms."""
@@ -145,7 +146,7 @@ class Chunks:
 
     def add(self, frame: pl.DataFrame, duplicates: int) -> None:
         """Takes the next chunk. duplicates: how many of its rows equal an earlier one."""
-        _write(frame, self._path(len(self.rows)))
+        write_frame(frame, self._path(len(self.rows)))
         self.rows.append(len(frame))
         self.duplicates += duplicates
 
@@ -161,7 +162,7 @@ class Chunks:
 
     def frame(self, number: int) -> pl.DataFrame:
         """The planned columns of a chunk."""
-        return _frame(_table(self._path(number)))
+        return read_frame(self._path(number))
 
     def events(self, frame: pl.DataFrame) -> Events:
         """What `frame` gave, with negatives or without, as events."""
@@ -190,25 +191,3 @@ def _with_columns(file: LogFile, lacking: Mapping[str, pl.DataType]) -> LogFile:
     held = file.frame.collect_schema().names()
     new = [pl.lit(None, kind).alias(n) for n, kind in lacking.items() if n not in held]
     return replace(file, frame=file.frame.with_columns(new))
-
-
-def _write(frame: pl.DataFrame, path: Path) -> None:
-    table = frame.rechunk().to_arrow()
-    with pa.ipc.new_file(str(path), table.schema) as writer:
-        writer.write_table(table)
-
-
-def _table(path: Path) -> pa.Table:
-    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-
-
-def _frame(table: pa.Table) -> pl.DataFrame:
-    return pl.DataFrame(pl.from_arrow(table))
-
-
-def _between(path: Path, low: int, high: int) -> pl.DataFrame:
-    """The rows of a file with low <= time < high."""
-    table = _table(path)
-    time = table["time"].combine_chunks().to_numpy()
-    first, end = np.searchsorted(time, [low, high]).tolist()
-    return _frame(table.slice(first, end - first))

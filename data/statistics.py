@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from coldrank.data import asof
 from coldrank.data.events import Events
 from coldrank.data.log import Group
+from coldrank.data.state.compose import last_events, when_counted
 from coldrank.data.state.events import StateEvents
 from coldrank.data.state.groups import GroupValues, Tail
 from coldrank.data.state.state import TIME, WHEN, HistoryShape, Shape, State
@@ -125,15 +126,33 @@ def compute_statistics(events: Events, state: State, *, advance: bool = True) ->
     happened, and none sees another, whatever their times. Negatives among them see what is before their time, and
     nobody sees them.
     """
-    shape = state.shape
-    met = _met(events, shape)
-    if waiting := state.pending:
+    view = _view(events, state, advance=advance)
+    statistics, found = _known(events, state, view)
+    if advance:
+        never = view.never
+        _advance(state, view.met if never is None else view.met.only(~never), found if view.plain else None)
+    return statistics
+
+
+def statistics_as_of(events: Events, state: State) -> Statistics:
+    """As `compute_statistics`, of events that have happened, but the state stays as it was."""
+    return _known(events, state, _view(events, state, advance=True))[0]
+
+
+def _view(events: Events, state: State, *, advance: bool) -> _View:
+    met, waiting = events_met(events, state.shape), state.pending
+    if waiting:
         met = waiting.then(met)
     first = len(waiting or ())
     never = None if advance else np.arange(len(met)) >= first
     if advance and events.sampled is not None:
         never = np.concatenate([np.zeros(first, bool), events.sampled])
-    view = _View(met, shape, first, never)
+    return _View(met, state.shape, first, never)
+
+
+def _known(events: Events, state: State, view: _View) -> tuple[Statistics, dict[str, _Groups]]:
+    """What was known of a chunk's events, and the groups of all events, by kind."""
+    shape, met = state.shape, view.met
     rates = _log_rates(view, state)
     columns: dict[str, NDArray[Any]] = {}
     pasts: dict[str, Past] = {}
@@ -157,9 +176,7 @@ def compute_statistics(events: Events, state: State, *, advance: bool = True) ->
             columns["item_age_h"] = _item_age(events, view.own(grouping.hours_since_first(met.time, before.first)))
         for history in (h for h in shape.histories if h.group == group.name):
             pasts[history.prefix] = _past(view, history, groups, view.seen(group.refresh_h))
-    if advance:
-        _advance(state, met if never is None else met.only(~never), found if view.plain else None)
-    return Statistics(columns, {h.prefix: pasts[h.prefix] for h in shape.histories})
+    return Statistics(columns, {h.prefix: pasts[h.prefix] for h in shape.histories}), found
 
 
 def views_column(group: str) -> str:
@@ -167,7 +184,8 @@ def views_column(group: str) -> str:
     return f"{group}_views" if group in ("user", "item") else f"views_{group}"
 
 
-def _met(events: Events, shape: Shape) -> StateEvents:
+def events_met(events: Events, shape: Shape) -> StateEvents:
+    """What a state takes of a chunk's events."""
     keys = dict.fromkeys(["user", "item", *(k for g in shape.groups for k in g.keys)])
     return StateEvents(
         time=events.time,
@@ -198,11 +216,26 @@ def _advance(state: State, met: StateEvents, found: dict[str, _Groups] | None) -
     """
     if not len(met):
         return
-    counts = np.max([met.time, *(np.where(met.signals[s] >= 0, k, met.time) for s, k in met.known.items())], axis=0)
-    waits = np.flatnonzero(counts >= state.shape.horizon(int(met.time[-1]) + 1))
+    waits = np.flatnonzero(counted_whole(met) >= state.shape.horizon(int(met.time[-1]) + 1))
     end = int(waits[0]) if len(waits) else len(met)
     state.pending = met.part(end, len(met)) if end < len(met) else None
-    taken = met.part(0, end)
+    _take(state, met.part(0, end), found)
+
+
+def counted_whole(met: StateEvents | Events) -> Int64s:
+    """From when on each event counts with all its outcomes, int64 [N], ms."""
+    return np.max([met.time, *(np.where(met.signals[s] >= 0, k, met.time) for s, k in met.known.items())], axis=0)
+
+
+def counted(met: StateEvents, shape: Shape) -> State:
+    """The state of a log that is these events alone, all of them seen whole. In memory."""
+    state = State(shape)
+    _take(state, met, None)
+    return state
+
+
+def _take(state: State, taken: StateEvents, found: dict[str, _Groups] | None) -> None:
+    """The state counts events. found: as of `_advance`."""
     for group in state.shape.groups:
         if found is None:
             codes = asof.combine([taken.codes[k] for k in group.keys])
@@ -211,8 +244,8 @@ def _advance(state: State, met: StateEvents, found: dict[str, _Groups] | None) -
             groups = found[group.name]
         tails = {h.prefix: _tail(h, groups, taken) for h in state.shape.histories if h.group == group.name and h.length}
         state.groups[group.name].put(groups.keys, _after(groups.before, groups.grouping, taken, tails))
-    whole = asof.Grouping.from_codes(np.zeros(end, np.int32), taken.time)
-    if end:
+    whole = asof.Grouping.from_codes(np.zeros(len(taken), np.int32), taken.time)
+    if len(taken):
         state.total = _after(state.total, whole, taken, {})
 
 
@@ -243,18 +276,10 @@ def _kept(history: HistoryShape, met: StateEvents) -> dict[str, NDArray[Any]]:
     return values | ({WHEN: met.known[history.where]} if history.where and history.where in met.known else {})
 
 
-def _before_all(tail: Tail | None) -> tuple[NDArray[np.int32], Int64s]:
-    """Of the kept events the group, and from when on each counts: before all that are not taken, unless it says so."""
-    if tail is None:
-        return np.empty(0, np.int32), np.empty(0, np.int64)
-    groups = np.repeat(np.arange(len(tail.lengths), dtype=np.int32), tail.lengths)
-    return groups, tail.values.get(WHEN, np.full(len(groups), asof.NONE))
-
-
 def _past(view: _View, history: HistoryShape, groups: _Groups, seen: Int64s) -> Past:
     """A history of the chunk's events. seen: every event sees what was known before this, int64 [N]."""
     met, tail = view.met, groups.before.tails.get(history.prefix)
-    kept, kept_when = _before_all(tail)
+    kept, kept_when = when_counted(tail)
     skip = len(kept)
     codes = np.concatenate([kept, groups.of_event()])
     counts = view.counts(history.where)
@@ -279,18 +304,15 @@ def _past(view: _View, history: HistoryShape, groups: _Groups, seen: Int64s) -> 
 def _tail(history: HistoryShape, groups: _Groups, met: StateEvents) -> Tail:
     """The last events of each group after some more."""
     tail = groups.before.tails[history.prefix]
-    kept, kept_when = _before_all(tail)
+    kept, kept_when = when_counted(tail)
     codes, values = groups.of_event(), _kept(history, met)
     counts = values.get(WHEN, met.time)
     if history.where is not None:
         is_in = met.signals[history.where] == 1
         codes, counts, values = codes[is_in], counts[is_in], {n: v[is_in] for n, v in values.items()}
     codes, when = np.concatenate([kept, codes]), np.concatenate([kept_when, counts])
-    grouping = asof.Grouping.from_codes(codes, when, when=when if WHEN in values else None)
-    lengths, events = asof.last_of_each(grouping, history.length)
-    of_group = np.zeros(len(tail.lengths), np.int64)
-    of_group[codes[grouping.representatives()]] = lengths  # a group may have none
-    return Tail(of_group, {n: _after_tail(tail, v, n)[events] for n, v in values.items()})
+    values = {n: _after_tail(tail, v, n) for n, v in values.items()}
+    return last_events(codes, when, values, len(tail.lengths), history.length)
 
 
 def _item_age(events: Events, since_first: NDArray[np.float32]) -> NDArray[np.float32]:

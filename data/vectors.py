@@ -50,14 +50,23 @@ class Lengths:
         """before: column -> the length of vectors that were prepared before."""
         self.by_name = dict(before)
         self._first = dict.fromkeys(before, "what was prepared before")
+        # Of a column, the first row of `_first` that holds a vector.
+        self._row: dict[str, int] = {}
 
     def see(self, vectors: pl.Series, where: str, rows_before: int = 0) -> None:
         """Takes vectors as `vector_column` makes them. Raises UserError for another length than that of before."""
         lengths = vectors.list.len()
-        if not (length := int(lengths.max() or 0)):  # type: ignore[arg-type]
-            return
-        known = self.by_name.setdefault(vectors.name, length)
+        if length := int(lengths.max() or 0):  # type: ignore[arg-type]
+            self._see(vectors.name, length, where, int((lengths > 0).arg_max() or 0) + rows_before + 1)
+
+    def merge(self, later: "Lengths") -> None:
+        """Takes what another has seen of slices after these. Raises UserError as `see` does."""
+        for name, length in later.by_name.items():
+            self._see(name, length, later._first[name], later._row[name])
+
+    def _see(self, name: str, length: int, where: str, row: int) -> None:
+        known = self.by_name.setdefault(name, length)
         if length != known:
-            row = int((lengths > 0).arg_max() or 0) + rows_before + 1
-            raise RowError(where, row, f"a vector of {length} numbers, but of {known} in {self._first[vectors.name]}")
-        self._first.setdefault(vectors.name, where)
+            raise RowError(where, row, f"a vector of {length} numbers, but of {known} in {self._first[name]}")
+        if name not in self._first:
+            self._first[name], self._row[name] = where, row

@@ -1,6 +1,6 @@
 """What a log is as a whole: its days, its users and its rows. What splits and warnings rest on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from coldrank.data.errors import UserError
 from coldrank.data.events import Events, local_day
 from coldrank.data.log import EventLog
 from coldrank.data.split import EventTimes
@@ -45,6 +46,11 @@ class Whole:
         by_time = events.frame.select(local_day(pl.col("time"), log.spec)).to_series().to_numpy()
         self.other_days += int((abs(events.day.astype(np.int64) - by_time) > 1).sum())
 
+    def add(self, other: "Whole") -> None:
+        """Takes what was seen of other chunks."""
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+
     @property
     def events(self) -> int:
         """Its events, without dropped duplicates."""
@@ -72,6 +78,12 @@ class Whole:
         counts = {n: value[n] for n in ("other_days", "events_read", "duplicates")}
         # Folders of before have none.
         return cls(days=days, utc_days=utc_days, births=births, anonymous=value.get("anonymous", 0), **counts)
+
+
+def check_counters(whole: Whole) -> None:
+    """Raises UserError for a log of more events than counters hold."""
+    if whole.events >= 2**31:
+        raise UserError(f"{whole.events:,} events; should be fewer than 2^31, which counters hold")
 
 
 def write_times(path: Path, times: NDArray[np.int64]) -> None:

@@ -42,16 +42,18 @@ class StateEvents:
         fields = {n: {k: v[rows] for k, v in getattr(self, n).items()} for n in self.__slots__ if n != "time"}
         return StateEvents(time=self.time[rows], **fields)
 
-    def then(self, later: "StateEvents") -> "StateEvents":
-        """These events and later ones."""
+    def then(self, *later: "StateEvents") -> "StateEvents":
+        """These events and later ones, in order."""
+        if not later:
+            return self
 
         def joined(field: str) -> dict[str, NDArray[Any]]:
-            ours, theirs = getattr(self, field), getattr(later, field)
-            return {n: np.concatenate([ours[n], theirs[n]]) for n in ours}
+            ours, theirs = getattr(self, field), [getattr(part, field) for part in later]
+            return {n: np.concatenate([of, *(part[n] for part in theirs)]) for n, of in ours.items()}
 
         keys, codes = joined("keys"), joined("codes")
         return StateEvents(
-            time=np.concatenate([self.time, later.time]),
+            time=np.concatenate([self.time, *(part.time for part in later)]),
             keys=keys,
             codes={n: _codes(keys[n], codes[n] >= 0) for n in keys},
             **{n: joined(n) for n in ("signals", "attributes", "known")},

@@ -123,20 +123,30 @@ class GroupState:
             groups.append(left)
         place = np.empty(count, np.int64)
         place[np.concatenate(groups)] = np.arange(count)
-        return self._values(pa.concat_tables(parts).combine_chunks().take(pa.array(place)))
+        return self.values(pa.concat_tables(parts).combine_chunks().take(pa.array(place)))
 
     def put(self, keys: Sequence[Int64s], values: GroupValues) -> None:
         """Sets the values of G different groups."""
         if not len(values.views):
             return
-        batches = sorted_batches(self._table(keys, values))
+        batches = sorted_batches(self.table(keys, values))
         self.runs.append(self._run(list(batches)))
         while len(self.runs) > 1 and self.runs[-2].rows <= _GROWTH * self.runs[-1].rows:
-            older, newer = self.runs[-2:]
-            self.runs[-2:] = [self._run(merged(older, newer))]
-            for run in (older, newer):
-                if run.path is not None and run.path.parent == self.folder:
-                    run.path.unlink()  # what is mapped stays readable
+            self._merge()
+
+    def merged(self) -> SortedRun | None:
+        """All groups in one run; None: there are none."""
+        while len(self.runs) > 1:
+            self._merge()
+        return self.runs[0] if self.runs else None
+
+    def _merge(self) -> None:
+        """Brings the last two runs into one."""
+        older, newer = self.runs[-2:]
+        self.runs[-2:] = [self._run(merged(older, newer))]
+        for run in (older, newer):
+            if run.path is not None and run.path.parent == self.folder:
+                run.path.unlink()  # what is mapped stays readable
 
     def all_views(self) -> tuple[Int64s, Int64s]:
         """The first key of all groups, ascending, and how many events each had: int64 [G]."""
@@ -158,9 +168,10 @@ class GroupState:
 
     def _unmet(self, rows: int) -> pa.Table:
         none = GroupValues.none(rows, self.layout)
-        return self._table([none.views] * len(self.layout.keys), none).select(list(self.layout.columns()))
+        return self.table([none.views] * len(self.layout.keys), none).select(list(self.layout.columns()))
 
-    def _table(self, keys: Sequence[Int64s], values: GroupValues) -> pa.Table:
+    def table(self, keys: Sequence[Int64s], values: GroupValues) -> pa.Table:
+        """The rows of a file of G groups. keys: for each key, int64 [G]."""
         columns: dict[str, Any] = {SORT: sort_key(keys)} | dict(zip(self._names, keys, strict=True))
         columns["views"] = values.views
         for signal in self.layout.signals:
@@ -175,7 +186,8 @@ class GroupState:
         arrays = [pa.array(columns[f.name]).cast(f.type) for f in self._schema]
         return pa.Table.from_arrays(arrays, schema=self._schema)
 
-    def _values(self, table: pa.Table) -> GroupValues:
+    def values(self, table: pa.Table) -> GroupValues:
+        """What rows of a file say."""
         columns = {n: table.column(n).combine_chunks() for n in table.column_names}
         numbers = {n: c.to_numpy().astype(np.int64) for n, c in columns.items() if not n.startswith("tail:")}
         none = np.full(len(table), NONE)

@@ -56,14 +56,28 @@ class Settled:
         text = [f for f in files if f.text is not None]
         for number, file in enumerate(tqdm(text, desc="parsing", unit="file", disable=None) if text else ()):
             assert file.text is not None
-            parts[file.path] = self._parse(file.text, folder / str(number))
+            parts[file.path] = self.parse(file.text, folder / str(number))
+        return self.typed(files, parts, used)
+
+    def merge(self, later: "Settled") -> None:
+        """Takes what another has met in files after these."""
+        for name, words in later._places.items():
+            known = self._places.setdefault(name, {})
+            for word, place in words.items():
+                known.setdefault(word, place)
+
+    def typed(self, files: Sequence[LogFile], parts: Mapping[Path, list[Path]], used: Collection[str]) -> list[LogFile]:
+        """The files; those of text as rows in the types that fit all. parts: what `parse` wrote of each.
+
+        used: as of `read`. Raises UserError as `read` does.
+        """
         for name in used:
             self._check(name)
         words = self.words()
         return [self._typed(f, parts[f.path], words) if f.text is not None else f for f in files]
 
-    def _parse(self, file: TextFile, folder: Path) -> list[Path]:
-        """Writes the rows of a file as Parquet; a new file where there are other columns."""
+    def parse(self, file: TextFile, folder: Path) -> list[Path]:
+        """Writes the rows of a file as Parquet into a new folder; a new file where there are other columns."""
         folder.mkdir(parents=True)
         paths: list[Path] = []
         schema: pa.Schema | None = None
@@ -109,7 +123,7 @@ class Settled:
         held = frame.collect_schema().names()
         frame = frame.with_columns(pl.lit(None, pl.String).alias(n) for n in names if n not in held)
         frame = frame.select(typed(expression(n), words.get(n, ())).alias(n) for n in names)
-        return apply_folder_columns(replace(file, frame=frame, text=None))
+        return apply_folder_columns(replace(file, frame=frame, text=None, in_rows=True))
 
 
 def _said(word: str) -> str:
