@@ -52,7 +52,7 @@ def about_splits(content: Content, spec: LogSpec) -> Iterator[str]:
             continue
         labels = content.of_split(split)
         # Without users, all are new ones.
-        nobody = not len(content.users[0])
+        nobody = not content.users.ids
         cohorts = {t: {c: n for c, n in of.items() if not (nobody and "user" in c)} for t, of in labels.cohorts.items()}
         few = [text for task in spec.tasks for text in _few(task, cohorts[task])]
         if few:

@@ -17,7 +17,7 @@ from coldrank.data.state.state import Shape
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sizes:
+class TaskSizes:
     """What a task holds at most. Only `file_rows` shows in what is written."""
 
     read_rows: int = 1 << 20
@@ -25,13 +25,13 @@ class Sizes:
     chunk_rows: int = 1 << 18
     """Events of a chunk, unless one second has more."""
     file_rows: int = 1 << 21
-    """Samples of a file, about: a period with more is cut into several."""
+    """SampleWriting of a file, about: a period with more is cut into several."""
     state_rows: int = 1 << 21
     """Rows of a part of the state, about, before any is counted together."""
 
 
 @dataclass(kw_only=True, slots=True)
-class Job:
+class SparkJob:
     """A preparation. Its folder lies where the driver and all executors see it."""
 
     log: EventLog
@@ -44,7 +44,7 @@ class Job:
     """Where everything is written."""
     tables: dict[str, Path]
     """users, items -> the files of their tables."""
-    sizes: Sizes
+    sizes: TaskSizes
     """How much a task holds."""
     keep_duplicates: bool
     """Whether equal rows are events of their own."""
@@ -53,8 +53,8 @@ class Job:
 
     @classmethod
     def start(
-        cls, log: EventLog, plan: list[ColumnPlan], shape: Shape, staged: Path, sizes: Sizes, keep: bool
-    ) -> "Job":
+        cls, log: EventLog, plan: list[ColumnPlan], shape: Shape, staged: Path, sizes: TaskSizes, keep: bool
+    ) -> "SparkJob":
         """Writes the tables for all tasks. keep: duplicates."""
         tables = {}
         for name, table in (("users", log.users), ("items", log.items)):

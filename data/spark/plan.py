@@ -7,7 +7,7 @@ from itertools import accumulate
 import numpy as np
 
 from coldrank.data.partitions import EqualPeriods, Periods
-from coldrank.data.spark.sort import Chunk
+from coldrank.data.spark.sort import TimeChunk
 from coldrank.data.state.state import Shape
 
 _MORE_TASKS_THAN_CORES = 3
@@ -15,10 +15,10 @@ _MORE_TASKS_THAN_CORES = 3
 
 @dataclass(slots=True)
 class WriteTask:
-    """Samples that one task writes: of some periods, or a part of one."""
+    """SampleWriting that one task writes: of some periods, or a part of one."""
 
     parts: dict[int, set[str]] = field(default_factory=dict)
-    """Chunk -> the periods whose events of it are written."""
+    """TimeChunk -> the periods whose events of it are written."""
     rows: int = 0
     """How many samples."""
 
@@ -28,7 +28,7 @@ class WriteTask:
         self.rows += rows
 
 
-def write_tasks(chunks: Sequence[Chunk], periods: Periods, *, file_rows: int, cores: int) -> list[WriteTask]:
+def write_tasks(chunks: Sequence[TimeChunk], periods: Periods, *, file_rows: int, cores: int) -> list[WriteTask]:
     """The tasks in the order of their samples. A period of up to `file_rows` is of one task, which has others as well
     if they are small; a longer one is cut into several.
 
@@ -55,12 +55,12 @@ def write_tasks(chunks: Sequence[Chunk], periods: Periods, *, file_rows: int, co
     return tasks
 
 
-def first_rows(chunks: Sequence[Chunk]) -> list[int]:
+def first_rows(chunks: Sequence[TimeChunk]) -> list[int]:
     """The number in the log of each chunk's first event."""
     return list(accumulate((c.rows for c in chunks[:-1]), initial=0))
 
 
-def _periods(chunk: Chunk, first: int, periods: Periods) -> Iterator[tuple[str, int]]:
+def _periods(chunk: TimeChunk, first: int, periods: Periods) -> Iterator[tuple[str, int]]:
     """The periods of a chunk's events, and how many are of each."""
     if isinstance(periods, EqualPeriods):
         names, code = periods.of(np.zeros(chunk.rows, np.int32), first)
@@ -71,7 +71,7 @@ def _periods(chunk: Chunk, first: int, periods: Periods) -> Iterator[tuple[str, 
     return ((name, int(n)) for name, n in zip(names, rows, strict=True) if n)
 
 
-def seen_whole(chunks: Sequence[Chunk], shape: Shape) -> list[int]:
+def seen_whole(chunks: Sequence[TimeChunk], shape: Shape) -> list[int]:
     """Of each chunk, and of what comes after the last: how many chunks before it the state holds, int [C + 1].
 
     All their outcomes are known to it, and all refreshes have been: the chunks from there on wait beside the state, as

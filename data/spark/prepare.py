@@ -24,13 +24,13 @@ from coldrank.data.manifest import Content, Population
 from coldrank.data.partitions import DatedPeriods, EqualPeriods, LabelCounts, Partition, Periods
 from coldrank.data.place import check_out, staging
 from coldrank.data.prepare import PrepareOptions, SplitRule
-from coldrank.data.spark.job import Job, Sizes
+from coldrank.data.spark.job import SparkJob, TaskSizes
 from coldrank.data.spark.plan import seen_whole, write_tasks
 from coldrank.data.spark.read import read
 from coldrank.data.spark.session import quiet
-from coldrank.data.spark.sort import Chunk, sort
+from coldrank.data.spark.sort import TimeChunk, sort
 from coldrank.data.spark.states import PartReport
-from coldrank.data.spark.write import Samples, Written, in_turn, met_of, running_totals
+from coldrank.data.spark.write import SampleWriting, Written, in_turn, met_of, running_totals
 from coldrank.data.split import SPLITS
 from coldrank.data.spool import Spool, check_any
 from coldrank.data.state.ledger import times_file
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Loads:
+class TaskRows:
     """Rows of each task, by what it does."""
 
     by_job: dict[str, list[int]] = field(default_factory=dict)
@@ -55,8 +55,8 @@ def prepare_on_spark(
     out: Path,
     split: SplitRule,
     options: PrepareOptions,
-    sizes: Sizes | None = None,
-    loads: Loads | None = None,
+    sizes: TaskSizes | None = None,
+    loads: TaskRows | None = None,
 ) -> dict[str, Any]:
     """Writes the samples of a log to `out`, in full or not at all; returns the manifest.
 
@@ -69,9 +69,11 @@ def prepare_on_spark(
     if is_url(out):
         raise UserError(f"--out {out}: not with --engine spark; give a folder of storage that all machines share")
     check_out(out)
+    if log.spec.negatives is not None:
+        raise UserError("spec: negatives: not with --engine spark; the local engine samples them")
     made_by = origin(log, options.arguments)
     with quiet(), staging(out) as staged:
-        job = _Preparation(spark, out, staged.absolute(), options, sizes or Sizes(), loads or Loads())
+        job = _Preparation(spark, out, staged.absolute(), options, sizes or TaskSizes(), loads or TaskRows())
         return job.run(log, split, made_by)
 
 
@@ -83,14 +85,14 @@ class _Preparation:
     out: Path
     staged: Path
     options: PrepareOptions
-    sizes: Sizes
-    loads: Loads
+    sizes: TaskSizes
+    loads: TaskRows
 
     def run(self, log: EventLog, split: SplitRule, made_by: dict[str, Any]) -> dict[str, Any]:
         options = self.options
         spool = Spool(log, self.staged / "spool")
         shape = Shape.of(log.spec, options.history, options.item_history)
-        job = Job.start(log, spool.plan, shape, self.staged, self.sizes, options.keep_duplicates)
+        job = SparkJob.start(log, spool.plan, shape, self.staged, self.sizes, options.keep_duplicates)
         slices, digests = read(self.spark, job, spool)
         check_any(spool)
         job.kinds = spool.kinds
@@ -104,7 +106,7 @@ class _Preparation:
         periods: Periods = EqualPeriods(n, known.whole.events) if n else dated
         cores = self.spark.sparkContext.defaultParallelism
         tasks = write_tasks(chunks, periods, file_rows=self.sizes.file_rows, cores=cores)
-        samples = Samples(job=job, chunks=chunks, tasks=tasks, split=split(known), periods=periods)
+        samples = SampleWriting(job=job, chunks=chunks, tasks=tasks, split=split(known), periods=periods)
         written, reports = samples.write(self.spark)
         self._note_loads(slices, chunks, written, reports)
         return Finished(
@@ -119,7 +121,7 @@ class _Preparation:
             digests=digests,
         ).put()
 
-    def _survey(self, chunks: Sequence[Chunk]) -> Known:
+    def _survey(self, chunks: Sequence[TimeChunk]) -> Known:
         whole, times = Whole(), times_file(self.staged)
         times.parent.mkdir(parents=True)
         with times.open("wb") as file:
@@ -157,7 +159,11 @@ class _Preparation:
         )
 
     def _note_loads(
-        self, slices: Sequence[Any], chunks: Sequence[Chunk], written: Sequence[Written], reports: Sequence[PartReport]
+        self,
+        slices: Sequence[Any],
+        chunks: Sequence[TimeChunk],
+        written: Sequence[Written],
+        reports: Sequence[PartReport],
     ) -> None:
         """Rows of each task."""
         self.loads.by_job = {
@@ -168,7 +174,7 @@ class _Preparation:
         }
 
 
-def _state(job: Job, chunks: Sequence[Chunk], reports: Sequence[PartReport]) -> State:
+def _state(job: SparkJob, chunks: Sequence[TimeChunk], reports: Sequence[PartReport]) -> State:
     """The state after the last event. In memory is what waits beside it."""
     seen = seen_whole(chunks, job.shape)[-1]
     runs: dict[str, list[Path]] = {}

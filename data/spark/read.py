@@ -14,7 +14,7 @@ from coldrank.data.append import digests
 from coldrank.data.arrow_files import write_frame
 from coldrank.data.events import read_slices
 from coldrank.data.log import LogFile
-from coldrank.data.spark.job import Job
+from coldrank.data.spark.job import SparkJob
 from coldrank.data.spark.tasks import called
 from coldrank.data.spool import Spool
 from coldrank.data.text.settle import Settled
@@ -27,7 +27,7 @@ HOUR_MS = 3_600_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Slice:
+class TimeSlice:
     """Rows of a file, sorted by time."""
 
     path: Path
@@ -42,7 +42,7 @@ class Slice:
     """Hour since the epoch -> rows."""
 
     @classmethod
-    def write(cls, frame: pl.DataFrame, path: Path) -> "Slice":
+    def write(cls, frame: pl.DataFrame, path: Path) -> "TimeSlice":
         frame = frame.sort("time", maintain_order=True)
         write_frame(frame, path)
         time = frame["time"].to_numpy()
@@ -52,12 +52,12 @@ class Slice:
 
 
 @dataclass(slots=True)
-class Part:
+class FilePart:
     """What a task has read of a file, or of its bytes."""
 
     agreement: Agreement
     lengths: Lengths = field(default_factory=lambda: Lengths({}))
-    slices: list[Slice] = field(default_factory=list)
+    slices: list[TimeSlice] = field(default_factory=list)
     digest: str = ""
 
 
@@ -70,7 +70,7 @@ class _Piece:
     count: int | None = None
 
 
-def read(spark: "SparkSession", job: Job, spool: Spool) -> tuple[list[Slice], list[str]]:
+def read(spark: "SparkSession", job: SparkJob, spool: Spool) -> tuple[list[TimeSlice], list[str]]:
     """The slices of a log in the order of its files and rows, and the digests of these.
 
     spool: gets types, lengths and rows of what was read. Raises UserError with file, column and row.
@@ -78,7 +78,7 @@ def read(spark: "SparkSession", job: Job, spool: Spool) -> tuple[list[Slice], li
     files = fill_types(_parsed(spark, job, spool))
     spool.log = replace(spool.log, files=tuple(files))
     pieces = [p for n, file in enumerate(files) for p in _pieces(n, file, job.sizes.read_rows)]
-    parts: list[Part] = called(spark, len(pieces) + len(files), partial(_read, job, files, pieces))
+    parts: list[FilePart] = called(spark, len(pieces) + len(files), partial(_read, job, files, pieces))
     for part in parts[: len(pieces)]:
         spool.agreement.merge(part.agreement)
         spool.lengths.merge(part.lengths)
@@ -88,7 +88,7 @@ def read(spark: "SparkSession", job: Job, spool: Spool) -> tuple[list[Slice], li
     return slices, [part.digest for part in parts[len(pieces) :]]
 
 
-def _parsed(spark: "SparkSession", job: Job, spool: Spool) -> list[LogFile]:
+def _parsed(spark: "SparkSession", job: SparkJob, spool: Spool) -> list[LogFile]:
     """The files; those of text in the types that fit all, each parsed by a task."""
     text = [f for f in spool.log.files if f.text is not None]
     found: list[tuple[Settled, list[Path]]] = called(spark, len(text), partial(_parse, job, text))
@@ -99,7 +99,7 @@ def _parsed(spark: "SparkSession", job: Job, spool: Spool) -> list[LogFile]:
     return spool.text.typed(spool.log.files, parts, used)
 
 
-def _parse(job: Job, files: Sequence[LogFile], number: int) -> tuple[Settled, list[Path]]:
+def _parse(job: SparkJob, files: Sequence[LogFile], number: int) -> tuple[Settled, list[Path]]:
     settled, file = Settled(), files[number].text
     assert file is not None
     return settled, settled.parse(file, job.new("text", number))
@@ -115,9 +115,9 @@ def _pieces(number: int, file: LogFile, rows: int) -> list[_Piece]:
     return [_Piece(number, first, rows) for first in range(0, count, rows)]
 
 
-def _read(job: Job, files: Sequence[LogFile], pieces: Sequence[_Piece], number: int) -> Part:
+def _read(job: SparkJob, files: Sequence[LogFile], pieces: Sequence[_Piece], number: int) -> FilePart:
     """A piece of a file; after the pieces, the digest of a file."""
-    part = Part(Agreement(job.plan))
+    part = FilePart(Agreement(job.plan))
     if number >= len(pieces):
         part.digest = digests([files[number - len(pieces)]])[0]
         return part
@@ -128,6 +128,6 @@ def _read(job: Job, files: Sequence[LogFile], pieces: Sequence[_Piece], number: 
         part.agreement.add(read, rows)
         for column in (c for c in job.plan if read.frame.schema[c.name] == VECTOR):
             part.lengths.see(read.frame[column.name], column.where(file.path), rows)
-        part.slices.append(Slice.write(read.frame, job.new("slices", number, ".arrow")))
+        part.slices.append(TimeSlice.write(read.frame, job.new("slices", number, ".arrow")))
         rows += len(read.frame)
     return part

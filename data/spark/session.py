@@ -71,7 +71,8 @@ def check_installed() -> None:
     try:
         from pyspark.sql import DataFrame
     except ImportError as error:
-        raise UserError(f"--engine spark: {error.name} is not installed; pip install 'coldrank[spark]'") from None
+        lacking = (error.name or "pyspark").partition(".")[0]
+        raise UserError(f"--engine spark: {lacking} is not installed; pip install 'coldrank[spark]'") from None
     if not hasattr(DataFrame, "repartitionById"):
         raise UserError("--engine spark: PySpark is older than 4.1; pip install 'coldrank[spark]'")
     if "SPARK_REMOTE" in os.environ:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from coldrank.data.agree import in_types
 from coldrank.data.arrow_files import as_frame, between, from_bytes, pieces, read_table, to_bytes, write_frame
 from coldrank.data.events import Events, as_events, in_order, local_day
-from coldrank.data.spark.job import Job
-from coldrank.data.spark.read import HOUR_MS, Slice
+from coldrank.data.spark.job import SparkJob
+from coldrank.data.spark.read import HOUR_MS, TimeSlice
 from coldrank.data.spark.tasks import ANSWERS, Batches, answer, answers, called, numbered, numbers
 from coldrank.data.statistics import counted_whole
 from coldrank.data.whole import Whole, write_times
@@ -30,7 +30,7 @@ _CUT_SCHEMA = pa.schema([("chunk", pa.int64()), ("slice", pa.int64()), ("piece",
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Chunk:
+class TimeChunk:
     """All events of an interval of time, in order, on disk."""
 
     path: Path
@@ -59,7 +59,7 @@ class Chunk:
     """Their known users, ascending; none unless the split asks for them."""
 
 
-def sort(spark: "SparkSession", job: Job, slices: Sequence[Slice], *, users: bool) -> list[Chunk]:
+def sort(spark: "SparkSession", job: SparkJob, slices: Sequence[TimeSlice], *, users: bool) -> list[TimeChunk]:
     """The log in chunks, in order. users: whether the split asks for them."""
     bounds = _bounds(spark, job, slices)
     count = len(bounds) - 1
@@ -80,7 +80,7 @@ def sort(spark: "SparkSession", job: Job, slices: Sequence[Slice], *, users: boo
     return answers(ordered.mapInArrow(put_in_order, ANSWERS))
 
 
-def _cut(of: Slice, number: int, bounds: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
+def _cut(of: TimeSlice, number: int, bounds: NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
     table = read_table(of.path)
     first, last = (int(np.searchsorted(bounds, t, "right")) - 1 for t in (of.low, of.high))
     for chunk in range(first, last + 1):
@@ -89,7 +89,7 @@ def _cut(of: Slice, number: int, bounds: NDArray[np.int64]) -> Iterator[pa.Recor
             yield pa.RecordBatch.from_arrays(row, schema=_CUT_SCHEMA)
 
 
-def _sorted(job: Job, number: int, tables: Sequence[pa.Table], *, users: bool) -> Chunk:
+def _sorted(job: SparkJob, number: int, tables: Sequence[pa.Table], *, users: bool) -> TimeChunk:
     parts = [in_types(as_frame(table), job.kinds) for table in tables]
     rows_read = sum(map(len, parts))
     frame, duplicates = in_order(pl.concat(parts), job.keep_duplicates)
@@ -101,7 +101,7 @@ def _sorted(job: Job, number: int, tables: Sequence[pa.Table], *, users: bool) -
     whole = Whole(events_read=rows_read, duplicates=duplicates)
     whole.see(events, job.log)
     days, day_rows = np.unique(events.day, return_counts=True)
-    return Chunk(
+    return TimeChunk(
         path=path,
         times=times,
         rows=len(frame),
@@ -125,7 +125,7 @@ def _total(events: Events) -> dict[str, Any]:
     }
 
 
-def _bounds(spark: "SparkSession", job: Job, slices: Sequence[Slice]) -> NDArray[np.int64]:
+def _bounds(spark: "SparkSession", job: SparkJob, slices: Sequence[TimeSlice]) -> NDArray[np.int64]:
     """Where chunks begin, and where the last ends, ms, int64 [C + 1]."""
     hours: Counter[int] = Counter()
     for part in slices:
@@ -149,7 +149,7 @@ def _bounds(spark: "SparkSession", job: Job, slices: Sequence[Slice]) -> NDArray
     return np.array([*bounds, (max(hours) + 1) * HOUR_MS], np.int64)
 
 
-def _seconds(slices: Sequence[Slice], hours: Sequence[int], number: int) -> dict[int, int]:
+def _seconds(slices: Sequence[TimeSlice], hours: Sequence[int], number: int) -> dict[int, int]:
     """Second -> rows of a slice in it, for the seconds of some hours."""
     time = read_table(slices[number].path)["time"].to_numpy()
     time = time[np.isin(time // HOUR_MS, hours)]

@@ -18,9 +18,9 @@ import pyarrow as pa
 
 from coldrank.data.arrow_files import pieces
 from coldrank.data.manifest import Population
-from coldrank.data.spark.job import Job
+from coldrank.data.spark.job import SparkJob
 from coldrank.data.spark.plan import WriteTask
-from coldrank.data.spark.sort import Chunk
+from coldrank.data.spark.sort import TimeChunk
 from coldrank.data.spark.tasks import Batches, numbered, numbers
 from coldrank.data.state.compose import composed, history_lengths
 from coldrank.data.state.groups import GroupLayout, GroupState
@@ -53,7 +53,7 @@ class PartReport:
 
 
 def states(
-    spark: "SparkSession", job: Job, chunks: Sequence[Chunk], tasks: Sequence[WriteTask], seen: Sequence[int]
+    spark: "SparkSession", job: SparkJob, chunks: Sequence[TimeChunk], tasks: Sequence[WriteTask], seen: Sequence[int]
 ) -> "DataFrame":
     """Rows of `STATES` in the partitions of their tasks, in order: of each chunk that a task looks at, what the state
     before it has of its groups.
@@ -83,7 +83,7 @@ def states(
     return composed_rows.repartitionById(len(tasks), "task").sortWithinPartitions("chunk", "kind")
 
 
-def _counted(job: Job, path: Path, chunk: int, parts_of_kind: int) -> Iterator[pa.RecordBatch]:
+def _counted(job: SparkJob, path: Path, chunk: int, parts_of_kind: int) -> Iterator[pa.RecordBatch]:
     """What a chunk alone is counted to, as rows of `_COUNTED`."""
     state = counted(events_met(job.events(path), job.shape), job.shape)
     for kind, group in enumerate(state.groups.values()):
@@ -101,7 +101,7 @@ def _counted(job: Job, path: Path, chunk: int, parts_of_kind: int) -> Iterator[p
 class _Part:
     """Some of the groups of a kind, composed over all chunks."""
 
-    def __init__(self, job: Job, number: int, kind: int, folder: Path, seen: Sequence[int]) -> None:
+    def __init__(self, job: SparkJob, number: int, kind: int, folder: Path, seen: Sequence[int]) -> None:
         """number: of the part. kind: number of the kind. folder: for the state as it grows."""
         self.job, self.number, self.kind, self.seen = job, number, kind, seen
         self.layout = job.shape.layout(job.shape.groups[kind])

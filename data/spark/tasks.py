@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 ANSWERS = "number long, fine boolean, answer binary"
 Batches = Iterable[pa.RecordBatch]
 _SCHEMA = pa.schema([("number", pa.int64()), ("fine", pa.bool_()), ("answer", pa.binary())])
+_NO_MODULE = re.compile(r"^ModuleNotFoundError: No module named '(\w+)", re.MULTILINE)
 _USER_ERROR = re.compile(r"^coldrank\.data\.errors\.\w+: (.*)$", re.MULTILINE)
 
 
@@ -77,6 +78,11 @@ def _collected(frame: "DataFrame") -> list[Any]:
     except PySparkException as error:
         if said := _USER_ERROR.search(str(error)):
             raise UserError(said[1]) from None
+        if lacking := _NO_MODULE.search(str(error)):
+            raise UserError(
+                f"--engine spark: the Python of the executors has no {lacking[1]!r}; name one with coldrank in"
+                " PYSPARK_PYTHON or spark.pyspark.python"
+            ) from None
         raise
     except Py4JError as error:
         raise UserError(f"--engine spark: {java_line(error)}") from None

@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from coldrank.data.partitions import LabelCounts, Partition, Periods, places
 from coldrank.data.samples import SampleBuilder
-from coldrank.data.spark.job import Job
+from coldrank.data.spark.job import SparkJob
 from coldrank.data.spark.plan import WriteTask, first_rows, seen_whole
-from coldrank.data.spark.sort import Chunk
+from coldrank.data.spark.sort import TimeChunk
 from coldrank.data.spark.states import REPORT, PartReport, states, table_of
 from coldrank.data.spark.tasks import ANSWERS, Batches, answer, answers
 from coldrank.data.split import Split
@@ -47,12 +47,12 @@ class Written:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Samples:
+class SampleWriting:
     """How a log becomes samples."""
 
-    job: Job
+    job: SparkJob
     """The job."""
-    chunks: Sequence[Chunk]
+    chunks: Sequence[TimeChunk]
     """The log."""
     tasks: Sequence[WriteTask]
     """Who writes what."""
@@ -80,7 +80,7 @@ class Samples:
         return said[: len(self.tasks)], said[len(self.tasks) :]
 
 
-def running_totals(chunks: Sequence[Chunk]) -> Iterator[Json]:
+def running_totals(chunks: Sequence[TimeChunk]) -> Iterator[Json]:
     """What the whole log was counted to before each chunk, and after the last, as `State.total_json`."""
     total: Json = {"views": 0, "positives": {}, "known": {}}
     yield total
@@ -111,7 +111,9 @@ class _Rows:
 class _Writing:
     """A task that writes."""
 
-    def __init__(self, samples: Samples, seen: Sequence[int], totals: Sequence[Json], first: Sequence[int]) -> None:
+    def __init__(
+        self, samples: SampleWriting, seen: Sequence[int], totals: Sequence[Json], first: Sequence[int]
+    ) -> None:
         self.samples, self.seen, self.totals, self.first = samples, seen, totals, first
         self.job = samples.job
         self._waiting: deque[tuple[int, StateEvents]] = deque()
@@ -161,7 +163,7 @@ class _Writing:
         return in_turn([met for _, met in self._waiting])
 
 
-def met_of(job: Job, chunk: Chunk) -> StateEvents:
+def met_of(job: SparkJob, chunk: TimeChunk) -> StateEvents:
     """What a state takes of a chunk."""
     return events_met(job.events(chunk.path), job.shape)
 

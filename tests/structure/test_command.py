@@ -9,7 +9,7 @@ import pytest
 from coldrank.cli.main import parser
 
 ROOT = Path(__file__).parents[2]
-NO_COMMANDS = {"__init__", "main", "options", "spec_options"}
+NO_COMMANDS = {"__init__", "engine", "main", "options", "spec_options"}
 LOADED = """
 import sys
 before = set(sys.modules)
