@@ -25,7 +25,7 @@ class TaskSizes:
     chunk_rows: int = 1 << 18
     """Events of a chunk, unless one second has more."""
     file_rows: int = 1 << 21
-    """SampleWriting of a file, about: a period with more is cut into several."""
+    """Samples of a file, about: a period with more is cut into several."""
     state_rows: int = 1 << 21
     """Rows of a part of the state, about, before any is counted together."""
 

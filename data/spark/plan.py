@@ -15,10 +15,10 @@ _MORE_TASKS_THAN_CORES = 3
 
 @dataclass(slots=True)
 class WriteTask:
-    """SampleWriting that one task writes: of some periods, or a part of one."""
+    """Samples that one task writes: of some periods, or a part of one."""
 
     parts: dict[int, set[str]] = field(default_factory=dict)
-    """TimeChunk -> the periods whose events of it are written."""
+    """Chunk -> the periods whose events of it are written."""
     rows: int = 0
     """How many samples."""
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,19 @@ from spark_logs import CONF, same, skip_without_spark, spark
 
 from coldrank.cli.main import main
 from coldrank.data.errors import RowError, UserError
+from coldrank.data.location import location
+from coldrank.data.log import Negatives
 from coldrank.data.own_log import open_log
 from coldrank.data.partitions import DatedPeriods, EqualPeriods
+from coldrank.data.prepare import PrepareOptions
 from coldrank.data.spark import session, tasks
 from coldrank.data.spark.job import SparkJob, TaskSizes
 from coldrank.data.spark.plan import seen_whole, write_tasks
+from coldrank.data.spark.prepare import prepare_on_spark
 from coldrank.data.spark.sort import TimeChunk
+from coldrank.data.split import Split, split_by_share
 from coldrank.data.state.state import Shape
-from coldrank.data.whole import Whole
+from coldrank.data.whole import Known, Whole
 
 __all__ = ["spark"]
 ANYTHING: Any = None
@@ -116,6 +122,27 @@ def test_an_executor_that_does_not_see_the_folder(tmp_path: Path) -> None:
     job = SparkJob.start(log, [], Shape.of(SPEC, 4, 0), tmp_path / "out" / ".prepare-x", TaskSizes(), False)
     with pytest.raises(UserError, match=r"--out .*/out: an executor on .* does not see the driver's folder"):
         job.new("slices", 0)
+
+
+@pytest.mark.tried("logs", "--engine spark of a spec with negatives, or into an object store", "refused by name")
+@pytest.mark.parametrize("case", ["negatives", "object store"])
+def test_what_spark_does_not_do_is_named(case: str, tmp_path: Path) -> None:
+    spec = replace(SPEC, negatives=Negatives(keys={"author": "item", "tag": "event"}))
+    log, out, line = open_log(_written(tmp_path), spec), tmp_path / "out", "spec: negatives: not with --engine spark"
+    if case == "object store":
+        pytest.importorskip("upath")
+        log, out, line = (
+            replace(log, spec=SPEC),
+            location("s3://bucket/data"),
+            "--out s3://bucket/data: not with --engine",
+        )
+    with pytest.raises(UserError, match=line):
+        prepare_on_spark(ANYTHING, log, out, by_share, PrepareOptions(history=4, arguments={}))
+    assert not (tmp_path / "out").exists()
+
+
+def by_share(known: Known) -> Split:
+    return split_by_share(known.times)
 
 
 def _written(folder: Path) -> Path:
