@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 _UNITS = {"": 1, **{f"{u}{i}b": (1024 if i else 1000) ** n for n, u in enumerate("kmgt", 1) for i in ("", "i")}}
 
+# A plan looks at every rank several times for every table.
+_MOST_RANKS = 16_384
+
 
 class DoesNotFit(UserError):
     """There is no plan for the cluster."""
@@ -140,6 +143,8 @@ def _cluster(args: argparse.Namespace) -> "Cluster":
     from coldrank.train.distributed.request import Cluster
 
     ranks, hosts = args.world_size, args.hosts
+    if ranks > _MOST_RANKS:
+        raise UserError(f"--world-size {ranks}: should be at most {_MOST_RANKS:,}, whose plan takes a minute or two")
     if ranks < 1 or hosts < 1 or ranks % hosts:
         raise UserError(
             f"--world-size {ranks} --hosts {hosts}: every host must have the same number of ranks, at least one"

@@ -238,6 +238,13 @@ def arm(tmp_path):
     return ["plan", "--config", str(path)]
 
 
+@pytest.mark.tried("ranks", "`plan` for 100,000 ranks", "refused: at most 16,384")
+def test_more_ranks_than_are_planned_are_refused(capsys: pytest.CaptureFixture[str]):
+    arm = ["plan", "--config", "coldrank.configs.kuairand:base"]
+    assert main([*arm, "--world-size", "100000", "--hosts", "12500", "--hbm", "80GB"]) == 2
+    assert "--world-size 100000: should be at most 16,384" in capsys.readouterr().err
+
+
 def test_the_command_plans(arm, capsys):
     assert main([*arm, "--world-size", "16", "--hosts", "2", "--hbm", "4GB"]) == 0
     said = capsys.readouterr().out
