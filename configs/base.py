@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from coldrank.models.features import Feature
+from coldrank.models.features import Feature, Role, Transform
 from coldrank.models.pepnet import PEPNet
 from coldrank.models.ranker import Ranker
 from coldrank.modules.attention import Fold
@@ -54,6 +54,23 @@ def counts(columns: Sequence[str], *, dim: int = 0) -> list[Feature]:
             for c in columns
         ]
     return features
+
+
+def numbers(
+    columns: Sequence[str], role: Role, *, transform: Transform = "none", buckets: int = 0, dim: int = 0
+) -> list[Feature]:
+    """Columns of numbers, such as the thirty of an ad log, each in a dense slot; and embedded in `buckets` quantile
+    buckets of width `dim` as well, if there are any."""
+    features = [Feature(name=c, role=role, kind="number", transform=transform) for c in columns]
+    if buckets:
+        embedded = lambda c: Feature(name=f"{c}_bucket", column=c, role=role, kind="bucket", buckets=buckets, dim=dim)
+        features += [embedded(c) for c in columns]
+    return features
+
+
+def cross(*of: str, rows: int, dim: int, role: Role = "context") -> Feature:
+    """Two or more features, ids and buckets, hashed together into a table of so many rows; named `a_x_b`."""
+    return Feature(name="_x_".join(of), role=role, kind="cross", of=of, rows=rows, dim=dim)
 
 
 def history(length: int, ids: dict[str, str], signals: Sequence[str] = (), *, dim: int = 8) -> list[Feature]:
@@ -122,9 +139,9 @@ def without_avc(base: RunConfig) -> RunConfig:
     """Drops the counts of the user's views, in all and by group, from the ordinary inputs; the gates, where there are
     any, still take the AVC. What hints at it otherwise stays: the length of the history, the time since the last
     event."""
-    kept = tuple(
-        f for f in base.features if f.role == "pc" or not f.raw_columns[0].startswith(("user_views", "views_user_"))
-    )
+    counts_views = lambda f: any(c.startswith(("user_views", "views_user_")) for c in f.raw_columns)
+    gone = {f.name for f in base.features if f.role != "pc" and counts_views(f)}
+    kept = tuple(f for f in base.features if f.name not in gone and not gone & set(f.of))
     return replace(base, name=f"{base.name}_without_avc", features=kept)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from coldrank.models.batch import Unknown
 from coldrank.models.features import Feature, FeatureSet, Table, Transform
 from coldrank.models.ids.maps import map_of
-from coldrank.models.ids.mixing import Share
+from coldrank.models.ids.mixing import Share, mix64
 
 
 class Bucketize(nn.Module):
@@ -180,7 +180,7 @@ class FeatureEncoder(nn.Module):
         pieces: dict[str, list[_Piece]] = {name: [] for name in self.dynamic}
         start = 0
         for f in self.features.sparse if pieces else ():
-            ids = raw[f.raw_columns[0]]
+            ids = raw[self.features.columns(f)[0]]
             if f.role == "sequence":
                 ids = ids[slots_of(raw[f"{f.raw_columns[0]}.lengths"], (f,))[0]]
             end = start + len(ids) * self.features.table(f.table_name).reads
@@ -193,7 +193,15 @@ class FeatureEncoder(nn.Module):
             start = end
         return {name: _unknown(parts) for name, parts in pieces.items()}
 
+    def cross(self, f: Feature, raw: dict[str, Tensor]) -> Tensor:
+        """Rows of a cross, int64 [B]."""
+        columns = [(part, raw[part.raw_columns[0]]) for part in self.features.parts(f)]
+        values = [self.buckets[part.name](x) if part.kind == "bucket" else x for part, x in columns]
+        return crossed(values, salt(f), f.rows)
+
     def _rows(self, f: Feature, raw: dict[str, Tensor]) -> Tensor:
+        if f.kind == "cross":
+            return self.cross(f, raw)
         if f.kind == "bucket":
             return self.buckets[f.name](raw[f.raw_columns[0]])
         if f.kind == "signals":
@@ -243,8 +251,17 @@ def joint_state(signals: list[Tensor]) -> Tensor:
     return code
 
 
+def crossed(values: list[Tensor], start: int, rows: int) -> Tensor:
+    """Values int64 [..], of one shape -> rows int64 [..] in 0..rows-1 of their hash: from `start` on each value is
+    mixed into it in turn, h = mix64(h ^ value). Scriptable."""
+    hashed = torch.full_like(values[0], start)
+    for value in values:
+        hashed = mix64(hashed ^ value)
+    return torch.remainder(hashed, rows)
+
+
 def salt(f: Feature) -> int:
-    """What is mixed into the ids of a salted feature."""
+    """What is mixed into the ids of a salted feature, and what the hash of a cross begins with."""
     return int.from_bytes(hashlib.blake2b(f.name.encode(), digest_size=8).digest(), "little", signed=True)
 
 

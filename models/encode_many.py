@@ -71,7 +71,8 @@ class ManyEncoder:
 
     def _rows(self, raw: dict[str, Tensor]) -> _Rows:
         encoder = self.encoder
-        count = next((len(raw[f.raw_columns[0]]) for f in (*self.hashed, *self.bucketed, *self.others)), 0)
+        of_sample = (self.encoder.features.columns(f)[0] for f in (*self.hashed, *self.bucketed, *self.others))
+        count = next((len(raw[column]) for column in of_sample), 0)
         single = torch.empty(self.singles, count, dtype=torch.int64)
         if self.hashed:
             ids = torch.stack([raw[f.raw_columns[0]] for f in self.hashed]) ^ self.salts
@@ -81,6 +82,9 @@ class ManyEncoder:
             single[self.places["bucketed"]] = self._buckets(numbers)
         lists = {f.name: self._list(f, raw) for f in self.lists}
         for place, f in zip(self.places["others"].tolist(), self.others, strict=True):
+            if f.kind == "cross":
+                single[place] = encoder.cross(f, raw)
+                continue
             ids = raw[f.raw_columns[0]]
             single[place] = encoder.maps[f.table](ids ^ salt(f) if f.salted else ids)
         return _Rows(single, lists)

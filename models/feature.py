@@ -8,6 +8,7 @@ A raw value is a 64-bit id or a number. What becomes of it:
     bucket  float            -> bucket of the edges (0: missing) -> row of its table    one value per sample or position
     number  float            -> transformed, standardised -> one dense slot             one value per sample or position
     vector  float x length   -> scaled to length 1 -> linear map to `dim` numbers       one vector per sample
+    cross   ids and buckets  -> row of the hash of them all, of a table of its own      one row per sample
 """
 
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Kind = Literal["id", "signals", "bucket", "number", "vector"]
+Kind = Literal["id", "signals", "bucket", "number", "vector", "cross"]
 Role = Literal["user", "item", "context", "sequence", "pc"]
 Mapping = Literal["hash", "multi_hash", "vocabulary", "growing", "managed", "identity"]
 Transform = Literal["none", "log1p", "logit"]
@@ -93,16 +94,20 @@ class Feature:
     columns: tuple[str, ...] = ()
     """Of kind `signals`: the raw columns whose joint state is read."""
     table: str = ""
-    """Of kind `id`: its table; several features may share one. Buckets and signals own a table of the feature's
-    name."""
+    """Of kind `id`: its table; several features may share one. Buckets, signals and crosses own a table of the
+    feature's name."""
     dim: int = 0
-    """Of buckets and signals: the width of their table. Of a vector: that of what it is mapped to."""
+    """Of buckets, signals and crosses: the width of their table. Of a vector: that of what it is mapped to."""
     init: float = 0.0
-    """Of buckets and signals: standard deviation of their table's first weights (0: `optim.tables.init`)."""
+    """Of buckets, signals and crosses: standard deviation of their table's first weights (0: `optim.tables.init`)."""
     edges: tuple[float, ...] = ()
     """Of buckets: the edges, ascending (empty: `buckets` quantiles taken from the training data)."""
     buckets: int = 0
     """Of buckets without edges: how many."""
+    of: tuple[str, ...] = ()
+    """Of a cross: the features, ids and buckets, whose values are hashed together."""
+    rows: int = 0
+    """Of a cross: the rows of its table."""
     transform: Transform = "none"
     """Of a number, before it is standardised."""
     unit: bool = True
@@ -123,7 +128,9 @@ class Feature:
 
     @property
     def raw_columns(self) -> tuple[str, ...]:
-        """The raw columns that the feature reads; weights come last."""
+        """The raw columns that the feature reads; weights come last. A cross reads those of its features."""
+        if self.kind == "cross":
+            return ()
         return self.columns or (self.column or self.name, *filter(None, [self.weights]))
 
     @property
@@ -135,6 +142,11 @@ class Feature:
     def has_table(self) -> bool:
         """Whether it reads rows of a table; numbers and vectors do not."""
         return self.kind not in ("number", "vector")
+
+    @property
+    def owns_table(self) -> bool:
+        """Whether its table has its name and is its own."""
+        return self.has_table and self.kind != "id"
 
     @property
     def table_name(self) -> str:

@@ -10,6 +10,18 @@ def unique(what: str, names: list[str]) -> None:
         raise ValueError(f"{what} declared twice: {', '.join(twice)}")
 
 
+def check_cross(f: Feature, features: dict[str, Feature]) -> None:
+    """Raises ValueError for a feature that cannot be crossed. features: all, by name."""
+    for name in f.of:
+        part = features.get(name)
+        if part is None:
+            raise ValueError(f"feature {f.name!r}: of: {name!r} is no feature; declare it, or name another")
+        if part.many or part.role in ("sequence", "pc") or part.kind not in ("id", "bucket"):
+            of_list = "many=True" if part.many else f"role={part.role!r}" if part.kind in ("id", "bucket") else ""
+            what = of_list or f"kind={part.kind!r}"
+            raise ValueError(f"feature {f.name!r}: of: {name!r} has {what}; a cross is of single ids and buckets")
+
+
 def check_table(t: Table) -> None:
     """Raises ValueError that names the table and the field."""
     rules = [
@@ -57,7 +69,7 @@ def check_feature(f: Feature, tables: dict[str, Table]) -> None:
         ),
         (f.kind != "id" and f.table != "", f"table={f.table!r}: only kind 'id' names a table"),
         (
-            f.kind in ("bucket", "signals") and f.dim < 1,
+            f.kind in ("bucket", "signals", "cross") and f.dim < 1,
             f"dim={f.dim}: a {f.kind} feature needs the width of its table",
         ),
         (f.kind == "bucket" and not f.edges and f.buckets < 2, "a bucket feature needs edges, or buckets >= 2"),
@@ -79,6 +91,10 @@ def check_feature(f: Feature, tables: dict[str, Table]) -> None:
             f"length={f.length}, dim={f.dim}: a vector needs both: its numbers, and the width that it is mapped to",
         ),
         (not f.unit and f.kind != "vector", "unit is for kind 'vector'"),
+        (f.kind == "cross" and len(set(f.of)) < 2, f"of={list(f.of)}: a cross is of two or more features"),
+        (f.kind == "cross" and f.rows < 1, f"rows={f.rows}: a cross needs the rows of its table"),
+        (f.kind == "cross" and f.role == "sequence", "kind='cross': a sequence holds no crosses"),
+        (f.kind != "cross" and bool(f.of or f.rows), "of and rows are for kind 'cross'"),
         (f.weights != "" and not f.many, f"weights={f.weights!r}: are for ids with many=True"),
         (f.many and (f.kind != "id" or f.role in ("sequence", "pc")), "many is for ids outside sequences"),
         (

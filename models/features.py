@@ -8,7 +8,7 @@ from typing import Literal
 from torch import nn
 
 from coldrank.models.feature import Feature, Input, Kind, Mapping, Role, Table, Transform
-from coldrank.models.feature_checks import check_feature, check_table, unique
+from coldrank.models.feature_checks import check_cross, check_feature, check_table, unique
 
 __all__ = ["Feature", "FeatureSet", "Input", "Kind", "Mapping", "Role", "Table", "Transform"]
 
@@ -29,7 +29,10 @@ class FeatureSet:
             check_table(table)
         for feature in self.features:
             check_feature(feature, shared)
-        owned = {f.name: _own_table(f) for f in self.features if f.kind in ("bucket", "signals")}
+        self.by_name = {f.name: f for f in self.features}
+        for feature in (f for f in self.features if f.kind == "cross"):
+            check_cross(feature, self.by_name)
+        owned = {f.name: _own_table(f) for f in self.features if f.owns_table}
         unique("table", [*shared, *owned])
         for name in (*shared, *(f.name for f in self.features)):
             if hasattr(nn.ModuleDict, name):
@@ -104,6 +107,8 @@ class FeatureSet:
         return tuple(inputs.values())
 
     def _inputs(self, f: Feature) -> list[Input]:
+        if f.kind == "cross":
+            return []
         if f.kind == "vector":
             return [Input(f.raw_columns[0], "float", is_list=True, required=True, width=f.length)]
         low = high = default = None
@@ -121,6 +126,14 @@ class FeatureSet:
         weights = Input(f.weights, "float", is_list=True, required=True, like=columns[0])
         return [*inputs, weights] if f.weights else inputs
 
+    def parts(self, f: Feature) -> tuple[Feature, ...]:
+        """The features whose columns a feature reads: of a cross those that it is of, else itself."""
+        return tuple(self.by_name[name] for name in f.of) or (f,)
+
+    def columns(self, f: Feature) -> tuple[str, ...]:
+        """The raw columns that a feature reads, those of a cross as well."""
+        return tuple(dict.fromkeys(c for part in self.parts(f) for c in part.raw_columns))
+
     def table(self, name: str) -> Table:
         """The table of this name."""
         return next(t for t in self.tables if t.name == name)
@@ -137,5 +150,7 @@ def _own_table(feature: Feature) -> Table:
         return Table(
             name=feature.name, rows=3 ** len(feature.columns), dim=feature.dim, mapping="identity", init=feature.init
         )
+    if feature.kind == "cross":
+        return Table(name=feature.name, rows=feature.rows, dim=feature.dim, mapping="identity", init=feature.init)
     rows = (len(feature.edges) or feature.buckets - 1) + 2
     return Table(name=feature.name, rows=rows, dim=feature.dim, mapping="identity", init=feature.init)

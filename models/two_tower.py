@@ -61,6 +61,9 @@ class TwoTower(Model):
         if features.sequences and not sequences:
             name = next(iter(features.sequences))
             return f"sequence {name!r}: the towers read a history as an id with many=True, not as a sequence"
+        for f in features.features:
+            if any(_is_of(part, "item") != _is_of(f, "item") for part in features.parts(f)):
+                return f"feature {f.name!r} crosses what one tower does not read; its role and its parts' must be alike"
         for side in Sides._fields:
             if not any(_is_of(f, side) for f in fixed_features(features)):
                 return f"no embedded feature for the {side}'s tower"

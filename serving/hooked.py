@@ -15,7 +15,8 @@ from coldrank.models.adapted_users import AdaptedUsers
 from coldrank.models.embeddings import places as places_in_training
 from coldrank.models.features import FeatureSet
 from coldrank.modules.mwuf import Mwuf, mean_users
-from coldrank.serving.order import Columns, columns_of, places, spread
+from coldrank.serving.order import Columns, columns_of, places
+from coldrank.serving.pack import spread
 from coldrank.serving.stage import Asked, Looked, Order, Side, with_sides
 from coldrank.serving.tables import Precision, StoredRows
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from coldrank.models.embeddings import fixed_features
 from coldrank.models.features import Feature, FeatureSet
+from coldrank.serving.pack import spread
 from coldrank.serving.stage import Order
 
 
@@ -22,12 +23,6 @@ def places(features: FeatureSet, order: Order) -> list[int]:
 def columns_of(features: FeatureSet, order: Order, name: str) -> list[int]:
     """The columns that a feature has among the embeddings of a side; none if it is of the other side."""
     return _spans(order.static, features.dim).get(name, [])
-
-
-def spread(x: Tensor, rows: int) -> Tensor:
-    """Rows of requests [Q, ..] for the candidates [C, ..]; those of a single request are left to spread by
-    themselves."""
-    return x if x.shape[0] == rows or x.shape[0] == 1 else x.repeat_interleave(rows // max(1, x.shape[0]), 0)
 
 
 class Columns(nn.Module):

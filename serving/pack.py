@@ -28,6 +28,12 @@ def count_of(values: Tensor) -> Tensor:
     return torch.where(torch.isfinite(exact), exact, 0.0).clamp(-9007199254740992.0, 9007199254740992.0).to(torch.int64)
 
 
+def spread(x: Tensor, rows: int) -> Tensor:
+    """Rows of requests [Q, ..] for the candidates [C, ..]; those of a single request are left to spread by
+    themselves."""
+    return x if x.shape[0] == rows or x.shape[0] == 1 else x.repeat_interleave(rows // max(1, x.shape[0]), 0)
+
+
 def _plain(x: Tensor, kind: torch.dtype) -> bool:
     """Whether it is a vector of such values, of the CPU, and neither sparse nor nested."""
     # What is None in Python has no device; asked for anything else in the very first request, it breaks the script for

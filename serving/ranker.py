@@ -14,7 +14,8 @@ from coldrank.models.ranker import RankerModule
 from coldrank.modules import MultiheadAttention, PosoMultiheadAttention
 from coldrank.serving.gates import merged
 from coldrank.serving.hooked import Routed
-from coldrank.serving.order import code_places, places, spread
+from coldrank.serving.order import code_places, places
+from coldrank.serving.pack import spread
 from coldrank.serving.routed import PlainTowers, RoutedTowers
 from coldrank.serving.stage import Looked, Order
 

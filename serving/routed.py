@@ -11,7 +11,7 @@ from coldrank.modules import PosoTowers, Towers
 from coldrank.modules.gate import PersonalizedGate
 from coldrank.modules.pam import route
 from coldrank.serving.hooked import Routed
-from coldrank.serving.order import spread
+from coldrank.serving.pack import spread
 
 
 class Router(nn.Module):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from coldrank.models.encode import FeatureEncoder, joint_state, shares
 from coldrank.models.features import Feature, FeatureSet
 from coldrank.models.projected import Projected
+from coldrank.serving.crosses import Cross
 from coldrank.serving.floats import PositionBuckets, PositionReader, VectorReader
 from coldrank.serving.lookup import Ids, IdSides, Values
 from coldrank.serving.pack import Pack, Packed
@@ -107,6 +108,9 @@ class Lookup(nn.Module):
         self.ids = nn.ModuleList(Ids(g, encoder, pack, kind, starts) for kind, g in groups.items())
         sides = [_sides(features, candidate, per) for per in ("request", "candidate")]
         self.values = nn.ModuleList(Values(fs, encoder, pack.scalars[2 * i + 1], starts) for i, fs in enumerate(sides))
+        self.crosses = nn.ModuleList(
+            nn.ModuleList(Cross(f, features, pack, sides, starts) for f in fs if f.kind == "cross") for fs in sides
+        )
         self.list_names = [[f.name for f in g.lists] for g in groups.values()]
         self.weights = {f.name: f.weights for f in features.weighted}
         self.columns = {f.name: f.raw_columns[0] for f in features.features if f.is_list}
@@ -148,10 +152,15 @@ class Lookup(nn.Module):
             lists[of_positions.name] = of_positions(packed.lists)  # type: ignore[index]
         lengths = {name: packed.lists[column + ".lengths"] for name, column in self.columns.items()}
         dense: list[Tensor] = []
+        of_sides: list[Tensor] = []
         for i, values in enumerate(self.values):
             buckets, numbers = values(packed.numbers[i])
+            of_sides.append(buckets)
             (found_candidate if i else found_request).append(buckets)
             dense.append(numbers)
+        for i, crosses in enumerate(self.crosses):
+            for cross in crosses:  # type: ignore[attr-defined]
+                (found_candidate if i else found_request).append(cross(packed, of_sides))
         rows_of_sides = [torch.cat(found_request), torch.cat(found_candidate)]
         positions: dict[str, Tensor] = {}
         for features in self.sequences.values():
@@ -192,6 +201,7 @@ def _found(
     """The features of a side whose rows are found one by one, in their order, and the places of their rows."""
     in_order = [f for g in groups.values() for f in (g.candidate if i else g.request)]
     in_order += [f for f in side if f.kind == "bucket"]
+    in_order += [f for f in side if f.kind == "cross"]
     places, start = [], 0
     for f in in_order:
         reads = features.table(f.table_name).reads
@@ -201,11 +211,10 @@ def _found(
 
 
 def _sides(features: FeatureSet, candidate: set[str], per: str) -> list[Feature]:
-    """Features outside sequences whose input is given per request, or per candidate; numbers in the order of their
-    slots."""
-    kept = [
-        f for f in features.features if f.role != "sequence" and (f.raw_columns[0] in candidate) == (per == "candidate")
-    ]
+    """Features outside sequences whose input is given per request, or, one of those of a cross, per candidate; numbers
+    in the order of their slots."""
+    differs = lambda f: any(c in candidate for c in features.columns(f))
+    kept = [f for f in features.features if f.role != "sequence" and differs(f) == (per == "candidate")]
     numbers = [f for f in features.numbers if f in kept]
     return [f for f in kept if f.kind != "number"] + numbers
 

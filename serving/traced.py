@@ -20,8 +20,9 @@ from coldrank.models.features import FeatureSet
 from coldrank.models.heads.heads import Heads
 from coldrank.models.model import ModelModule, Outputs
 from coldrank.serving.hooked import Layout
-from coldrank.serving.order import Columns, code_places, spread
+from coldrank.serving.order import Columns, code_places
 from coldrank.serving.order import places as places_of_side
+from coldrank.serving.pack import spread
 from coldrank.serving.stage import Asked, Looked
 from coldrank.train.hooks.hook import HookModule, Rest
 

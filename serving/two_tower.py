@@ -12,7 +12,8 @@ from coldrank.models.two_tower import Sides, Tower, TwoTowerModule
 from coldrank.modules.contrast import unit
 from coldrank.modules.linear import GroupedLinear
 from coldrank.serving.hooked import Routed
-from coldrank.serving.order import Columns, places, spread
+from coldrank.serving.order import Columns, places
+from coldrank.serving.pack import spread
 from coldrank.serving.routed import Router
 from coldrank.serving.stage import Looked, Order
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from tiny import tiny
 
 from coldrank.cli.main import main
-from coldrank.configs.base import personalization_code
+from coldrank.configs.base import cross, personalization_code
 from coldrank.data.batches import DataFolder
 from coldrank.data.log import History, LogSpec
 from coldrank.models.features import Feature, Table
@@ -116,6 +116,10 @@ def base() -> RunConfig:
                 ),
                 Feature(name="mood", role="context", kind="id", table="tag", many=True, weights="mood_weights"),
                 Feature(name="plain_tags", column="item_tags", role="item", kind="id", table="tag", many=True),
+                Feature(name="surface", role="context", kind="id", table="tag"),
+                cross("surface", "item_id", rows=60, dim=8),
+                cross("item_id", "price_bucket", "user_id", rows=50, dim=4),
+                cross("user_id", "surface", rows=30, dim=4),
                 *clicks(),
                 personalization_code("user_views", dim=16),
             ),

@@ -74,7 +74,7 @@ def _of_optimizers(config: RunConfig) -> Iterator[_Rule]:
     kind = f"with optim.tables.kind={tables.kind!r}"
     yield _Rule(tables.kind == "sgd", ["optim.tables.eps"], kind)
     yield _Rule(tables.kind != "adam", ["optim.tables.betas"], kind)
-    inits = [*(t.init for t in config.tables), *(f.init for f in config.features if f.kind in ("bucket", "signals"))]
+    inits = [*(t.init for t in config.tables), *(f.init for f in config.features if f.owns_table)]
     yield _Rule(all(inits), ["optim.tables.init"], "where every table has an init of its own")
     for name in ("warmup_steps", "decay"):
         both = all(getattr(part, name) is not None for part in (tables, o.dense))

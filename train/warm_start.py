@@ -171,6 +171,12 @@ def _inputs(features: FeatureSet) -> list[str]:
     return fixed + numbers + sequences
 
 
+def _meaning(f: Feature, features: FeatureSet) -> list[object]:
+    """What gives the rows of a feature's own table their meaning; of a cross its name as well, with which it hashes."""
+    name = f.name if f.kind == "cross" else ""
+    return [name, *((p.kind, p.raw_columns, p.edges, p.buckets, p.default) for p in features.parts(f))]
+
+
 def _vector(f: Feature) -> str:
     return f" of {f.length} numbers{', of length 1' * f.unit}" * (f.kind == "vector")
 
@@ -195,7 +201,7 @@ def _rows_differ(table: Table, ours: FeatureSet, theirs: FeatureSet, other: str)
     if replace(match[0], name=table.name, init=table.init) != replace(table, **kept):
         return f"the table is declared otherwise there: {match[0]}"
     meaning = [
-        [(f.kind, f.raw_columns, f.edges, f.buckets) for f in features.by_table[name] if f.kind != "id"]
+        [_meaning(f, features) for f in features.by_table[name] if f.kind != "id"]
         for features, name in ((ours, table.name), (theirs, other))
     ]
     return None if meaning[0] == meaning[1] else "its feature is declared otherwise there"

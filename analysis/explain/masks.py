@@ -61,7 +61,7 @@ def masks_of(config: RunConfig, features: FeatureSet, named: list[str]) -> list[
     """
     columns = dict.fromkeys(c for f in config.features if f.role == "pc" for c in f.raw_columns)
     plain = [f for f in features.features if f.role not in ("pc", "sequence")]
-    inputs = tuple(f.name for f in plain if columns.keys() & set(f.raw_columns))
+    inputs = tuple(f.name for f in plain if columns.keys() & set(features.columns(f)))
     code = tuple(f.name for f in features.features if f.role == "pc")
     label, masks = " and ".join(columns), []
     if inputs or code:
@@ -82,7 +82,7 @@ def _first_names(features: FeatureSet) -> list[str]:
 def _named(name: str, features: FeatureSet, arm: str) -> Mask:
     if name in features.sequences:
         return Mask(name, name, (), (name,))
-    readers = [f for f in features.features if name == f.name or name in f.raw_columns]
+    readers = [f for f in features.features if name == f.name or name in features.columns(f)]
     inputs = tuple(f.name for f in readers if f.role not in ("pc", "sequence"))
     if inputs:
         return Mask(name, name, inputs)

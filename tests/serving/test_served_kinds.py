@@ -42,7 +42,7 @@ def test_the_served_model_answers_as_the_trained_one(make, traced: bool, data: D
     twin = trained.twin(trained.columns(), traced=traced)
     save_script(twin, tmp_path / "model.pt")
     for model in (twin, load_script(tmp_path / "model.pt")):
-        assert parity.score_both(trained, model, raw).worst < 1e-6
+        assert parity.score_both(trained, model, raw).worst < parity.LIMIT
         for rows in ([3], [4, 0, 4, 9], *([] if traced else [[]])):
             once = model(request_of(trained, raw, 7, rows))
             each = model(request_of(trained, raw, 7, rows, once=False))

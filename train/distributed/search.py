@@ -104,7 +104,7 @@ def with_rows(features: FeatureSet, table: Table, rows: int) -> FeatureSet:
     tables = [
         replace(t, rows=rows) if t.name == table.name else t for t in features.tables if features.by_table[t.name]
     ]
-    owned = {f.name for f in features.features if f.kind in ("bucket", "signals")}
+    owned = {f.name for f in features.features if f.owns_table}
     return FeatureSet(features.features, [t for t in tables if t.name not in owned])
 
 
