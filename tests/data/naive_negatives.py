@@ -16,13 +16,21 @@ def mix(value: int) -> int:
 
 
 def naive_draws(
-    events: list[Event], settings: Negatives, born: dict[int, int] | None = None, period_h: float = 1
+    events: list[Event],
+    settings: Negatives,
+    born: dict[int, int] | None = None,
+    period_h: float = 1,
+    offset_h: float = 0,
 ) -> list[list[int]]:
-    """The items that each event draws. events: in the order of time, user, item. born: item -> birth, of a table."""
-    return [_of_event(n, events, settings, born or {}, period_h) for n in range(len(events))]
+    """The items that each event draws. events: in the order of time, user, item. born: item -> birth, of a table.
+    Popularity is that of the last full `period_h` from midnight at `offset_h`."""
+    period = int(period_h * HOUR_MS), int(offset_h * HOUR_MS)
+    return [_of_event(n, events, settings, born or {}, *period) for n in range(len(events))]
 
 
-def _of_event(n: int, events: list[Event], settings: Negatives, born: dict[int, int], period_h: float) -> list[int]:
+def _of_event(
+    n: int, events: list[Event], settings: Negatives, born: dict[int, int], period: int, offset: int
+) -> list[int]:
     event = events[n]
     time, user, item = event["time"], event["user"], event["item"]
     if settings.of is not None and event[settings.of] != 1:
@@ -36,8 +44,8 @@ def _of_event(n: int, events: list[Event], settings: Negatives, born: dict[int, 
         if p["time"] < time:
             since[p["item"]] = min(since.get(p["item"], 2**63), p["time"] + 1)
     there = sorted(since, key=lambda i: (since[i], i))
-    period = int(period_h * HOUR_MS)
-    counts = {i: sum(p["item"] == i and p["time"] < time // period * period for p in events) for i in there}
+    begins = (time + offset) // period * period - offset
+    counts = {i: sum(p["item"] == i and p["time"] < begins for p in events) for i in there}
     weights = [round(counts[i] ** settings.power * 4096) if settings.draw == "popularity" else 1 for i in there]
     out = {p["item"] for p in events if p["user"] == user and user is not None and p["time"] == time} | {item}
     if settings.seen == "never":

@@ -10,17 +10,19 @@ from growing_logs import command, write
 from coldrank.data.feature_state import FeatureState
 
 
-def test_candidates_are_as_of_their_times_and_do_not_see_each_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [(), ("--negatives", "2")], ids=["events", "negatives"])
+def test_candidates_are_as_of_their_times_and_do_not_see_each_other(more: tuple[str, ...], tmp_path: Path) -> None:
     write(random_log(0), tmp_path / "log", "a")
-    assert command(tmp_path) == 0
+    assert command(tmp_path, *more) == 0
     before = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
     wanted = pl.DataFrame({"user": [-2000, 0, -2000], "item": [1, 1, 2], "tag": ["news", None, "café"]})
     wanted = wanted.with_columns(time=START + 9 * DAY_MS + pl.int_range(3) * 1000)
     wanted.write_parquet(tmp_path / "wanted.parquet")
-    assert command(tmp_path, "--candidates", str(tmp_path / "wanted.parquet"), str(tmp_path / "s.parquet")) == 0
+    files = (str(tmp_path / "wanted.parquet"), str(tmp_path / "s.parquet"))
+    assert command(tmp_path, *more, "--candidates", *files) == 0
     assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == before
     samples = pl.read_parquet(tmp_path / "s.parquet")
-    assert samples["label_click"].to_list() == [None] * 3
+    assert samples["label_click"].to_list() == [None] * 3 and "sampled" not in samples.columns
     state = FeatureState.open(tmp_path / "out")
     for row, sample in zip(wanted.to_dicts(), samples.to_dicts(), strict=True):
         features = state.features(row["user"], [{"item_id": row["item"]}], row["time"]).to_pylist()[0]

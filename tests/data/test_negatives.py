@@ -37,7 +37,7 @@ BASE = replace(
 )
 SPECS = {
     "uniform": replace(BASE, negatives=NEGATIVES),
-    "popular": replace(BASE, negatives=replace(NEGATIVES, draw="popularity", power=0.75, seed=9)),
+    "popular": replace(BASE, negatives=replace(NEGATIVES, draw="popularity", power=0.75, seed=9), utc_offset_h=5.5),
     "unseen": replace(BASE, negatives=replace(NEGATIVES, seen="never", of="click")),
     "late": replace(
         BASE,
@@ -108,7 +108,7 @@ def test_every_column_equals_the_double_loop(case: str, chunk_rows: int, seed: i
     samples = prepared(log, tmp_path, spec, chunk_rows=chunk_rows)
     after = {f"after:{s}": pl.lit(1000 * d) for s, d in spec.known_after.items()}
     events = log.with_columns(**after).to_dicts()
-    draws = naive_draws(events, spec.negatives, period_h=max(1, spec.refresh_h))
+    draws = naive_draws(events, spec.negatives, period_h=max(1, spec.refresh_h), offset_h=spec.utc_offset_h)
     assert drawn(samples) == draws
     assert 0 < sum(map(len, draws)) == samples["sampled"].sum()
     asked: list[dict[str, Any]] = []
