@@ -277,6 +277,8 @@ def check_spec(spec: LogSpec) -> None:
     for name, allowed in (("keys", {"user", "item"}), ("history", {"item_id", "hours", *spec.all_signals()})):
         if clash := allowed & set(getattr(spec, name)):
             raise UserError(f"spec: {name}: {min(clash)!r} is taken; choose another name")
+    if SAMPLED in spec.context:
+        raise UserError(f"spec: context: {SAMPLED!r} is taken by negatives; choose another name")
     for one, other in (("tasks", "numbers"), ("tasks", "levels"), ("numbers", "levels")):
         if both := set(getattr(spec, one)) & set(getattr(spec, other)):
             raise UserError(f"spec: {other}: {min(both)!r} is one of {one}, too; a label is of one kind")
@@ -356,8 +358,6 @@ def _check_negatives(spec: LogSpec, negatives: Negatives) -> None:
             raise UserError(f"{where}: keys: {key!r} is not in keys ({', '.join(spec.keys) or 'empty'})")
         if whose not in ("item", "event"):
             raise UserError(f"{where}: keys: {key}={whose!r}; should be 'item' or 'event'")
-    if SAMPLED in spec.context:
-        raise UserError(f"spec: context: {SAMPLED!r} is taken by negatives; choose another name")
 
 
 def _check_names(names: Iterable[tuple[str, str]]) -> None:

@@ -130,12 +130,13 @@ def _judge(task: str, aucs: dict[str, float], rows: int, scan: Scan) -> list[Fin
 def encodings(values: pl.Series) -> list[Codes]:
     """A column [N] as categories, each int64 [N] from 0; missing values are a category.
 
-    Integers, and few values, are categories as they are. Many values are also cut into quantile bins; many floats only.
+    Text, integers, and few values, are categories as they are. Many numbers are also cut into quantile bins;
+    many floats only.
     """
     if values.dtype.is_float():
         values = values.to_frame().select(pl.when(pl.first().is_finite()).then(pl.first())).to_series()
     exact = values.rank("dense").fill_null(0).cast(pl.Int64).to_numpy()
-    if int(exact.max()) <= BINS:
+    if int(exact.max()) <= BINS or not values.dtype.is_numeric():
         return [exact]
     known = values.drop_nulls().to_numpy().astype(np.float64)
     edges = np.unique(np.quantile(known, np.arange(1, BINS) / BINS))

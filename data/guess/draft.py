@@ -1,5 +1,6 @@
 """A first description of a log, from a look at its files."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,12 +21,18 @@ from coldrank.data.guess.roles import (
     groups_of,
     inputs,
     likely_item,
+    never_so,
     outcomes,
     owned,
     tells,
 )
 
 _NAMED = 8
+# What `prepare` names columns of its own.
+_TAKEN = re.compile(
+    r"time|user_id|item_id|weight|sampled|split|period|(user|item)_views|item_age_h|user_gap_h"
+    r"|(views|rate|hist|item_hist|label|true)_.*"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +102,8 @@ class Draft:
     user_inputs: list[Found] = field(default_factory=list)
     item_inputs: list[Found] = field(default_factory=list)
     context: list[Found] = field(default_factory=list)
+    lacking: dict[str, Path] = field(default_factory=dict)
+    """Columns that some files of events lack -> the first of these, where `prepare` takes no file without them."""
     left: dict[str, str] = field(default_factory=dict)
     """Columns that are not used, and why."""
 
@@ -128,6 +137,7 @@ def draft(data: Path, given: Given) -> Draft:
     main = next((p for p in found if _roles(p.rows, given) is not None), None)
     if main is None:
         rows = found[0].rows
+        _check_time(found, given.time)
         wanted = "item" if (given.time or find_time(rows, set())) else "time"
         raise UserError(
             f"{found[0].files[0]}: which column is the {wanted}? --{wanted} COLUMN, one of {_some(rows.columns)}"
@@ -135,6 +145,11 @@ def draft(data: Path, given: Given) -> Draft:
     user, item, item_sure, time, how = _roles(main.rows, given)  # type: ignore[misc]
     taken = {item, time} | ({user} if user else set())
     labels = _labels(main.rows, taken, given)
+    if not labels and (never := never_so(main.rows, taken)):
+        raise UserError(
+            f"{main.files[0]}: column {never} is 0 in all {len(main.rows):,} rows that were looked at, and no other"
+            " column is an outcome; --label COLUMN if one is"
+        )
     weight = find_weight(main.rows, taken | labels.sources)
     taken |= labels.sources | ({weight} if weight else set())
     same = [p for p in found if p is not main and taken <= set(p.rows.columns)]
@@ -150,6 +165,7 @@ def draft(data: Path, given: Given) -> Draft:
         outcomes=labels,
         weight=weight,
         birth=find_birth(main.rows, taken, item),
+        lacking=_lacking([main, *same]),
     )
     rest = [p for p in found if p is not main and p not in same]
     root = data if data.is_dir() else data.parent
@@ -190,6 +206,19 @@ def _check_given(found: Sequence[LookedAt], given: Given) -> None:
             raise UserError(f"--{option} {name}: no such column; there are {_some(found[0].rows.columns)}")
 
 
+def _check_time(found: Sequence[LookedAt], name: str | None) -> None:
+    """Raises UserError for a column, said to be the time, of whose values no layout reads all."""
+    part = next((p for p in found if name in p.rows.columns), None)
+    if name is None or part is None or clock(part.rows[name]):
+        return
+    values = part.rows[name].drop_nulls()
+    some = ", ".join(repr(v) for v in (values.min(), values.max()) if v is not None)
+    raise UserError(
+        f"{part.files[0]}: --time {name}: from {some}: no times of 1990 to 2035 that are all written alike; mend or"
+        " remove the odd ones, or write spec.py by hand"
+    )
+
+
 def _labels(rows: pl.DataFrame, taken: set[str], given: Given) -> Outcomes:
     if not given.labels:
         return outcomes(rows, taken)
@@ -210,6 +239,13 @@ def _together(of: Sequence[LookedAt]) -> LookedAt:
     reading = replace(first.reading, null_values=nulls)
     files = tuple(f for p in of for f in p.files)
     return replace(first, files=files, rows=rows, total=sum(p.total for p in of), reading=reading)
+
+
+def _lacking(of: Sequence[LookedAt]) -> dict[str, Path]:
+    """Columns that some files lack, and the first file that does; of JSON lines none, where what lacks is null."""
+    names = dict.fromkeys(n for p in of for n in p.rows.columns)
+    without = {n: [p for p in of if n not in p.rows.columns and p.kind != "jsonl"] for n in names}
+    return {n: min(f for p in parts for f in p.files) for n, parts in without.items() if parts}
 
 
 def _take_table(side: str, rest: list[LookedAt], root: Path, made: Draft) -> list[LookedAt]:
@@ -293,7 +329,8 @@ def _inputs(made: Draft, taken: set[str]) -> None:
         for f in table.inputs
     }
     taken = taken | ({made.birth} if made.birth else set())
-    found, made.left = inputs(rows, taken)
+    found, made.left = inputs(rows, taken | set(made.lacking))
+    made.left |= {n: f"{path} and others lack it; name it when all files have it" for n, path in made.lacking.items()}
     used: set[str] = set()
     for column in found:
         side = _side(made, column.source)
@@ -302,7 +339,7 @@ def _inputs(made: Draft, taken: set[str]) -> None:
             continue
         name = names.plain_name(column.source, side) if side else column.name
         whole = f"{side}_{name}" if side else name
-        if whole in used | held or whole in ("time", "user_id", "item_id", "weight"):
+        if whole in used | held or _TAKEN.fullmatch(whole):
             made.left[column.source] = f"its name would be {whole}, which is taken"
             continue
         used.add(whole)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
+import polars.selectors as cs
 
 from coldrank.data.errors import UserError
 from coldrank.data.files import first_line, with_folder_columns
@@ -142,7 +143,7 @@ def _joined(root: Path, paths: list[Path], frames: list[pl.DataFrame]) -> pl.Dat
     ]
     try:
         frames = [f.frame.collect() for f in with_folder_columns(files, root)]
-        return pl.concat(frames, how="diagonal_relaxed")
+        return pl.concat(frames, how="diagonal_relaxed").with_columns(cs.float().fill_nan(None))
     except pl.exceptions.PolarsError as error:
         raise UserError(f"{paths[0]} and others: columns of different types: {first_line(error)}") from None
 

@@ -40,6 +40,8 @@ FLAG = {
 NUMBER = {
     *("watch", "watched", "dwell", "listen", "listened", "play", "played", "spent", "revenue", "profit", "gmv", "stay"),
 }
+# Of what others made of an event later.
+AFTER = {"helpful", "unhelpful", "upvote", "upvotes", "downvote", "downvotes", "vote", "votes"}
 RATING = {"rating", "ratings", "rate", "rated", "stars", "score", "grade", "overall", "vote", "votes", "evaluation"}
 WEIGHT = {"weight", "weights", "ipw", "propensity", "importance"}
 EVENT = {"event", "action", "behavior", "behaviour", "interaction"}

@@ -88,8 +88,18 @@ def likely_item(rows: pl.DataFrame, taken: set[str]) -> str | None:
 
 
 def _may_be_id(values: pl.Series) -> bool:
-    kind = values.dtype
-    return (is_text(kind) or kind.is_integer() or kind.is_decimal()) and values.null_count() < len(values)
+    """Text, and whole numbers: pandas writes integers beside empty cells as floats."""
+    if values.null_count() == len(values):
+        return False
+    return is_text(values.dtype) or (values.dtype.is_numeric() and _is_whole(values))
+
+
+def _is_whole(values: pl.Series) -> bool:
+    """Whether all numbers are integers, however they are stored."""
+    if values.dtype.is_integer():
+        return True
+    known = values.cast(pl.Float64).drop_nulls()
+    return bool(len(known) and (known.is_finite() & (known == known.round())).all())
 
 
 def find_time(rows: pl.DataFrame, taken: set[str]) -> tuple[str, Clock] | None:
@@ -128,6 +138,13 @@ def outcomes(rows: pl.DataFrame, taken: set[str]) -> Outcomes:
         prefixed = [n for n in flags if names.words(n)[:1] == ("is",)]
         found.flags = {names.plain_name(n, "is"): n for n in (prefixed or flags)[:1]}
     return found
+
+
+def never_so(rows: pl.DataFrame, taken: set[str]) -> str | None:
+    """A column with the name of an outcome that is 0 throughout: no event of such a log is a positive. None: none."""
+    named = [n for n in rows.columns if n not in taken and names.FLAG & set(names.words(n))]
+    zero = [n for n in named if rows[n].dtype.is_numeric() or rows[n].dtype == pl.Boolean]
+    return next((n for n in zero if rows[n].null_count() < len(rows) and not rows[n].max()), None)
 
 
 def _is_flag(values: pl.Series) -> bool:
@@ -200,7 +217,7 @@ def inputs(rows: pl.DataFrame, taken: set[str], prefix: str = "") -> tuple[list[
 def tells(rows: pl.DataFrame, column: str, labels: Outcomes) -> str:
     """Why a column is rather known with an outcome than before it; empty: nothing says so."""
     values, said = rows[column], names.words(column)
-    if set(said) & names.NUMBER:
+    if set(said) & (names.NUMBER | names.AFTER):
         return "an outcome, by its name"
     if said[:1] in (("is",), ("has",), ("did",)) and _is_flag(values):
         return "0 and 1 like the outcomes: is it known before them?"

@@ -8,7 +8,7 @@ from coldrank.data.guess.draft import Draft
 from coldrank.data.guess.names import plain_name, words
 from coldrank.data.guess.python import column, mapping_lines, quoted, tuple_lines
 from coldrank.data.guess.roles import Found
-from coldrank.data.ids import is_text
+from coldrank.data.ids import as_bytes, is_text
 
 _UNITS = {"s": "Seconds", "ms": "Milliseconds", "us": "Microseconds", "ns": "Nanoseconds"}
 # Of a history of what alone was clicked, say; where fewer events than this share are so.
@@ -43,7 +43,7 @@ def _ids(made: Draft) -> list[str]:
     else:
         nulls = int(rows[made.user].null_count())
         if is_text(rows[made.user].dtype):
-            nulls += int((rows[made.user].cast(pl.String) == "").sum())
+            nulls += int((as_bytes(rows[made.user], rows[made.user].dtype).bin.size() == 0).sum())
         lines = [f"# {rows[made.user].n_unique():,} values in {seen}.", f"user={quoted(made.user)},"]
         if nulls:
             lines += [f"# {nulls:,} of these rows have no user: each is of a user of its own.", 'anonymous="own",']
@@ -133,7 +133,7 @@ def _source(found: Found, rows: pl.DataFrame) -> str:
     if found.kind == "split":
         return f"{column(found.source)}.str.split({quoted(found.separator)})"
     if found.kind == "category" and rows[found.source].dtype.is_float():
-        return f"{column(found.source)}.cast(pl.Int64)"
+        return f"{column(found.source)}.fill_nan(None).cast(pl.Int64)"
     return quoted(found.source)
 
 
@@ -213,7 +213,8 @@ def told(made: Draft) -> list[str]:
     none = "none: a log of positives, negatives are sampled"
     files = f"{len(events.files):,} file{'s' * (len(events.files) != 1)} of events"
     lines = [f"{made.data}: {files}, about {events.total:,} rows"]
-    lines += [f"user {made.user or 'none'}, item {made.item}, time {made.time}; labels {', '.join(labels) or none}"]
+    item = made.item if made.item_sure else f"{made.item} (its name does not say so)"
+    lines += [f"user {made.user or 'none'}, item {item}, time {made.time}; labels {', '.join(labels) or none}"]
     lines += [f"features of {', '.join(tables)}"] if tables else []
     if made.others:
         names = ", ".join(p.name for p in made.others[:5])

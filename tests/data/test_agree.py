@@ -15,7 +15,7 @@ from hourly_log import ROWS, TIMES, every, load, spec, table
 
 from coldrank.data.errors import UserError
 from coldrank.data.ids import string_id
-from coldrank.data.log import Column
+from coldrank.data.log import Column, check_spec
 from coldrank.data.own_log import open_log
 from coldrank.data.spool import load_events
 
@@ -320,3 +320,8 @@ def test_times_of_32_bits_are_refused(tmp_path: Path) -> None:
 def test_a_context_of_a_taken_name_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"^spec: two columns are named '{name}'; rename the feature or context$"):
         load(tmp_path, table(), log_spec=spec(context={name: "user"}))
+
+
+def test_a_context_named_sampled_is_refused_with_and_without_negatives() -> None:
+    with pytest.raises(UserError, match="^spec: context: 'sampled' is taken by negatives; choose another name$"):
+        check_spec(spec(context={"sampled": "user"}))

@@ -1,5 +1,6 @@
 """What `coldrank spec` takes columns for, on logs of many shapes."""
 
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -268,3 +269,85 @@ def test_no_rows_and_no_files_are_refused(tmp_path: Path):
         drafted(tmp_path)
     with pytest.raises(UserError, match="no such file or folder"):
         drafted(tmp_path / "gone")
+
+
+def test_many_texts_are_inputs_and_bytes_are_ids(tmp_path: Path):
+    log = events(3000).with_columns(
+        user_id=pl.Series([bytes([0xFF, n % 40]) if n % 10 else b"" for n in range(3000)]),
+        query=pl.Series([f"words {n % 1200}" for n in range(3000)]),
+    )
+    log.write_parquet(tmp_path / "log.parquet")
+    made = drafted(tmp_path)
+    assert made.user == "user_id" and [f.name for f in made.context] == ["query"]
+    assert written(made, tmp_path).anonymous == "own"
+    assert "300 of these rows have no user" in spec_text(made, [])
+
+
+def test_ids_and_labels_that_pandas_wrote_are_what_they_were(tmp_path: Path):
+    log = events().with_columns(pl.col("user_id", "item_id", "click").cast(pl.Float64), colour=pl.lit(1.0))
+    gone = pl.int_range(pl.len()) % 7 == 0
+    log = log.with_columns(
+        pl.when(gone).then(float("nan")).otherwise("user_id").alias("user_id"),
+        pl.when(gone).then(float("nan")).otherwise("click").alias("click"),
+        pl.when(gone).then(float("nan")).otherwise(pl.col("item_id") % 3).alias("type"),
+    )
+    log.write_parquet(tmp_path / "log.parquet")
+    made = drafted(tmp_path)
+    assert (made.user, made.item, list(made.outcomes.flags)) == ("user_id", "item_id", ["click"])
+    spec = written(made, tmp_path)
+    assert spec.anonymous == "own"
+    kinds = log.select(spec.context["type"])["type"]  # type: ignore[arg-type]
+    assert kinds.dtype == pl.Int64 and kinds.null_count() == 86
+
+
+def test_names_of_columns_that_prepare_makes_are_left_to_it(tmp_path: Path):
+    names = ["user_views", "item_age_h", "views_brand", "hist_click", "sampled", "split", "true_click", "views"]
+    log = events().with_columns(pl.Series(n, [5, 6, 7] * 200) for n in names)
+    log.write_parquet(tmp_path / "log.parquet")
+    made = drafted(tmp_path)
+    assert [f.name for f in made.context] == ["views"]
+    assert all("which is taken" in made.left[n] for n in names[:-1])
+
+
+def test_a_column_that_some_files_lack_is_left_out_with_a_file(tmp_path: Path):
+    for ending, write in (("csv", pl.DataFrame.write_csv), ("parquet", pl.DataFrame.write_parquet)):
+        folder = tmp_path / ending
+        folder.mkdir()
+        write(events(), folder / f"0.{ending}")
+        write(events().with_columns(screen=pl.Series(["a", "b", "c"] * 200)), folder / f"1.{ending}")
+        made = drafted(folder)
+        assert made.context == [] and f"0.{ending} and others lack it" in made.left["screen"]
+    (tmp_path / "0.jsonl").write_text(events().write_ndjson())
+    (tmp_path / "1.jsonl").write_text(events().with_columns(screen=pl.Series(["a", "b", "c"] * 200)).write_ndjson())
+    for ending in ("csv", "parquet"):
+        shutil.rmtree(tmp_path / ending)
+    assert [f.name for f in drafted(tmp_path).context] == ["screen"]
+
+
+@pytest.mark.tried(
+    "logs", "`spec`: an outcome that never is, such as `click` of 0 throughout", "refused, with the column"
+)
+def test_a_log_without_positives_is_refused(tmp_path: Path):
+    events().with_columns(click=pl.lit(0)).write_csv(tmp_path / "log.csv")
+    with pytest.raises(UserError, match=r"log.csv: column click is 0 in all 600 rows .* --label COLUMN if one is"):
+        drafted(tmp_path)
+    assert list(drafted(tmp_path, labels=("click",)).outcomes.flags) == ["click"]
+    events().with_columns(click=pl.lit(1)).write_csv(tmp_path / "log.csv")
+    assert not drafted(tmp_path).outcomes
+
+
+@pytest.mark.tried(
+    "logs", "`spec`: a time far outside among others, in the column that --time names", "refused, with it"
+)
+def test_a_time_that_no_layout_reads_is_refused(tmp_path: Path):
+    log = events().with_columns(time=pl.when(pl.col("time") > SECONDS[0]).then("time").otherwise(7))
+    log.write_csv(tmp_path / "log.csv")
+    with pytest.raises(UserError, match=r"log.csv: --time time: from 7, \d+: no times of 1990 to 2035"):
+        drafted(tmp_path, time="time")
+
+
+def test_what_others_said_of_a_review_later_is_no_input(tmp_path: Path):
+    votes, helpful = pl.Series(["1", "2", None] * 200), pl.Series([[1, 3], [2, 3], [0, 0]] * 200)
+    events().with_columns(vote=votes, helpful=helpful).write_parquet(tmp_path / "log.parquet")
+    made = drafted(tmp_path)
+    assert made.context == [] and set(made.left) == {"vote", "helpful"}
