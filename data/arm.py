@@ -21,3 +21,5 @@ class ArmSettings:
     """The splits that it trains on."""
     evaluate: str
     """The split that it is judged by."""
+    new_user_max_views: int
+    """A user with at most so many views before the event is new."""

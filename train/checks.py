@@ -21,6 +21,7 @@ def as_arm(config: RunConfig) -> ArmSettings:
         tasks=config.tasks,
         fit=config.data.fit,
         evaluate=config.data.evaluate,
+        new_user_max_views=config.cohorts.new_user_max_views,
     )
 
 

@@ -1,5 +1,6 @@
 """Audit: features that are constant, that are missing in one split and not in another, or that tell the label."""
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -154,15 +155,20 @@ def crossed_auc(codes: Codes, labels: NDArray[np.int8]) -> float:
     """
     known = labels >= 0
     codes, y = codes[known], labels[known] == 1
+    return float(np.mean([rank_auc(rates, y[half]) for half, rates, _ in crossed_rates(codes, y)]))
+
+
+def crossed_rates(codes: Codes, y: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.bool_], Floats, float]]:
+    """Of each half of the rows: which they are, bool [N]; the smoothed rates of their categories in the other half,
+    float64 by row; and that half's mean. codes: int64 [N]. y: bool [N]."""
     half = np.arange(len(y)) % 2 == 0
     size = int(codes.max()) + 1
-    aucs = []
     for other in (half, ~half):
         rows = np.bincount(codes[other], minlength=size)
         positives = np.bincount(codes[other], weights=y[other], minlength=size)
-        rates = (positives + _SMOOTHING * y[other].mean()) / (rows + _SMOOTHING)
-        aucs.append(rank_auc(rates[codes[~other]], y[~other]))
-    return float(np.mean(aucs))
+        mean = float(y[other].mean())
+        rates = (positives + _SMOOTHING * mean) / (rows + _SMOOTHING)
+        yield ~other, rates[codes[~other]], mean
 
 
 def rank_auc(scores: Floats, y: NDArray[np.bool_]) -> float:

@@ -172,7 +172,10 @@ def _all_inputs(schema: pa.Schema, manifest: dict[str, Any]) -> list[Input]:
 
 def _helpers(schema: pa.Schema, needed: dict[str, Input], manifest: dict[str, Any], tasks: list[str]) -> list[Input]:
     """Columns beyond the arm's that the checks against the log itself read, where the data has them."""
-    wanted = [Input(n, "int", True) for n in ("hist_item_id", *(f"hist_{t}" for t in tasks))]
+    wanted = [
+        Input("user_views", "int"),
+        *(Input(n, "int", True) for n in ("hist_item_id", *(f"hist_{t}" for t in tasks))),
+    ]
     for group in manifest.get("groups", []):
         for task in tasks:
             if f"rate_{group['name']}_{task}" in needed:

@@ -14,6 +14,7 @@ from coldrank.data.audit.audit import LIMITS, SEVERITIES, Finding
 from coldrank.data.audit.drift import check_ids, check_labels
 from coldrank.data.audit.features import check_constant, check_leaks, check_missing
 from coldrank.data.audit.history import check_past
+from coldrank.data.audit.newness import check_newness
 from coldrank.data.audit.plan import plan
 from coldrank.data.audit.scan import scan
 from coldrank.data.audit.times import check_few, check_times
@@ -64,7 +65,7 @@ def audit(path: Path, arm: ArmSettings | None = None) -> Audit:
         findings += check_labels(read) + check_few(read) + check_ids(read)
         findings += check_constant(read, arm is not None) + check_missing(read) + check_leaks(read)
         findings += check_past(events)
-        findings += check_arm(read, arm) if arm else []
+        findings += [*check_arm(read, arm), *check_newness(read, arm)] if arm else []
     return Audit(
         data=str(path),
         arm=arm.name if arm else None,

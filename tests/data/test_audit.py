@@ -307,6 +307,24 @@ def test_an_arm_that_fits_has_no_alarm_and_only_its_features_count(sound, tmp_pa
     assert [(f.severity, f.check) for f in findings] == [("warning", "constant")] and "place" in findings[0].what
 
 
+def test_how_well_the_inputs_tell_new_users(sound):
+    """An arm's inputs with its counts tell them wholly; ids of items and the place in the app do not."""
+
+    rate = Feature(name="rate_user_click", role="context", kind="number", transform="logit")
+
+    def told(*kept: str) -> dict[str, object]:
+        features = (f for f in (*arm().features, rate) if f.name in kept or f.role == "pc")
+        config = arm(features=tuple(features))
+        (finding,) = (f for f in audit(sound, as_arm(config)).findings if f.check == "newness")
+        return finding.figures
+
+    assert told("item_id", "user_views")["auc"] == 1 and told("item_id", "user_views")["column"] == "user_views"
+    blind = told("item_id", "place")
+    assert 0.4 < blind["auc"] < 0.62
+    partly = told("item_id", "place", "rate_user_click")
+    assert blind["auc"] + 0.1 < partly["auc"] and partly["column"] == "rate_user_click"
+
+
 def test_a_default_that_is_an_id_is_named(sound, tmp_path):
     data = with_fault(sound, tmp_path, on(place=pl.when(pl.col("place") != 2).then("place")))
     (finding,) = alarms(data, feature("place", default=0))
