@@ -7,13 +7,15 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from event_logs import prepare_log, read_samples
-from hourly_log import every, spec, table
+from event_logs import START, prepare_log, read_samples
+from hourly_log import ROWS, every, spec, table
 
 from coldrank.data.audit.report import audit
 from coldrank.data.errors import UserError
 from coldrank.data.ids import as_column, string_id
 from coldrank.data.own_log import open_log
+from coldrank.data.prepare import PrepareOptions, append, prepare
+from coldrank.data.split import split_by_time
 from coldrank.data.weighted import split
 
 
@@ -65,6 +67,28 @@ def test_weighted_ids_of_a_table(tmp_path: Path):
     prepare_log(open_log(tmp_path / "log", spec(**of_table)), tmp_path)
     rows = read_samples(tmp_path).select("item_id", "item_tags", "item_tags_weights").unique().rows()
     assert {i: (t, w) for i, t, w in rows} == {i: ([4, 9], [0.5, 2.0]) if i == 0 else ([], []) for i in range(11)}
+
+
+def test_days_are_added(tmp_path: Path):
+    """As prepared at once: the types of what was prepared before are those of what comes."""
+    log_spec = spec(context={"tags": "tags"})
+    options = PrepareOptions(history=2, arguments={"split": "time"})
+    by_time = lambda known: split_by_time(known.days, None, 1)
+    for name, first in (("a", 0), ("b", 1)):
+        later = pa.array([START + (ROWS * first + i) * 3_600_000 for i in range(ROWS)])
+        (tmp_path / "log").mkdir(exist_ok=True)
+        _, columns = KINDS["a map"]
+        pq.write_table(table(**columns, time=later), tmp_path / "log" / f"{name}.parquet")
+        log = open_log(tmp_path / "log", log_spec)
+        if name == "a":
+            prepare(log, tmp_path / "out", by_time, options)
+        else:
+            assert append(log, tmp_path / "out", by_time, options) is not None
+    samples = read_samples(tmp_path).sort("time")
+    assert len(samples) == 2 * ROWS
+    for i, row in enumerate(samples.iter_rows(named=True)):
+        assert row["tags"] == [string_id(t) for t, _ in pairs(i % ROWS) or ()]
+        assert row["tags_weights"] == [s for _, s in pairs(i % ROWS) or ()]
 
 
 PAIR = pl.List(pl.Struct({"a": pl.Int64, "b": pl.Float64}))
