@@ -15,7 +15,9 @@ from coldrank.data.batches import DataFolder
 from coldrank.data.log import History, LogSpec
 from coldrank.models.features import Feature, Table
 from coldrank.models.heads import Binary
+from coldrank.models.two_tower import TwoTower
 from coldrank.train.config import RunConfig
+from coldrank.train.hooks.hook import Hook
 
 START, HOUR_MS, ROWS = 1_650_000_000_000, 3_600_000, 900
 SPEC = LogSpec(
@@ -137,3 +139,18 @@ def poso() -> RunConfig:
     config = base()
     model = replace(config.model, poso_mha=True, poso_mmoe=True, poso_mlp=True)
     return replace(config, name="poso", model=model)
+
+
+def two_towers() -> RunConfig:
+    """Towers in the place of the ranker, without what reads both sides."""
+    config = base()
+    of_both = lambda f: f.kind == "cross" and "item_id" in f.of
+    features = tuple(f for f in config.features if f.role not in ("sequence", "pc") and not of_both(f))
+    return replace(config, name="two_towers", features=features, model=TwoTower(widths=(12, 8)))
+
+
+def with_hook(hook: Hook) -> RunConfig:
+    """With a hook, and users as wide as items."""
+    config = base()
+    tables = tuple(replace(t, dim=8) if t.name in ("user", "item") else t for t in config.tables)
+    return replace(config, tables=tables, hooks=(hook,))

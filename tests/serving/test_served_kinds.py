@@ -20,6 +20,9 @@ from coldrank.serving.export.triton import config as triton_config
 from coldrank.serving.export.triton import write_repository
 from coldrank.serving.export.write import load_script, save_script
 from coldrank.serving.update import delta
+from coldrank.train.config import RunConfig
+from coldrank.train.hooks.mwuf import Mwuf
+from coldrank.train.hooks.pam import Pam
 
 Request = dict[str, Tensor]
 
@@ -48,6 +51,20 @@ def test_the_served_model_answers_as_the_trained_one(make, traced: bool, data: D
             each = model(request_of(trained, raw, 7, rows, once=False))
             torch.testing.assert_close(once, each, rtol=0, atol=1e-6)
     assert trained.scores(raw).std() > 0.01
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(kinds.two_towers, id="two towers"),
+        pytest.param(lambda: kinds.with_hook(Mwuf(max_views=9, users=4)), id="MWUF"),
+        pytest.param(lambda: kinds.with_hook(Pam(cuts=(5, 10, 20))), id="PAM"),
+    ],
+)
+def test_towers_and_hooks_read_them_as_embeddings(make: Callable[[], RunConfig], data: DataFolder):
+    trained = random_model(make(), data)
+    served = torch.jit.script(trained.twin(trained.columns()))
+    assert parity.score_both(trained, served, rows_of(trained, data)).worst < parity.LIMIT
 
 
 def changed(request: Request, name: str, values: list[float], lengths: list[int] | None = None) -> Request:
