@@ -27,7 +27,8 @@ from coldrank.data.whole import Known
 
 Json = dict[str, Any]
 __all__ = ["spark"]
-pytestmark = pytest.mark.slow
+# PySpark 4.1 leaves the socket of a `collect` to the garbage collector.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*socket:pytest.PytestUnraisableExceptionWarning")]
 SMALL = TaskSizes(read_rows=100, chunk_rows=60, state_rows=1000)
 
 

@@ -34,6 +34,8 @@ from coldrank.data.whole import Known, Whole
 
 __all__ = ["spark"]
 ANYTHING: Any = None
+# PySpark 4.1 leaves the socket of a `collect` to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:.*socket:pytest.PytestUnraisableExceptionWarning")
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:
