@@ -51,6 +51,7 @@ def event_file(path: Path, spec: LogSpec) -> LogFile:
         quote=spec.quote,
         names=spec.header,
         nulls=spec.null_values,
+        decimal=spec.decimal if kind != "jsonl" else ".",
     )
     return LogFile(
         path, pl.LazyFrame(), lambda error: UserError(f"{path}: {first_line(error)}"), empty=is_empty(text), text=text

@@ -166,6 +166,8 @@ class LogSpec:
     """The columns of CSV and TSV files without a header; empty: their first line names them."""
     null_values: tuple[str, ...] = ()
     """What means null in CSV and TSV, such as NA, beside a field without a character."""
+    decimal: Literal[".", ","] = "."
+    """What stands before the fraction of a number in CSV and TSV. With a comma `1.5` is no number."""
     meanings: Mapping[str, str] = field(default_factory=dict)
     """Column of the samples -> one line for the manifest."""
 
@@ -307,6 +309,8 @@ def _check_text(spec: LogSpec) -> None:
         text = getattr(spec, name)
         if text is not None and (len(text) not in lengths or text in ("\n", "\r")):
             raise UserError(f"spec: {name}={text!r}; should be one character{' or none' * (0 in lengths)}")
+    if spec.decimal not in (".", ","):
+        raise UserError(f"spec: decimal={spec.decimal!r}; should be '.' or ','")
     if spec.quote and spec.quote == spec.separator:
         raise UserError(f"spec: quote and separator are both {spec.quote!r}")
 

@@ -93,7 +93,7 @@ def _check_used(files: Sequence[LogFile], tables: Sequence[Path], spec: LogSpec)
     if any(f.text and f.text.kind != "jsonl" for f in files):
         return
     in_tables = any(path.is_dir() or format_of(path.name) in ("csv", "tsv") for path in tables)
-    for name in ("header",) if in_tables else ("separator", "quote", "header", "null_values"):
+    for name in ("header",) if in_tables else ("separator", "quote", "header", "null_values", "decimal"):
         if getattr(spec, name) != LogSpec.__dataclass_fields__[name].default:
             raise UserError(f"spec: {name}: has no effect, as no file of events is CSV or TSV")
 

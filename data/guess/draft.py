@@ -237,8 +237,9 @@ def _together(of: Sequence[LookedAt]) -> LookedAt:
         raise UserError(f"{of[1].files[0]}: its columns are of other types: {str(error).splitlines()[0]}") from None
     nulls = tuple(sorted({n for p in of for n in p.reading.null_values}))
     reading = replace(first.reading, null_values=nulls)
+    unclear = tuple(dict.fromkeys(n for p in of for n in p.unclear))
     files = tuple(f for p in of for f in p.files)
-    return replace(first, files=files, rows=rows, total=sum(p.total for p in of), reading=reading)
+    return replace(first, files=files, rows=rows, total=sum(p.total for p in of), reading=reading, unclear=unclear)
 
 
 def _lacking(of: Sequence[LookedAt]) -> dict[str, Path]:
@@ -253,9 +254,10 @@ def _take_table(side: str, rest: list[LookedAt], root: Path, made: Draft) -> lis
     column = made.item if side == "item" else made.user
     if column is None:
         return rest
-    # All files of text have one separator.
+    # All files of text have one separator and one decimal sign.
     kinds = {"csv", made.events.kind}
-    fits = [p.kind not in kinds or p.reading.separator == made.events.reading.separator for p in rest]
+    ways = [(p.reading.separator, p.reading.decimal) for p in (made.events, *rest)]
+    fits = [p.kind not in kinds or way == ways[0] for p, way in zip(rest, ways[1:], strict=True)]
     tables = {n: t for n, p in enumerate(rest) if fits[n] and (t := _table(side, column, p, root))}
     if not tables:
         return rest
@@ -329,7 +331,8 @@ def _inputs(made: Draft, taken: set[str]) -> None:
         for f in table.inputs
     }
     taken = taken | ({made.birth} if made.birth else set())
-    found, made.left = inputs(rows, taken | set(made.lacking))
+    found, made.left = inputs(rows, taken | {*made.lacking, *made.events.unclear})
+    made.left |= dict.fromkeys(made.events.unclear, "numbers, and what is none: should all be written alike")
     made.left |= {n: f"{path} and others lack it; name it when all files have it" for n, path in made.lacking.items()}
     used: set[str] = set()
     for column in found:

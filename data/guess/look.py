@@ -12,11 +12,11 @@ from coldrank.data.files import first_line, with_folder_columns
 from coldrank.data.folder import Folder
 from coldrank.data.formats import event_file, format_of, wanted_formats
 from coldrank.data.location import check_reachable
-from coldrank.data.log import Format, LogFile, LogSpec
+from coldrank.data.log import Format, LogFile, LogSpec, expression
 from coldrank.data.text.file import BLOCK_ROWS
 from coldrank.data.text.lines import COMPRESSED, lines_of
 from coldrank.data.text.settle import blocks
-from coldrank.data.text.words import NUMBERS, clash, typed, words_of
+from coldrank.data.text.words import NUMBERS, Decimal, clash, typed, with_points, words_of
 
 # Rows that are looked at, of all files together, and files, which are those at equal distances.
 ROWS, FILES = 200_000, 24
@@ -38,6 +38,7 @@ class Reading:
     separator: str | None = None
     header: tuple[str, ...] = ()
     null_values: tuple[str, ...] = ()
+    decimal: Decimal = "."
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +55,8 @@ class LookedAt:
     """How many rows they have; of text about."""
     reading: Reading
     """How they are read."""
+    unclear: tuple[str, ...] = ()
+    """Columns whose values no type fits without a doubt: `prepare` refuses them where they are used."""
 
 
 def parts(data: Path, header: tuple[str, ...] = ()) -> list[LookedAt]:
@@ -115,7 +118,9 @@ def _reading(path: Path, kind: Format, header: tuple[str, ...]) -> Reading:
 
 
 def _spec(reading: Reading) -> LogSpec:
-    return LogSpec(user="", item="", time="", separator=reading.separator, header=reading.header)
+    return LogSpec(
+        user="", item="", time="", separator=reading.separator, header=reading.header, decimal=reading.decimal
+    )
 
 
 def _part(root: Path, paths: list[Path], header: tuple[str, ...]) -> LookedAt:
@@ -125,15 +130,39 @@ def _part(root: Path, paths: list[Path], header: tuple[str, ...]) -> LookedAt:
     each = ROWS // len(looked)
     reading = _reading(paths[0], kind, header)
     files = [event_file(p, _spec(reading)) for p in looked]
+    unclear: tuple[str, ...] = ()
     if kind == "parquet":
         frames = [_head(f, each) for f in files]
         total = sum(_rows(f) for f in files) * len(paths) // len(looked)
     else:
         texts = [_text_rows(f, each) for f in files]
+        if kind != "jsonl" and _has_commas(texts):
+            reading = replace(reading, decimal=",")
+            texts = [_text_rows(event_file(p, _spec(reading)), each) for p in looked]
         total = _about(paths, [t[0] for t in texts], whole=step == 1 and all(len(t[0]) < each for t in texts))
-        frames, nulls = _typed(texts, is_csv=kind != "jsonl")
+        frames, nulls, unclear = _typed(texts, reading.decimal, is_csv=kind != "jsonl")
         reading = replace(reading, null_values=nulls)
-    return LookedAt(files=tuple(paths), kind=kind, rows=_joined(root, looked, frames), total=total, reading=reading)
+    rows = _joined(root, looked, frames)
+    return LookedAt(files=tuple(paths), kind=kind, rows=rows, total=total, reading=reading, unclear=unclear)
+
+
+def _has_commas(texts: list[tuple[pl.DataFrame, Words]]) -> bool:
+    """Whether numbers are written with a decimal comma: those of a column are, and those of none with a point."""
+    words = _words(texts)
+    commas = pl.any_horizontal(pl.all().str.contains("^-?[0-9]+,[0-9]+$").any())
+    held = [n for n, of in words.items() if "unclear" in of and "text" not in of]
+    return not any({"number", "whole"} & of for of in words.values()) and any(
+        bool(f.select(n for n in held if n in f.columns).select(commas).item())
+        for f, _ in texts
+        if {*held} & {*f.columns}
+    )
+
+
+def _words(texts: list[tuple[pl.DataFrame, Words]]) -> Words:
+    words: Words = {}
+    for name, of in ((n, of) for _, by_name in texts for n, of in by_name.items()):
+        words.setdefault(name, set()).update(of)
+    return words
 
 
 def _joined(root: Path, paths: list[Path], frames: list[pl.DataFrame]) -> pl.DataFrame:
@@ -184,18 +213,21 @@ def _text_rows(file: LogFile, rows: int) -> tuple[pl.DataFrame, Words]:
     return pl.concat(taken, how="diagonal").head(rows), words
 
 
-def _typed(texts: list[tuple[pl.DataFrame, Words]], *, is_csv: bool) -> tuple[list[pl.DataFrame], tuple[str, ...]]:
-    """Rows of text in the types of their columns, and the values that mean null in them."""
-    words: Words = {}
-    for name, of in ((n, of) for _, by_name in texts for n, of in by_name.items()):
-        words.setdefault(name, set()).update(of)
+def _typed(
+    texts: list[tuple[pl.DataFrame, Words]], decimal: Decimal, *, is_csv: bool
+) -> tuple[list[pl.DataFrame], tuple[str, ...], tuple[str, ...]]:
+    """Rows of text in the types of their columns, the values that mean null in them, and the columns that no type
+    fits."""
+    words = _words(texts)
     frames, nulls = [f for f, _ in texts], set[str]()
     for name in (n for n in words if is_csv and (clash(words[n]) or ("", ""))[0] == "unclear"):
         values = pl.concat([f[name] for f in frames if name in f.columns])
         found = values.filter(values.is_in(_NULLS)).unique().to_list()
         nulls |= set(found)
-        words[name] = set(words_of(values.set(values.is_in(found), None)))
+        words[name] = set(words_of(with_points(values.set(values.is_in(found), None), decimal)))
     none = pl.lit(pl.Series(sorted(nulls), dtype=pl.String).implode())
     if nulls:
         frames = [f.with_columns(pl.when(~pl.all().is_in(none)).then(pl.all())) for f in frames]
-    return [f.select(typed(pl.col(n), words[n]).alias(n) for n in f.columns) for f in frames], tuple(sorted(nulls))
+    unclear = tuple(n for n, of in words.items() if clash(of))
+    frames = [f.select(typed(expression(n), words[n], decimal).alias(n) for n in f.columns) for f in frames]
+    return frames, tuple(sorted(nulls)), unclear

@@ -198,6 +198,7 @@ def _files(made: Draft) -> list[str]:
     nulls = {*reading.null_values, *(n for t in (made.user_table, made.item_table) if t for n in t.null_values)}
     lines = [f"formats=({quoted(made.events.kind)},),"] if made.others and made.data.is_dir() else []
     lines += [f"separator={quoted(reading.separator)},"] if reading.separator else []
+    lines += [f"decimal={quoted(reading.decimal)},"] if reading.decimal != "." else []
     lines += tuple_lines("header", reading.header) + tuple_lines("null_values", sorted(nulls))
     left = dict(made.left)
     for side, table in (("user", made.user_table), ("item", made.item_table)):

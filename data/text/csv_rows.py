@@ -10,7 +10,7 @@ import polars as pl
 from coldrank.data.errors import UserError
 from coldrank.data.text.file import Block, TextFile, as_cells
 from coldrank.data.text.lines import lines_of
-from coldrank.data.text.words import words_of
+from coldrank.data.text.words import with_points, words_of
 
 Row = list[str]
 _FAULTS = {
@@ -111,5 +111,5 @@ def _block(file: TextFile, reader: _Reader, taken: list[Row], filled: list[Row])
         cells = as_cells(file, name, values, line)
         cells = cells.set(cells.is_in(["", *file.nulls]), None)
         columns.append(cells.alias(name))
-        words[name] = words_of(cells)
+        words[name] = words_of(with_points(cells, file.decimal))
     return Block(pl.DataFrame(columns), line, words)

@@ -8,6 +8,7 @@ from typing import Literal
 import polars as pl
 
 from coldrank.data.errors import UserError
+from coldrank.data.text.words import Decimal
 
 TextKind = Literal["csv", "tsv", "jsonl"]
 # Rows of a block.
@@ -30,6 +31,8 @@ class TextFile:
     """Of CSV and TSV: all columns, where the file has no header; else empty."""
     nulls: tuple[str, ...] = ()
     """Of CSV and TSV: values that mean null, beside the empty one."""
+    decimal: Decimal = "."
+    """Of CSV and TSV: what stands before the fraction of a number."""
 
     def fault(self, line: int, what: str, column: str = "") -> UserError:
         """An error in a line, counted from 1, and in a column, if it is known."""

@@ -1,5 +1,6 @@
 """The types of columns of text, settled over all files of a log before anything is used."""
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -111,7 +112,10 @@ class Settled:
             return  # both were there before
         path, line, value = places[word]
         beside = f", but {_said(other)} in {_where(places.get(other))}" if other else ""
-        hint = "; name it in null_values of the spec if it means unknown" if odd[0] == "unclear" else ""
+        hint = ""
+        if odd[0] == "unclear":
+            hint = "; name it in null_values of the spec if it means unknown"
+            hint += "; decimal=',' if numbers are written so" if re.fullmatch("-?[0-9]+,[0-9]+", value) else ""
         raise UserError(f"{path}: column {name}, line {line}: {value!r} is {_said(word)}{beside}{hint}")
 
     def _typed(self, file: LogFile, parts: list[Path], words: Mapping[str, Collection[str]]) -> LogFile:
@@ -122,7 +126,8 @@ class Settled:
         frame = pl.concat(scans, how="diagonal")
         held = frame.collect_schema().names()
         frame = frame.with_columns(pl.lit(None, pl.String).alias(n) for n in names if n not in held)
-        frame = frame.select(typed(expression(n), words.get(n, ())).alias(n) for n in names)
+        decimal = file.text.decimal if file.text else "."
+        frame = frame.select(typed(expression(n), words.get(n, ()), decimal).alias(n) for n in names)
         return apply_folder_columns(replace(file, frame=frame, text=None, in_rows=True))
 
 

@@ -5,8 +5,12 @@ and by integers that no type of 64 bits holds. `1.0` beside `1` is an integer.
 """
 
 from collections.abc import Collection
+from typing import Literal, TypeVar
 
 import polars as pl
+
+Decimal = Literal[".", ","]
+Text = TypeVar("Text", pl.Series, pl.Expr)
 
 # What a value is by its text; the first that fits.
 _PATTERNS = {
@@ -102,9 +106,17 @@ def type_of(words: Collection[str]) -> pl.DataType:
     return pl.UInt64() if "large" in plain else pl.Int64()
 
 
-def typed(column: pl.Expr, words: Collection[str]) -> pl.Expr:
-    """The values of a column of text in the type of its words."""
+def with_points(texts: Text, decimal: Decimal) -> Text:
+    """Numbers as they are written with a decimal point. With a comma points and commas change places, so that `1.5`
+    there is as unclear as `1,5` is here."""
+    return texts if decimal == "." else texts.str.replace_many([",", "."], [".", ","])
+
+
+def typed(column: pl.Expr, words: Collection[str], decimal: Decimal = ".") -> pl.Expr:
+    """The values of a column of text in the type of its words. decimal: what stands before fractions."""
     kind = type_of(words)
+    if kind.is_numeric():
+        column = with_points(column, decimal)
     if kind == pl.Null:
         return pl.lit(None)
     if isinstance(kind, pl.List):

@@ -15,6 +15,7 @@ from coldrank.data.guess.names import plain_name, rank, words
 from coldrank.data.guess.write import spec_text
 from coldrank.data.log import check_spec
 from coldrank.data.own_log import load_spec, open_log
+from coldrank.data.spool import load_events
 
 DAYS = [datetime(2023, 1, 28, 22, 5, 9, tzinfo=UTC) + timedelta(hours=7 * n) for n in range(60)]
 SECONDS = [int(d.timestamp()) for d in DAYS]
@@ -322,6 +323,22 @@ def test_a_column_that_some_files_lack_is_left_out_with_a_file(tmp_path: Path):
     for ending in ("csv", "parquet"):
         shutil.rmtree(tmp_path / ending)
     assert [f.name for f in drafted(tmp_path).context] == ["screen"]
+
+
+def test_decimal_commas_are_seen_and_columns_that_mix_signs_left_out(tmp_path: Path):
+    numbers = [f"{n // 4},{n % 4 * 25}" if n % 9 else "NA" for n in range(600)]
+    log = events().with_columns(weight=pl.Series(["0,5", "1", "0,25"] * 200), price=pl.Series(numbers))
+    log.write_csv(tmp_path / "log.csv", separator=";")
+    made = drafted(tmp_path)
+    spec = written(made, tmp_path)
+    assert (spec.decimal, spec.null_values, spec.weight) == (",", ("NA",), "weight")
+    assert [(f.name, f.kind) for f in made.context] == [("price", "count")]
+    frame = load_events(open_log(tmp_path, spec)).frame
+    assert frame["price"].null_count() == 67 and frame["price"].max() == 149.75
+    log.with_columns(level=pl.Series([0.5, 1.5] * 300)).write_csv(tmp_path / "log.csv", separator=";")
+    made = drafted(tmp_path)
+    assert written(made, tmp_path).decimal == "." and [f.name for f in made.context] == ["level"]
+    assert "written alike" in made.left["price"] and "written alike" in made.left["weight"]
 
 
 @pytest.mark.tried(

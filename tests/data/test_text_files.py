@@ -140,6 +140,34 @@ def test_a_dialect(tmp_path: Path) -> None:
     assert events(tmp_path, spec)["x"].to_list() == [None, string_id("a;b")]
 
 
+@pytest.mark.tried("logs", "CSV with decimal commas", "read with `decimal=','`, without it refused with a hint")
+def test_decimal_commas(tmp_path: Path) -> None:
+    head = HEAD.replace(",", ";")
+    values = ["-0,25", "3", "1,5e2", "", ",5"]
+    (tmp_path / "a.csv").write_text(head + "".join(f"u{i};2;{START};1;{v}\n" for i, v in enumerate(values)))
+    spec = replace(PLAIN, separator=";", decimal=",")
+    frame = events(tmp_path, spec)
+    by_user = dict(zip(frame["user_id"], frame["x"], strict=True))
+    numbers = [by_user[string_id(f"u{i}")] for i in range(5)]
+    assert numbers == [-0.25, 3.0, 150.0, None, 0.5]
+    (tmp_path / "a.csv").write_text(f"{head}1;2;{START};1;-0,25\n1;3;{START};1;3\n")
+    with pytest.raises(UserError, match=r"line 2: '-0,25' is what may mean unknown, but a number in .*; decimal=','"):
+        events(tmp_path, replace(PLAIN, separator=";"))
+    (tmp_path / "b.csv").write_text(f"{head}1;2;{START};1;1.5\n")
+    with pytest.raises(UserError, match=r"b.csv: column x, line 2: '1.5' is what may mean unknown"):
+        events(tmp_path, spec)
+
+
+@pytest.mark.tried("logs", "decimal commas in texts, and points in JSON lines beside them", "are what they are")
+def test_decimal_commas_change_no_text_and_no_json(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(HEAD + f'u,2,{START},1,"1,5"\nu,3,{START},1,b\n')
+    assert events(tmp_path, replace(PLAIN, decimal=","))["x"].to_list() == [string_id("1,5"), string_id("b")]
+    (tmp_path / "a.csv").write_text(HEAD + f'1,2,{START},1,"1,5"\n')
+    (tmp_path / "b.jsonl").write_text(json.dumps({"user": 1, "item": 3, "time": START, "click": 1, "x": 2.5}) + "\n")
+    spec = replace(PLAIN, decimal=",", formats=("csv", "jsonl"))
+    assert events(tmp_path, spec)["x"].to_list() == [1.5, 2.5]
+
+
 @pytest.mark.tried("logs", "CSV with the mark of UTF-8 at its head, as Excel writes it", "read")
 def test_the_mark_of_utf8_is_no_part_of_a_name(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("\ufeff" + rows(["5"]), encoding="utf-8")
@@ -328,6 +356,8 @@ def test_files_of_two_formats(tmp_path: Path) -> None:
             ("a separator of two characters", {"separator": "::"}, "separator='::'; should be one character"),
             ("one sign as quote and separator", {"separator": "'", "quote": "'"}, 'quote and separator are both "\'"'),
             ("`null_values` where nothing is CSV", {"null_values": ("NA",)}, "null_values: has no effect"),
+            ("a decimal sign of another kind", {"decimal": "'"}, "decimal=\"'\"; should be '.' or ','"),
+            ("a decimal sign where nothing is CSV", {"decimal": ","}, "decimal: has no effect, as no file of events"),
             ("a separator where nothing is CSV", {"separator": ";"}, "separator: has no effect, as no file of events"),
         ]
     ],
