@@ -35,7 +35,7 @@ from coldrank.data.state.ledger import items_file, times_file
 from coldrank.data.state.state import Shape, State
 from coldrank.data.statistics import compute_statistics
 from coldrank.data.warn import about_times
-from coldrank.data.whole import Known, Whole, check_counters, read_times, write_times
+from coldrank.data.whole import Known, Whole, read_times, write_times
 from coldrank.data.writers import Writers
 
 # From what a log is as a whole to the split of its events.
@@ -156,7 +156,6 @@ class _Job:
             self._chunk_days.append(np.unique(events.day))
         whole.events_read += rows
         whole.duplicates += chunks.duplicates
-        check_counters(whole)
         paths = [base.data / name for name in base.ledger.times] if base else []
         times = read_times(paths + ([times_file(self.staged)] if len(chunks) else []))
         return Known(whole=whole, times=times, users=users)

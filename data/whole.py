@@ -8,7 +8,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from coldrank.data.errors import UserError
 from coldrank.data.events import Events, local_day
 from coldrank.data.log import EventLog
 from coldrank.data.split import EventTimes
@@ -78,12 +77,6 @@ class Whole:
         counts = {n: value[n] for n in ("other_days", "events_read", "duplicates")}
         # Folders of before have none.
         return cls(days=days, utc_days=utc_days, births=births, anonymous=value.get("anonymous", 0), **counts)
-
-
-def check_counters(whole: Whole) -> None:
-    """Raises UserError for a log of more events than counters hold."""
-    if whole.events >= 2**31:
-        raise UserError(f"{whole.events:,} events; should be fewer than 2^31, which counters hold")
 
 
 def write_times(path: Path, times: NDArray[np.int64]) -> None:

@@ -36,7 +36,7 @@ from coldrank.data.spool import Spool, check_any
 from coldrank.data.state.ledger import times_file
 from coldrank.data.state.state import Shape, State
 from coldrank.data.warn import about_times
-from coldrank.data.whole import Known, Whole, check_counters, read_times
+from coldrank.data.whole import Known, Whole, read_times
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -130,7 +130,6 @@ class _Preparation:
                 with chunk.times.open("rb") as part:
                     shutil.copyfileobj(part, file, 1 << 20)
                 chunk.times.unlink()
-        check_counters(whole)
         users = np.unique(np.concatenate([chunk.users for chunk in chunks]))
         return Known(whole=whole, times=read_times([times]), users=users)
 

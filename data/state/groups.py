@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from coldrank.data.asof import NONE
+from coldrank.data.errors import UserError
 from coldrank.data.state.run import SORT, Int64s, SortedRun, merged, sort_key, sorted_batches
 
 # Runs of about the same size are merged: the older of two is more than so many times the newer.
@@ -171,7 +172,14 @@ class GroupState:
         return self.table([none.views] * len(self.layout.keys), none).select(list(self.layout.columns()))
 
     def table(self, keys: Sequence[Int64s], values: GroupValues) -> pa.Table:
-        """The rows of a file of G groups. keys: for each key, int64 [G]."""
+        """The rows of a file of G groups. keys: for each key, int64 [G].
+
+        Raises UserError for a group of more events than counters hold.
+        """
+        if len(values.views) and (most := int(values.views.max())) >= 2**31:
+            raise UserError(
+                f"group {self.layout.name!r}: one has {most:,} events; should be fewer than 2^31, as counted"
+            )
         columns: dict[str, Any] = {SORT: sort_key(keys)} | dict(zip(self._names, keys, strict=True))
         columns["views"] = values.views
         for signal in self.layout.signals:

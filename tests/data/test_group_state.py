@@ -1,10 +1,12 @@
 """The state of groups in sorted files against a dictionary: many small additions, keys that mix to the same."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from coldrank.data.errors import UserError
 from coldrank.data.state import groups, run
 from coldrank.data.state.groups import GroupLayout, GroupState, GroupValues, Tail
 
@@ -51,3 +53,13 @@ def test_the_newest_values_are_found(
     for each in state.runs:
         rows = [b.num_rows for b in each.batches]
         assert len(rows) <= 1 + sum(rows) // 8, "batches stay large however often they are merged"
+
+
+@pytest.mark.tried("logs", "a group of 2^31 events", "refused: its counters do not hold them")
+def test_more_events_than_counters_hold_are_refused() -> None:
+    state = GroupState(LAYOUT, folder=None)
+    keys = [np.zeros(1, np.int64), np.zeros(1, np.int64)]
+    some = values(np.array([4]))
+    state.put(keys, replace(some, views=np.array([2**31 - 1])))
+    with pytest.raises(UserError, match="group 'user_x_tag': one has 2,147,483,648 events; should be fewer than 2"):
+        state.put(keys, replace(some, views=np.array([2**31])))
