@@ -78,6 +78,7 @@ class Traced(nn.Module):
             warnings.simplefilter("ignore")  # of checks of widths, which hold for any number of rows
             example = _example(features, inputs, asked)
             self.task = torch.jit.trace(task, example, strict=False, check_trace=False)
+        self.answers = int(self.task(*example).shape[1])
 
     def _lay(self, features: FeatureSet, inputs: Inputs) -> None:
         widths = {f.name: features.dim(f) for f in features.embedded}
@@ -96,6 +97,8 @@ class Traced(nn.Module):
         a, b = looked.request, looked.candidate
         candidate = torch.cat([b.static, b.dense], 1)
         rows = candidate.shape[0]
+        if rows == 0:  # which a trace may divide by
+            return torch.zeros(0, self.answers)
         x = spread(self.inputs(torch.cat([a.static, a.dense], 1), candidate), rows).expand(rows, -1)
         pc = torch.cat([spread(a.pc, rows).expand(rows, -1), b.pc], 1)[:, self.code_order]
         embedded: dict[str, Tensor] = {}
