@@ -166,16 +166,24 @@ def _histories(spec: LogSpec, rows: Mapping[str, int], length: int) -> list[Feat
         return []
     tables = {"item_id": "item"} | {n: _table_of(n, rows) for n in spec.history}
     ids = {f"hist_{n}": table for n, table in tables.items()}
+    past: dict[str, Any] = {"role": "sequence", "sequence": "history", "length": length}
     features = parts.history(length, ids, list(spec.all_signals()))
+    features += [_past_number(f"hist_{n}", past) for n in spec.history_numbers]
     for name, history in spec.histories.items():
-        past: dict[str, Any] = {"role": "sequence", "sequence": name, "length": history.length}
+        past = {"role": "sequence", "sequence": name, "length": history.length}
         for column in history.columns:
+            whole = f"hist_{name}_{column}"
             if column in tables:
-                features.append(Feature(name=f"hist_{name}_{column}", kind="id", table=tables[column], **past))
+                features.append(Feature(name=whole, kind="id", table=tables[column], **past))
+            elif column in spec.history_numbers:
+                features.append(_past_number(whole, past))
             elif column == "hours":
-                edges = parts.AGE_EDGES
-                features.append(Feature(name=f"hist_{name}_hours", kind="bucket", edges=edges, dim=_SHARED_DIM, **past))
+                features.append(Feature(name=whole, kind="bucket", edges=parts.AGE_EDGES, dim=_SHARED_DIM, **past))
     return features
+
+
+def _past_number(column: str, past: Mapping[str, Any]) -> Feature:
+    return Feature(name=column, kind="bucket", buckets=16, dim=_SHARED_DIM, **past)
 
 
 def _table_of(name: str, rows: Mapping[str, int]) -> str:

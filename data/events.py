@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -45,8 +46,8 @@ class Events:
     """Key of a group -> its value, int32 [N], 0, 1, ...; -1 where unknown."""
     signals: dict[str, NDArray[np.int8]]
     """Signal -> its outcome, int8 [N]; -1 where unknown."""
-    attributes: dict[str, NDArray[np.int64]]
-    """Attribute of the history -> its value, int64 [N]; -1 where unknown."""
+    attributes: dict[str, NDArray[Any]]
+    """Attribute of the history -> its value: int64 [N], -1 where unknown; of numbers float32 [N], NaN where unknown."""
     known: dict[str, NDArray[np.int64]]
     """Signal with a delay -> when its outcome is known, int64 [N], ms since the epoch."""
     sampled: NDArray[np.bool_] | None = None
@@ -74,7 +75,8 @@ def as_events(frame: pl.DataFrame, log: EventLog, plan: list[ColumnPlan], *, cod
         keys={key: of.fill_null(-1 if key == "user" else 0).to_numpy() for key, of in values.items()},
         codes={key: _dense(of) for key, of in values.items()} if coded else {},
         signals={s: frame[f"signal:{s}"].fill_null(-1).to_numpy() for s in spec.all_signals()},
-        attributes={a: frame[f"history:{a}"].fill_null(-1).to_numpy() for a in spec.history},
+        attributes={a: frame[f"history:{a}"].fill_null(-1).to_numpy() for a in spec.history}
+        | {a: frame[f"history:{a}"].fill_null(float("nan")).to_numpy() for a in spec.history_numbers},
         known={s: (frame["time"] + _delay(frame, s, after)).to_numpy() for s, after in spec.known_after.items()},
         sampled=(frame[SAMPLED] == 1).to_numpy() if SAMPLED in frame.columns else None,
     )
@@ -129,6 +131,7 @@ def plan_columns(log: EventLog) -> list[ColumnPlan]:
     plan += [ColumnPlan(f"signal:{n}", "flag", c) for n, c in spec.all_signals().items()]
     plan += [ColumnPlan(f"key:{n}", "code", c) for n, c in spec.keys.items()]
     plan += [ColumnPlan(f"history:{n}", "code", c) for n, c in spec.history.items()]
+    plan += [ColumnPlan(f"history:{n}", "number", c) for n, c in spec.history_numbers.items()]
     plan += [
         ColumnPlan(f"delay:{n}", "delay", c) for n, c in spec.known_after.items() if not isinstance(c, int | float)
     ]

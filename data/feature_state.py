@@ -3,7 +3,7 @@ events since."""
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ Event = Mapping[str, Any]
 # Events are counted once features of a later time are asked for, or when so many wait.
 _PENDING = 4096
 _FIELDS = ("user_id", "item_id", "time", "keys", "history", "signals", "known_after", "birth")
+# Of a float of 32 bits.
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 class FeatureState:
@@ -95,7 +97,7 @@ class FeatureState:
         shape = self._state.shape
         known = {
             "keys": {k for g in shape.groups for k in g.keys} - {"user", "item"},
-            "history": set(shape.attributes),
+            "history": {*shape.attributes, *shape.numbers},
             "signals": set(shape.signals),
             "known_after": {s for s, delay in shape.delays.items() if delay is None},
         }
@@ -111,9 +113,16 @@ class FeatureState:
         for name in ("user_id", "item_id"):
             if name == "item_id" or event.get(name, "") is not None:
                 _check_id(name, event.get(name))
-        for name, value in {**event.get("keys", {}), **event.get("history", {})}.items():
+        past = event.get("history", {})
+        for name, value in {
+            **event.get("keys", {}),
+            **{n: v for n, v in past.items() if n in shape.attributes},
+        }.items():
             if value is not None:
                 _check_id(name, value)
+        for name in (n for n in shape.numbers if past.get(n) is not None):
+            if not isinstance(past[name], Real) or isinstance(past[name], bool) or not abs(past[name]) < _LARGEST:
+                raise UserError(f"history: {name} is {past[name]!r}; should be a number that 32 bits hold, or None")
         if event.get("birth") is not None:
             _check_number("birth", event["birth"])
         for signal, value in event.get("signals", {}).items():
@@ -133,6 +142,10 @@ class FeatureState:
             found = [_id(r.get(field, {}).get(name)) for r in rows]
             return np.array([-1 if v is None else v for v in found], kind)
 
+        def numbers(name: str) -> NDArray[np.float32]:
+            found = [r.get("history", {}).get(name) for r in rows]
+            return np.array([np.nan if v is None else v for v in found], np.float32)
+
         def delays(signal: str, delay: int | None) -> list[int]:
             after = (r.get("known_after", {}).get(signal) or 0 for r in rows)
             return [round(1000 * a) if delay is None else delay for a in after]
@@ -147,7 +160,8 @@ class FeatureState:
             keys={n: _values(of, -1 if n == "user" else 0) for n, of in keys.items()},
             codes={n: _codes(of) for n, of in keys.items()},
             signals={s: values("signals", s, np.int8) for s in shape.signals},
-            attributes={a: values("history", a, np.int64) for a in shape.attributes},
+            attributes={a: values("history", a, np.int64) for a in shape.attributes}
+            | {a: numbers(a) for a in shape.numbers},
             known={s: time + np.array(delays(s, d), np.int64) for s, d in shape.delays.items()},
         )
 

@@ -58,7 +58,8 @@ class History:
     """The signal that is 1 in its events, from when on it is known; they come in the order in which it became known.
     None: all events."""
     columns: tuple[str, ...] = ("item_id",)
-    """What it shows of each: `item_id`, names from `LogSpec.history`, signals, and `hours`, the time since."""
+    """What it shows of each: `item_id`, names from `LogSpec.history` and `history_numbers`, signals, and `hours`, the
+    time since."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,6 +120,9 @@ class LogSpec:
     """Groups beyond user and item. Every log has those two; declare one here to change its settings."""
     history: Mapping[str, Column] = field(default_factory=dict)
     """Name -> integer or string of a past event; becomes `hist_<name>` (-1: unknown)."""
+    history_numbers: Mapping[str, Column] = field(default_factory=dict)
+    """Name -> a number of a past event, such as its price; becomes `hist_<name>` (null: unknown). Known with the event:
+    an outcome that takes its time is a signal."""
     histories: Mapping[str, History] = field(default_factory=dict)
     """Name -> a history of its own; its columns become `hist_<name>_<column>`, most recent first."""
     known_after: Mapping[str, float | Column] = field(default_factory=dict)
@@ -276,7 +280,9 @@ def check_spec(spec: LogSpec) -> None:
         _check_history(spec, name, history)
     if spec.negatives is not None:
         _check_negatives(spec, spec.negatives)
-    for name, allowed in (("keys", {"user", "item"}), ("history", {"item_id", "hours", *spec.all_signals()})):
+    taken = {"item_id", "hours", *spec.all_signals()}
+    others = (("keys", {"user", "item"}), ("history", taken), ("history_numbers", {*taken, *spec.history}))
+    for name, allowed in others:
         if clash := allowed & set(getattr(spec, name)):
             raise UserError(f"spec: {name}: {min(clash)!r} is taken; choose another name")
     if SAMPLED in spec.context:
@@ -293,6 +299,7 @@ def check_spec(spec: LogSpec) -> None:
         "levels",
         "keys",
         "history",
+        "history_numbers",
         "histories",
         "context",
         "user_features",
@@ -326,7 +333,7 @@ def _check_history(spec: LogSpec, name: str, history: History) -> None:
         raise UserError(f"{where}: length={history.length}; should be above 0")
     if history.where is not None and history.where not in spec.all_signals():
         raise UserError(f"{where}: where={history.where!r} is no signal; these are {', '.join(spec.all_signals())}")
-    shown = ["item_id", *spec.history, *spec.all_signals(), "hours"]
+    shown = ["item_id", *spec.history, *spec.history_numbers, *spec.all_signals(), "hours"]
     for column in history.columns:
         if column not in shown:
             raise UserError(f"{where}: column {column!r} is unknown; these are {', '.join(shown)}")

@@ -93,7 +93,7 @@ def manifest(
 ) -> dict[str, Any]:
     """Everything that a reader needs to know without opening a Parquet file. lengths: of the vectors."""
     spec, whole, partitions = log.spec, content.whole, content.partitions
-    lists = ["hist_item_id", *(f"hist_{n}" for n in (*spec.history, *spec.all_signals()))]
+    lists = ["hist_item_id", *(f"hist_{n}" for n in (*spec.history, *spec.history_numbers, *spec.all_signals()))]
     return {
         "format": FORMAT,
         "source": log.source,
@@ -245,6 +245,7 @@ def _meaning(name: str, spec: LogSpec) -> str:
     prefix, _, rest = name.partition("_")
     if prefix == "hist":
         kind = "1, 0 or -1 (unknown)" if rest in spec.all_signals() else "-1: unknown"
+        kind = "null: unknown" if rest in spec.history_numbers else kind
         return f"{rest} of the user's last events before, most recent first ({kind})"
     outcomes = {"flag": "1, 0", "number": "a number", "level": "a level"}
     if prefix == "label" and rest in spec.labels():

@@ -102,7 +102,9 @@ def past_columns(statistics: Statistics, rows: NDArray[np.int64]) -> dict[str, p
     columns: dict[str, pa.Array] = {}
     for prefix, past in statistics.pasts.items():
         offsets, values = past.columns(rows)
-        columns |= {f"{prefix}{n}": pa.ListArray.from_arrays(offsets, pa.array(v)) for n, v in values.items()}
+        columns |= {
+            f"{prefix}{n}": pa.ListArray.from_arrays(offsets, pa.array(v, from_pandas=True)) for n, v in values.items()
+        }
     return columns
 
 

@@ -198,5 +198,8 @@ def _rule(column: Input, manifest: dict[str, Any]) -> Rule:
         return Rule(low=0)
     if name in {f"hist_{s}" for s in signals}:
         low, high = -1, 1
-    default = -1 if column.is_list and name.startswith("hist_") else column.default
+    past = column.is_list and name.startswith("hist_")
+    if past and column.dtype == "float":
+        return Rule(low=low, high=high)
+    default = -1 if past else column.default
     return Rule(low=low, high=high, nullable=not column.is_list and name not in KEYS, default=default)

@@ -15,6 +15,8 @@ _UNITS = {"s": "Seconds", "ms": "Milliseconds", "us": "Microseconds", "ns": "Nan
 _PICKED, _SELDOM = 20, 0.4
 _SHOWN = f"{quoted('item_id')}, {quoted('hours')}"
 _HISTORIES = 2
+# Numbers of items that histories show, at most.
+_PAST_NUMBERS = 2
 # Sampled items beside each event of a log of positives.
 _NEGATIVES = 4
 
@@ -164,6 +166,10 @@ def _groups(made: Draft) -> list[str]:
         lines += ["groups=(", *(f"    {g}" for g in groups), "),"]
         if made.user:
             lines += mapping_lines("history", sources)
+    if made.user and (numbers := _past_numbers(made)):
+        lines += mapping_lines(
+            "history_numbers", {f.name: quoted(f"{of_table}{f.name}" if of_table else f.source) for f in numbers}
+        )
     seldom = _seldom(made) if made.user else []
     if seldom:
         lines += ["# The last events of each user, and beside them the last ones in which this was so."]
@@ -176,6 +182,12 @@ def _groups(made: Draft) -> list[str]:
 def _counted(made: Draft) -> list[Found]:
     """Features of items by which events are counted, too."""
     return [f for f in made.keys if f.name not in ("user", "item", "hours") and f.name not in _tasks(made)]
+
+
+def _past_numbers(made: Draft) -> list[Found]:
+    """Numbers of items that histories show."""
+    taken = {"item_id", "hours", *_tasks(made), *(f.name for f in _counted(made))}
+    return [f for f in made.items if f.kind in ("number", "count") and f.name not in taken][:_PAST_NUMBERS]
 
 
 def _tasks(made: Draft) -> list[str]:

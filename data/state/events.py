@@ -25,7 +25,7 @@ class StateEvents:
     """Key of a group -> 0, 1, ... by value, int32 [N]; -1 where unknown."""
     signals: Mapping[str, NDArray[np.int8]]
     """Signal -> its outcome, int8 [N]; -1 where unknown."""
-    attributes: Mapping[str, Int64s]
+    attributes: Mapping[str, NDArray[Any]]
     """Attribute of histories -> its value, int64 [N]; -1 where unknown."""
     known: Mapping[str, Int64s]
     """Signal with a delay -> when its outcome is known, int64 [N], ms."""

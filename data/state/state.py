@@ -44,7 +44,7 @@ class Shape:
     signals: tuple[str, ...]
     """What is counted."""
     attributes: tuple[str, ...]
-    """What histories may show of an event, beside its user, its item and its signals."""
+    """What histories may show of an event, beside its user, its item and its signals: integers."""
     histories: tuple[HistoryShape, ...]
     """What is shown of the last events."""
     delays: dict[str, int | None]
@@ -53,10 +53,12 @@ class Shape:
     """Hours between refreshes of the whole log's rates; 0: with every event."""
     utc_offset_h: float
     """Hours from UTC to the midnight from which refreshes count."""
+    numbers: tuple[str, ...] = ()
+    """The same, that are no integers."""
 
     @classmethod
     def of(cls, spec: LogSpec, history: int, item_history: int) -> "Shape":
-        shown = ("item_id", *spec.history, *spec.all_signals())
+        shown = ("item_id", *spec.history, *spec.history_numbers, *spec.all_signals())
         histories = [HistoryShape(group="user", prefix="hist_", length=history, columns=shown)]
         histories += [
             HistoryShape(group="user", prefix=f"hist_{n}_", length=h.length, where=h.where, columns=h.columns)
@@ -70,6 +72,7 @@ class Shape:
             ),
             signals=tuple(spec.all_signals()),
             attributes=tuple(spec.history),
+            numbers=tuple(spec.history_numbers),
             histories=tuple(histories),
             delays={s: round(1000 * d) if isinstance(d, int | float) else None for s, d in spec.known_after.items()},
             refresh_h=spec.refresh_h,
@@ -100,7 +103,8 @@ class Shape:
         return min(int(self.refreshed(np.array([time]), h)[0]) for h in hours)
 
     def _kept(self, history: HistoryShape) -> dict[str, str]:
-        kept = {TIME if n == "hours" else n: "int8" if n in self.signals else "int64" for n in history.columns}
+        types = dict.fromkeys(self.signals, "int8") | dict.fromkeys(self.numbers, "float32")
+        kept = {TIME if n == "hours" else n: types.get(n, "int64") for n in history.columns}
         return kept | ({WHEN: "int64"} if history.where in self.delays else {})
 
     def schema(self) -> dict[str, dict[str, str]]:
@@ -116,7 +120,7 @@ class Shape:
             "groups": tuple(Group(**g | {"keys": tuple(g["keys"])}) for g in value["groups"]),
             "histories": tuple(HistoryShape(**h | {"columns": tuple(h["columns"])}) for h in value["histories"]),
         }
-        return cls(**value | nested | {n: tuple(value[n]) for n in ("signals", "attributes")})
+        return cls(**value | nested | {n: tuple(value.get(n, ())) for n in ("signals", "attributes", "numbers")})
 
 
 class State:

@@ -26,7 +26,8 @@ SPEC = LogSpec(
     keys={"brand": "brand"},
     groups=(Group(keys=("brand",)), Group(keys=("user", "brand"), parent="user")),
     history={"brand": "brand"},
-    histories={"bought": History(length=5, where="buy", columns=("item_id", "brand", "hours", "buy"))},
+    history_numbers={"price": "price"},
+    histories={"bought": History(length=5, where="buy", columns=("item_id", "brand", "price", "hours", "buy"))},
 )
 GIVEN: dict[str, object] = {
     "rows": {"user": 100, "item": 50, "item_brand": 20},
@@ -51,7 +52,7 @@ def test_every_column_of_the_spec_is_an_input():
         *("item_age_h", "user_gap_h", "user_views", "item_views", "views_brand", "views_user_x_brand"),
         *(f"rate_{g}_buy" for g in ("user", "item", "brand", "user_x_brand")),
         *("hist_item_id", "hist_brand", "hist_buy", "hist_bought_item_id", "hist_bought_brand"),
-        "hist_bought_hours",
+        *("hist_bought_hours", "hist_price", "hist_bought_price"),
     }
     assert {f.name: f.table for f in made.features if f.table == "item_brand"} == {
         n: "item_brand" for n in ("item_brand", "hist_brand", "hist_bought_brand")

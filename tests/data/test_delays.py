@@ -25,8 +25,8 @@ from coldrank.data.statistics import views_column
 HOUR_S = 3600
 SIGNALS = ["click", "like"]
 HISTORIES = {
-    "clicks": History(length=2, where="click", columns=("item_id", "hours", "like")),
-    "likes": History(length=3, where="like", columns=("author", "item_id")),
+    "clicks": History(length=2, where="click", columns=("item_id", "hours", "like", "price")),
+    "likes": History(length=3, where="like", columns=("author", "price", "item_id")),
     "long": History(length=9, columns=("click", "hours")),
 }
 BY_EVENT = {"click": 2 * HOUR_S, "like": pl.col("after_s")}
@@ -38,11 +38,12 @@ SPECS = {
     "some refreshed": replace(
         SPEC, groups=tuple(replace(g, refresh_h=h) for g, h in zip(SPEC.groups, (6.0, 24.0, 0.0, None), strict=True))
     ),
-    "histories": replace(SPEC, histories=HISTORIES),
+    "histories": replace(SPEC, history_numbers={"price": pl.col("price") / 2}, histories=HISTORIES),
     "all": replace(
         SPEC,
         known_after=BY_EVENT,
         refresh_h=3.0,
+        history_numbers={"price": pl.col("price") / 2},
         histories=HISTORIES,
         groups=(*SPEC.groups, Group(keys=("user",), refresh_h=24.0)),
     ),
@@ -53,6 +54,10 @@ def log_of(seed: int, rows: int = 160) -> pl.DataFrame:
     """Distinct events in order, each with the seconds until its like is known: for some longer than the log goes on."""
     rng = np.random.default_rng(seed)
     frame = random_log(seed, rows).with_columns(after_s=pl.Series(rng.integers(0, 60, rows) ** 2 * 100))
+    price = [
+        None if unknown else float(p) for p, unknown in zip(rng.normal(size=rows), rng.random(rows) < 0.2, strict=True)
+    ]
+    frame = frame.with_columns(price=pl.Series(price))
     return frame.unique(maintain_order=True).sort("time", "user", "item", maintain_order=True)
 
 
@@ -88,6 +93,8 @@ def expected(frame: pl.DataFrame, spec: LogSpec) -> list[dict[str, Any]]:
 def shown(past: list[dict[str, Any]], column: str, now: int) -> list[Any]:
     if column == "hours":
         return [np.float32((now - p["time"]) / np.float32(3_600_000)) for p in past]
+    if column == "price":
+        return [None if p[column] is None else np.float32(p[column] / 2) for p in past]
     return [-1 if (v := p["item" if column == "item_id" else column]) is None else v for p in past]
 
 
@@ -104,7 +111,7 @@ def test_every_column_equals_the_double_loop(case: str, chunk_rows: int, seed: i
             for signal in SIGNALS:
                 assert np.float32(row[f"rate_{group.name}_{signal}"]) == want[f"rate:{group.name}:{signal}"]
         assert (row["user_gap_h"], row["item_age_h"]) == (want["gap_h"], want["age_h"])
-        for column in ("item_id", "author", *SIGNALS):
+        for column in ("item_id", "author", *spec.history_numbers, *SIGNALS):
             assert row[f"hist_{column}"] == shown(want["history"], column, row["time"])
         for name, history in spec.histories.items():
             for column in history.columns:
@@ -163,6 +170,12 @@ def test_a_day_at_a_time_equals_all_at_once(case: str, tmp_path: Path) -> None:
     assert counts[0] == counts[1]
 
 
+def past(row: dict[str, Any], spec: LogSpec) -> dict[str, Any]:
+    """What histories show of an event, as its caller gives it."""
+    price = {"price": None if row["price"] is None else row["price"] / 2} if spec.history_numbers else {}
+    return {"author": row["author"]} | price
+
+
 @pytest.mark.parametrize("case", ["by event", "all"])
 def test_a_log_that_is_replayed_gives_the_samples(case: str, tmp_path: Path) -> None:
     spec, log = SPECS[case], log_of(6, rows=80)
@@ -176,7 +189,7 @@ def test_a_log_that_is_replayed_gives_the_samples(case: str, tmp_path: Path) -> 
         got.append(pl.DataFrame(pl.from_arrow(state.features(row["user"], [candidate], row["time"]))))
         state.observe(
             candidate
-            | {"user_id": row["user"], "time": row["time"], "history": {"author": row["author"]}}
+            | {"user_id": row["user"], "time": row["time"], "history": past(row, spec)}
             | {"signals": {s: row[s] for s in SIGNALS}, "known_after": {"like": row["after_s"]}}
         )
     features = pl.concat(got)
@@ -272,3 +285,20 @@ def test_options_of_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str
     assert "--known-after: {}, but" in capfd.readouterr().err
     assert main([*command, "--known-after", "buy=1"]) == 2
     assert "known_after: 'buy' is no signal" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["dear", float("nan"), 1e300, True])
+@pytest.mark.tried("logs", "an event for FeatureState with a number of its history that is none", "refused")
+def test_a_number_of_an_event_that_is_none_is_refused(value: Any, tmp_path: Path) -> None:
+    prepared(log_of(0), tmp_path, SPECS["histories"])
+    state = FeatureState.open(tmp_path / "out")
+    event = {"user_id": 1, "item_id": 2, "time": 2**41, "history": {"price": value}}
+    with pytest.raises(UserError, match="history: price is .*; should be a number that 32 bits hold, or None"):
+        state.observe(event)
+    state.observe(event | {"history": {"price": None}})
+
+
+def test_a_name_of_a_past_number_is_its_own() -> None:
+    for name in ("author", "click", "hours", "item_id"):
+        with pytest.raises(UserError, match=f"spec: history_numbers: '{name}' is taken; choose another name"):
+            check_spec(replace(SPEC, history_numbers={name: "price"}))
