@@ -1,7 +1,8 @@
 """Audit: counters, histories and rates against the log that the samples themselves make up.
 
 The samples of all splits are the events, so what a sample may know of its past can be counted anew. A folder that holds
-a part of its log gives other counts for an honest reason: a finding needs a pattern that no missing event explains.
+a part of its log gives other counts for an honest reason: a finding needs a pattern that no missing event explains. So
+do groups that are refreshed now and then, and outcomes that are known late.
 """
 
 from dataclasses import dataclass
@@ -93,9 +94,16 @@ def _counter(scan: Scan, kind: str, around: Around) -> Finding | None:
         severity, advice = "error", "count only what is strictly earlier than the sample"
         what += f"; with the sample itself in {share(with_itself, 1)}"
         what += f", with all samples, later ones too, in {share(all_of_log, 1)}"
+    elif _is_refreshed(scan, kind):
+        return None
     figures = {"before": right, "with_itself": with_itself, "whole_log": all_of_log, "rows": len(views)}
     where = f"all splits: {kind}_views"
     return Finding(severity=severity, check="as of time", where=where, what=what, advice=advice, figures=figures)
+
+
+def _is_refreshed(scan: Scan, group: str) -> bool:
+    """Whether samples see of a group what was known at its last refresh, not the last events."""
+    return any(g["name"] == group and g.get("refresh_h") for g in scan.folder.manifest.get("groups", []))
 
 
 def _history_holds_itself(scan: Scan, pair: Around, whole: bool) -> list[Finding]:
@@ -126,22 +134,22 @@ def _last_event(scan: Scan, around: Around) -> list[Finding]:
     empty, first = newest.is_null().to_numpy(), newest.fill_null(0).to_numpy()
     same = np.where(empty, previous == NONE, (previous >= 0) & (items[previous] == first))
     other = judged & ~same
-    findings: list[Finding] = []
-    count = int(other.sum())
-    if count >= LIMITS.rows and count >= LIMITS.part * int(judged.sum()):
-        later = other & ~empty & (following >= 0) & (items[following] == first) & (items[rows] != first)
-        what = f"the newest entry is not the user's previous sample in {count:,} of {int(judged.sum()):,} rows"
-        what += f" ({share(count, int(judged.sum()))}); in {int(later.sum()):,} of these it is the next one"
-        sure = later.sum() > count / 2
-        advice = "end the history before the sample" if sure else "is it newest first, and is the folder the whole log?"
-        level: Severity = "error" if sure else "note" if count < LIMITS.missing * judged.sum() else "warning"
-        figures: dict[str, Any] = {"rows": count, "of": int(judged.sum()), "following": int(later.sum())}
-        where = "all splits: hist_item_id"
-        findings.append(
-            Finding(severity=level, check="history", where=where, what=what, advice=advice, figures=figures)
-        )
     matched = judged & same & ~empty
-    return findings + [f for t in scan.tasks if (f := _last_outcome(scan, t, matched, previous, rows))]
+    outcomes = [f for t in scan.tasks if (f := _last_outcome(scan, t, matched, previous, rows))]
+    count = int(other.sum())
+    later = other & ~empty & (following >= 0) & (items[following] == first) & (items[rows] != first)
+    sure = later.sum() > count / 2
+    few = count < LIMITS.rows or count < LIMITS.part * int(judged.sum())
+    if few or (_is_refreshed(scan, "user") and not sure):
+        return outcomes
+    what = f"the newest entry is not the user's previous sample in {count:,} of {int(judged.sum()):,} rows"
+    what += f" ({share(count, int(judged.sum()))}); in {int(later.sum()):,} of these it is the next one"
+    advice = "end the history before the sample" if sure else "is it newest first, and is the folder the whole log?"
+    level: Severity = "error" if sure else "note" if count < LIMITS.missing * judged.sum() else "warning"
+    figures: dict[str, Any] = {"rows": count, "of": int(judged.sum()), "following": int(later.sum())}
+    where = "all splits: hist_item_id"
+    entry = Finding(severity=level, check="history", where=where, what=what, advice=advice, figures=figures)
+    return [entry, *outcomes]
 
 
 def _last_outcome(scan: Scan, task: str, matched: NDArray[np.bool_], previous: Ints, rows: Ints) -> Finding | None:
@@ -154,6 +162,8 @@ def _last_outcome(scan: Scan, task: str, matched: NDArray[np.bool_], previous: I
     label = scan.keys[f"label_{task}"].fill_null(-1).to_numpy()
     shown = scan.sample[f"hist_{task}[0]"].fill_null(-1).to_numpy()
     differ = matched & (shown != label[previous])
+    if scan.folder.manifest.get("known_after", {}).get(task):
+        differ &= shown != -1  # not known yet
     count = int(differ.sum())
     if count < LIMITS.rows or count < LIMITS.part * int(matched.sum()):
         return None
@@ -164,6 +174,8 @@ def _last_outcome(scan: Scan, task: str, matched: NDArray[np.bool_], previous: I
     what = f"in {count:,} of {int(matched.sum()):,} rows the newest outcome is not the label of that event"
     what += f"; where it shows {rare}, the sample's own label is {rare} in {share(own_share, 1)}"
     sure = telling.sum() >= LIMITS.rows and own_share > LIMITS.new_ids
+    if _is_refreshed(scan, "user") and not sure:  # an earlier event of the same item
+        return None
     return Finding(
         severity="error" if sure else "warning",
         check="history",

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -390,3 +391,23 @@ def test_simulated_logs_have_no_alarm(tmp_path, seed):
     assert alarms(data) == []
     arm_s = alarms(data, load("coldrank.configs.kuairand:base"))
     assert {f.check for f in arm_s} <= {"constant", "arm"}, arm_s
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"known_after": {"click": 7200, "like": "wait"}},
+        {"refresh_h": 24.0},
+        {"refresh_h": 1.0, "known_after": {"like": 60}},
+    ],
+    ids=["delays", "refreshed daily", "refreshed hourly"],
+)
+def test_what_is_known_late_is_no_fault_and_a_leak_is_still_found(change: dict[str, Any], tmp_path: Path) -> None:
+    wait = pl.Series(np.random.default_rng(2).integers(0, 90_000, 9000))
+    prepare_frame(event_log().with_columns(wait=wait), tmp_path, replace(SPEC, **change), HISTORY)
+    assert not {f.check for f in alarms(tmp_path / "out")} & {"as of time", "history"}
+    assert not {f.check for f in audit(tmp_path / "out", None).findings} & {"as of time", "history"}
+    own = pl.concat_list(LABEL.cast(pl.Int8), pl.col("hist_click").list.tail(-1))
+    leak = on(hist_click=pl.when(pl.col("hist_click").list.len() > 0).then(own).otherwise("hist_click"))
+    found = {(f.check, f.where) for f in alarms(with_fault(tmp_path / "out", tmp_path, leak)) if f.severity == "error"}
+    assert ("history", "all splits: hist_click") in found
