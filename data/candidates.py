@@ -41,7 +41,9 @@ def write_candidates(log: EventLog, data: Path, file: Path, samples: Path, argum
     known = {n for c in plan_columns(log) if c.kind in _KNOWN or c.name.startswith("key:") for n in c.inputs()}
     kinds = {n: type_of(w) for n, w in words.items()} | _columns(log.files[0])
     lacking = {n: kind for n, kind in kinds.items() if n not in known}
-    of_file = replace(log, files=(opened,))
+    # No event sees the outcome of another, whenever it is known.
+    at_once = {s: after if isinstance(after, int | float) else 0 for s, after in log.spec.known_after.items()}
+    of_file = replace(log, files=(opened,), spec=replace(log.spec, known_after=at_once))
     with tempfile.TemporaryDirectory() as folder:
         spool = Spool(of_file, Path(folder), chunk_rows=2**62, before=base.ledger.origin)
         spool.read([opened], lacking=lacking)

@@ -215,7 +215,11 @@ def _files(made: Draft) -> list[str]:
     left = dict(made.left)
     for side, table in (("user", made.user_table), ("item", made.item_table)):
         left |= {f"{n} ({side} table)": why for n, why in table.left.items()} if table else {}
-    return lines + (["# Not used:", *(f"# - {name}: {why}." for name, why in left.items())] if left else [])
+    return lines + (
+        ["# Not used:", *(f"# - {name}: {why}{'' if why.endswith('?') else '.'}" for name, why in left.items())]
+        if left
+        else []
+    )
 
 
 def told(made: Draft) -> list[str]:

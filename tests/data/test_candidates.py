@@ -47,3 +47,17 @@ def test_a_candidate_without_its_context_is_refused(tmp_path: Path, capfd: pytes
     pl.DataFrame({"user": [0], "item": [1], "time": [START + 9 * DAY_MS]}).write_parquet(tmp_path / "w.parquet")
     assert command(tmp_path, "--candidates", str(tmp_path / "w.parquet"), str(tmp_path / "s.parquet")) == 2
     assert "w.parquet: no column 'tag'; it has user, item, time" in capfd.readouterr().err
+
+
+def test_the_delay_of_an_outcome_may_lack(tmp_path: Path) -> None:
+    log = random_log(0)
+    write(log.with_columns(wait=pl.int_range(pl.len()) % 5000), tmp_path / "log", "a")
+    waits = 'tag"}, known_after={"click": "wait'
+    assert command(tmp_path, place=waits) == 0
+    wanted = pl.DataFrame({"user": [-2000, 0], "item": [1, 2], "tag": ["news", None], "time": [START + 9 * DAY_MS] * 2})
+    for name, frame in (("a", wanted), ("b", wanted.with_columns(wait=pl.lit(60)))):
+        frame.write_parquet(tmp_path / f"{name}.parquet")
+        files = (str(tmp_path / f"{name}.parquet"), str(tmp_path / f"{name}-samples.parquet"))
+        assert command(tmp_path, "--candidates", *files, place=waits) == 0
+    made = [pl.read_parquet(tmp_path / f"{name}-samples.parquet") for name in "ab"]
+    assert made[0].equals(made[1]) and made[0]["user_views"].sum() > 0
