@@ -21,7 +21,7 @@ from coldrank.data.guess.roles import (
     groups_of,
     inputs,
     likely_item,
-    never_so,
+    odd_outcome,
     outcomes,
     owned,
     tells,
@@ -145,10 +145,9 @@ def draft(data: Path, given: Given) -> Draft:
     user, item, item_sure, time, how = _roles(main.rows, given)  # type: ignore[misc]
     taken = {item, time} | ({user} if user else set())
     labels = _labels(main.rows, taken, given)
-    if not labels and (never := never_so(main.rows, taken)):
+    if not labels and (odd := odd_outcome(main.rows, taken)):
         raise UserError(
-            f"{main.files[0]}: column {never} is 0 in all {len(main.rows):,} rows that were looked at, and no other"
-            " column is an outcome; --label COLUMN if one is"
+            f"{main.files[0]}: {odd}; should be 0 and 1, and no other column is an outcome; --label COLUMN if one is"
         )
     weight = find_weight(main.rows, taken | labels.sources)
     taken |= labels.sources | ({weight} if weight else set())

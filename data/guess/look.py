@@ -94,9 +94,13 @@ def _columns(path: Path, header: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _check_header(path: Path, kind: Format) -> None:
-    """Raises UserError for a first line that is no header: it has a number, or the same twice."""
+    """Raises UserError for a first line that is no header: it is no text, has a number, or the same twice."""
     first = next(lines_of(path), "")
-    names = next(csv.reader([first], delimiter=_separator(path, kind)), [])
+    try:
+        first.encode()
+        names = next(csv.reader([first], delimiter=_separator(path, kind)), [])
+    except (UnicodeEncodeError, csv.Error):
+        raise UserError(f"{path}: line 1: is not UTF-8; is it of another encoding, or no text?") from None
     words = words_of(pl.Series([n for n in names if n], dtype=pl.String))
     if NUMBERS & set(words) or len(set(names)) < len(names):
         shown = repr(first.strip()[:60])
@@ -152,7 +156,7 @@ def _has_commas(texts: list[tuple[pl.DataFrame, Words]]) -> bool:
     commas = pl.any_horizontal(pl.all().str.contains("^-?[0-9]+,[0-9]+$").any())
     held = [n for n, of in words.items() if "unclear" in of and "text" not in of]
     return not any({"number", "whole"} & of for of in words.values()) and any(
-        bool(f.select(n for n in held if n in f.columns).select(commas).item())
+        bool(f.select(expression(n) for n in held if n in f.columns).select(commas).item())
         for f, _ in texts
         if {*held} & {*f.columns}
     )
@@ -172,7 +176,9 @@ def _joined(root: Path, paths: list[Path], frames: list[pl.DataFrame]) -> pl.Dat
     ]
     try:
         frames = [f.frame.collect() for f in with_folder_columns(files, root)]
-        return pl.concat(frames, how="diagonal_relaxed").with_columns(cs.float().fill_nan(None))
+        rows = pl.concat(frames, how="diagonal_relaxed").with_columns(cs.float().fill_nan(None))
+        # Names that polars takes for patterns serve no expression.
+        return rows.select(~cs.matches(r"^(\*|\^.*\$)$"))
     except pl.exceptions.PolarsError as error:
         raise UserError(f"{paths[0]} and others: columns of different types: {first_line(error)}") from None
 

@@ -1,7 +1,9 @@
 """How a column of times is written."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import time
 from typing import Literal, get_args
 
 import polars as pl
@@ -56,6 +58,18 @@ def clock(values: pl.Series) -> Clock | None:
     if is_text(some.dtype) and some.dtype != pl.Binary:
         return _of_text(some.cast(pl.String))
     return _of_number(some) if some.dtype.is_numeric() else None
+
+
+def whole_days(values: pl.Series, how: Clock) -> bool:
+    """Whether the times tell days alone."""
+    known = values.drop_nulls()
+    if how.layout:
+        return not {"%H", "%I"} & set(re.findall("%.", how.layout))
+    if is_text(known.dtype):
+        return known.cast(pl.String).str.len_chars().max() == len("2022-05-04")
+    if known.dtype.is_numeric():
+        return bool((known % round(DAY_MS * _PER_MS[how.unit]) == 0).all())
+    return known.dtype == pl.Date or bool((known.dt.time() == time(0)).all())
 
 
 def _of_number(values: pl.Series) -> Clock | None:

@@ -36,6 +36,11 @@ FLAG = {
     *("forward", "favorite", "favourite", "booked", "subscribed", "relevant", "accepted", "success", "reward"),
     *("view", "viewed"),
 }
+# Beside them.
+DONE = {"is", "has", "was", "did", "flag"}
+# Two texts that mean 1 and 0, and those of them that mean 1.
+YES = {"yes", "y", "t"}
+YES_NO = ({"yes", "no"}, {"y", "n"}, {"t", "f"})
 # Of outcomes that are numbers: no input either.
 NUMBER = {
     *("watch", "watched", "dwell", "listen", "listened", "play", "played", "spent", "revenue", "profit", "gmv", "stay"),

@@ -125,7 +125,9 @@ def outcomes(rows: pl.DataFrame, taken: set[str]) -> Outcomes:
     found = Outcomes()
     for name in (n for n in rows.columns if n not in taken):
         values, said = rows[name], set(names.words(name))
-        if _is_flag(values) and said & names.FLAG and not said & {"user", "item"}:
+        if (yes := _yes(values)) and said <= names.FLAG | names.DONE:
+            found.events[names.plain_name(name, "is")] = (name, yes)
+        elif _is_flag(values) and said & names.FLAG and not said & {"user", "item"}:
             found.flags[names.plain_name(name, "is")] = name
         elif values.dtype.is_numeric() and said & names.RATING and 2 < values.n_unique() <= 2 * _FEW + 1:
             found.ratings[name] = _good_from(values)
@@ -140,11 +142,29 @@ def outcomes(rows: pl.DataFrame, taken: set[str]) -> Outcomes:
     return found
 
 
-def never_so(rows: pl.DataFrame, taken: set[str]) -> str | None:
-    """A column with the name of an outcome that is 0 throughout: no event of such a log is a positive. None: none."""
-    named = [n for n in rows.columns if n not in taken and names.FLAG & set(names.words(n))]
-    zero = [n for n in named if rows[n].dtype.is_numeric() or rows[n].dtype == pl.Boolean]
-    return next((n for n in zero if rows[n].null_count() < len(rows) and not rows[n].max()), None)
+def odd_outcome(rows: pl.DataFrame, taken: set[str]) -> str:
+    """A column with the name of an outcome that is not 0 and 1, and what it is; empty: there is none, or it is 1
+    throughout, as in a log of positives."""
+    named = (n for n in rows.columns if n not in taken and set(names.words(n)) <= names.FLAG | names.DONE)
+    for name in named:
+        values = rows[name].drop_nulls()
+        if not (values.dtype in (pl.Boolean, pl.String) or values.dtype.is_numeric()):
+            continue
+        few = values.unique().sort()
+        if len(few) == 2 or (len(few) == 1 and not few[0]):
+            return f"column {name} is {' or '.join(str(v) for v in few)} in all {len(rows):,} rows that were looked at"
+    return ""
+
+
+def _yes(values: pl.Series) -> str:
+    """Which of two texts means 1; empty: these are no such texts."""
+    if not is_text(values.dtype) or values.dtype == pl.Binary:
+        return ""
+    found = values.cast(pl.String).drop_nulls().unique().to_list()
+    return next(
+        (v for v in found if len(found) == 2 and {w.lower() for w in found} in names.YES_NO and v.lower() in names.YES),
+        "",
+    )
 
 
 def _is_flag(values: pl.Series) -> bool:
@@ -197,7 +217,7 @@ def inputs(rows: pl.DataFrame, taken: set[str], prefix: str = "") -> tuple[list[
     """The columns that may be inputs, and why the others are not."""
     found, left = [], {}
     for name in (n for n in rows.columns if n not in taken):
-        kind = _kind(rows[name], name)
+        kind = _kind(rows[name], name) if name.strip() else "without a name: the number of its row?"
         if kind in get_args(Kind):
             separator = _separator(rows[name]) if kind == "split" else ""
             column = Found(

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import polars as pl
 
 from coldrank.data.guess.draft import Draft
+from coldrank.data.guess.moments import whole_days
 from coldrank.data.guess.names import plain_name, words
 from coldrank.data.guess.python import column, mapping_lines, quoted, tuple_lines
 from coldrank.data.guess.roles import Found
@@ -62,6 +63,11 @@ def _times(made: Draft) -> list[str]:
         lines = [f"# {_UNITS[clock.unit]} since 1970."]
     else:
         lines = ["# Times without an offset are taken for UTC (time_zone)."]
+    if whole_days(made.events.rows[made.time], clock):
+        lines += [
+            "# Days alone: events of a day do not see each other. If another column has the hour, join them, as in"
+        ]
+        lines += ['# pl.col("date") + " " + pl.col("hour"), with a time_format.']
     lines += [f"time={quoted(made.time)},"]
     lines += (
         [f"time_unit={quoted(clock.unit)},"] if kind.is_numeric() and not clock.layout and clock.unit != "ms" else []
@@ -230,8 +236,9 @@ def told(made: Draft) -> list[str]:
     none = "none: a log of positives, negatives are sampled"
     files = f"{len(events.files):,} file{'s' * (len(events.files) != 1)} of events"
     lines = [f"{made.data}: {files}, about {events.total:,} rows"]
+    days = " (days alone)" if whole_days(events.rows[made.time], made.clock) else ""
     item = made.item if made.item_sure else f"{made.item} (its name does not say so)"
-    lines += [f"user {made.user or 'none'}, item {item}, time {made.time}; labels {', '.join(labels) or none}"]
+    lines += [f"user {made.user or 'none'}, item {item}, time {made.time}{days}; labels {', '.join(labels) or none}"]
     lines += [f"features of {', '.join(tables)}"] if tables else []
     if made.others:
         names = ", ".join(p.name for p in made.others[:5])

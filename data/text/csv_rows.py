@@ -106,10 +106,10 @@ def _block(file: TextFile, reader: _Reader, taken: list[Row], filled: list[Row])
         count = len(filled[row])
         missing = names[count] if count < len(names) else ""
         raise file.fault(line(row), f"{count} field{'s' * (count != 1)}; should be {len(names)}", missing)
-    columns, words = [], {}
+    columns, words = {}, {}
     for name, values in zip(names, zip(*filled, strict=True), strict=True):
         cells = as_cells(file, name, values, line)
         cells = cells.set(cells.is_in(["", *file.nulls]), None)
-        columns.append(cells.alias(name))
+        columns[name] = cells
         words[name] = words_of(with_points(cells, file.decimal))
     return Block(pl.DataFrame(columns), line, words)

@@ -74,7 +74,7 @@ def _fields(name: str, value: Any) -> Iterable[tuple[str, Any]]:
 
 
 def _block(file: TextFile, rows: list[Row], numbers: list[int]) -> Block:
-    columns, words = [], {}
+    columns, words = {}, {}
     for name in dict.fromkeys(chain.from_iterable(rows)):
         values = [row.get(name) for row in rows]
         kinds = _kinds(values)
@@ -82,7 +82,7 @@ def _block(file: TextFile, rows: list[Row], numbers: list[int]) -> Block:
             one, other = sorted((kinds[w], KINDS[w]) for w in odd)
             raise file.fault(numbers[other[0]], f"{other[1]}, but {one[1]} in line {numbers[one[0]]}", name)
         cells = as_cells(file, name, _texts(values, kinds), numbers.__getitem__)
-        columns.append(cells.alias(name))
+        columns[name] = cells
         words[name] = kinds | _words(values, cells, kinds)
     # Objects without a field are rows as well.
     frame = pl.DataFrame(columns) if columns else pl.DataFrame({"": pl.Series([None] * len(rows), dtype=pl.String)})

@@ -12,7 +12,7 @@ from coldrank.data.errors import UserError
 from coldrank.data.guess.draft import Draft, Given, draft
 from coldrank.data.guess.moments import Clock, clock
 from coldrank.data.guess.names import plain_name, rank, words
-from coldrank.data.guess.write import spec_text
+from coldrank.data.guess.write import spec_text, told
 from coldrank.data.log import check_spec
 from coldrank.data.own_log import load_spec, open_log
 from coldrank.data.spool import load_events
@@ -368,3 +368,63 @@ def test_what_others_said_of_a_review_later_is_no_input(tmp_path: Path):
     events().with_columns(vote=votes, helpful=helpful).write_parquet(tmp_path / "log.parquet")
     made = drafted(tmp_path)
     assert made.context == [] and set(made.left) == {"vote", "helpful"}
+
+
+@pytest.mark.tried("logs", "`spec`: an outcome of yes and no, y and n, t and f", "a task")
+@pytest.mark.parametrize("pair", [("yes", "no"), ("Y", "N"), ("t", "f")], ids=["words", "letters", "truth"])
+def test_outcomes_of_two_texts_are_tasks(tmp_path: Path, pair: tuple[str, str]):
+    log = events().with_columns(
+        is_clicked=pl.when(pl.col("click") == 1).then(pl.lit(pair[0])).otherwise(pl.lit(pair[1]))
+    )
+    log.drop("click").write_csv(tmp_path / "log.csv")
+    spec = written(drafted(tmp_path), tmp_path)
+    frame = load_events(open_log(tmp_path, spec)).frame
+    assert frame["label_clicked"].to_list() == log.sort("time", "user_id", "item_id")["click"].to_list()
+
+
+@pytest.mark.tried("logs", "`spec`: an outcome of -1 and 1 alone", "refused, with the column")
+def test_outcomes_of_other_numbers_are_refused(tmp_path: Path):
+    events().with_columns(click=2 * pl.col("click") - 1).write_csv(tmp_path / "log.csv")
+    with pytest.raises(UserError, match=r"log.csv: column click is -1 or 1 in all 600 rows .* should be 0 and 1"):
+        drafted(tmp_path)
+
+
+@pytest.mark.tried(
+    "logs", "`spec`: the index that pandas writes, a column without a name or named like a pattern", "left out"
+)
+def test_columns_without_a_usable_name_are_left_out(tmp_path: Path):
+    log = events().with_row_index("").with_columns(pl.Series("^a.*$", [1, 2, 3] * 200), pl.Series("*", [1, 2, 4] * 200))
+    log.write_csv(tmp_path / "log.csv")
+    made = drafted(tmp_path)
+    assert made.context == [] and set(made.left) == {""}
+    assert len(load_events(open_log(tmp_path, written(made, tmp_path))).frame) == 600
+
+
+@pytest.mark.tried("logs", "`spec`: a CSV of UTF-16, or one that is Parquet", "refused")
+def test_what_is_no_text_is_refused(tmp_path: Path):
+    (tmp_path / "log.csv").write_bytes(events().write_csv().encode("utf-16"))
+    with pytest.raises(UserError, match="log.csv: line 1: is not UTF-8"):
+        drafted(tmp_path)
+    events().write_parquet(tmp_path / "log.csv")
+    with pytest.raises(UserError, match="log.csv: line 1: is not UTF-8"):
+        drafted(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "days"),
+    [
+        ([d.date() for d in DAYS], True),
+        ([d.date().isoformat() for d in DAYS], True),
+        ([s // 86_400 * 86_400 for s in SECONDS], True),
+        ([d.strftime("%d.%m.%Y") for d in DAYS], True),
+        (DAYS, False),
+        (SECONDS, False),
+        ([d.strftime("%d.%m.%Y %H:%M") for d in DAYS], False),
+        ([d.isoformat() for d in DAYS], False),
+    ],
+    ids=["date", "text", "number", "layout", "datetime", "seconds", "layout with hours", "iso"],
+)
+def test_days_alone_are_said(tmp_path: Path, values: list[object], days: bool):
+    events(60).with_columns(time=pl.Series(values)).write_parquet(tmp_path / "log.parquet")
+    made = drafted(tmp_path)
+    assert ("Days alone" in spec_text(made, [])) == days and (" (days alone)" in told(made)[1]) == days
