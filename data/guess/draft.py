@@ -144,7 +144,7 @@ def draft(data: Path, given: Given) -> Draft:
         )
     user, item, item_sure, time, how = _roles(main.rows, given)  # type: ignore[misc]
     taken = {item, time} | ({user} if user else set())
-    labels = _labels(main.rows, taken, given)
+    labels = _labels(main.rows, taken, given, [o for o in (user, item) if o])
     if not labels and (odd := odd_outcome(main.rows, taken)):
         raise UserError(
             f"{main.files[0]}: {odd}; should be 0 and 1, and no other column is an outcome; --label COLUMN if one is"
@@ -218,11 +218,14 @@ def _check_time(found: Sequence[LookedAt], name: str | None) -> None:
     )
 
 
-def _labels(rows: pl.DataFrame, taken: set[str], given: Given) -> Outcomes:
+def _labels(rows: pl.DataFrame, taken: set[str], given: Given, owners: Sequence[str]) -> Outcomes:
+    # A number that is the same in all events of an item, such as its mean rating, is no outcome of an event.
+    numbers = [n for n in rows.columns if n not in taken and rows[n].dtype.is_numeric() and rows[n].n_unique() > 2]
+    taken = taken | {n for n in numbers if n not in given.labels and any(owned(rows, o, n) for o in owners)}
     if not given.labels:
         return outcomes(rows, taken)
-    numbers = outcomes(rows, taken | set(given.labels)).numbers
-    return Outcomes(flags={names.plain_name(n, "is"): n for n in given.labels}, numbers=numbers)
+    beside = outcomes(rows, taken | set(given.labels)).numbers
+    return Outcomes(flags={names.plain_name(n, "is"): n for n in given.labels}, numbers=beside)
 
 
 def _together(of: Sequence[LookedAt]) -> LookedAt:
