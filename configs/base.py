@@ -12,6 +12,7 @@ from coldrank.models.ranker import Ranker
 from coldrank.modules.attention import Fold
 from coldrank.train.config import RunConfig
 from coldrank.train.hooks.metacf import MetaCF
+from coldrank.train.hooks.posterior import Posterior
 
 Arm = Callable[[], RunConfig]
 
@@ -219,3 +220,8 @@ def gate_pass(base: RunConfig) -> RunConfig:
 def metacf(base: RunConfig, **settings: Any) -> RunConfig:
     """MetaCF: the embeddings of users with few events are adapted to these."""
     return replace(base, name=f"{base.name}_metacf", hooks=(*base.hooks, MetaCF(**settings)))
+
+
+def posterior(base: RunConfig, **settings: Any) -> RunConfig:
+    """The ID embeddings of cold items are posterior means."""
+    return replace(base, name=f"{base.name}_posterior", hooks=(*base.hooks, Posterior(**settings)))

@@ -166,3 +166,8 @@ def base_metacf() -> RunConfig:
 def poso_metacf() -> RunConfig:
     """All POSO parts, and MetaCF."""
     return parts.metacf(poso())
+
+
+def base_posterior() -> RunConfig:
+    """The base with the ID embeddings of cold items as posterior means of their first views."""
+    return parts.posterior(base())

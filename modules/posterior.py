@@ -1,6 +1,6 @@
-"""ID embeddings as posterior modes: a Gaussian prior from the side features, logistic losses of the events so far.
+"""ID embeddings as posterior modes: a Gaussian prior from the side features, the losses of the events so far.
 
-n events, N items, D width of the ID embedding, S of the side features.
+n events, N items, T tasks, D width of the ID embedding, S of the side features.
 """
 
 from typing import NamedTuple
@@ -40,6 +40,23 @@ def fit_prior(ids: Tensor, side: Tensor, ridge: float = 1.0) -> Prior:
     return Prior(weight, rest.T @ rest / len(x) + 1e-8 * torch.eye(ids.shape[1], dtype=x.dtype))
 
 
+def fit_of_moments(moments: Tensor, dim: int, count: int, ridge: float = 1.0) -> tuple[Tensor, Tensor]:
+    """`fit_prior` of sums that a stream has kept, with the variance of each element alone: weight [S + 1, D], variance
+    [D], unbiased.
+
+    moments: sum of w z z^T over events of trained items, z = [s, 1, v] with weights w, [S + 1 + D, S + 1 + D].
+    count: N, above S + 1.
+    """
+    size = len(moments) - dim
+    mean = moments / moments[size - 1, size - 1]
+    xx, xv, vv = mean[:size, :size], mean[:size, size:], mean[size:, size:].diagonal()
+    penalty = ridge / count * xx.diagonal().mean() * torch.eye(size, dtype=xx.dtype, device=xx.device)
+    penalty[-1, -1] = 0.0
+    weight = torch.linalg.solve(xx + penalty, xv)
+    rest = vv - 2 * (weight * xv).sum(0) + (weight * (xx @ weight)).sum(0)
+    return weight, (rest * count / (count - size)).clamp(min=1e-8)
+
+
 def curvature(slopes: Tensor, logits: Tensor, labels: Tensor, items: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Gradient [N, D] and Gauss-Newton matrix [N, D, D] of the summed logistic losses of each item's events.
 
@@ -47,8 +64,17 @@ def curvature(slopes: Tensor, logits: Tensor, labels: Tensor, items: Tensor, cou
     count.
     """
     p = torch.sigmoid(logits)
-    gradient = slopes.new_zeros(count, slopes.shape[1]).index_add(0, items, (p - labels).unsqueeze(1) * slopes)
-    outer = (p * (1 - p)).view(-1, 1, 1) * slopes.unsqueeze(2) * slopes.unsqueeze(1)
+    return summed(slopes.unsqueeze(1), (p - labels).unsqueeze(1), (p * (1 - p)).unsqueeze(1), items, count)
+
+
+def summed(slopes: Tensor, first: Tensor, second: Tensor, items: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Gradient [N, D] and Gauss-Newton matrix [N, D, D] of the summed losses of each item's events.
+
+    slopes: derivative of each event's logits by its item's ID embedding, [n, T, D]. first, second: derivatives of the
+    losses by the logits, [n, T] each. items: int64 [n] < count.
+    """
+    gradient = slopes.new_zeros(count, slopes.shape[2]).index_add(0, items, (first.unsqueeze(2) * slopes).sum(1))
+    outer = (second.unsqueeze(2) * slopes).transpose(1, 2) @ slopes
     return gradient, slopes.new_zeros(count, *outer.shape[1:]).index_add(0, items, outer)
 
 

@@ -138,6 +138,75 @@ class WarmItems(nn.Module):
         return mean_users(self.users(index, index), present)
 
 
+class MeanOfPrior(nn.Module):
+    """The posterior of the cold ids of a feature, whose means lie in the table: an id with few views and no event so
+    far has the prior's mean. Scriptable.
+
+    known: bool [R], which ids read the table. weight: [S + 1, D].
+    Raises ValueError if an input of the prior is given per candidate and the id is not.
+    """
+
+    known: Tensor
+    weight: Tensor
+
+    def __init__(self, state: "PriorState", layout: Layout) -> None:
+        super().__init__()
+        features, order = layout.features, layout.order
+        self.name, self.views, self.max_views = state.name, state.views, state.max_views
+        columns = [columns_of(features, o, state.name) for o in order]
+        self.side = 1 if columns[1] else 0
+        self.columns_here = (columns[self.side][0], columns[self.side][-1] + 1)
+        spans = places_in_training(features)
+        embedded = [places(features, Order(o.static, [], [])) for o in order]
+        beside = [c for name in state.side for c in range(spans[name].start, spans[name].stop)]
+        self.features = Columns(embedded, beside)
+        given_apart = bool(beside) and self.features.per_candidate
+        if self.side == 0 and (given_apart or state.views in layout.candidate):
+            raise ValueError(f"{state.name}: its prior is of what differs between candidates; so must this")
+        self.register_buffer("known", state.known.clone())
+        self.register_buffer("weight", state.weight.clone())
+
+    def forward(self, looked: Looked) -> Looked:
+        request, candidate = looked.request, looked.candidate
+        its = candidate if self.side == 1 else request
+        rows = its.static.shape[0]
+        views = spread(looked.counts[self.views].unsqueeze(1), rows).squeeze(1)
+        first, end = self.columns_here
+        beside = spread(self.features(request.static, candidate.static), rows).expand(rows, -1)
+        means = beside @ self.weight[:-1] + self.weight[-1]
+        new = (views <= self.max_views) & ~self.known[looked.rows[self.name]]
+        ids = torch.where(new.unsqueeze(1), means, its.static[:, first:end])
+        static = torch.cat([its.static[:, :first], ids, its.static[:, end:]], 1)
+        side = Side(static, its.dense, its.pc)
+        return with_sides(looked, request, side) if self.side == 1 else with_sides(looked, side, candidate)
+
+
+class PriorsOfSides(nn.Module):
+    """The posterior of the cold ids of several features. Scriptable."""
+
+    def __init__(self, states: "Sequence[PriorState]", layout: Layout) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(MeanOfPrior(state, layout) for state in states)
+
+    def forward(self, looked: Looked) -> Looked:
+        for part in self.parts:
+            looked = part(looked)
+        return looked
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PriorState:
+    """The prior of the ids of one feature. name: the feature; views: the count of its views; side: the features that
+    the prior's mean is linear in, by `weight` [S + 1, D]. known: bool [R], ids that have none to read."""
+
+    name: str
+    views: str
+    max_views: int
+    side: list[str]
+    weight: Tensor
+    known: Tensor
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WarmState:
     """MWUF's networks, and the users that the items met: users float32 [R, K, U], present bool [R, K]. item: the id

@@ -14,7 +14,7 @@ from coldrank.models.features import FeatureSet
 from coldrank.models.model import ModelModule
 from coldrank.models.ranker import RankerModule
 from coldrank.models.two_tower import TwoTowerModule
-from coldrank.serving.hooked import Made, NewUsers, Routed, WarmItems, WarmState
+from coldrank.serving.hooked import Made, NewUsers, PriorsOfSides, PriorState, Routed, WarmItems, WarmState
 from coldrank.serving.ranker import ServedRanker
 from coldrank.serving.stage import Order
 from coldrank.serving.two_tower import ServedTwoTower
@@ -22,6 +22,7 @@ from coldrank.train.hooks.hook import HookModule
 from coldrank.train.hooks.metacf import MetaCFModule
 from coldrank.train.hooks.mwuf import MwufModule
 from coldrank.train.hooks.pam.pam import PamModule
+from coldrank.train.hooks.posterior.posterior import PosteriorModule
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +77,22 @@ def _(hook: MwufModule) -> HookPart | None:
         shared_row=hook.shared_row,
     )
     return HookPart(made=lambda layout: WarmItems(state, layout), rows=(hook.config.item,))
+
+
+@hook_part.register
+def _(hook: PosteriorModule) -> HookPart | None:
+    states = [
+        PriorState(
+            name=ids.name,
+            views=ids.views,
+            max_views=ids.max_views,
+            side=ids.side,
+            weight=ids.weight,
+            known=ids.begun | ids.trained | (ids.precision[:1] == 0),
+        )
+        for ids in hook.in_order.values()
+    ]
+    return HookPart(made=lambda layout: PriorsOfSides(states, layout), rows=tuple(state.name for state in states))
 
 
 @hook_part.register

@@ -19,7 +19,7 @@ from coldrank.train.sections import DenseConfig, TablesConfig
 ARM = "coldrank.configs.kuairand:poso"
 SECTIONS = [type(getattr(load(ARM), f.name)) for f in fields(RunConfig) if is_dataclass(getattr(load(ARM), f.name))]
 MODELS = [find(Model, kind) for kind in ("ranker", "two_tower", "wide_deep", "deepfm", "dcn")]
-PARTS = [find(Hook, kind) for kind in ("mwuf", "metacf", "pam")] + [find(Head, "binary")]
+PARTS = [find(Hook, kind) for kind in ("mwuf", "metacf", "pam", "posterior")] + [find(Head, "binary")]
 
 
 @pytest.mark.parametrize(

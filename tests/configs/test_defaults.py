@@ -24,6 +24,7 @@ from coldrank.modules.posterior import fit_prior
 from coldrank.train.hooks.metacf import MetaCF
 from coldrank.train.hooks.mwuf import Mwuf
 from coldrank.train.hooks.pam import Pam
+from coldrank.train.hooks.posterior import Posterior
 from coldrank.train.sections import DataConfig, DenseConfig, OptimConfig, TablesConfig, TrainConfig
 
 NOTHING: tuple[()] = ()
@@ -73,6 +74,11 @@ OF_CONFIGS: list[tuple[type, dict[str, Any]]] = [
         Mwuf,
         {"mode": "joint", "item": "item_id", "user": ("user_id",), "max_views": 50, "users": 20, "hidden": 16}
         | {"lr_scale": 1.0, "warm_every": 3, "common_init": True, "refresh": 100},
+    ),
+    (
+        Posterior,
+        {"item": "item_id", "user": "", "item_max_views": 50, "user_max_views": 10, "tasks": (), "prior": "features"}
+        | {"strength": 1.0, "refresh": 100, "memory": 1000},
     ),
     (
         MetaCF,

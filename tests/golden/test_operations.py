@@ -33,6 +33,7 @@ ARMS = {
     "poso": ("poso", ()),
     "base_with_mwuf": ("base", ("mwuf",)),
     "base_with_metacf": ("base", ("metacf",)),
+    "base_with_posterior": ("base", ("posterior",)),
 }
 
 
@@ -50,10 +51,8 @@ class Operations(TorchDispatchMode):
 
 def config(name: str) -> RunConfig:
     arm, hooks = ARMS[name]
-    return replace(
-        tiny(getattr(importlib.import_module("coldrank.configs.kuairand"), arm)()),
-        hooks=tuple(find(Hook, name)() for name in hooks),
-    )
+    base = getattr(importlib.import_module("coldrank.configs.kuairand"), arm)()
+    return tiny(replace(base, hooks=tuple(find(Hook, name)() for name in hooks)))
 
 
 def step(run: Run, taken: Taken) -> None:

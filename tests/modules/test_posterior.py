@@ -6,7 +6,7 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from coldrank.modules.cvar import Cvar
-from coldrank.modules.posterior import Gaussian, curvature, fit_prior, newton_step
+from coldrank.modules.posterior import Gaussian, curvature, fit_of_moments, fit_prior, newton_step
 
 D = 3
 
@@ -64,6 +64,17 @@ def test_the_prior_is_a_ridge_regression_and_what_it_leaves():
     found = prior.of(side[:2], strength=2.0)
     assert found.mean.numpy() == pytest.approx(wanted.predict(side.numpy()[:2]))
     assert np.linalg.inv(found.precision[1].numpy()) == pytest.approx(prior.covariance.numpy() / 2)
+
+
+def test_the_prior_of_sums_is_that_of_the_items_themselves():
+    """All weigh the same; the variance is unbiased here."""
+    torch.manual_seed(0)
+    side, ids = torch.randn(50, 4).double(), torch.randn(50, D).double()
+    prior = fit_prior(ids, side, ridge=0.5)
+    z = torch.cat([side, torch.ones(50, 1), ids], 1)
+    weight, variance = fit_of_moments(3.0 * z.T @ z, D, 50, ridge=0.5)
+    assert torch.allclose(weight, prior.weight)
+    assert torch.allclose(variance, prior.covariance.diagonal() * 50 / 45, atol=1e-6)
 
 
 def test_cvar():

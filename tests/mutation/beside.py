@@ -65,6 +65,7 @@ BESIDE: dict[str, str] = {
     "train/hooks/test_hook.py configs/test_defaults.py",
     "train/hooks/mwuf*.py": "train/hooks/test_mwuf_hook.py train/hooks/test_hook.py train/hooks/test_side_passes.py "
     "configs/test_defaults.py",
+    "train/hooks/posterior/*": "train/hooks/test_posterior_hook.py configs/test_defaults.py",
     "train/hooks/pam/*": "train/hooks/test_pam_before.py train/hooks/test_pam.py train/hooks/test_pam_enhancer.py "
     "train/hooks/test_pam_runs.py models/test_state_names.py configs/test_defaults.py",
     "train/hooks/*": "configs/test_defaults.py train/hooks",

@@ -34,6 +34,7 @@ from coldrank.train.config import RunConfig, to_dict
 from coldrank.train.hooks.metacf import MetaCF
 from coldrank.train.hooks.mwuf import Mwuf
 from coldrank.train.hooks.pam import Pam
+from coldrank.train.hooks.posterior import Posterior
 from coldrank.train.ids.eviction import admit
 
 
@@ -80,6 +81,7 @@ def hooked(base: RunConfig, *hooks: str) -> RunConfig:
         "mwuf": Mwuf(max_views=99, users=4),
         "metacf": MetaCF(max_views=99, steps=2, rate=0.5, signal="hist_like"),
         "pam": Pam(cuts=(20, 60, 120)),
+        "posterior": Posterior(item_max_views=99, user="user_id", user_max_views=99, refresh=7),
     }
     return replace(base, tables=tables, hooks=tuple(settings[hook] for hook in hooks))
 
@@ -120,6 +122,8 @@ CONFIGS = {
     "base_pam": lambda: hooked(sample_base(), "pam"),
     "poso_pam": lambda: hooked(parts.poso(sample_base()), "pam"),
     "poso_pam_mwuf_metacf": lambda: hooked(parts.poso(sample_base()), "pam", "mwuf", "metacf"),
+    "base_posterior": lambda: hooked(sample_base(), "posterior"),
+    "poso_posterior_growing": lambda: hooked(parts.all_features(parts.poso(growing())), "posterior"),
     "poso_metacf_mwuf": lambda: hooked(parts.poso(sample_base()), "metacf", "mwuf"),
     "dcn_metacf_mwuf": lambda: hooked(backbone("dcn"), "metacf", "mwuf"),
     "two_tower_metacf": two_tower_metacf,
@@ -146,8 +150,10 @@ def random_model(config: RunConfig, data: DataFolder, seed: int = 0) -> Trained:
     for name, buffer in task.named_buffers():
         if ".shift_" in name or name.endswith("mwuf.users"):
             buffer.normal_()
-        if name.endswith("mwuf.present"):
+        if name.endswith(("mwuf.present", ".begun", ".trained")):
             buffer.copy_(torch.rand(buffer.shape) < 0.5)
+        if ".posterior.ids." in f".{name}" and name.endswith((".weight", ".precision")):
+            buffer.normal_(std=0.1).abs_()
     return Trained(config, encoder, task, 1)
 
 

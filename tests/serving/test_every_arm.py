@@ -21,6 +21,7 @@ from coldrank.train.distributed.ranks import process_group
 from coldrank.train.hooks.metacf import MetaCF
 from coldrank.train.hooks.mwuf import Mwuf
 from coldrank.train.hooks.pam import Pam
+from coldrank.train.hooks.posterior import Posterior
 from coldrank.train.trainer import train
 
 
@@ -53,6 +54,7 @@ def structure(config: RunConfig) -> tuple[object, ...]:
         Pam: lambda p: (p.groups, p.adapt, p.own, p.support_of, [g > 0 for g in p.gamma]),
         Mwuf: lambda m: (m.item, m.user),
         MetaCF: lambda m: m,
+        Posterior: lambda p: (p.item, p.user, p.prior),
     }
     hooks = [(type(hook), of_hook[type(hook)](hook)) for hook in config.hooks]
     model = replace(config.model, dropout=0.0) if hasattr(config.model, "dropout") else config.model

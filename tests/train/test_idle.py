@@ -14,6 +14,7 @@ from coldrank.train.checks import validate
 from coldrank.train.config import RunConfig
 from coldrank.train.hooks.metacf import MetaCF
 from coldrank.train.hooks.mwuf import Mwuf
+from coldrank.train.hooks.posterior import Posterior
 from coldrank.train.idle import idle_problem
 from coldrank.train.load import load
 
@@ -65,6 +66,8 @@ OTHER = {  # another value than the default, that is right in itself
     "metacf.first_order": True,
     "metacf.negatives": 5,
     "mwuf.refresh": 7,
+    "posterior.item_max_views": 7,
+    "posterior.user_max_views": 7,
     "sharding.sequences": "bags",
 }
 
@@ -143,6 +146,8 @@ CASES = {
     "metacf.first_order": [lambda: metacf(steps=0)],
     "metacf.negatives": [metacf, lambda: metacf(signal="hist_like"), lambda: metacf(signal="none", steps=0)],
     "mwuf.refresh": [lambda: replace(bare(), hooks=(Mwuf(common_init=False),))],
+    "posterior.item_max_views": [lambda: replace(bare(), hooks=(Posterior(item="", user="user_id"),))],
+    "posterior.user_max_views": [lambda: replace(bare(), hooks=(Posterior(),))],
 }
 # What arms hold for their variants: refused where `--set` names it.
 KEPT = {

@@ -166,10 +166,14 @@ class Hook(Component):
 
     what = "hook"
     package = "coldrank.train.hooks"
-    reads: ClassVar[tuple[str, ...]] = ()
-    """Counts of a sample, of `Batch.keys`, that it reads in evaluation and hence in serving."""
     reads_sequences: ClassVar[bool] = False
     """Whether it reads sequences, which a model may then leave to it."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Counts of a sample, of `Batch.keys`, that it reads in evaluation and hence in serving; of a class whose
+        settings do not change them, a ClassVar."""
+        return ()
 
     @property
     def own_lr_scale(self) -> float | None:

@@ -33,7 +33,8 @@ class TableRows:
 
     @torch.no_grad()
     def write(self, rows: Tensor, value: Tensor) -> None:
-        """Gives rows int64 [N] one value [D]."""
+        """Gives rows int64 [N], all different, one value [D] or each its own [N, D]."""
+        values = value.expand(len(rows), -1)
         for part, (row, column) in self.parts:
-            inside = rows[(rows >= row) & (rows < row + len(part))] - row
-            part[inside] = value[column : column + part.shape[1]]
+            here = (rows >= row) & (rows < row + len(part))
+            part[rows[here] - row] = values[here, column : column + part.shape[1]].to(part.dtype)

@@ -24,6 +24,14 @@ def test_the_mean_of_rows_in_pieces():
     assert torch.equal(rows.mean(chosen), whole[chosen].mean(0))
 
 
+def test_each_row_gets_its_own_value_in_all_pieces():
+    whole, rows = pieces()
+    before = whole.clone()
+    rows.write(torch.tensor([4, 1]), torch.tensor([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]]))
+    assert whole[[1, 4]].tolist() == [[5, 6, 7, 8], [1, 2, 3, 4]]
+    assert torch.equal(whole[[0, 2, 3]], before[[0, 2, 3]])
+
+
 def test_a_value_is_written_into_all_pieces():
     whole, rows = pieces()
     before = whole.clone()
