@@ -53,6 +53,10 @@ EVENT = {"event", "action", "behavior", "behaviour", "interaction"}
 # Values of a column of events that say that the item was merely shown.
 SHOWN = {"view", "impression", "show", "shown", "seen", "exposure", "pv", "display", "expose"}
 BIRTH = {"upload", "uploaded", "publish", "published", "release", "released", "created", "launch", "birth", "added"}
+# Of numbers that may be of the whole log, the future included.
+TOTAL = {
+    *("avg", "average", "mean", "total", "count", "counts", "popularity", "sales", "ctr", "rate", "rank", "trending"),
+}
 # Of numbers that name something.
 CODE = {"id", "ids", "code", "hash", "type", "category", "cat", "class", "zip", "zipcode", "genre", "tag", "brand"}
 _KEY = {"id", "ids", "key", "no", "code", "hash", "uuid", "guid", "pk"}

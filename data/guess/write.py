@@ -6,7 +6,7 @@ import polars as pl
 
 from coldrank.data.guess.draft import Draft
 from coldrank.data.guess.moments import whole_days
-from coldrank.data.guess.names import plain_name, words
+from coldrank.data.guess.names import TOTAL, plain_name, words
 from coldrank.data.guess.python import column, mapping_lines, quoted, tuple_lines
 from coldrank.data.guess.roles import Found
 from coldrank.data.ids import as_bytes, is_text
@@ -128,6 +128,9 @@ def _features(made: Draft) -> list[str]:
             lines += [f"{side}_table={quoted(table.path)},", f"{side}_table_id={quoted(table.key)},"]
         if table and table.birth:
             features["born_ms"] = _milliseconds(table.rows[table.birth])
+        totals = [f.name for f in (table.inputs if table else found) if TOTAL & set(words(f.source))]
+        if totals:
+            lines += [f"# As of when is {', '.join(totals)}? A total over the whole log knows the future."]
         lines += mapping_lines(f"{side}_features", features)
     lines += mapping_lines("context", {f.name: _source(f, made.events.rows) for f in made.context})
     if made.item_table and made.item_table.birth:

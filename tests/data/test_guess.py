@@ -428,3 +428,10 @@ def test_days_alone_are_said(tmp_path: Path, values: list[object], days: bool):
     events(60).with_columns(time=pl.Series(values)).write_parquet(tmp_path / "log.parquet")
     made = drafted(tmp_path)
     assert ("Days alone" in spec_text(made, [])) == days and (" (days alone)" in told(made)[1]) == days
+
+
+def test_a_number_of_items_that_may_know_the_future_is_said(tmp_path: Path):
+    log = events().with_columns(avg_rating=pl.col("item_id") / 10, size=pl.col("item_id") * 1.5)
+    log.write_parquet(tmp_path / "log.parquet")
+    text = spec_text(drafted(tmp_path), [])
+    assert "# As of when is avg_rating? A total over the whole log knows the future." in text
