@@ -53,12 +53,14 @@ class PosteriorModule(HookModule):
         """The pass as it is. Training: beside it one over the cold rows, from which evidence is kept and no
         gradient."""
         out = rest(batch, embedded)
-        fitted = any(ids.is_fitted for ids in self.in_order.values())
-        if rest.side or not self._counts or not fitted or not self.training or not torch.is_grad_enabled():
+        seen = {role: ids.seen for role, ids in self.in_order.items() if ids.seen is not None}
+        if rest.side or not seen or not (self._counts and self.training and torch.is_grad_enabled()):
+            return out
+        if not any(ids.is_fitted for ids in self.in_order.values()):
             return out
         labels = batch.labels[:, self.tasks]
         known = (~torch.isnan(labels)).any(1)
-        cold = {role: ids.seen.cold & known for role, ids in self.in_order.items() if ids.seen is not None}
+        cold = {role: of.cold & known for role, of in seen.items()}
         counted = torch.stack(list(cold.values())).any(0)
         if rest.by_rows and not counted.any():
             return out
@@ -73,12 +75,10 @@ class PosteriorModule(HookModule):
             logits = rest.aside(some, part).logits
         first, second = derivatives(rest.heads, logits, some.labels, some.weights)
         slopes = slopes_of([logits[:, t] for t in self.tasks], list(leaves.values()))
-        for (role, ids), of_ids in zip(self.in_order.items(), slopes, strict=True):
-            assert ids.seen is not None
+        for (role, of), of_ids in zip(seen.items(), slopes, strict=True):
             mine = cold[role][rows]
-            means = ids.seen.means[rows][mine]
             of_losses = (x[mine][:, self.tasks] for x in (first, second))
-            self._evidence[role] = Evidence(ids.seen.rows[rows][mine], means, of_ids[mine], *of_losses)
+            self._evidence[role] = Evidence(of.rows[rows][mine], of.means[rows][mine], of_ids[mine], *of_losses)
         return out
 
     def before_step(self, run: RunView, taken: Taken) -> None:
