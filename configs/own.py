@@ -12,7 +12,7 @@ from torch import nn
 from coldrank.configs import base as parts
 from coldrank.data.log import LogSpec
 from coldrank.data.weighted import SUFFIX
-from coldrank.models.features import Feature, Role, Table
+from coldrank.models.features import Feature, Role, Table, Transform
 from coldrank.models.heads import Binary, Head, Regression
 from coldrank.models.ranker import Ranker
 from coldrank.train.config import RunConfig
@@ -121,8 +121,8 @@ def _inputs(column: str, role: Role, kind: str, rows: Mapping[str, int], vectors
         return []
     if kind in ("numbers", "counts"):
         bucket = Feature(name=f"{column}_bucket", column=column, role=role, kind="bucket", buckets=16, dim=_SHARED_DIM)
-        transform = "log1p" if kind == "counts" else "none"
-        return [Feature(name=name, column=column, role=role, kind="number", transform=transform), bucket]  # type: ignore[arg-type]
+        transform: Transform = "log1p" if kind == "counts" else "none"
+        return [Feature(name=name, column=column, role=role, kind="number", transform=transform), bucket]
     if kind == "vectors":
         return [Feature(name=name, column=column, role=role, kind="vector", length=vectors[column], dim=_ID_DIM)]
     own, of_list = column in rows, kind in ("lists", "weighted")

@@ -41,6 +41,7 @@ def ratings(folder: Path, rows: int = 3_000) -> Path:
         }
     ).write_csv(folder / "ratings.csv")
     films = {"movieId": range(1001, 1061), "title": [f"Film {n}, the" for n in range(60)], "genres": genres}
+    films |= {"releaseDate": [f"{1990 + n % 30}-0{1 + n % 9}-15" for n in range(60)]}
     pl.DataFrame(films).write_csv(folder / "movies.csv")
     return folder
 

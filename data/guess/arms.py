@@ -7,6 +7,7 @@ import polars as pl
 from coldrank.data.guess.draft import Draft
 from coldrank.data.guess.names import plain_name
 from coldrank.data.guess.python import mapping_lines, quoted, tuple_lines
+from coldrank.data.guess.roles import Found
 from coldrank.data.guess.write import level
 
 # Categories of so many values have a table of their own.
@@ -61,15 +62,17 @@ def arms_text(made: Draft) -> str:
 
 def _by_kind(made: Draft) -> dict[str, list[str]]:
     columns = {"numbers": ("number",), "counts": ("count",), "lists": ("list", "split"), "weighted": ("weighted",)}
-    owners = [("user_", made.users), ("item_", made.items), ("", made.context)]
-    found = [(prefix + f.name, f.kind) for prefix, of in owners for f in of]
-    result = {what: [n for n, kind in found if kind in kinds] for what, kinds in columns.items()}
-    return result | {"unused": ["item_born_ms"] if made.item_table and made.item_table.birth else []}
+    return {what: [n for n, f in _inputs(made).items() if f.kind in kinds] for what, kinds in columns.items()}
 
 
 def _vectors(made: Draft) -> dict[str, str]:
-    owners = [("user_", made.users), ("item_", made.items), ("", made.context)]
-    return {prefix + f.name: str(f.length) for prefix, of in owners for f in of if f.kind == "vector"}
+    return {n: str(f.length) for n, f in _inputs(made).items() if f.kind == "vector"}
+
+
+def _inputs(made: Draft) -> dict[str, Found]:
+    """Column of the samples -> what it is."""
+    owners = (("user_", made.users), ("item_", made.items), ("", made.context))
+    return {prefix + f.name: f for prefix, of in owners for f in of}
 
 
 def _heads(made: Draft) -> list[str]:
@@ -93,12 +96,8 @@ def _rows(made: Draft) -> dict[str, str]:
     for side, column, table in (("user", made.user, made.user_table), ("item", made.item, made.item_table)):
         if column:
             rows[side] = table.total if table else made.distinct(column)
-    for prefix, found in (("user_", made.users), ("item_", made.items), ("", made.context)):
-        rows |= {
-            prefix + f.name: f.values
-            for f in found
-            if f.kind in ("category", "list", "split", "weighted") and f.values >= _LARGE
-        }
+    ids = ("category", "list", "split", "weighted")
+    rows |= {n: f.values for n, f in _inputs(made).items() if f.kind in ids and f.values >= _LARGE}
     return {name: f"{_size(n):_}" for name, n in rows.items()}
 
 

@@ -117,4 +117,6 @@ def made_by_first(ranks: Ranks, make: Callable[[], T]) -> T:
 
 def sum_over_ranks(x: Tensor) -> Tensor:
     """The sum over all ranks; so is its gradient, and the gradient of that."""
-    return differentiable.wait_tensor(differentiable.all_reduce(x, "sum", dist.group.WORLD))
+    world = dist.group.WORLD
+    assert world is not None  # there is a group wherever there are ranks
+    return differentiable.wait_tensor(differentiable.all_reduce(x, "sum", world))
