@@ -1,6 +1,7 @@
 """`coldrank simulate`."""
 
 import argparse
+import dataclasses
 from typing import Any
 
 from coldrank.cli.options import local_path
@@ -48,12 +49,19 @@ def add_simulate(commands: Any) -> None:
         metavar="VIEWS",
         help="views in which the newness of a user falls by e, exp(-AVC / VIEWS) (default: 10)",
     )
-    p.add_argument(
+    of_new_users = p.add_mutually_exclusive_group()
+    of_new_users.add_argument(
         "--stay-days",
         type=float,
         default=30.0,
         metavar="D",
         help="mean days from a user's first to the last; shorter: more events of new users (default: 30)",
+    )
+    of_new_users.add_argument(
+        "--new-user-share",
+        type=float,
+        metavar="S",
+        help="share of the events that are to be of new users (AVC <= 10), as 0.2; chooses the days they stay",
     )
     p.set_defaults(run=_simulate)
 
@@ -61,6 +69,7 @@ def add_simulate(commands: Any) -> None:
 def _simulate(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
+    from coldrank.data.simulate.share import with_new_user_share
     from coldrank.data.simulate.simulate import Simulation, simulate
     from coldrank.data.simulate.world import Newness
 
@@ -71,5 +80,8 @@ def _simulate(args: argparse.Namespace) -> None:
         stay_days=args.stay_days,
     )
     config = Simulation(events=args.events, seed=args.seed, days=args.days, newness=newness, format=args.format)
+    if (share := args.new_user_share) is not None:
+        newness = with_new_user_share(newness, share, seed=args.seed, events=args.events, days=args.days)
+        config = dataclasses.replace(config, newness=newness)
     with tqdm(total=config.events, unit=" events", unit_scale=True, delay=0.2) as bar:
         simulate(config, args.out, bar.update)

@@ -23,6 +23,7 @@ from coldrank.data.simulate.features import user_table, video_table
 from coldrank.data.simulate.headroom import Headroom
 from coldrank.data.simulate.log import log_table
 from coldrank.data.simulate.scores import fit_intercepts, score_events
+from coldrank.data.simulate.share import STAY_DAYS
 from coldrank.data.simulate.timeline import Timeline, draw_timeline
 from coldrank.data.simulate.world import Newness, Users, World, build_world, draw_users, draw_videos
 
@@ -55,7 +56,7 @@ class Simulation:
             ("gate_strength", 0, 4),
             ("main_strength", 0, 4),
             ("avc_scale", 0.1, 1000),
-            ("stay_days", 0.1, 1000),
+            ("stay_days", *STAY_DAYS),
         ):
             value = getattr(self if hasattr(self, name) else self.newness, name)
             if not low <= value <= high:

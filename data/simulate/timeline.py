@@ -40,7 +40,7 @@ class Timeline:
         return Timeline(self.user[:count], self.avc[:count], self.time_ms[:count])
 
 
-def _views_per_day(users: Users, world: World) -> I64:
+def views_per_day(users: Users, world: World) -> I64:
     """Views of each user on each day, int64 [U, days]."""
     days, newness = world.days, world.newness
     stay, often = uniforms(child_keys(users.keys, np.full(len(users.ids), 1 << 40)), 2)
@@ -65,7 +65,7 @@ def draw_timeline(users: Users, world: World) -> Timeline:
     A day's views are one sitting. What would pass midnight goes on in the early hours of the same day.
     """
     days = world.days
-    counts = _views_per_day(users, world)
+    counts = views_per_day(users, world)
     session = np.flatnonzero(counts.ravel())
     sizes = counts.ravel()[session]
     of_session = np.repeat(np.arange(len(session)), sizes)

@@ -29,6 +29,7 @@ from coldrank.data.simulate.scores import (
     score_events,
     true_probabilities,
 )
+from coldrank.data.simulate.share import with_new_user_share
 from coldrank.data.simulate.simulate import Simulation, blocks, simulate
 from coldrank.data.simulate.timeline import draw_timeline
 from coldrank.data.simulate.world import TASTE, Newness, build_world, draw_users
@@ -267,6 +268,62 @@ def test_strong_gates_and_main_effects_leave_more_to_know(tmp_path: Path) -> Non
     assert gap("strong", "all") < gap("longer", "all")
     assert figures["strong"]["new_user_share"] < figures["longer"]["new_user_share"]
     assert figures["strong"]["gate_strength"] == 3 and figures["longer"]["stay_days"] == 3
+
+
+def headroom(tmp_path: Path, name: str, **fields: float) -> tuple[float, float, float]:
+    """What is to be known of long_view by all and by new users, points of AUC; the events of new users, share."""
+    simulate(Simulation(events=40_000, newness=Newness(**fields)), tmp_path / name)
+    said = json.loads((tmp_path / name / "simulation.json").read_text())
+    gaps = (said["auc"][c]["long_view"] for c in ("all", "new_user"))
+    everybody, new = (gap["best"] - gap["gates_unknown"] for gap in gaps)
+    return everybody, new, said["new_user_share"]
+
+
+def test_every_option_alone_moves_the_headroom_as_said(tmp_path: Path) -> None:
+    by_strength = [headroom(tmp_path, f"gates {s}", gate_strength=s)[1] for s in (0, 0.5, 1, 2, 3, 4)]
+    assert by_strength[0] == 0 and (np.diff(by_strength) > 0).all()
+    assert 0.5 < by_strength[2] < 2 and 4 < by_strength[3] < 8
+    plain = headroom(tmp_path, "plain", gate_strength=2)
+    main = headroom(tmp_path, "main", gate_strength=2, main_strength=1)
+    slow = headroom(tmp_path, "slow", gate_strength=2, avc_scale=40)
+    short = headroom(tmp_path, "short", gate_strength=2, stay_days=3)
+    for other in (main, slow):
+        assert other[0] > plain[0] and other[1] > 1.2 * plain[1] and abs(other[2] - plain[2]) < 0.02
+    # Others' newness is what it was: more of the events are theirs.
+    assert short[0] > 2 * plain[0] and abs(short[1] - plain[1]) < 1 and short[2] > 3 * plain[2]
+
+
+def test_above_strength_one_units_flip_their_sign() -> None:
+    for strength, flips in ((1.0, False), (2.0, True)):
+        at_first_view = 1 + build_world(0, 1000, 10, Newness(gate_strength=strength)).gate_slope
+        assert (at_first_view < 0).any() == flips
+
+
+@pytest.mark.parametrize("share", [0.08, 0.2, 0.5])
+def test_a_share_of_new_users_can_be_asked_for(tmp_path: Path, share: float) -> None:
+    newness = with_new_user_share(Newness(avc_scale=30), share, seed=3, events=150_000, days=30)
+    assert newness.avc_scale == 30
+    simulate(Simulation(events=150_000, seed=3, newness=newness, format="parquet"), tmp_path / "log")
+    found = json.loads((tmp_path / "log/simulation.json").read_text())
+    assert found["new_user_share"] == pytest.approx(share, rel=0.1)
+    assert found["stay_days"] == newness.stay_days
+
+
+def test_a_share_out_of_reach_and_two_ways_to_say_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for share in (0.0, 0.9, float("nan")):
+        with pytest.raises(
+            UserError, match=r"new_user_share is \S+; with days=30 it must lie between 0\.\d+ and 0\.\d+"
+        ):
+            with_new_user_share(Newness(), share, seed=0, events=1000, days=30)
+    command = ["simulate", "--events", "2000", "--out", str(tmp_path / "x"), "--new-user-share", "0.3"]
+    parser = argparse.ArgumentParser()
+    add_simulate(parser.add_subparsers())
+    args = parser.parse_args(command)
+    args.run(args)
+    assert json.loads((tmp_path / "x/simulation.json").read_text())["stay_days"] < 5
+    with pytest.raises(SystemExit):
+        parser.parse_args([*command, "--stay-days", "3"])
+    assert "--stay-days: not allowed with argument --new-user-share" in capsys.readouterr().err
 
 
 def test_headroom_is_the_same_for_any_size_of_block(tmp_path: Path) -> None:
