@@ -19,20 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 from metacf_arms import ALL, ARMS, Items
-from metacf_data import Episodes, RatingLog, measure, split
-from metacf_train import Scorer
-from torch import Tensor
+from metacf_data import RatingLog, split
+from metacf_train import score
 
 METRICS = ("hr", "ndcg", "any_hit")
 DRAWS = 4  # of records, for every user of a test
 SUPPORTS = (1, 2, 5, 10)
-BY_SUPPORT = ("popularity", "zero_50", "ials", "ease", "metacf_neural", "ours", "ours_and_ease")
-
-
-def score(scorer: Scorer, test: Episodes) -> Tensor:
-    """METRICS of every episode, float32 [E, 3]."""
-    parts = zip(test.support.split(512), test.query.split(512), strict=True)
-    return torch.cat([measure(scorer(support), support, query) for support, query in parts])
+BY_SUPPORT = ("popularity", "bpr_tuned", "ials", "ease", "metacf_neural", "ours", "ease_and_ials", "ours_and_ease")
+RIVALS = ("ease", "ease_and_ials", "bpr_tuned")  # that differences are taken to
 
 
 def settings_of(name: str, out: Path) -> dict[str, Any]:
@@ -44,7 +38,7 @@ def settings_of(name: str, out: Path) -> dict[str, Any]:
     if path.exists():
         trials = json.loads(path.read_text())
         chosen = max(trials, key=lambda trial: trial["hr"])["settings"]
-    return chosen | arm.fixed
+    return chosen | arm.fixed | {part: settings_of(part, out) for part in arm.parts}
 
 
 def tune(log: RatingLog, out: Path, trials: int, names: list[str]) -> None:
@@ -60,7 +54,8 @@ def tune(log: RatingLog, out: Path, trials: int, names: list[str]) -> None:
         order = np.random.default_rng(0).permutation(len(grid) - 1) + 1
         done = []
         for settings in [grid[0], *(grid[i] for i in order[: trials - 1])]:
-            hr, ndcg, _ = score(arm.fit(items, settings), users.test).mean(0).tolist()
+            parts = {part: settings_of(part, out) for part in arm.parts}
+            hr, ndcg, _ = score(items.fit(name, settings | parts), users.test).mean(0).tolist()
             done.append({"settings": settings, "hr": hr, "ndcg": ndcg})
             print(name, settings, f"HR@10 {hr:.4f}", flush=True)
         _write(path, done)
@@ -79,7 +74,7 @@ def run(log: RatingLog, out: Path, seeds: int, names: list[str]) -> None:
         items = Items(users, seed)
         for name in missing:
             began = time.process_time()
-            scorer = ALL[name].fit(items, settings_of(name, out))
+            scorer = items.fit(name, settings_of(name, out))
             seconds = time.process_time() - began
             for size in [*(f"-{n}" for n in SUPPORTS if name in BY_SUPPORT), ""]:
                 test = tests[size]
@@ -114,27 +109,43 @@ class Intervals:
 
 
 def table(out: Path) -> None:
-    """Prints and writes means, their intervals, and the difference to EASE on the same seeds, of what there is."""
+    """Prints and writes what there is: means, intervals, differences to RIVALS on the same seeds, spread of draws."""
     folders = sorted(p for p in (out / "runs").iterdir() if (p / "ease.npz").exists())
     intervals = Intervals(6040)
     rows: list[dict[str, Any]] = []
-    for stem in [f"{name}{size}" for size in ("", *(f"-{n}" for n in SUPPORTS)) for name in ALL]:
-        files = [file for folder in folders if (file := folder / f"{stem}.npz").exists()]
+    for name, size in itertools.product(ALL, ("", *(f"-{n}" for n in SUPPORTS))):
+        files = [file for folder in folders if (file := folder / f"{name}{size}.npz").exists()]
         if not files:
             continue
-        rival = [file.with_name(f"ease{stem[len(stem.split('-')[0]) :]}.npz") for file in files]
-        row: dict[str, Any] = {"arm": stem, "seeds": len(files)}
+        row: dict[str, Any] = {"arm": f"{name}{size}", "seeds": len(files), "trials": _trials(name, out)}
         row["seconds"] = float(np.mean([np.load(file)["seconds"] for file in files]))
-        for i, metric in enumerate(METRICS):
-            value, drawn = intervals(files, i)
-            other, others = intervals(rival, i)
-            row[metric] = [value, *np.quantile(drawn, (0.025, 0.975)).tolist()]
-            row[f"{metric}_over_ease"] = [value - other, *np.quantile(drawn - others, (0.025, 0.975)).tolist()]
+        draws = [np.load(file)["values"][:, 0].reshape(DRAWS, -1).mean(1) for file in files]
+        row["draws"] = {"sd": float(np.std(draws)), "least": float(np.min(draws)), "most": float(np.max(draws))}
+        own = [intervals(files, i) for i in range(len(METRICS))]
+        for metric, (value, drawn) in zip(METRICS, own, strict=True):
+            row[metric] = _interval(value, drawn)
+        for rival in RIVALS:
+            others = [file.with_name(f"{rival}{size}.npz") for file in files]
+            if not all(other.exists() for other in others):
+                continue
+            for i, (metric, (value, drawn)) in enumerate(zip(METRICS, own, strict=True)):
+                other, sampled = intervals(others, i)
+                row[f"{metric}_over_{rival}"] = _interval(value - other, drawn - sampled)
         rows.append(row)
-        text = "  ".join(f"{m} {row[m][0]:.4f} [{row[m][1]:.4f}, {row[m][2]:.4f}]" for m in METRICS)
-        over = "{:+.4f} [{:+.4f}, {:+.4f}]".format(*row["hr_over_ease"])
-        print(f"{stem:20s} {text}  hr over ease {over}  {len(files)} seeds, {row['seconds']:.0f} s")
+        text = "  ".join("{} {:.4f} [{:.4f}, {:.4f}]".format(m, *row[m]) for m in METRICS)
+        over = ["over {} {:+.4f} [{:+.4f}, {:+.4f}]".format(r, *row[k]) for r in RIVALS if (k := f"hr_over_{r}") in row]
+        print(f"{row['arm']:20s} {text}  {'  '.join(over)}  {len(files)} seeds, {row['seconds']:.0f} s")
     _write(out / "table.json", rows)
+
+
+def _interval(value: float, drawn: np.ndarray) -> list[float]:
+    return [value, *np.quantile(drawn, (0.025, 0.975)).tolist()]
+
+
+def _trials(name: str, out: Path) -> int:
+    """Settings that were tried of an arm, or of the one whose settings it takes."""
+    path = out / f"tuned/{ALL[name].tuned_as or name}.json"
+    return len(json.loads(path.read_text())) if path.exists() else 1
 
 
 def _write(path: Path, content: object) -> None:

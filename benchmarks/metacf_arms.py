@@ -10,30 +10,53 @@ from functools import partial
 from typing import Any
 
 import torch
-from metacf_data import UserSplit
-from metacf_items import ease, factorise, fold_in, ials
-from metacf_train import MetaConfig, Scorer, melu, meta_train, with_negatives
+from metacf_bpr import BprConfig, bpr
+from metacf_data import RatingLog, UserSplit
+from metacf_items import Factors, ease, factorise, fold_in, ials
+from metacf_train import MetaConfig, Scorer, melu, meta_train
 from torch import Tensor
-
-from coldrank.modules.metacf import logistic_steps
 
 Settings = dict[str, Any]
 
 
 class Items:
-    """Pre-trained item vectors of a split, each trained once. seed: seeds their first values."""
+    """What is fitted on a split, each once. seed: seeds first values."""
 
     def __init__(self, split: UserSplit, seed: int) -> None:
         self.split, self.seed = split, seed
-        self.vectors: dict[tuple[str, int, float], Tensor] = {}
-        self.ours: dict[str, Scorer] = {}
+        self.vectors: dict[str, Factors] = {}
+        self.fitted: dict[str, Scorer] = {}
 
-    def __call__(self, loss: str, epochs: int, l2: float) -> Tensor:
-        """Vectors of the paper's width, float32 [N, 32]."""
-        key = (loss, epochs, l2)
+    def __call__(self, loss: str, epochs: int, l2: float, dim: int = 32) -> Tensor:
+        """Pre-trained vectors of the items, float32 [N, D], of the paper's width by default."""
+        return self.factors(loss, epochs, l2, dim=dim).items
+
+    def factors(
+        self,
+        loss: str,
+        epochs: int,
+        l2: float,
+        *,
+        dim: int,
+        bias: bool = False,
+        negatives: int = 0,
+        known: bool = False,
+    ) -> Factors:
+        """Pre-trained vectors of users and items. known: on the records of meta-training, too."""
+        key = repr((loss, epochs, l2, dim, bias, negatives, known))
         if key not in self.vectors:
-            self.vectors[key] = factorise(self.split.pretrain, loss, dim=32, epochs=epochs, l2=l2, seed=self.seed)
+            log = RatingLog.of(self.split.known) if known else self.split.pretrain
+            self.vectors[key] = factorise(
+                log, loss, dim=dim, epochs=epochs, l2=l2, seed=self.seed, bias=bias, negatives=negatives
+            )
         return self.vectors[key]
+
+    def fit(self, name: str, settings: Settings) -> Scorer:
+        """The arm of ALL with these settings."""
+        key = json.dumps([name, settings], sort_keys=True)
+        if key not in self.fitted:
+            self.fitted[key] = ALL[name].fit(self, settings)
+        return self.fitted[key]
 
 
 Fit = Callable[[Items, Settings], Scorer]
@@ -51,6 +74,8 @@ class TunedArm:
     """The arm whose tuned settings it takes; empty: its own."""
     fixed: Settings = field(default_factory=dict)
     """What it changes in them."""
+    parts: tuple[str, ...] = ()
+    """The arms that it is made of, whose tuned settings it gets under their names."""
 
 
 def rated(support: Tensor, count: int) -> Tensor:
@@ -77,34 +102,6 @@ def ials_arm(items: Items, s: Settings) -> Scorer:
     return lambda support: fold_in(rated(support, len(q)), q, s["alpha"], s["l2"]) @ q.T
 
 
-def zero(items: Items, s: Settings) -> Scorer:
-    """No meta-learning: gradient steps from zero, on the pre-trained items."""
-    q, generator = items("bce", *s["pretrained"]), torch.Generator().manual_seed(items.seed)
-    rates = torch.full((s["steps"],), s["rate"])
-
-    def score(support: Tensor) -> Tensor:
-        chosen, labels, weights = with_negatives(support, len(q), generator)
-        return logistic_steps(torch.zeros(len(support), q.shape[1]), q[chosen], labels, weights, rates) @ q.T
-
-    return score
-
-
-def bpr(items: Items, s: Settings) -> Scorer:
-    """BPR's items, and BPR's steps from zero for a new user: -log sigmoid(p . (q_i - q_j)) over random j."""
-    q, generator = items("bpr", *s["pretrained"]), torch.Generator().manual_seed(items.seed)
-    rates = torch.full((s["steps"],), s["rate"])
-
-    def score(support: Tensor) -> Tensor:
-        chosen, _, weights = with_negatives(support, len(q), generator)
-        length = support.shape[1]
-        pairs = q[chosen[:, :length]].repeat(1, 3, 1) - q[chosen[:, length:]]
-        # A record's pairs count, those of padding don't; every pair's label is 1.
-        valid = weights[:, length:]
-        return logistic_steps(torch.zeros(len(support), q.shape[1]), pairs, valid, valid, rates) @ q.T
-
-    return score
-
-
 def melu_arm(items: Items, s: Settings) -> Scorer:
     """MeLU on the same pre-trained items."""
     q = items("bce", *s["pretrained"])
@@ -113,23 +110,19 @@ def melu_arm(items: Items, s: Settings) -> Scorer:
 
 def metacf(base: MetaConfig, items: Items, s: Settings) -> Scorer:
     """MetaCF, as `base` and the settings say."""
-    config = replace(base, **{name: value for name, value in s.items() if name != "pretrained"})
-    return meta_train(items.split, items("bce", *s["pretrained"]), config, items.seed)
+    config = replace(base, **{name: value for name, value in s.items() if name not in ("pretrained", "width")})
+    return meta_train(items.split, items("bce", *s["pretrained"], s.get("width", 32)), config, items.seed)
 
 
-def fit_ours(items: Items, s: Settings) -> Scorer:
-    """MetaCF as `OURS` has it, trained once for each split and settings."""
-    key = json.dumps(s, sort_keys=True)
-    if key not in items.ours:
-        items.ours[key] = metacf(OURS, items, s)
-    return items.ours[key]
+def ours_arm(items: Items, s: Settings) -> Scorer:
+    """MetaCF as `OURS` has it."""
+    return metacf(OURS, items, s)
 
 
-def with_ease(items: Items, s: Settings) -> Scorer:
-    """Scores of our MetaCF, standardised per user, times `weight`, and those of EASE."""
-    parts = (fit_ours(items, DEFAULTS), ease_arm(items, {"l2": s["l2"]}))
-    mine, theirs = (lambda x, f=f: _standard(f(x)) for f in parts)
-    return lambda support: s["weight"] * mine(support) + theirs(support)
+def both(first: str, second: str, items: Items, s: Settings) -> Scorer:
+    """Scores of one arm, standardised per user, times `weight`, and those of another."""
+    mine, theirs = (items.fit(name, s[name]) for name in (first, second))
+    return lambda support: s["weight"] * _standard(mine(support)) + _standard(theirs(support))
 
 
 def _standard(x: Tensor) -> Tensor:
@@ -141,26 +134,46 @@ META = {"pretrained": PRETRAINED, "rate": (2e-3, 0.02, 0.1), "lr": (1e-3, 3e-3),
 OURS = MetaConfig(
     hidden=128, learn_rates=True, rate=0.05, lr=1e-3, epochs=60, outer="softmax", replay=True, negatives=20
 )
-DEFAULTS = {"pretrained": PRETRAINED[0], "query": 0, "hidden": 128, "epochs": 60}  # the first of each
+WEIGHTS = {"weight": (1.0, 2.0, 0.5, 4.0)}
+OURS_AND_EASE, EASE_AND_IALS = ("ours", "ease"), ("ease", "ials")
 
 ARMS: dict[str, TunedArm] = {
     "popularity": TunedArm(popularity),
-    "bpr": TunedArm(bpr, {"pretrained": PRETRAINED, "rate": (0.05, 0.2, 0.01), "steps": (50, 20)}),
-    "bpr_5": TunedArm(bpr, tuned_as="bpr", fixed={"steps": 5}),
+    "bpr": TunedArm(
+        partial(bpr, BprConfig(pairs=True, redraw=False)),
+        {"pretrained": PRETRAINED, "rate": (0.05, 0.2, 0.01), "steps": (50, 20)},
+    ),
+    "bpr_5": TunedArm(partial(bpr, BprConfig(pairs=True, redraw=False)), tuned_as="bpr", fixed={"steps": 5}),
+    "bpr_tuned": TunedArm(
+        partial(bpr, BprConfig()),
+        {
+            "pretrained": (*PRETRAINED[:2], (40, 3e-3)),
+            "rate": (0.05, 0.02),
+            "steps": (50, 100),
+            "bias": (False, True),
+        },
+    ),
     "melu": TunedArm(melu_arm, {"pretrained": PRETRAINED, "rate": (2e-3, 0.02), "lr": (1e-3, 3e-3), "epochs": (5, 15)}),
-    "zero_50": TunedArm(zero, {"pretrained": PRETRAINED, "rate": (0.05, 0.01, 0.2), "steps": (50,)}),
+    "zero_50": TunedArm(
+        partial(bpr, BprConfig(redraw=False)), {"pretrained": PRETRAINED, "rate": (0.05, 0.01, 0.2), "steps": (50,)}
+    ),
     "ials": TunedArm(ials_arm, {"dim": (32, 16), "alpha": (0.3, 0.1, 1.0), "l2": (0.01, 0.006, 0.015)}),
     "ease": TunedArm(ease_arm, {"l2": (2e4, 5e3, 4e4, 8e4)}),
     **{
         f"metacf_{learner}": TunedArm(partial(metacf, MetaConfig(learner=learner)), META)  # type: ignore[arg-type]
         for learner in ("general", "linear", "neural")
     },
-    "ours": TunedArm(fit_ours, {"pretrained": PRETRAINED, "query": (0, 40), "hidden": (128, 512), "epochs": (60, 30)}),
-    "ours_and_ease": TunedArm(with_ease, {"weight": (1.0, 2.0, 0.5, 4.0), "l2": (2e4,)}),
-    "ours_logistic": TunedArm(fit_ours, tuned_as="ours", fixed={"outer": "bce"}),
-    "ours_no_replay": TunedArm(fit_ours, tuned_as="ours", fixed={"replay": False}),
-    "ours_no_steps": TunedArm(fit_ours, tuned_as="ours", fixed={"steps": 0}),
-    "ours_narrow": TunedArm(fit_ours, tuned_as="ours", fixed={"hidden": 32}),
+    "ours": TunedArm(ours_arm, {"pretrained": PRETRAINED, "query": (0, 40), "hidden": (128, 512), "epochs": (60, 30)}),
+    "ease_and_ials": TunedArm(partial(both, *EASE_AND_IALS), WEIGHTS, parts=EASE_AND_IALS),
+    "ease_and_ials_equal": TunedArm(partial(both, *EASE_AND_IALS), fixed={"weight": 1.0}, parts=EASE_AND_IALS),
+    "ours_and_ease": TunedArm(partial(both, *OURS_AND_EASE), WEIGHTS, parts=OURS_AND_EASE),
+    "ours_logistic": TunedArm(ours_arm, tuned_as="ours", fixed={"outer": "bce"}),
+    "ours_no_replay": TunedArm(ours_arm, tuned_as="ours", fixed={"replay": False}),
+    "ours_no_steps": TunedArm(ours_arm, tuned_as="ours", fixed={"steps": 0}),
+    "ours_narrow": TunedArm(ours_arm, tuned_as="ours", fixed={"hidden": 32}),
+    "bpr_tuned_64": TunedArm(partial(bpr, BprConfig(width=64)), tuned_as="bpr_tuned"),
+    "metacf_neural_64": TunedArm(partial(metacf, MetaConfig()), tuned_as="metacf_neural", fixed={"width": 64}),
+    "ours_64": TunedArm(ours_arm, tuned_as="ours", fixed={"width": 64}),
 }
 STEPS = {
     f"{name}_k{steps}": TunedArm(ARMS[name].fit, tuned_as=name, fixed={"steps": steps})

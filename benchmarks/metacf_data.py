@@ -36,6 +36,12 @@ class RatingLog(NamedTuple):
         order = np.argsort(users, kind="stable")
         return RatingLog(items[order], np.searchsorted(users[order], np.arange(users.max() + 2)), int(items.max()) + 1)
 
+    @staticmethod
+    def of(matrix: Tensor) -> "RatingLog":
+        """The ratings of a matrix of 0 and 1, float32 [U, N]."""
+        users, items = (x.numpy() for x in matrix.nonzero(as_tuple=True))
+        return RatingLog(items, np.searchsorted(users, np.arange(len(matrix) + 1)), matrix.shape[1])
+
     def select(self, users: np.ndarray) -> "RatingLog":
         """The ratings of some users alone, in their order. users: int64 [V]."""
         lengths = self.starts[users + 1] - self.starts[users]

@@ -3,38 +3,66 @@
 U users, N items, D width.
 """
 
+from typing import NamedTuple
+
 import torch
 from metacf_data import RatingLog
 from torch import Tensor
 from torch.nn import functional as F
 
 
-def factorise(log: RatingLog, loss: str, *, dim: int, epochs: int, l2: float, seed: int, lr: float = 2e-3) -> Tensor:
-    """The item vectors q of p_u . q_v, float32 [N, D]. Adam, batches of 4,096 ratings.
+class Factors(NamedTuple):
+    """Vectors of matrix factorisation."""
 
-    loss: `bce`, the paper's Eq. 2 with 3 random negatives per positive, drawn in every epoch; or `bpr`, the pairs of
-        Rendle et al. (2009).
-    l2: lambda, per example.
+    users: Tensor
+    """Those of the users p, float32 [U, D]; with a bias of the items, [U, D + 1] and the last is 1."""
+    items: Tensor
+    """Those of the items q, float32 [N, D]; with a bias, [N, D + 1] and the last is the bias."""
+
+
+def factorise(
+    log: RatingLog,
+    loss: str,
+    *,
+    dim: int,
+    epochs: int,
+    l2: float,
+    seed: int,
+    lr: float = 2e-3,
+    bias: bool = False,
+    negatives: int = 0,
+) -> Factors:
+    """The vectors of p_u . q_v (+ b_v). Adam, batches of 4,096 ratings.
+
+    loss: `bce`, the paper's Eq. 2 with random negatives drawn in every epoch; or `bpr`, the pairs of Rendle et al.
+        (2009).
+    l2: lambda, per example. negatives: per positive; 0: the paper's 3, and 1 of BPR's pairs.
     """
     torch.manual_seed(seed)
     users, items = torch.from_numpy(log.users), torch.from_numpy(log.items)
     rated = log.matrix().bool()
     p = (0.1 * torch.randn(len(log.starts) - 1, dim)).requires_grad_()
     q = (0.1 * torch.randn(log.item_count, dim)).requires_grad_()
-    optimizer = torch.optim.Adam([p, q], lr=lr)
-    negatives = 3 if loss == "bce" else 1
+    b = torch.zeros(log.item_count, 1, requires_grad=bias)
+    optimizer = torch.optim.Adam([p, q, b] if bias else [p, q], lr=lr)
+    negatives = negatives or (3 if loss == "bce" else 1)
     for _ in range(epochs):
         for batch in torch.randperm(len(items)).split(4096):
-            u, other = users[batch], torch.randint(0, log.item_count, (negatives, len(batch)))
+            u, i, other = users[batch], items[batch], torch.randint(0, log.item_count, (negatives, len(batch)))
             other = torch.where(rated[u, other], torch.randint(0, log.item_count, other.shape), other)
-            pu, qi, qj = p[u], q[items[batch]], q[other]
+            # The gradient of `embedding` adds the same numbers in the same order as that of p[u], in half the time.
+            pu, qi, qj = F.embedding(u, p), F.embedding(i, q), F.embedding(other, q)
             good, bad = (pu * qi).sum(-1), (pu * qj).sum(-1)
+            if bias:
+                good, bad = good + F.embedding(i, b).squeeze(-1), bad + F.embedding(other, b).squeeze(-1)
             fit = -F.logsigmoid(good - bad).sum() if loss == "bpr" else F.softplus(-good).sum() + F.softplus(bad).sum()
             decay = l2 * (pu.square().sum() + qi.square().sum() + qj.square().sum())
             optimizer.zero_grad()
             ((fit + decay) / len(batch)).backward()
             optimizer.step()
-    return q.detach()
+    if bias:
+        return Factors(torch.cat([p, torch.ones(len(p), 1)], 1).detach(), torch.cat([q, b], 1).detach())
+    return Factors(p.detach(), q.detach())
 
 
 def ials(ratings: Tensor, *, dim: int, alpha: float, l2: float, sweeps: int = 12, seed: int = 0) -> Tensor:
@@ -65,7 +93,8 @@ def fold_in(ratings: Tensor, q: Tensor, alpha: float, l2: float) -> Tensor:
     left = (
         (ratings @ pairs).view(-1, dim, dim) + alpha * (q.T @ q) + (l2 * weights).view(-1, 1, 1) * torch.eye(dim).to(q)
     )
-    return torch.linalg.solve(left, ratings @ q)
+    # As `solve` lays it out, the products of the next call take five times as long.
+    return torch.linalg.solve(left, ratings @ q).contiguous()
 
 
 def ease(ratings: Tensor, l2: float) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from metacf_data import Episodes, UserSplit, draw, mask
+from metacf_data import Episodes, UserSplit, draw, mask, measure
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 from torch.nn import Linear, ReLU, Sequential
@@ -19,6 +19,12 @@ from coldrank.modules.metacf import Learner
 
 Scorer = Callable[[Tensor], Tensor]  # supports int64 [E, L] -> scores [E, N]
 NEGATIVES, BATCH = 3, 256
+
+
+def score(scorer: Scorer, test: Episodes) -> Tensor:
+    """HR@10, NDCG@10 and whether there is a hit, of every episode, float32 [E, 3]."""
+    parts = zip(test.support.split(512), test.query.split(512), strict=True)
+    return torch.cat([measure(scorer(support), support, query) for support, query in parts])
 
 
 @dataclass(kw_only=True)
