@@ -61,9 +61,9 @@ def tune(log: RatingLog, out: Path, trials: int, names: list[str]) -> None:
         _write(path, done)
 
 
-def run(log: RatingLog, out: Path, seeds: int, names: list[str]) -> None:
+def run(log: RatingLog, out: Path, seeds: range, names: list[str]) -> None:
     """Every arm on every split; OUT/runs/SEED/ARM.npz and, for supports of one size, SEED/ARM-SIZE.npz."""
-    for seed in range(1, seeds + 1):
+    for seed in seeds:
         folder = out / f"runs/{seed}"
         folder.mkdir(parents=True, exist_ok=True)
         missing = [name for name in names if not (folder / f"{name}.npz").exists()]
@@ -161,7 +161,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with ratings.dat of MovieLens-1M")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--trials", type=int, default=4)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=5, help="the last seed")
+    parser.add_argument("--first", type=int, default=1, help="the first seed")
     parser.add_argument("--arms", default=",".join(ALL))
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -175,7 +176,7 @@ def main() -> None:
         parser.error(f"--arms {','.join(unknown)}: there are {', '.join(ALL)}")
     if args.what == "tune":
         return tune(log, args.out, args.trials, args.arms.split(","))
-    return run(log, args.out, args.seeds, args.arms.split(","))
+    return run(log, args.out, range(args.first, args.seeds + 1), args.arms.split(","))
 
 
 if __name__ == "__main__":

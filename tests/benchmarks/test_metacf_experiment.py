@@ -134,7 +134,7 @@ def test_what_is_done_is_not_done_again(log, tmp_path, capsys):
     metacf.tune(log, tmp_path, 2, names)
     assert len(json.loads((tmp_path / "tuned/ease.json").read_text())) == 2
     for _ in range(2):
-        metacf.run(log, tmp_path, 2, names)
+        metacf.run(log, tmp_path, range(1, 3), names)
     assert capsys.readouterr().out.count("HR@10") == 2 * 2 + 2 * 3
     metacf.table(tmp_path)
     rows = {row["arm"]: row for row in json.loads((tmp_path / "table.json").read_text())}
@@ -227,7 +227,7 @@ def test_an_arm_of_two_takes_the_tuned_settings_of_both(log, small, tmp_path):
 
 def test_the_table_has_differences_to_every_rival_that_has_run(log, tmp_path):
     metacf.tune(log, tmp_path, 2, ["ease"])
-    metacf.run(log, tmp_path, 2, ["popularity", "ease", "bpr_tuned"])
+    metacf.run(log, tmp_path, range(1, 3), ["popularity", "ease", "bpr_tuned"])
     metacf.table(tmp_path)
     rows = {row["arm"]: row for row in json.loads((tmp_path / "table.json").read_text())}
     mean = lambda name: np.mean(
