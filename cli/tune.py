@@ -18,7 +18,7 @@ def add_tune(commands: Any) -> None:
     p = commands.add_parser(
         "tune",
         help="search config fields, with the same budget for every arm",
-        description="Trains each arm on `train` at N settings and judges them on `valid` by their mean AUC; the "
+        description="Trains each arm on `train` at N settings and judges them on `valid` by their mean AUC, or --by; the "
         "test split is not "
         "read. Trial 0 is the arm as it is. Writes OUT/tuned.json, for `coldrank train --arms ... --tuned OUT`, "
         "and tuned.md. "
@@ -37,9 +37,15 @@ def add_tune(commands: Any) -> None:
     p.add_argument("--trials", type=int, default=10, help="trials of each arm (default: 10)")
     p.add_argument("--seeds", type=int, default=1, help="seeds of each trial (default: 1)")
     p.add_argument(
-        "--tasks", default="", metavar="A,B,...", help="tasks whose mean AUC counts (default: all that have one)"
+        "--tasks", default="", metavar="A,B,...", help="tasks whose mean counts (default: all that have an AUC)"
     )
-    p.add_argument("--cohort", default="all", help="cohort whose AUC counts (default: all)")
+    p.add_argument("--cohort", default="all", help="cohort that counts (default: all)")
+    p.add_argument(
+        "--by",
+        default="auc",
+        metavar="auc|ne|auc,ne",
+        help="what a trial is judged by: the AUC (default), the NE, of which less is better, or AUC - NE",
+    )
     p.add_argument(
         "--sampler",
         choices=("random", "tpe"),
@@ -55,7 +61,7 @@ def add_tune(commands: Any) -> None:
 
 def _tune(args: argparse.Namespace) -> None:
     try:
-        from coldrank.experiments.tune import Field, Search, check_search
+        from coldrank.experiments.tune import SIGNS, Field, Search, check_search
     except ModuleNotFoundError as error:
         raise UserError(f"needs {error.name}: pip install 'coldrank[tune]'") from None
     from coldrank.data.batches import DataFolder
@@ -67,6 +73,9 @@ def _tune(args: argparse.Namespace) -> None:
         if getattr(args, option) < 1:
             raise UserError(f"--{option} {getattr(args, option)}: must be above 0")
     check_folder("--out", args.out)
+    by = tuple(dict.fromkeys(args.by.split(",")))
+    if unknown := [metric for metric in by if metric not in SIGNS]:
+        raise UserError(f"--by {args.by}: {unknown[0]!r} is neither of {', '.join(SIGNS)}")
     search = Search(
         module=args.config,
         fields=tuple(Field.parse(text) for text in args.vary),
@@ -74,6 +83,7 @@ def _tune(args: argparse.Namespace) -> None:
         seeds=args.seeds,
         tasks=tuple(t for t in args.tasks.split(",") if t),
         cohort=args.cohort,
+        by=by,
         sampler=args.sampler,
         overrides=(*overrides_of_jobs(args.jobs), *args.set),
         at_once=args.jobs,
@@ -91,24 +101,28 @@ def _tune_held(args: argparse.Namespace, search: "Search", arms: list[str], data
     from tqdm import tqdm
 
     from coldrank.data.output import write_atomic
-    from coldrank.experiments.tune import tune
+    from coldrank.experiments.tune import SIGNS, tune
 
     results = {arm: tune(search, arm, data, args.out, lock) for arm in arms}
     settings: dict[str, Any] = {
         "tasks": list(search.tasks),
         "cohort": search.cohort,
+        "by": list(search.by),
         "vary": args.vary,
         "set": args.set,
     }
     settings |= {"trials": search.trials, "seeds": search.seeds, "sampler": search.sampler}
     lock.check()
     write_atomic(args.out / "tuned.json", json.dumps({"format": 1, **settings, "arms": results}, indent=1) + "\n")
-    table = _table(results)
-    write_atomic(args.out / "tuned.md", f"# Search\n\nMean AUC on `valid`, percent.\n\n{table}\n")
+    judged = " - ".join(metric.upper() for metric in sorted(search.by, key=lambda m: -SIGNS[m]))
+    judged = f"less {judged}" if search.by == ("ne",) else judged
+    table = _table(results, judged)
+    of = f"{judged} of {search.cohort} on `valid`, mean over the tasks, percent."
+    write_atomic(args.out / "tuned.md", f"# Search\n\n{of[0].upper()}{of[1:]}\n\n{table}\n")
     tqdm.write(f"\n{table}\n\n{args.out}: give it to `coldrank train --arms ... --tuned {args.out}`")
 
 
-def _table(results: dict[str, Any]) -> str:
+def _table(results: dict[str, Any], judged: str) -> str:
     """A line per arm and trial; the best of each arm marked."""
     from tabulate import tabulate
 
@@ -118,4 +132,4 @@ def _table(results: dict[str, Any]) -> str:
             best = " *" if number == result["trial"] else ""
             value = "failed" if trial["value"] is None else f"{trial['value']:.3f}{best}"
             body.append([arm, number, " ".join(trial["overrides"]) or "as it is", value])
-    return str(tabulate(body, headers=["arm", "trial", "fields", "AUC"], tablefmt="github", disable_numparse=True))
+    return str(tabulate(body, headers=["arm", "trial", "fields", judged], tablefmt="github", disable_numparse=True))

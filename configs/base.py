@@ -2,6 +2,7 @@
 return."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -136,14 +137,39 @@ def pepnet(base: RunConfig, **fields: Any) -> RunConfig:
     return replace(base, name="pepnet", model=PEPNet(**(plain | fields)))
 
 
+def tells_views(feature: Feature) -> bool:
+    """Whether an input tells how much was seen of the user, as `prepare` names its columns: their id; counts and rates
+    of the user and of crosses with the user; the time since their events."""
+    return any(
+        column in ("user_id", "user_views", "user_gap_h")
+        or column.startswith(("views_", "rate_"))
+        and "user" in re.split("_x_|_", column)
+        or column.startswith("hist_")
+        and column.endswith("_hours")
+        for column in feature.raw_columns
+    )
+
+
 def without_avc(base: RunConfig) -> RunConfig:
-    """Drops the counts of the user's views, in all and by group, from the ordinary inputs; the gates, where there are
-    any, still take the AVC. What hints at it otherwise stays: the length of the history, the time since the last
-    event."""
-    counts_views = lambda f: any(c.startswith(("user_views", "views_user_")) for c in f.raw_columns)
-    gone = {f.name for f in base.features if f.role != "pc" and counts_views(f)}
+    """Control: drops all of the ordinary inputs that tell how much was seen of the user (`tells_views`), and the positions of
+    histories, which make their length readable. The gates, where there are any, still take the AVC. That a history is
+    empty can still be seen; `coldrank compare` prints how well the inputs that are left tell new users."""
+    gone = {f.name for f in base.features if f.role != "pc" and tells_views(f)}
     kept = tuple(f for f in base.features if f.name not in gone and not gone & set(f.of))
-    return replace(base, name=f"{base.name}_without_avc", features=kept)
+    read = {f.table for f in kept}
+    tables = tuple(t for t in base.tables if t.name in read)
+    model = replace(base.model, positions=False) if getattr(base.model, "positions", False) else base.model
+    return replace(base, name=f"{base.name}_without_avc", features=kept, tables=tables, model=model)
+
+
+def avc_in_gates_only(poso: RunConfig) -> RunConfig:
+    """Control: `without_avc`, gates that take the AVC beside it."""
+    return replace(without_avc(poso), name=f"{poso.name}_avc_in_gates_only")
+
+
+def with_avc(base: RunConfig) -> RunConfig:
+    """The AVC as an ordinary input, as number and in buckets."""
+    return replace(base, name=f"{base.name}_avc", features=(*base.features, *counts(["user_views"], dim=8)))
 
 
 def constant_pc(base: RunConfig) -> RunConfig:

@@ -126,13 +126,13 @@ def poso() -> RunConfig:
 
 
 def base_without_avc() -> RunConfig:
-    """Control: what the AVC as an ordinary input is worth."""
+    """Control: no ordinary input tells how much was seen of the user."""
     return parts.without_avc(base())
 
 
 def poso_avc_in_gates_only() -> RunConfig:
     """Control: the AVC as the gates' input only."""
-    return replace(parts.without_avc(poso()), name="poso_avc_in_gates_only")
+    return parts.avc_in_gates_only(poso())
 
 
 def poso_constant_pc() -> RunConfig:

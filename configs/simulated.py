@@ -46,7 +46,7 @@ def poso_avc_in_gates_only() -> RunConfig:
 
 
 def base_without_avc() -> RunConfig:
-    """Control: what the AVC as an ordinary input is worth."""
+    """Control: no ordinary input tells how much was seen of the user."""
     return _long(kuairand.base_without_avc())
 
 

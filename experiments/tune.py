@@ -27,6 +27,8 @@ from coldrank.train.dry_run import Checks
 from coldrank.train.lock import Lock
 
 Sampler = Literal["random", "tpe"]
+# What trials can be judged by, and whether more of it is better.
+SIGNS = {"auc": 1.0, "ne": -1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +86,11 @@ class Search:
     seeds: int
     """Seeds of each trial."""
     tasks: tuple[str, ...]
-    """The tasks whose mean AUC is a trial's value; empty: all."""
+    """The tasks that count; empty: all."""
     cohort: str
-    """The cohort that this AUC is of."""
+    """The cohort that it is measured on."""
+    by: tuple[str, ...]
+    """What a trial's value is the sum of, mean over the tasks, in percent: `auc`; `ne`, which counts against it."""
     sampler: Sampler
     """How the trials draw their fields."""
     overrides: tuple[str, ...]
@@ -202,10 +206,17 @@ def _jobs(search: Search, arm: str, overrides: Sequence[str], folder: Path) -> l
 
 
 def _value(run: Path, search: Search) -> float | None:
-    """Mean AUC over the tasks that are judged by it, in percent; None where the run has failed or one has no value."""
+    """Mean over the tasks that are judged by AUC, in percent: AUC, or less NE, or both; None where the run has failed or one
+    has no value."""
     summary = run / "summary.json"
     if not summary.exists():
         return None
-    rows = [r for r in read_rows(summary, *ROW_FIELDS) if (r["metric"], r["cohort"]) == ("auc", search.cohort)]
-    values = [r["value"] for r in rows if not search.tasks or r["task"] in search.tasks]
-    return 100 * mean(values) if values and None not in values else None
+    rows = [r for r in read_rows(summary, *ROW_FIELDS) if r["cohort"] == search.cohort]
+    total = 0.0
+    for metric in search.by:
+        of_metric = [r for r in rows if r["metric"] == metric and (not search.tasks or r["task"] in search.tasks)]
+        values = [r["value"] for r in of_metric]
+        if not values or None in values:
+            return None
+        total += SIGNS[metric] * 100 * mean(values)
+    return total

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from coldrank.models.batch import SampleView
@@ -18,7 +18,7 @@ from coldrank.models.heads.head import Head
 from coldrank.models.model import Model, ModelModule
 from coldrank.models.ranker import Ranker, RankerModule
 from coldrank.modules import PersonalizedGate, PosoTowers
-from coldrank.modules.gate import separate_draws
+from coldrank.modules.gate import separate_draws, spread_gates
 
 
 @dataclass(kw_only=True, slots=True)
@@ -49,6 +49,8 @@ class PEPNet(Model):
     """Width of a gate's hidden layer."""
     gate_scale: PositiveFloat = 2.0
     """gamma of Eq. 2."""
+    gate_init: NonNegativeFloat = 0.0
+    """Deviation of the first weights of the gates' last layers; at 0 every gate starts at `gate_scale / 2`."""
 
     @property
     def personalized(self) -> bool:
@@ -77,7 +79,7 @@ class PEPNet(Model):
         history = ("heads", "head_dim", "positions")
         return [
             (not self.ppnet, ("prior",), "without model.ppnet"),
-            (not self.personalized, ("gate_hidden", "gate_scale"), "without model.epnet or model.ppnet"),
+            (not self.personalized, ("gate_hidden", "gate_scale", "gate_init"), "without model.epnet or model.ppnet"),
             (not features.sequences, history, "without a sequence among the features"),
         ]
 
@@ -116,6 +118,7 @@ class PEPNetModule(ModelModule):
                 gated = PosoTowers(*sizes, *size, config.dropout)
                 gated.load_state_dict(self.ranker.towers.state_dict(), strict=False)  # the plain first weights
                 self.ranker.towers = gated
+        spread_gates(self, config.gate_init)
 
     def forward(self, embedded: Embedded, batch: SampleView) -> Tensor:
         """Logits [B, T]."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from coldrank.models.batch import SampleView
@@ -26,6 +26,7 @@ from coldrank.modules import (
     PosoTowers,
     Towers,
 )
+from coldrank.modules.gate import spread_gates
 
 
 @dataclass(kw_only=True, slots=True)
@@ -59,6 +60,9 @@ class Ranker(Model):
     """Width of a gate's hidden layer."""
     gate_scale: PositiveFloat = 2.0
     """C of POSO's Eq. 6."""
+    gate_init: NonNegativeFloat = 0.0
+    """Deviation of the first weights of the gates' last layers. At 0 every gate starts at `gate_scale / 2`, and the ranker as
+    the plain one."""
     mha_folds: PositiveInt = 4
     """Gates per head of POSO(MHA), each for so many neighbouring units."""
     mha_fold: Literal["qkv", "kv", "v", "none"] = "v"
@@ -82,7 +86,7 @@ class Ranker(Model):
 
     def idle(self, features: FeatureSet) -> list[tuple[bool, tuple[str, ...], str]]:
         folds = ("mha_folds", "mha_fold")
-        gates = ("pc", "gate_hidden", "gate_scale", *folds)
+        gates = ("pc", "gate_hidden", "gate_scale", "gate_init", *folds)
         history = ("heads", "head_dim", "positions", "poso_mha")
         no_part = "where no part is personalized; set model.poso_mha, poso_mmoe or poso_mlp"
         return [
@@ -115,6 +119,7 @@ class RankerModule(ModelModule):
         gate, drop = (pc_dim, config.gate_hidden, config.gate_scale), config.dropout
         self.mmoe = PosoMMoE(*mmoe, *gate, drop) if config.poso_mmoe else MMoE(*mmoe, drop)
         self.towers = PosoTowers(*towers, *gate, drop) if config.poso_mlp else Towers(*towers, drop)
+        spread_gates(self, config.gate_init)
 
     def forward(self, embedded: Embedded, batch: SampleView) -> Tensor:
         """Logits [B, T]."""

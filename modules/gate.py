@@ -34,12 +34,31 @@ class PersonalizedGate(nn.Module):
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
+    @torch.jit.unused
+    def spread(self, std: float) -> None:
+        """Draws the last layer's weights with this deviation in the place of zeros: gates that differ between codes from
+        the first step on. The module they stand in is then no longer its plain version at the start."""
+        nn.init.normal_(self.output.weight, std=std)
+
     def forward(self, pc: Tensor | None) -> Tensor:
         """pc: float [B, pc_dim] -> gates [B, out_dim], each in (0, scale). ValueError when pc is None."""
         if pc is None:
             raise ValueError("pc is None: a personalized module needs the personalization code, [batch, pc_dim]")
         check_width("pc", pc, self.pc_dim)
         return self.scale * torch.sigmoid(self.output(torch.relu(self.hidden(pc))))
+
+
+def personalized_gates(model: nn.Module) -> dict[str, PersonalizedGate]:
+    """Module name -> gate, of all gates of a model."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, PersonalizedGate)}
+
+
+def spread_gates(model: nn.Module, std: float) -> None:
+    """`PersonalizedGate.spread` of all gates of a model, from a stream of draws of its own; 0: they stay at rest."""
+    if std:
+        with separate_draws():
+            for gate in personalized_gates(model).values():
+                gate.spread(std)
 
 
 @contextmanager
