@@ -55,7 +55,8 @@ def add_compare(commands: Any) -> None:
 
 def _compare(args: argparse.Namespace) -> None:
     from coldrank.analysis.compare.compare import compare
-    from coldrank.analysis.compare.runs import without_run
+    from coldrank.analysis.compare.controls import find_controls, format_controls
+    from coldrank.analysis.compare.runs import find_data, without_run
     from coldrank.analysis.compare.table import format_overview, format_verdicts, legend
     from coldrank.data.output import check_new
 
@@ -68,7 +69,16 @@ def _compare(args: argparse.Namespace) -> None:
         raise UserError(f"--data {args.data}: no manifest.json in it; give a folder written by `coldrank prepare`")
     runs, baseline = choose_runs(args.runs, args.baseline, args.split)
     notes = without_run(args.runs)
-    comparison = compare(runs, baseline, resamples=args.resamples, seed=args.seed, allowed=args.allow, notes=notes)
+    data, _ = find_data([run.facts for run in runs], args.data)
+    comparison = compare(
+        runs,
+        baseline,
+        resamples=args.resamples,
+        seed=args.seed,
+        allowed=args.allow,
+        notes=notes,
+        controls=find_controls(runs, data),
+    )
     write_comparison(args.out, comparison, args.data)
     print(
         "\n".join(
@@ -80,6 +90,8 @@ def _compare(args: argparse.Namespace) -> None:
                 "",
                 format_verdicts(comparison.rows),
                 *comparison.notes,
+                "",
+                format_controls(comparison.controls),
             ]
         )
     )
@@ -112,6 +124,7 @@ def choose_runs(folders: Sequence[Path], baseline: str | None, split: str) -> tu
 def write_comparison(out: Path, comparison: "Comparison", data: Path | None = None) -> None:
     """Write `compare.json` (`Comparison.to_json`), `compare.md` and `report.html` into the new folder `out`, complete
     or not at all. `data`: the prepared data, for the report."""
+    from coldrank.analysis.compare.controls import format_controls
     from coldrank.analysis.compare.table import format_cohorts, format_details, format_overview, format_verdicts, legend
     from coldrank.analysis.report.page import report_html
     from coldrank.data.output import new_folder
@@ -128,6 +141,7 @@ def write_comparison(out: Path, comparison: "Comparison", data: Path | None = No
         format_overview(comparison.rows, tablefmt="github"),
         legend(comparison.rows),
         "\n".join([format_verdicts(comparison.rows), *comparison.notes]),
+        format_controls(comparison.controls, tablefmt="github"),
         format_cohorts(comparison.rows),
         "## All figures",
         about,

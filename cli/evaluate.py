@@ -33,6 +33,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from coldrank.train import checkpoint
     from coldrank.train.distributed.ranks import process_group
     from coldrank.train.evaluate import evaluate, summary_table
+    from coldrank.train.gates import ADVICE, unmoved
     from coldrank.train.load import load
     from coldrank.train.lock import held
     from coldrank.train.run import build
@@ -58,3 +59,5 @@ def _evaluate(args: argparse.Namespace) -> None:
             folder.log_evaluation(rows)
             folder.close()
             tqdm.write(f"\n{summary_table(rows)}")
+            if told := unmoved(rows):
+                tqdm.write(f"\n{args.run_folder}: {told}; {ADVICE}")

@@ -18,11 +18,9 @@ def add_tune(commands: Any) -> None:
     p = commands.add_parser(
         "tune",
         help="search config fields, with the same budget for every arm",
-        description="Trains each arm on `train` at N settings and judges them on `valid` by their mean AUC, or --by; the "
-        "test split is not "
-        "read. Trial 0 is the arm as it is. Writes OUT/tuned.json, for `coldrank train --arms ... --tuned OUT`, "
-        "and tuned.md. "
-        "A search that was cut off goes on.",
+        description="Trains each arm on `train` at N settings and judges them on `valid` by their mean AUC, or "
+        "--by; the test split is not read. Trial 0 is the arm as it is. Writes OUT/tuned.json, for `coldrank train "
+        "--arms ... --tuned OUT`, and tuned.md. A search that was cut off goes on.",
     )
     p.add_argument("--config", required=True, help="package.module of the arms, as coldrank.configs.kuairand")
     p.add_argument("--arms", required=True, metavar="A,B,...", help="arms of the config module")

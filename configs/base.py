@@ -151,14 +151,16 @@ def tells_views(feature: Feature) -> bool:
 
 
 def without_avc(base: RunConfig) -> RunConfig:
-    """Control: drops all of the ordinary inputs that tell how much was seen of the user (`tells_views`), and the positions of
-    histories, which make their length readable. The gates, where there are any, still take the AVC. That a history is
-    empty can still be seen; `coldrank compare` prints how well the inputs that are left tell new users."""
+    """Control: drops all of the ordinary inputs that tell how much was seen of the user (`tells_views`), and the
+    positions of histories, which make their length readable. The gates, where there are any, still take the AVC. That a
+    history is empty can still be seen; `coldrank compare` prints how well the inputs that are left tell new users."""
     gone = {f.name for f in base.features if f.role != "pc" and tells_views(f)}
     kept = tuple(f for f in base.features if f.name not in gone and not gone & set(f.of))
     read = {f.table for f in kept}
     tables = tuple(t for t in base.tables if t.name in read)
-    model = replace(base.model, positions=False) if getattr(base.model, "positions", False) else base.model
+    model: Any = base.model
+    if getattr(model, "positions", False):
+        model = replace(model, positions=False)
     return replace(base, name=f"{base.name}_without_avc", features=kept, tables=tables, model=model)
 
 
@@ -183,10 +185,15 @@ def with_code(base: RunConfig, name: str, *codes: Feature) -> RunConfig:
     return replace(base, name=f"{base.name}_{name}", features=features)
 
 
-def id_code(column: str, table: str) -> Feature:
-    """An id as the personalization code. It shares the id's table, so that the gates see the embedding that the ranker
-    learns: "ID embedding implicitly encodes personalization cues, we exploit it" (POSO, section 5.4)."""
-    return Feature(name=f"pc_{column}", column=column, role="pc", kind="id", table=table)
+def id_codes(base: RunConfig, name: str, *columns: str) -> RunConfig:
+    """Table 6: ids as the personalization code, whose embeddings begin with the spread of the AVC's (a deviation of 1)
+    in tables of their own, of the size of the ids'. In the ranker's own tables, which begin near 0, gates would see
+    nothing for most of a run."""
+    table_of = {f.raw_columns[0]: f.table for f in base.features if f.kind == "id" and f.role in ("user", "item")}
+    by_name = {t.name: t for t in base.tables}
+    codes = [Feature(name=f"pc_{c}", column=c, role="pc", kind="id", table=f"pc_{c}") for c in columns]
+    tables = [replace(by_name[table_of[c]], name=f"pc_{c}", init=1.0) for c in columns]
+    return replace(with_code(base, name, *codes), tables=(*base.tables, *tables))
 
 
 def all_features(base: RunConfig) -> RunConfig:

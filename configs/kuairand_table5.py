@@ -1,7 +1,8 @@
-"""POSO's Table 5 on KuaiRand with users held out (`coldrank prepare kuairand --split users`): arms whose ordinary inputs
-tell as little as can be of how much was seen of the user, and the same with the AVC as one more input.
+"""POSO's Table 5 on KuaiRand with users held out (`coldrank prepare kuairand --split users`): arms whose ordinary
+inputs tell as little as can be of how much was seen of the user, and the same with the AVC as one more input.
 
-What the publisher tells of users (days since they registered, how active they are) stays: it does not come from the log.
+What the publisher tells of users (days since they registered, how active they are) stays: it does not come from the
+log.
 """
 
 from dataclasses import replace

@@ -25,13 +25,12 @@ def poso_is_new_user() -> RunConfig:
 
 def poso_user_id() -> RunConfig:
     """Table 6: user ID embedding."""
-    return parts.with_code(poso(), "user_id", parts.id_code("user_id", "user"))
+    return parts.id_codes(poso(), "user_id", "user_id")
 
 
 def poso_user_and_item_id() -> RunConfig:
     """Table 6: user ID and video ID embedding."""
-    codes = parts.id_code("user_id", "user"), parts.id_code("item_id", "item")
-    return parts.with_code(poso(), "user_and_item_id", *codes)
+    return parts.id_codes(poso(), "user_and_item_id", "user_id", "item_id")
 
 
 def poso_avc_fine() -> RunConfig:

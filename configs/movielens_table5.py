@@ -1,5 +1,5 @@
-"""POSO's Table 5 on MovieLens: arms whose ordinary inputs tell nothing of how much was seen of the user, and the same with
-the AVC as one more input.
+"""POSO's Table 5 on MovieLens: arms whose ordinary inputs tell nothing of how much was seen of the user, and the same
+with the AVC as one more input.
 
 No ratings, whose smoothed rates tell the AVC; no positions, which tell the length of the history.
 """

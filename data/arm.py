@@ -21,5 +21,7 @@ class ArmSettings:
     """The splits that it trains on."""
     evaluate: str
     """The split that it is judged by."""
+    reads_lengths: bool
+    """Whether its model can read how long a sequence is: it learns positions, or is not known to average."""
     new_user_max_views: int
     """A user with at most so many views before the event is new."""

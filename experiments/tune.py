@@ -123,7 +123,7 @@ def tune(search: Search, arm: str, data: DataFolder, out: Path, lock: Lock) -> d
             every, data, lock, at_once=search.at_once, fresh=False, desc=f"{arm}: trials {numbers[0]}-{numbers[-1]}"
         )
         for number, of_trial in jobs.items():
-            values = [_value(job.out, search) for job in of_trial]
+            values = [trial_value(job.out, search) for job in of_trial]
             known = [v for v in values if v is not None]
             whole = len(known) == len(values)
             study.tell(
@@ -171,7 +171,7 @@ def check_search(search: Search, arms: Sequence[str], data: DataFolder) -> None:
 def _require_same(study: optuna.Study, search: Search, folder: Path) -> None:
     """A search goes on only as it began; more trials are no other search."""
     ours = {k: str(v) for k, v in asdict(search).items() if k not in ("trials", "at_once")}
-    begun = study.user_attrs.get("search", ours)
+    begun = {"by": str(("auc",))} | study.user_attrs.get("search", ours)  # what searches of before went by
     changed = [k for k in ours if begun.get(k) != ours[k]]
     if changed:
         raise UserError(
@@ -205,9 +205,9 @@ def _jobs(search: Search, arm: str, overrides: Sequence[str], folder: Path) -> l
     ]
 
 
-def _value(run: Path, search: Search) -> float | None:
-    """Mean over the tasks that are judged by AUC, in percent: AUC, or less NE, or both; None where the run has failed or one
-    has no value."""
+def trial_value(run: Path, search: Search) -> float | None:
+    """Mean over the tasks that are judged by AUC, in percent: AUC, or less NE, or both; None where the run has failed
+    or one has no value."""
     summary = run / "summary.json"
     if not summary.exists():
         return None

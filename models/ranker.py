@@ -61,8 +61,8 @@ class Ranker(Model):
     gate_scale: PositiveFloat = 2.0
     """C of POSO's Eq. 6."""
     gate_init: NonNegativeFloat = 0.0
-    """Deviation of the first weights of the gates' last layers. At 0 every gate starts at `gate_scale / 2`, and the ranker as
-    the plain one."""
+    """Deviation of the first weights of the gates' last layers. At 0 every gate starts at `gate_scale / 2`, and the
+    ranker as the plain one."""
     mha_folds: PositiveInt = 4
     """Gates per head of POSO(MHA), each for so many neighbouring units."""
     mha_fold: Literal["qkv", "kv", "v", "none"] = "v"

@@ -36,8 +36,8 @@ class PersonalizedGate(nn.Module):
 
     @torch.jit.unused
     def spread(self, std: float) -> None:
-        """Draws the last layer's weights with this deviation in the place of zeros: gates that differ between codes from
-        the first step on. The module they stand in is then no longer its plain version at the start."""
+        """Draws the last layer's weights with this deviation in the place of zeros: gates that differ between codes
+        from the first step on. The module they stand in is then no longer its plain version at the start."""
         nn.init.normal_(self.output.weight, std=std)
 
     def forward(self, pc: Tensor | None) -> Tensor:

@@ -21,6 +21,7 @@ def as_arm(config: RunConfig) -> ArmSettings:
         tasks=config.tasks,
         fit=config.data.fit,
         evaluate=config.data.evaluate,
+        reads_lengths=bool(getattr(config.model, "positions", True)),
         new_user_max_views=config.cohorts.new_user_max_views,
     )
 

@@ -23,9 +23,9 @@ from coldrank.metrics.metric import metric_values
 from coldrank.metrics.retrieval import VECTORS, judge, met_in, vector_columns
 from coldrank.train.config import RunConfig
 from coldrank.train.distributed.ranks import Ranks
+from coldrank.train.gates import GateWatch
 from coldrank.train.run import Run
 from coldrank.train.run_folder import MetricRow
-from coldrank.train.task import RankingTask
 
 
 def evaluation_reader(make: BatchMaker, data: DataFolder, split: str, config: RunConfig, ranks: Ranks) -> SampleReader:
@@ -43,25 +43,25 @@ def evaluation_reader(make: BatchMaker, data: DataFolder, split: str, config: Ru
     return reader
 
 
-def predict(run: Run, split: str) -> pl.DataFrame | None:
+def predict(run: Run, split: str, watch: GateWatch | None = None) -> pl.DataFrame | None:
     """`score` of every sample of a split."""
-    return score(run, evaluation_reader(run.make, run.data, split, run.config, run.ranks), split)
+    return score(run, evaluation_reader(run.make, run.data, split, run.config, run.ranks), split, watch)
 
 
 @torch.no_grad()
-def score(run: Run, reader: Reader, what: str) -> pl.DataFrame | None:
+def score(run: Run, reader: Reader, what: str, watch: GateWatch | None = None) -> pl.DataFrame | None:
     """Scores the samples of a reader, sorted by time, user and item; on the first rank, None on the others.
 
-    what: a name for the progress bar. There must be a row. Columns: user_id, item_id, time (ms), user_views,
-    item_views, label_<task> (null: unknown), prob_<task> (of a task that is not binary pred_<task>), true_<task>,
-    `sampled` where the data has negatives, and those of `retrieval.VECTORS` of a two-tower model.
+    what: a name for the progress bar. watch: of the gates. There must be a row. Columns: user_id, item_id, time (ms),
+    user_views, item_views, label_<task> (null: unknown), prob_<task> (of a task that is not binary pred_<task>),
+    true_<task>, `sampled` where the data has negatives, and those of `retrieval.VECTORS` of a two-tower model.
     """
     model, config, ranks = run.model, run.config, run.ranks
-    task = model.module
-    assert isinstance(task, RankingTask)
+    task = run.task
     model.eval()
     parts: list[dict[str, np.ndarray]] = []
-    with batches(reader, run.make, config.data.prefetch) as source:
+    watch = watch or GateWatch(run)
+    with watch, batches(reader, run.make, config.data.prefetch) as source:
         bar = tqdm(source, total=reader.batches, desc=f"score {what}", unit="batch", disable=not ranks.is_first)
         for batch in bar:
             run.dynamic_ids.look_up(batch)
@@ -73,6 +73,7 @@ def score(run: Run, reader: Reader, what: str) -> pl.DataFrame | None:
                 columns[head.column(name)] = predictions[:, i]
             if outputs.vectors is not None:
                 columns |= {name: x.cpu().numpy() for name, x in vector_columns(outputs.vectors).items()}
+            watch.add(batch)
             parts.append(columns)
     model.train()
     merged = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
@@ -121,17 +122,21 @@ def evaluate(
     run: Run, split: str, step: int, predictions: Path | None, before_writing: Callable[[], None] = lambda: None
 ) -> list[MetricRow]:
     """Scores a split; writes the predictions if a path is given. No rows on ranks other than the first."""
-    frame = predict(run, split)
+    watch = GateWatch(run)
+    frame = predict(run, split, watch)
+    of_gates = watch.rows(step=step, period=None, split=split)
     if frame is None:
         return []
     before_writing()
     if predictions is not None:
         write_predictions(frame, predictions)
-    return metric_rows(frame, run.config, step, split) + retrieval_rows(frame, run.config, run.data, step, split)
+    rows = metric_rows(frame, run.config, step, split) + retrieval_rows(frame, run.config, run.data, step, split)
+    return rows + of_gates
 
 
 def summary_table(rows: list[MetricRow]) -> str:
     """The first metric of each task (down) in each cohort (across); shares in percent."""
+    rows = [r for r in rows if r["task"] != "all"]
     metric = {r["task"]: r["metric"] for r in reversed(rows)}
     cohorts = list(dict.fromkeys(r["cohort"] for r in rows))
     value = {(r["task"], r["cohort"]): r["value"] for r in rows if r["metric"] == metric[r["task"]]}

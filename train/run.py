@@ -49,6 +49,13 @@ class Run:
     replicas: Replicas
 
     @property
+    def task(self) -> RankingTask:
+        """What the model shards."""
+        task = self.model.module
+        assert isinstance(task, RankingTask)
+        return task
+
+    @property
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds. Called by all ranks."""
         optimizers = self.optimizers.all.state_dict()

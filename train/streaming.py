@@ -28,6 +28,7 @@ from coldrank.train.config import RunConfig
 from coldrank.train.course import Course
 from coldrank.train.distributed.ranks import of_first_rank
 from coldrank.train.evaluate import metric_rows, retrieval_rows, score, write_predictions
+from coldrank.train.gates import RANGE, GateWatch
 from coldrank.train.passes import Passes
 from coldrank.train.preemption import Stop
 from coldrank.train.progress import Progress, Stage
@@ -145,6 +146,8 @@ class Stream(Course):
         require_lock()
         write_predictions(frame, self.folder.path / f"predictions-{NEXT}.parquet")
         rows = metric_rows(frame, self.run.config, progress.step, NEXT)
+        by_period = {r["metric"]: r for r in self.folder.rows(NEXT) if r["metric"].startswith(RANGE)}
+        rows += [r | {"step": progress.step, "period": None} for r in by_period.values()]  # the last period's
         if not self.run.config.model.retrieves:
             return rows
         about: dict[str, str | float | int | None] = {"step": progress.step, "period": None, "split": NEXT}
@@ -198,11 +201,13 @@ class Stream(Course):
             return
         last = max(p["time_max"] for p in progress.partitions)
         overlaps = last >= min(p["time_min"] for p in stage.partitions)
-        frame = self._scored(stage.partitions, f"{NEXT} {stage.name}", After(last) if overlaps else None)
+        watch = GateWatch(self.run)
+        frame = self._scored(stage.partitions, f"{NEXT} {stage.name}", After(last) if overlaps else None, watch)
+        of_gates = watch.rows(step=progress.step, period=stage.name, split=NEXT)
         if frame is not None:
             self.folder.require_lock()
             write_predictions(frame, self._predictions(stage.name))
-            rows = metric_rows(frame, self.run.config, progress.step, NEXT, stage.name)
+            rows = metric_rows(frame, self.run.config, progress.step, NEXT, stage.name) + of_gates
             self.folder.log(
                 rows + retrieval_rows(frame, self.run.config, self.run.data, progress.step, NEXT, stage.name)
             )
@@ -221,7 +226,9 @@ class Stream(Course):
                 measured = metric_rows(frame, self.run.config, progress.step, BACK, names[past])
                 self.folder.log([row for row in measured if row["metric"] in _BACK_METRICS])
 
-    def _scored(self, partitions: tuple[Json, ...], what: str, only: Only | None) -> pl.DataFrame | None:
+    def _scored(
+        self, partitions: tuple[Json, ...], what: str, only: Only | None, watch: GateWatch | None = None
+    ) -> pl.DataFrame | None:
         """Predictions on the first rank, None on the others and where there are no rows."""
         run, ranks = self.run, self.run.ranks
         files = run.data.paths(partitions)
@@ -230,7 +237,7 @@ class Stream(Course):
             if ranks.is_first:
                 tqdm.write(f"{what}: no rows to be scored")
             return None
-        return score(run, reader, what)
+        return score(run, reader, what, watch)
 
     def grows(self, progress: Progress, stop: Stop) -> bool:
         """Waits up to `train.follow_s` for another period; whether there is one. The first rank looks, for all."""

@@ -22,6 +22,7 @@ from coldrank.train.config import RunConfig
 from coldrank.train.course import Course
 from coldrank.train.distributed import table as plan_table
 from coldrank.train.distributed.ranks import Ranks, made_by_first
+from coldrank.train.gates import ADVICE, gate_weights, unmoved
 from coldrank.train.lock import Held, held
 from coldrank.train.over_passes import OverPasses
 from coldrank.train.passes import Passes
@@ -82,6 +83,8 @@ def _train_held(
     if ranks.is_first:
         if rows:
             folder.log_evaluation(rows)
+        if told := unmoved(rows):
+            tqdm.write(f"{folder.path}: {told}; {ADVICE}")
         folder.describe(facts(run, course, progress, finished=True))
     folder.close()
     return rows
@@ -219,7 +222,7 @@ class _Loop:
                 self.lock.check()
                 self.saver.finish()
                 self._require_finite()
-                rows = recent.rows(progress.step)
+                rows = recent.rows(progress.step) + gate_weights(self.run.task, progress.step)
                 if ranks.is_first:
                     self.folder.log(rows)
                     bar.set_postfix_str(f"loss {rows[0]['value']:.4f}, {recent.rate:,.0f} samples/s")

@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from coldrank.analysis.compare.checks import failure, require_same_conditions
+from coldrank.analysis.compare.controls import ArmControls, unmoved_arms
 from coldrank.analysis.compare.days import Days, find_days, t_test
 from coldrank.analysis.compare.interval import Interval, contrast, effective_users, equal_users, holm
 from coldrank.analysis.compare.numbers import measure_numbers
@@ -69,15 +70,16 @@ def compare(
     seed: int = 0,
     allowed: Collection[str] = (),
     notes: Sequence[str] = (),
+    controls: Sequence[ArmControls] = (),
 ) -> Comparison:
     """Compare the arms of the runs with the arm `baseline` on the tasks that all runs predict.
 
     Runs of different rows raise UserError, and so do runs of different data, splits, features, tasks or passes, but for
     what `allowed` names.
-    notes: what else a reader must know.
+    notes: what else a reader must know. controls: of the arms, by `find_controls`.
     Memory: the scores of one run and task at a time, and one byte per user and draw.
     """
-    notes = [*notes, *require_same_conditions(runs, baseline, allowed), *_left_out(runs)]
+    notes = [*notes, *require_same_conditions(runs, baseline, allowed), *_left_out(runs), *unmoved_arms(controls)]
     rows, cohorts = read_shared_rows(runs), common_cohorts(runs)
     arms, failed = group_by_arm(runs), {run.folder: failure(run, rows) for run in runs}
     trial = _Trial(arms=_without_failed(arms, failed, baseline, notes), planned=arms, baseline=baseline)
@@ -97,6 +99,7 @@ def compare(
         ),
         notes=tuple(notes),
         rows=tuple(correct(result)),
+        controls=tuple(controls),
     )
 
 

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from coldrank.analysis.compare.controls import ArmControls
 from coldrank.data.cohorts import CohortConfig
 
 # Of tasks that give a probability.
@@ -115,6 +116,8 @@ class Comparison:
     """What a reader must know: what was left out, and what differs."""
     rows: tuple[Row, ...]
     """Every arm in every task, cohort and metric."""
+    controls: tuple[ArmControls, ...] = ()
+    """What each arm is told of who is new, and how far its gates move."""
 
     def to_json(self) -> dict[str, Any]:
         """What compare.json holds: the fields of this class, of `ComparedRun` and of `Row`."""

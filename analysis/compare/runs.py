@@ -6,7 +6,8 @@ The cohorts' thresholds are those of `cohorts` in config.json, if it has them.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from coldrank.data import parquet
 from coldrank.data.cohorts import CohortConfig
 from coldrank.data.errors import UserError
 from coldrank.data.json_files import read_object
+from coldrank.data.location import location
 from coldrank.metrics.columns import int_column, label_column, number_column, require_columns, score_column
 from coldrank.metrics.mann_whitney import FloatArray, IntArray, Numbers
 
@@ -123,6 +125,24 @@ def without_run(paths: Iterable[Path]) -> list[str]:
                 last = printed[-1].rpartition("\r")[2] if printed else "nothing"
                 lines.append(f"Failed, and left out: {folder} (no run in it; its log ends: {last}).")
     return lines
+
+
+def find_data(facts: Sequence[Mapping[str, Any]], data: Path | None) -> tuple[Path | None, str]:
+    """The prepared folder that runs were trained on: `data`, else where the runs say that it was; with None, the reason
+    in a sentence.
+
+    facts: the runs' run.json. A folder that another preparation has overwritten since is not shown.
+    """
+    facts = [run for run in facts if run.get("data_path")]
+    folder = data or (location(facts[0]["data_path"]) if facts else None)
+    if folder is None:
+        return None, "The runs do not say which prepared data they are of; compare with --data DATA shows its card."
+    if not (folder / "manifest.json").is_file():
+        return None, f"The prepared data is no longer at {folder}; compare with --data DATA shows its card."
+    digest = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
+    if any(run.get("data_digest", digest) != digest for run in facts):
+        return None, f"The data at {folder} is not the data that the runs were trained on."
+    return folder, ""
 
 
 def group_by_arm(runs: Iterable[ScoredRun]) -> dict[str, list[ScoredRun]]:

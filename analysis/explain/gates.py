@@ -9,12 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from coldrank.metrics.by_cohort import EXACT_AVC, avc_groups
 from coldrank.models.batch import Batch
-from coldrank.models.encode import Bucketize, FeatureEncoder
 from coldrank.models.ranker import RankerModule
 from coldrank.modules import PosoMMoE, PosoMultiheadAttention, PosoTowers
-from coldrank.train.config import RunConfig
+from coldrank.train.gates import Buckets, gate_range
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,36 +65,6 @@ def _numbered(what: str, count: int) -> tuple[str, ...]:
     return tuple(f"{what} {i + 1}" for i in range(count))
 
 
-class Buckets:
-    """Where rows stand on the axis of the gates' pictures.
-
-    The buckets are those of the code, if one bucketized feature is the code; else those of the user's views, exact up
-    to 10, then doubling. column: what is counted. labels: where every bucket begins, or `missing`.
-    """
-
-    def __init__(self, config: RunConfig, encoder: FeatureEncoder) -> None:
-        codes = [f for f in encoder.features.features if f.role == "pc"]
-        self.key = codes[0].name if len(codes) == 1 and codes[0].kind == "bucket" else None
-        self.column = codes[0].raw_columns[0] if self.key else "user_views"
-        self.is_code = self.key is not None
-        if self.key:
-            bucketize = encoder.buckets[self.key]
-            assert isinstance(bucketize, Bucketize)
-            edges = bucketize.edges.tolist()
-            below = [f"<{edges[0]:g}"] if edges else ["any"]
-            self.labels = ["missing", *below, *(f"{edge:g}" for edge in edges)]
-        else:
-            last = int(avc_groups(torch.tensor([2**31 - 1]).numpy())[0])
-            starts = [*range(EXACT_AVC + 2), *(2**k for k in range(4, 4 + last - EXACT_AVC - 1))]
-            self.labels = [str(start) for start in starts]
-
-    def rows(self, batch: Batch) -> Tensor:
-        """The bucket of each row, int64 [B]."""
-        if self.key:
-            return batch.sparse[self.key].values().cpu()
-        return torch.from_numpy(avc_groups(batch.keys["user_views"].numpy())).long()
-
-
 class GateOutputs:
     """Accumulates gate outputs over batches; `figures` gives them by bucket."""
 
@@ -116,6 +84,9 @@ class GateOutputs:
     def figures(self) -> dict[str, Any] | None:
         """The means by bucket, as in explain.json; None: there are no gates.
 
+        range: how far the gate that moves most goes from the first bucket to that of 256 (`gate_range`); None where too
+            few rows tell.
+
         buckets: those that have rows: where each begins (`from`), and its `rows`.
         gates: per gate its panels, per line of these the `mean` over its units at each bucket, and their standard
             deviation (`spread`).
@@ -124,7 +95,10 @@ class GateOutputs:
             return None
         seen = self.rows.nonzero().flatten()
         count = self.rows[seen, None]
+        ranges = [gate_range(self.buckets, self.rows, sums) for sums in self.sums.values()]
+        known = [value for value in ranges if value is not None]
         return {
+            "range": max(known) if known else None,
             "column": self.buckets.column,
             "is_code": self.buckets.is_code,
             "buckets": [{"from": self.buckets.labels[i], "rows": int(self.rows[i])} for i in seen.tolist()],

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from coldrank.analysis.explain.attention import Attention
 from coldrank.analysis.explain.changes import Changes, Cohorts
 from coldrank.analysis.explain.experts import ExpertUse
-from coldrank.analysis.explain.gates import Buckets, GateOutputs, layouts
+from coldrank.analysis.explain.gates import GateOutputs, layouts
 from coldrank.analysis.explain.masks import Mask, masked, masks_of
 from coldrank.analysis.explain.record import Recording, ranker_of, record
 from coldrank.data.batches import DataFolder
@@ -25,6 +25,7 @@ from coldrank.train import checkpoint
 from coldrank.train.config import RunConfig
 from coldrank.train.distributed.ranks import Ranks
 from coldrank.train.evaluate import evaluation_reader
+from coldrank.train.gates import Buckets
 from coldrank.train.load import load
 from coldrank.train.run import Run, build
 from coldrank.train.task import RankingTask
@@ -67,8 +68,7 @@ def draw_rows(runs: list[Run], split: str, rows: int, seed: int) -> Sample:
 
 def measure(run: Run, sample: Sample, masks: list[Mask], cohorts: CohortConfig) -> dict[str, Any]:
     """Layers, masks, changes, gates, attention and experts of one run on the sample."""
-    task = run.model.module
-    assert isinstance(task, RankingTask)
+    task = run.task
     meter = _Meter(run, task, masks)
     bar = tqdm(total=-(-len(sample) // ROWS_PER_BATCH) * (1 + len(masks)), desc=run.config.name, unit="pass")
     with bar, torch.no_grad():

@@ -26,6 +26,7 @@ from coldrank.analysis.report import page as report_page
 from coldrank.analysis.report import words
 from coldrank.analysis.report.picture import swatch
 from coldrank.data.cohorts import CohortConfig
+from coldrank.train.gates import LEAST_RANGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,8 @@ def submergence(runs: Sequence[Json]) -> list[str]:
             continue
         by_mask = words.listed([f"{words.number(v, 3)} ({title})" for v, title in known])
         sentences.append(f"{name}: masking an input moves the logits of new users by {by_mask}.")
+        if run["gates"] is not None:
+            sentences[-1] += f" {moved_gates(run['gates'])}"
     return sentences
 
 
@@ -112,8 +115,20 @@ def gate_groups(runs: Sequence[Json]) -> list[PictureGroup]:
         text = f"{len(rows)} buckets of {gates['column']} with {min(rows):,} to {max(rows):,} rows."
         if not gates["is_code"]:
             text += " It is not the code of this run: a point is the mean over the rows of its bucket."
+        text += f" {moved_gates(gates)}"
         groups.append(PictureGroup(name, text, gate_pictures(run, f"run{i + 1}")))
     return groups
+
+
+def moved_gates(gates: Json) -> str:
+    """How far the gates go, in a sentence; with a warning where it is little."""
+    if gates["range"] is None:
+        return "The rows are too few to say how far the gates go."
+    most = words.number(gates["range"], 3)
+    text = f"From the least to the best known, the gate that moves most goes {most} on average."
+    if gates["range"] >= LEAST_RANGE:
+        return text
+    return f"{text} That is next to nothing: this run does not tell what personalization is worth."
 
 
 def attention_groups(run: Json, name: str, key: str) -> list[PictureGroup]:

@@ -64,8 +64,7 @@ def measure(run: Run, sample: Sample) -> dict[str, Any]:
     errors: per mask and cohort the mean of (z' - z)^2 of each dimension of the item's vector, [D], by the weights of
         the item's group, and the sum over the dimensions (`total`; two vectors of length 1 are at most 4 apart).
     """
-    task = run.model.module
-    assert isinstance(task, RankingTask)
+    task = run.task
     assert isinstance(task.ranker, TwoTowerModule)
     masks = masks_of(task.ranker, run.config)
     sums: dict[tuple[str, str], Tensor] = {}

@@ -1,6 +1,5 @@
 """The data card: what the runs were trained and tested on, from the prepared folder's manifest and samples."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,12 +11,10 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
-from coldrank.analysis.report.arms import ReportedArm
 from coldrank.analysis.report.picture import INK, panel, svg
 from coldrank.analysis.report.words import Picture, plain
 from coldrank.data import parquet
 from coldrank.data.errors import UserError
-from coldrank.data.location import location
 from coldrank.data.read_manifest import read_manifest
 
 SPLITS = ("train", "valid", "embargo", "test")
@@ -62,23 +59,6 @@ class DataCard:
     """Number of further columns that have nulls."""
     pictures: list[Picture]
     """Rows, new users and label rates by period."""
-
-
-def find_data(arms: Sequence[ReportedArm], data: Path | None) -> tuple[Path | None, str]:
-    """The prepared folder: `data`, else where the runs say that it was; with None, the reason in a sentence.
-
-    A folder that another preparation has overwritten since is not shown.
-    """
-    facts = [run for arm in arms for run in arm.facts if run.get("data_path")]
-    folder = data or (location(facts[0]["data_path"]) if facts else None)
-    if folder is None:
-        return None, "The runs do not say which prepared data they are of; compare with --data DATA shows its card."
-    if not (folder / "manifest.json").is_file():
-        return None, f"The prepared data is no longer at {folder}; compare with --data DATA shows its card."
-    digest = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
-    if any(run.get("data_digest", digest) != digest for run in facts):
-        return None, f"The data at {folder} is not the data that the runs were trained on."
-    return folder, ""
 
 
 def data_card(folder: Path, new_user_max_views: int) -> DataCard:

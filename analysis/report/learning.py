@@ -9,6 +9,7 @@ from coldrank.analysis.report.arms import ReportedArm
 from coldrank.analysis.report.picture import DASHES, color, mark, panel, svg
 from coldrank.analysis.report.words import Picture, plain
 from coldrank.metrics.mann_whitney import FloatArray
+from coldrank.train.gates import WEIGHT
 
 POINTS = 80
 
@@ -23,6 +24,19 @@ def learning_pictures(arms: Sequence[ReportedArm], tasks: Sequence[str], numbers
         if any(len(steps) for steps, _ in curves.values()):
             unit = "nats" if not numbers or metric == "logloss" else "loss"
             pictures.append(_picture(arms, curves, title, f"learn-{task}", unit))
+    return pictures
+
+
+def gate_pictures(arms: Sequence[ReportedArm]) -> list[Picture]:
+    """How far the gates of every part have gone from rest; none where no run has gates."""
+    pictures = []
+    metrics = sorted(
+        {row["metric"] for arm in arms for c in arm.curves for row in c if row["metric"].startswith(WEIGHT)}
+    )
+    for metric in metrics:
+        curves = {arm.number: curves_of(arm, "all", metric) for arm in arms}
+        part = metric.removeprefix(WEIGHT)
+        pictures.append(_picture(arms, curves, f"Gates of {plain(part)}", f"gates-{part}", "weight"))
     return pictures
 
 

@@ -6,12 +6,14 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from coldrank.analysis.compare.controls import ABOUT, HEADS, control_lines
 from coldrank.analysis.compare.rows import IN_UNITS, JUDGING, LEADING, LOWER_IS_BETTER, Comparison
+from coldrank.analysis.compare.runs import find_data
 from coldrank.analysis.report import words
 from coldrank.analysis.report.arms import ReportedArm, read_arms
-from coldrank.analysis.report.data_card import data_card, find_data
+from coldrank.analysis.report.data_card import data_card
 from coldrank.analysis.report.differences import config_changes, forest, verdict
-from coldrank.analysis.report.learning import learning_pictures
+from coldrank.analysis.report.learning import gate_pictures, learning_pictures
 from coldrank.analysis.report.periods import period_pictures
 from coldrank.analysis.report.picture import swatch
 from coldrank.analysis.report.scored import PER_BIN, score_tasks
@@ -29,7 +31,7 @@ def report_html(comparison: Comparison, data: Path | None = None) -> str:
     tasks, cohorts = (
         list(dict.fromkeys(getattr(row, field) for row in comparison.rows)) for field in ("task", "cohort")
     )
-    folder, no_data = find_data(arms, data)
+    folder, no_data = find_data([run for arm in arms for run in arm.facts], data)
     measured = dict.fromkeys((row.task, row.metric) for row in comparison.rows)
     flags = [task for task in tasks if (task, "auc") in measured]
     forests = {m: [forest(comparison.rows, t, m) for t in tasks if (t, m) in measured] for m in JUDGING}
@@ -60,6 +62,10 @@ def report_html(comparison: Comparison, data: Path | None = None) -> str:
         marks=words.MARKS,
         hollow=words.HOLLOW,
         changes=[(arm.name, config_changes(arm.configs[0], arms[0].configs[0])) for arm in arms[1:]],
+        control_heads=HEADS,
+        controls=control_lines(comparison.controls),
+        about_controls=ABOUT,
+        gate_learning=gate_pictures(arms),
         learning=learning_pictures(arms, flags, [task for task in tasks if task not in flags]),
         periods=period_pictures(arms, tasks),
         without_curve=[arm.name for arm in arms if not any(arm.curves)],

@@ -48,10 +48,10 @@ class Audit:
         return sum(f.severity == severity for f in self.findings)
 
 
-def audit(path: Path, arm: ArmSettings | None = None) -> Audit:
+def audit(path: Path, arm: ArmSettings | None = None, known: Sequence[Finding] = ()) -> Audit:
     """Checks a prepared data folder. With an arm, only its features are checked, and its settings as well.
 
-    Raises UserError if it is no such folder.
+    known: what is known of the arm already. Raises UserError if it is no such folder.
     """
     folder = DataFolder.open(path)
     if not isinstance(folder.manifest.get("partitions"), list):
@@ -65,7 +65,7 @@ def audit(path: Path, arm: ArmSettings | None = None) -> Audit:
         findings += check_labels(read) + check_few(read) + check_ids(read)
         findings += check_constant(read, arm is not None) + check_missing(read) + check_leaks(read)
         findings += check_past(events)
-        findings += [*check_arm(read, arm), *check_newness(read, arm)] if arm else []
+        findings += [*check_arm(read, arm), *check_newness(read, arm), *known] if arm else []
     return Audit(
         data=str(path),
         arm=arm.name if arm else None,

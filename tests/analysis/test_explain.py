@@ -16,7 +16,7 @@ from torch import nn
 from coldrank.analysis.explain.attention import Attention, bands
 from coldrank.analysis.explain.changes import Changes
 from coldrank.analysis.explain.experts import ExpertUse
-from coldrank.analysis.explain.gates import Buckets, GateOutputs, layouts
+from coldrank.analysis.explain.gates import GateOutputs, layouts
 from coldrank.analysis.explain.masks import masked, masks_of
 from coldrank.analysis.explain.measure import measure
 from coldrank.analysis.explain.record import record
@@ -32,6 +32,7 @@ from coldrank.modules import PosoMultiheadAttention
 from coldrank.modules.gate import PersonalizedGate
 from coldrank.train.config import RunConfig
 from coldrank.train.evaluate import evaluation_reader
+from coldrank.train.gates import Buckets
 from coldrank.train.run import Run, build
 from coldrank.train.trainer import train
 

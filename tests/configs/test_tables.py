@@ -46,8 +46,8 @@ CODES = {
     "is_new_user": {"pc": [1, 1, 1, 1, 2, 2]},
     "avc_fine": {"pc": [1, 2, 8, 10, 11, buckets(VIEWS[-1:], [0, *octave_edges(4)])[0]]},
     "avc_coarse": {"pc": buckets(VIEWS, OCTAVES)},
-    "user_id": {"user": KNOWN},
-    "user_and_item_id": {"user": KNOWN, "item": KNOWN},
+    "user_id": {"pc_user_id": KNOWN},
+    "user_and_item_id": {"pc_user_id": KNOWN, "pc_item_id": KNOWN},
     "video_age": AGE,
     "item_views": {"pc": buckets(2 * VIEWS, HALF_OCTAVES)},
 }
@@ -83,7 +83,7 @@ def run(name: str) -> tuple[RankingTask, list[Tensor], Tensor]:
     model = replace(config.model, expert_hidden=(16, 8), tower_hidden=(8,), gate_hidden=16, dropout=0.0)
     config = replace(config, tables=tables, model=model)
     encoder = FeatureEncoder(validate(config))
-    for table, ids in (("user", USERS), ("item", ITEMS)):
+    for table, ids in (("user", USERS), ("item", ITEMS), ("pc_user_id", USERS), ("pc_item_id", ITEMS)):
         if table in encoder.maps:
             encoder.maps[table].set(ids[1:])
     task = RankingTask(encoder.features, config.model, config.tasks)
@@ -139,12 +139,17 @@ def test_the_rows_of_table_7_differ_in_their_folds(source, fold):
     assert (attention.key_gate is not None) == (fold == "none")
 
 
-def test_a_code_of_ids_sees_the_embeddings_of_the_ids():
-    task, given, static = after("kuairand:poso_user_and_item_id")
+def test_a_code_of_ids_begins_with_the_spread_of_the_avc_s():
+    """In tables of its own, as many rows as the ids' have."""
+    given = after("kuairand:poso_user_and_item_id")[1]
     assert given[0].shape == (B, 16 + 16)
-    assert task.embeddings.ebc.embedding_bags.keys() == after("kuairand:base")[0].embeddings.ebc.embedding_bags.keys()
-    columns = {tuple(c.tolist()) for c in static.detach().T}
-    assert all(tuple(c.tolist()) in columns for c in given[0].detach().T), "the code is also an ordinary input"
+    avc = kuairand.poso()
+    config = kuairand_tables.poso_user_and_item_id()
+    tables = {t.name: t for t in config.tables}
+    assert tables.keys() - {t.name for t in avc.tables} == {"pc_user_id", "pc_item_id"}
+    (code,) = (f for f in avc.features if f.role == "pc")
+    for column in ("user", "item"):
+        assert tables[f"pc_{column}_id"] == replace(tables[column], name=f"pc_{column}_id", init=code.init)
 
 
 def test_rows_of_table_2_are_the_arms_of_the_data_set():

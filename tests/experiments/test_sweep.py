@@ -11,7 +11,7 @@ from coldrank.cli.main import main
 from coldrank.data.batches import DataFolder
 from coldrank.data.errors import UserError
 from coldrank.experiments.sweep import Job, run_all
-from coldrank.experiments.tune import Field
+from coldrank.experiments.tune import Field, Search, trial_value
 from coldrank.train.difference import flat
 from coldrank.train.lock import Lock
 
@@ -141,6 +141,30 @@ def test_a_search_gives_every_arm_the_same_trials_and_its_result_is_trained(plac
     assert {field: kept[field] for field in read} == read
 
 
+@pytest.mark.parametrize(("by", "value"), [(("auc",), 60.0), (("ne",), -85.0), (("auc", "ne"), -25.0)])
+def test_what_a_trial_is_judged_by(tmp_path: Path, by: tuple[str, ...], value: float):
+    """The cohort's mean over the tasks that count; NE counts against it."""
+    row = {"step": 9, "period": None, "split": "valid", "n": 5}
+    values = {
+        ("a", "auc"): 0.5,
+        ("b", "auc"): 0.7,
+        ("c", "auc"): 0.9,
+        ("a", "ne"): 0.8,
+        ("b", "ne"): 0.9,
+        ("c", "ne"): 0,
+    }
+    rows = [row | {"cohort": "new_user", "task": t, "metric": m, "value": v} for (t, m), v in values.items()]
+    rows += [r | {"cohort": "all", "value": 0.1} for r in rows]
+    rows.append(row | {"cohort": "all", "task": "all", "metric": "gate_range_mmoe", "value": 0.3})
+    (tmp_path / "summary.json").write_text(json.dumps(rows))
+    search = Search(
+        module="m", fields=(), trials=1, seeds=1, tasks=("a", "b"), cohort="new_user", by=by, sampler="random",
+        overrides=(), at_once=1,
+    )  # fmt: skip
+    assert trial_value(tmp_path, search) == pytest.approx(value)
+    assert trial_value(tmp_path / "nowhere", search) is None
+
+
 def test_fields_of_a_search():
     assert Field.parse("optim.dense.lr=1e-4..1e-2") == Field("optim.dense.lr", 1e-4, 1e-2)
     assert Field.parse("model.dropout=.1|.2").choices == (".1", ".2")
@@ -233,6 +257,7 @@ def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
                 "--cohort old: no such cohort; there are all, new_user",
                 "a cohort that is not there",
             ),
+            (["--by", "auc,gauc"], "--by auc,gauc: 'gauc' is neither of auc, ne", "a figure that trials do not go by"),
         ]
     ],
 )

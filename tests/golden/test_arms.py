@@ -32,9 +32,11 @@ GOLDEN = Path(__file__).parent
 LOSSES: dict[str, list[float]] = json.loads((GOLDEN / "losses.json").read_text())
 MODULES = (
     "kuairand",
+    "kuairand_table5",
     "kuairand_tables",
     "kuairand_users",
     "movielens",
+    "movielens_table5",
     "movielens_tables",
     "mwuf",
     "pam",

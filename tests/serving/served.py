@@ -105,7 +105,7 @@ CONFIGS = {
     "poso_two_codes": lambda: parts.with_code(
         parts.poso(sample_base()),
         "two",
-        parts.id_code("item_id", "item"),
+        Feature(name="pc_item_id", column="item_id", role="pc", kind="id", table="item"),
         replace(parts.personalization_code("user_gap_h", dim=4, edges=(0.1, 0.5)), name="pc_gap"),
     ),
     "positions": lambda: replace(sample_base(), model=replace(sample_base().model, positions=True)),

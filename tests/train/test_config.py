@@ -247,8 +247,9 @@ def test_difference_reads_as_a_list_of_changes():
     assert difference(arm, base).splitlines() == [
         "name: base -> base_without_avc",
         "seed: 1 -> 2",
-        "features.user_views: removed",
-        "features.user_views_bucket: removed",
+        *(f"features.{name}: removed" for name in ("user_id", "user_views", "user_views_bucket")),
+        *(f"features.{name}: removed" for name in ("rate_user_long_view", "user_gap_h")),
+        "tables.user: removed",
     ]
 
 
