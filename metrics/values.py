@@ -67,29 +67,38 @@ def _losses(labels: Numbers, predictions: Numbers) -> FloatArray:
 
 
 def ndcg(grades: Numbers, predictions: Numbers, users: IntArray, k: int) -> float:
-    """NDCG@k of each user's rows by their predictions, plain mean over the users whose rows differ in grade; nan
-    without one.
+    """`ndcg_of_users`, plain mean over the users whose rows differ in grade; nan without one.
+
+    grades: numbers [N], not below 0.
+    """
+    if not len(users):
+        return float("nan")
+    order = np.lexsort((grades, users))
+    starts = np.flatnonzero(np.append(True, np.diff(users[order]) != 0))
+    lowest, highest = grades[order][starts], grades[order][np.append(starts[1:], len(order)) - 1]
+    return _mean(ndcg_of_users(grades, predictions, users, k)[lowest != highest])
+
+
+def ndcg_of_users(grades: Numbers, predictions: Numbers, users: IntArray, k: int) -> FloatArray:
+    """NDCG@k of each user's rows by their predictions, float64 [U], users by their ids; 0 where all grades are 0.
 
     DCG@k: the sum over a user's first k rows of (2^grade - 1) / log2(1 + rank), rank from 1 on. Rows of equal
     predictions have the mean of their gains, which is the expectation over their orders. NDCG@k: DCG@k over the
     largest that there is.
 
-    grades: numbers [N], not below 0.
+    grades: numbers [N], not below 0. A user has one row or more.
     """
     gain = np.exp2(_float(grades)) - 1
     user = np.unique(users, return_inverse=True)[1]
     if not len(user):
-        return float("nan")
+        return np.empty(0)
     rows = np.bincount(user)
     order = np.lexsort((-_float(predictions), user))
     first = np.append(True, (np.diff(user[order]) != 0) | (np.diff(predictions[order]) != 0))
     block = np.cumsum(first) - 1
     shared = (np.bincount(block, gain[order]) / np.bincount(block))[block]
     reached, best = (_dcg(x, rows, k) for x in (shared, gain[np.lexsort((-gain, user))]))
-    starts = np.cumsum(rows) - rows
-    by_gain = gain[np.lexsort((gain, user))]
-    differ = by_gain[starts] != by_gain[starts + rows - 1]
-    return _mean(reached[differ] / best[differ])
+    return np.divide(reached, best, out=np.zeros(len(rows)), where=best > 0)
 
 
 def _dcg(gains: FloatArray, rows: IntArray, k: int) -> FloatArray:
