@@ -56,9 +56,8 @@ def backbone(kind: str) -> RunConfig:
     config = sample_base()
     tables = tuple(replace(t, dim=4) for t in config.tables)
     features = tuple(replace(f, dim=min(f.dim, 4)) for f in config.features)
-    return replace(
-        config, features=features, tables=tables, model=find(Model, kind)(tower_hidden=config.model.tower_hidden)
-    )
+    sizes = {} if kind == "fm" else {"tower_hidden": config.model.tower_hidden}
+    return replace(config, features=features, tables=tables, model=find(Model, kind)(**sizes))
 
 
 def two_tower() -> RunConfig:
@@ -113,6 +112,7 @@ CONFIGS = {
     "managed": lambda: growing(33, "managed"),
     "wide_deep": lambda: backbone("wide_deep"),
     "deepfm": lambda: backbone("deepfm"),
+    "fm": lambda: backbone("fm"),
     "dcn": lambda: backbone("dcn"),
     "two_tower": two_tower,
     "multi_hash": multi_hash,
