@@ -32,6 +32,7 @@ GOLDEN = Path(__file__).parent
 LOSSES: dict[str, list[float]] = json.loads((GOLDEN / "losses.json").read_text())
 MODULES = (
     "kuairand",
+    "kuairand_late",
     "kuairand_table5",
     "kuairand_tables",
     "kuairand_users",
