@@ -3,6 +3,8 @@
 python benchmarks/figures.py metacf --results OUT/table.json --out docs/metacf.svg
 python benchmarks/figures.py warm_up --results OUT/results.jsonl --model deepfm --out docs/mwuf.svg
 python benchmarks/figures.py pam --results table.json --out docs/pam.svg
+python benchmarks/figures.py arms --results COMPARISON/compare.json --out docs/results/table5.svg
+python benchmarks/figures.py late --results OUT/late.json --out docs/results/late_features.svg
 python benchmarks/figures.py growth --results growth.json --out docs/growth.svg
 """
 
@@ -110,6 +112,59 @@ def growth(results: Path) -> Figure:
     return figure
 
 
+def arms(results: Path, cohort: str) -> Figure:
+    """Differences of a comparison's arms to its baseline in a cohort, with 95% intervals: AUC, NE and GAUC, by task."""
+    content = json.loads(results.read_text())
+    rows = [r for r in content["rows"] if r["cohort"] == cohort and r["difference"] is not None]
+    names, tasks = (list(dict.fromkeys(r[field] for r in rows)) for field in ("arm", "task"))
+    figure = Figure(figsize=(8.5, 0.8 + 0.32 * len(names) * max(1, len(tasks) / 3)), layout="constrained")
+    panels = {"auc": "AUC, points: right is better", "ne": "NE, points: left is better", "gauc": "GAUC, points"}
+    for axes, (metric, words) in zip(figure.subplots(1, 3, sharey=True), panels.items(), strict=True):
+        for row in (r for r in rows if r["metric"] == metric):
+            kind, place = tasks.index(row["task"]), names[::-1].index(row["arm"])
+            height = place + 0.6 * (0.5 - (kind + 0.5) / len(tasks))
+            axes.plot([row["low"], row["high"]], [height, height], color=f"C{kind}", linewidth=1)
+            label = row["task"].replace("_", " ") if row["arm"] == names[0] else None
+            axes.plot(row["difference"], height, "o", color=f"C{kind}", markersize=3.5, label=label)
+        axes.axvline(0, color="0.4", linewidth=0.8)
+        axes.set_yticks(range(len(names)), names[::-1])
+        axes.set_xlabel(words)
+    figure.axes[0].legend(frameon=False, fontsize=7)
+    return figure
+
+
+def late(results: Path) -> Figure:
+    """Long view and click: what late counters cost the base, and what each arm adds to the base that is as late, of new
+    users and new videos, with 95% intervals."""
+    content = json.loads(results.read_text())
+    rows, refresh = content["rows"], content["refresh"]
+    figure = Figure(figsize=(8.5, 5.2), layout="constrained")
+    panels = figure.subplots(2, 3, sharex=True)
+    cohorts = {"all": "all", "new_user": "new users", "new_item": "new videos"}
+    for line, task in zip(panels, ("long_view", "click"), strict=True):
+        for axes, (cohort, words) in zip(line, cohorts.items(), strict=True):
+            chosen = [r for r in rows if (r["task"], r["cohort"], r["metric"]) == (task, cohort, "auc")]
+            names = [a for a in dict.fromkeys(r["arm"] for r in chosen) if a != "base"]
+            for i, name in enumerate(("base", *names)):
+                of = {
+                    r["refresh"]: r for r in chosen if r["arm"] == name and (r["of"] == "lateness") == (name == "base")
+                }
+                of = {n: r for n, r in of.items() if r["difference"] is not None}
+                x = [refresh.index(n) + 0.08 * (i - len(names) / 2) for n in of]
+                y, half = [r["difference"] for r in of.values()], [r["high"] - r["difference"] for r in of.values()]
+                style = {"color": "0.4"} if name == "base" else {"color": f"C{i - 1}"}
+                label = "base, against itself in time" if name == "base" else name
+                axes.errorbar(x, y, half, fmt="o-", markersize=3, linewidth=0.9, elinewidth=0.7, label=label, **style)
+            axes.axhline(0, color="0.4", linewidth=0.8)
+            axes.set_xticks(range(len(refresh)), refresh)
+            axes.set_title(f"{task.replace('_', ' ')}, {words}", fontsize=9)
+        line[0].set_ylabel("difference of AUC, points")
+    figure.legend(
+        *panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=7
+    )
+    return figure
+
+
 def _short(n: int) -> str:
     return f"{n:,}" if n < 10_000 else f"{n // 1000}k" if n < 1_000_000 else f"{n // 1_000_000}M"
 
@@ -117,14 +172,18 @@ def _short(n: int) -> str:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("metacf", "warm_up", "pam", "growth"))
+    parser.add_argument("what", choices=("metacf", "warm_up", "pam", "growth", "late", "arms"))
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--model", default="deepfm")
+    parser.add_argument("--model", default="deepfm", help="of warm_up")
+    parser.add_argument("--cohort", default="new_user", help="of arms")
     args = parser.parse_args()
     with mpl.rc_context(STYLE):
         warm = lambda results: warm_up(results, args.model)
-        make = {"metacf": metacf, "warm_up": warm, "pam": pam, "growth": growth}[args.what]
+        of_cohort = lambda results: arms(results, args.cohort)
+        make = {"metacf": metacf, "warm_up": warm, "pam": pam, "growth": growth, "late": late, "arms": of_cohort}[
+            args.what
+        ]
         figure = make(args.results)
         figure.savefig(args.out)
 

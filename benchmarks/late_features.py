@@ -2,10 +2,12 @@
 
     python benchmarks/late_features.py --log LOGS --seeds 5 --out OUT --jobs 2
     python benchmarks/late_features.py --simulate 500000 --gate-strength 2 --seeds 5 --out OUT --jobs 2
+    python benchmarks/late_features.py --log LOGS --stream 2022-04-25 --arms base,base_posterior --seeds 5 --out OUT
 
-Prepares the log once for each refresh, trains the arms of `coldrank.configs.kuairand_late` on each with the same seeds,
-and judges all on the same rows: who is new is said by the views as of the event, however late the model sees them. Goes
-on where it was cut off. Writes OUT/late.json and OUT/late.md; `figures.py late` draws them.
+Prepares the log once for each refresh, trains the arms of `coldrank.configs.kuairand_late` on each with the same seeds
+(with --stream day by day, each scored first), and judges all on the same rows: who is new is said by the views as of
+the event, however late the model sees them. Goes on where it was cut off. Writes OUT/late.json and OUT/late.md;
+`figures.py late` draws them.
 """
 
 import argparse
@@ -24,7 +26,6 @@ CONFIG = "coldrank.configs.kuairand_late"
 ARMS = ("base", "poso", "base_mwuf", "base_metacf", "base_pam", "base_posterior", "base_cold_pass")
 REFRESH = {"none": 0.0, "10 min": 1 / 6, "1 h": 1.0, "1 day": 24.0}
 KEYS = ("user_id", "item_id", "time")
-SPLIT = "predictions-test.parquet"
 COHORTS = {"all": "all", "new_user": "new users", "new_item": "new items"}
 
 
@@ -55,10 +56,12 @@ def folder(out: Path, refresh: str) -> Path:
 def train(args: argparse.Namespace) -> None:
     """Every arm and seed on every refresh."""
     tuned = ("--tuned", str(args.tuned)) if args.tuned else ()
+    stream = ("train.mode=periods", f"train.first_period={args.stream}", "train.look_back=[]", "optim.decay=constant")
+    mode = ("--set", *stream) if args.stream else ()
     for name in args.refresh:
         place = folder(args.out, name)
         arms, seeds, jobs = ",".join(args.arms), str(args.seeds), str(args.jobs)
-        options = ("--arms", arms, "--seeds", seeds, "--jobs", jobs, *tuned)
+        options = ("--arms", arms, "--seeds", seeds, "--jobs", jobs, *tuned, *mode)
         run("train", "--config", CONFIG, *options, "--data", str(place / "data"), "--out", str(place / "runs"))
 
 
@@ -68,39 +71,45 @@ def judge(args: argparse.Namespace) -> None:
     truth = args.refresh[0]
     for arm in args.arms:
         for seed in range(1, args.seeds + 1):
-            known = pl.read_parquet(folder(args.out, truth) / "runs" / f"{arm}-{seed}" / SPLIT)
+            known = pl.read_parquet(folder(args.out, truth) / "runs" / f"{arm}-{seed}" / file_of(args.split))
             for name in args.refresh:
                 source = folder(args.out, name) / "runs" / f"{arm}-{seed}"
-                copy(source, folder(args.out, name) / "judged" / f"{arm}-{seed}", f"{arm}, {name}", known)
+                copy(source, folder(args.out, name) / "judged" / f"{arm}-{seed}", f"{arm}, {name}", known, args.split)
     bases = [
         folder(args.out, name) / "judged" / f"base-{seed}" for name in args.refresh for seed in range(1, args.seeds + 1)
     ]
-    compare(bases, f"base, {truth}", args.out / "lateness", args.resamples)
+    compare(bases, f"base, {truth}", args.out / "lateness", args)
     for name in args.refresh:
         runs = [folder(args.out, name) / "judged"]
-        compare(runs, f"base, {name}", folder(args.out, name) / "comparison", args.resamples)
+        compare(runs, f"base, {name}", folder(args.out, name) / "comparison", args)
 
 
-def copy(source: Path, target: Path, arm: str, known: pl.DataFrame) -> None:
+def file_of(split: str) -> str:
+    """Of a run's predictions."""
+    return f"predictions-{split}.parquet"
+
+
+def copy(source: Path, target: Path, arm: str, known: pl.DataFrame, split: str) -> None:
     """A run folder with the predictions of `source` and the views of `known`; ValueError where that has other rows."""
-    predictions = pl.read_parquet(source / SPLIT)
+    path = source / file_of(split)
+    predictions = pl.read_parquet(path)
     if not predictions.select(KEYS).equals(known.select(KEYS)):
-        raise ValueError(f"{source / SPLIT}: other rows than those of the first refresh")
+        raise ValueError(f"{path}: other rows than those of the first refresh")
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    predictions.with_columns(known["user_views"], known["item_views"]).write_parquet(target / SPLIT)
+    predictions.with_columns(known["user_views"], known["item_views"]).write_parquet(target / path.name)
     config = json.loads((source / "config.json").read_text()) | {"name": arm}
     (target / "config.json").write_text(json.dumps(config))
     for name in ("run.json", "summary.json"):
         shutil.copy(source / name, target / name)
 
 
-def compare(runs: Sequence[Path], baseline: str, out: Path, resamples: int) -> None:
+def compare(runs: Sequence[Path], baseline: str, out: Path, args: argparse.Namespace) -> None:
     """`coldrank compare` into a new `out`."""
     shutil.rmtree(out, ignore_errors=True)
     allowed = [option for aspect in ("data", "passes", "features") for option in ("--allow", aspect)]
-    options = ("--baseline", baseline, *allowed, "--resamples", str(resamples), "--out", str(out))
-    run("compare", *map(str, runs), *options)
+    options = ("--baseline", baseline, *allowed, "--resamples", str(args.resamples), "--split", args.split)
+    run("compare", *map(str, runs), *options, "--out", str(out))
 
 
 def collect(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -161,12 +170,14 @@ def main() -> None:
         "--refresh", type=lambda text: text.split(","), default=list(REFRESH), help="first: the views' truth"
     )
     parser.add_argument("--test-from", default="2022-05-04")
+    parser.add_argument("--stream", metavar="DAY", help="day by day from this one on, in the place of passes")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--tuned", type=Path, help="folder of a `coldrank tune`")
     parser.add_argument("--resamples", type=int, default=300)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    args.split = "next" if args.stream else "test"
     args.out.mkdir(parents=True, exist_ok=True)
     for step in (prepare, train, judge, write):
         step(args)

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from late_features import ARMS, CONFIG, SPLIT, cell, copy, table
+from late_features import ARMS, CONFIG, cell, copy, file_of, table
 
 from coldrank.train.load import load
+
+SPLIT = file_of("test")
 
 
 def run_folder(place: Path, views: list[int]) -> Path:
@@ -24,13 +26,13 @@ def test_runs_are_judged_by_the_views_as_of_the_event(tmp_path):
     """However late the model's own are: its predictions stay, the cohorts are those of the first refresh."""
     fresh, late = run_folder(tmp_path / "fresh", [0, 7, 90]), run_folder(tmp_path / "late", [0, 0, 40])
     known = pl.read_parquet(fresh / SPLIT)
-    copy(late, tmp_path / "judged", "poso, 1 h", known)
+    copy(late, tmp_path / "judged", "poso, 1 h", known, "test")
     judged = pl.read_parquet(tmp_path / "judged" / SPLIT)
     assert judged["user_views"].to_list() == judged["item_views"].to_list() == [0, 7, 90]
     assert judged["prob_click"].equals(pl.read_parquet(late / SPLIT)["prob_click"])
     assert json.loads((tmp_path / "judged" / "config.json").read_text()) == {"name": "poso, 1 h", "seed": 3}
     with pytest.raises(ValueError, match="other rows"):
-        copy(late, tmp_path / "judged", "poso, 1 h", known[:2])
+        copy(late, tmp_path / "judged", "poso, 1 h", known[:2], "test")
 
 
 def test_the_base_is_held_against_itself_in_time_and_arms_against_the_base_as_late():
