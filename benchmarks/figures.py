@@ -1,7 +1,7 @@
 """Pictures of docs/metacf.md, docs/mwuf.md, docs/pam.md and docs/performance.md, from what the experiments wrote.
 
 python benchmarks/figures.py metacf --results OUT/table.json --out docs/metacf.svg
-python benchmarks/figures.py warm_up --results OUT/results.jsonl --model deepfm --out docs/mwuf.svg
+python benchmarks/figures.py warm_up --results OUT/results.jsonl --model deepfm --out docs/results/new_items.svg
 python benchmarks/figures.py pam --results table.json --out docs/pam.svg
 python benchmarks/figures.py arms --results COMPARISON/compare.json --out docs/results/table5.svg
 python benchmarks/figures.py late --results OUT/late.json --out docs/results/late_features.svg
