@@ -19,8 +19,9 @@ def add_tune(commands: Any) -> None:
         "tune",
         help="search config fields, with the same budget for every arm",
         description="Trains each arm on `train` at N settings and judges them on `valid` by their mean AUC, or "
-        "--by; the test split is not read. Trial 0 is the arm as it is. Writes OUT/tuned.json, for `coldrank train "
-        "--arms ... --tuned OUT`, and tuned.md. A search that was cut off goes on.",
+        "--by; the test split is not read. A stream is judged by the periods that it scores before --set train.steps=N "
+        "ends it. Trial 0 is the arm as it is. Writes OUT/tuned.json, for `coldrank train --arms ... --tuned OUT`, and "
+        "tuned.md. A search that was cut off goes on.",
     )
     p.add_argument("--config", required=True, help="package.module of the arms, as coldrank.configs.kuairand")
     p.add_argument("--arms", required=True, metavar="A,B,...", help="arms of the config module")
@@ -37,12 +38,13 @@ def add_tune(commands: Any) -> None:
     p.add_argument(
         "--tasks", default="", metavar="A,B,...", help="tasks whose mean counts (default: all that have an AUC)"
     )
-    p.add_argument("--cohort", default="all", help="cohort that counts (default: all)")
+    p.add_argument("--cohort", default="all", metavar="A,B,...", help="cohorts that count, in the mean (default: all)")
     p.add_argument(
         "--by",
         default="auc",
-        metavar="auc|ne|auc,ne",
-        help="what a trial is judged by: the AUC (default), the NE, of which less is better, or AUC - NE",
+        metavar="A,B,...",
+        help="what a trial is judged by, the sum if several: auc (default); ne, which counts against it; of a "
+        "two-tower model recall@5, ndcg@10_of_all and the like",
     )
     p.add_argument(
         "--sampler",
@@ -59,7 +61,7 @@ def add_tune(commands: Any) -> None:
 
 def _tune(args: argparse.Namespace) -> None:
     try:
-        from coldrank.experiments.tune import SIGNS, Field, Search, check_search
+        from coldrank.experiments.tune import Field, Search, check_search
     except ModuleNotFoundError as error:
         raise UserError(f"needs {error.name}: pip install 'coldrank[tune]'") from None
     from coldrank.data.batches import DataFolder
@@ -72,8 +74,6 @@ def _tune(args: argparse.Namespace) -> None:
             raise UserError(f"--{option} {getattr(args, option)}: must be above 0")
     check_folder("--out", args.out)
     by = tuple(dict.fromkeys(args.by.split(",")))
-    if unknown := [metric for metric in by if metric not in SIGNS]:
-        raise UserError(f"--by {args.by}: {unknown[0]!r} is neither of {', '.join(SIGNS)}")
     search = Search(
         module=args.config,
         fields=tuple(Field.parse(text) for text in args.vary),
@@ -112,10 +112,11 @@ def _tune_held(args: argparse.Namespace, search: "Search", arms: list[str], data
     settings |= {"trials": search.trials, "seeds": search.seeds, "sampler": search.sampler}
     lock.check()
     write_atomic(args.out / "tuned.json", json.dumps({"format": 1, **settings, "arms": results}, indent=1) + "\n")
-    judged = " - ".join(metric.upper() for metric in sorted(search.by, key=lambda m: -SIGNS[m]))
-    judged = f"less {judged}" if search.by == ("ne",) else judged
+    names = {metric: metric.upper() if metric in SIGNS else metric for metric in search.by}
+    gains = " + ".join(name for metric, name in names.items() if SIGNS.get(metric, 1.0) > 0)
+    judged = gains if "ne" not in names else f"{gains} - NE" if gains else "less NE"
     table = _table(results, judged)
-    of = f"{judged} of {search.cohort} on `valid`, mean over the tasks, percent."
+    of = f"{judged} of {search.cohort}, mean over the tasks, percent."
     write_atomic(args.out / "tuned.md", f"# Search\n\n{of[0].upper()}{of[1:]}\n\n{table}\n")
     tqdm.write(f"\n{table}\n\n{args.out}: give it to `coldrank train --arms ... --tuned {args.out}`")
 

@@ -2,7 +2,8 @@
 
 Trial 0 of every arm is the arm as it is. The others draw their fields from the trial's number alone, so by default all
 arms are tried at the very same settings. With TPE (Bergstra et al., 2011) an arm's later trials follow its first.
-Trials train on `train` and are judged on `valid`: the test split is not read.
+Trials train on `train` and are judged on `valid`: the test split is not read. On a stream they are judged by the
+periods that it scores before `train.steps` end it, which is to be before those that are reported.
 """
 
 from collections.abc import Sequence
@@ -23,11 +24,13 @@ from coldrank.data.cohorts import CohortConfig, cohort_masks
 from coldrank.data.errors import UserError
 from coldrank.data.json_files import ROW_FIELDS, read_rows
 from coldrank.experiments.sweep import Job, require_distinct, run_all
+from coldrank.train.config import RunConfig
 from coldrank.train.dry_run import Checks
+from coldrank.train.load import load
 from coldrank.train.lock import Lock
 
 Sampler = Literal["random", "tpe"]
-# What trials can be judged by, and whether more of it is better.
+# What trials of rankers can be judged by, and whether more of it is better.
 SIGNS = {"auc": 1.0, "ne": -1.0}
 
 
@@ -88,15 +91,21 @@ class Search:
     tasks: tuple[str, ...]
     """The tasks that count; empty: all."""
     cohort: str
-    """The cohort that it is measured on."""
+    """The cohort that it is measured on, or several, parted by commas, over which it is a mean."""
     by: tuple[str, ...]
-    """What a trial's value is the sum of, mean over the tasks, in percent: `auc`; `ne`, which counts against it."""
+    """What a trial's value is the sum of, mean over the tasks, in percent: `auc`; `ne`, which counts against it; of
+    models that retrieve, Recall@K and NDCG@K."""
     sampler: Sampler
     """How the trials draw their fields."""
     overrides: tuple[str, ...]
     """Fields set in every trial, as `field=value`."""
     at_once: int
     """Runs side by side."""
+
+    @property
+    def cohorts(self) -> list[str]:
+        """The cohorts, each by itself."""
+        return self.cohort.split(",")
 
 
 def tune(search: Search, arm: str, data: DataFolder, out: Path, lock: Lock) -> dict[str, Any]:
@@ -144,9 +153,6 @@ def check_search(search: Search, arms: Sequence[str], data: DataFolder) -> None:
     Settings: the arm as it is, each choice and each end of a range by itself, and all that random trials draw.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    cohorts = cohort_masks(np.empty(0, np.int64), np.empty(0, np.int64), CohortConfig())
-    if search.cohort not in cohorts:
-        raise UserError(f"--cohort {search.cohort}: no such cohort; there are {', '.join(cohorts)}")
     settings: list[list[str]] = [[]]
     for field in search.fields:
         settings += [[field.override(value)] for value in field.choices or (field.low, field.high)]
@@ -159,13 +165,32 @@ def check_search(search: Search, arms: Sequence[str], data: DataFolder) -> None:
             config = _jobs(search, arm, overrides, Path())[0].load()
             what = " ".join([f"{search.module}:{arm}", *overrides])
             checks.check(what, config)
-            with_auc = [task for task, head in config.tasks.items() if "auc" in head.metrics]
-            if unknown := [task for task in search.tasks if task not in config.tasks]:
-                raise UserError(f"--tasks {unknown[0]}: {what} has no such task; it has {', '.join(config.tasks)}")
-            judged = search.tasks or with_auc or list(config.tasks)
-            if without := [task for task in judged if task not in with_auc]:
-                raise UserError(f"{what}: task {without[0]} has no AUC, by which trials are judged")
+            _require_judged(search, what, config)
     require_distinct(arms, [_jobs(search, arm, [], Path())[0].load() for arm in arms])
+
+
+def _require_judged(search: Search, what: str, config: RunConfig) -> None:
+    """Raises UserError where runs of the config would not have what trials are judged by."""
+    if config.train.mode == "periods" and not config.train.steps:
+        raise UserError(
+            f"{what}: is a stream, and would be judged by all of it; --set train.steps=N ends it before the periods "
+            "that are to be reported"
+        )
+    if unknown := [task for task in search.tasks if task not in config.tasks]:
+        raise UserError(f"--tasks {unknown[0]}: {what} has no such task; it has {', '.join(config.tasks)}")
+    ranked = list(cohort_masks(np.empty(0, np.int64), np.empty(0, np.int64), CohortConfig()))
+    has = dict.fromkeys(SIGNS, ranked) | (config.retrieval.metrics() if config.model.retrieves else {})
+    if unknown := [metric for metric in search.by if metric not in has]:
+        raise UserError(f"--by {','.join(search.by)}: {what} has no {unknown[0]!r}; it has {', '.join(has)}")
+    if SIGNS.keys() & set(search.by):
+        with_auc = [task for task, head in config.tasks.items() if "auc" in head.metrics]
+        judged = search.tasks or with_auc or list(config.tasks)
+        if without := [task for task in judged if task not in with_auc]:
+            raise UserError(f"{what}: task {without[0]} has no AUC, by which trials are judged")
+    for metric in search.by:
+        if unknown := [cohort for cohort in search.cohorts if cohort not in has[metric]]:
+            known = ", ".join(has[metric])
+            raise UserError(f"--cohort {unknown[0]}: no such cohort has {metric!r}; there are {known}")
 
 
 def _require_same(study: optuna.Study, search: Search, folder: Path) -> None:
@@ -198,25 +223,27 @@ def _overrides(trial: FrozenTrial, search: Search) -> list[str]:
 
 
 def _jobs(search: Search, arm: str, overrides: Sequence[str], folder: Path) -> list[Job]:
-    fixed = ("data.fit=train", "data.evaluate=valid", *search.overrides, *overrides)
+    config, given = f"{search.module}:{arm}", (*search.overrides, *overrides)
+    stream = load(config, list(given)).train.mode == "periods"  # to which splits do not matter
+    fixed = given if stream else ("data.fit=train", "data.evaluate=valid", *given)
     return [
-        Job(config=f"{search.module}:{arm}", overrides=(*fixed, f"seed={seed}"), out=folder / f"seed-{seed}")
+        Job(config=config, overrides=(*fixed, f"seed={seed}"), out=folder / f"seed-{seed}")
         for seed in range(1, search.seeds + 1)
     ]
 
 
 def trial_value(run: Path, search: Search) -> float | None:
-    """Mean over the tasks that are judged by AUC, in percent: AUC, or less NE, or both; None where the run has failed
-    or one has no value."""
+    """Sum of what trials are judged by, mean over tasks and cohorts, in percent; None where the run has failed or one
+    has no value."""
     summary = run / "summary.json"
     if not summary.exists():
         return None
-    rows = [r for r in read_rows(summary, *ROW_FIELDS) if r["cohort"] == search.cohort]
+    rows = [r for r in read_rows(summary, *ROW_FIELDS) if r["cohort"] in search.cohorts]
     total = 0.0
     for metric in search.by:
         of_metric = [r for r in rows if r["metric"] == metric and (not search.tasks or r["task"] in search.tasks)]
         values = [r["value"] for r in of_metric]
-        if not values or None in values:
+        if {r["cohort"] for r in of_metric} != set(search.cohorts) or None in values:
             return None
-        total += SIGNS[metric] * 100 * mean(values)
+        total += SIGNS.get(metric, 1.0) * 100 * mean(values)
     return total

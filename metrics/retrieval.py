@@ -41,6 +41,8 @@ def vector_columns(vectors: Vectors) -> dict[str, Tensor]:
     return dict(zip(VECTORS, (vectors.item, users, vectors.group), strict=True))
 
 
+# Cohorts that are judged by the last two settings as well.
+STRICT = ("cold_item", "popular_item")
 _NAMES = ("recall@", "ndcg@", "candidates")
 # Scores held at a time.
 _CHUNK = 4_000_000
@@ -73,6 +75,13 @@ class RetrievalConfig:
             "unseen_item": item_views <= low,
             "all": np.ones(len(item_views), np.bool_),
         }
+
+    def metrics(self) -> dict[str, list[str]]:
+        """Each Recall@K and NDCG@K -> the cohorts that have it."""
+        every = list(self.cohorts(np.empty(0, np.int64)))
+        settings = {"": every, f"_of_{self.users}": list(STRICT), "_of_all": list(STRICT)}
+        names = [f"{kind}@{k}" for kind in ("recall", "ndcg") for k in self.ks]
+        return {f"{name}{among}": cohorts for among, cohorts in settings.items() for name in names}
 
 
 class Met:
@@ -155,7 +164,7 @@ def judge(frame: pl.DataFrame, task: str, config: RetrievalConfig, met: Met, see
         use = mask[positives]
         metrics += _metrics(rank[use], candidates[use], cohort, task, config.ks, "")
     rng = np.random.default_rng(seed)
-    for cohort in ("cold_item", "popular_item"):
+    for cohort in STRICT:
         chosen = positives[cohorts[cohort][positives]]
         chosen = np.sort(rng.choice(chosen, config.most, replace=False)) if len(chosen) > config.most else chosen
         for name, draw in ((f"_of_{config.users}", config.users), ("_of_all", 0)):

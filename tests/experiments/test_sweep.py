@@ -1,10 +1,13 @@
 """Whole experiments and searches: every run in a process of its own."""
 
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
+from periods import write_periods
+from retrieving import DAYS
 from samples import write_samples
 
 from coldrank.cli.main import main
@@ -13,6 +16,7 @@ from coldrank.data.errors import UserError
 from coldrank.experiments.sweep import Job, run_all
 from coldrank.experiments.tune import Field, Search, trial_value
 from coldrank.train.difference import flat
+from coldrank.train.load import load
 from coldrank.train.lock import Lock
 
 ARMS = """
@@ -80,12 +84,28 @@ def twin() -> RunConfig:
 """
 
 
+STREAMS = """
+from dataclasses import replace
+
+from retrieving import with_pam
+from coldrank.metrics.retrieval import RetrievalConfig
+
+
+def stream():
+    config = with_pam()
+    retrieval = RetrievalConfig(cold=(5, 100), users=10, batch=32)
+    return replace(config, name="stream", retrieval=retrieval, train=replace(config.train, threads=1))
+"""
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a config module and prepared data."""
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "my_arms.py").write_text(ARMS)
     write_samples(folder / "data")
+    (folder / "my_streams.py").write_text(STREAMS)
+    write_periods(folder / "periods", DAYS)
     return folder
 
 
@@ -163,6 +183,56 @@ def test_what_a_trial_is_judged_by(tmp_path: Path, by: tuple[str, ...], value: f
     )  # fmt: skip
     assert trial_value(tmp_path, search) == pytest.approx(value)
     assert trial_value(tmp_path / "nowhere", search) is None
+
+
+STREAM = ["tune", "--config", "my_streams", "--arms", "stream", "--data", "periods", "--vary", "pam.rate=.1|.2"]
+
+
+@pytest.mark.slow
+@pytest.mark.tried("configs and runs", "tune on a stream", "judged by the periods before train.steps ends it")
+def test_a_search_on_a_stream_ends_before_what_is_reported(place: Path, monkeypatch: pytest.MonkeyPatch):
+    beside = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(beside))
+    config = load("my_streams:stream", [])
+    steps = -(-160 // config.data.batch_size) * 2  # of the first two periods
+    judge = ["--by", "recall@5_of_all", "--cohort", "cold_item,popular_item", "--set", f"train.steps={steps}"]
+    assert main([*STREAM, "--trials", "2", *judge, "--out", "streams"]) == 0
+    best = json.loads(Path("streams/tuned.json").read_text())["arms"]["stream"]
+    for trial in best["trials"]:
+        run = Path(f"streams/stream/trial-{trial['trial']}/seed-1")
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        assert {r["period"] for r in rows if r["split"] == "next"} - {None} == {DAYS[1]}
+        values = {r["cohort"]: r["value"] for r in rows if r["metric"] == "recall@5_of_all" and r["split"] == "next"}
+        assert trial["value"] == pytest.approx(50 * (values["cold_item"] + values["popular_item"])) and len(values) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(
+            arguments,
+            message,
+            marks=pytest.mark.tried("configs and runs", f"tune on a stream: {what}", "refused before any trial runs"),
+        )
+        for arguments, message, what in [
+            ([], r"stream: is a stream, and would be judged by all of it; --set train\.steps=N", "without train.steps"),
+            (
+                ["--set", "train.steps=9", "--by", "recall@7"],
+                "--by recall@7: my_streams:stream has no 'recall@7'; it has auc, ne, recall@5, .*ndcg@20_of_all",
+                "a metric that is not there",
+            ),
+            (
+                ["--set", "train.steps=9", "--by", "recall@5_of_10", "--cohort", "cold_item,all"],
+                "--cohort all: no such cohort has 'recall@5_of_10'; there are cold_item, popular_item",
+                "a cohort that the metric lacks",
+            ),
+        ]
+    ],
+)
+def test_a_search_on_a_stream_is_checked(arguments: list[str], message: str, capfd: pytest.CaptureFixture[str]):
+    assert main([*STREAM, "--trials", "1", "--out", "never", *arguments]) == 2
+    assert re.search(message, capfd.readouterr().err)
+    assert not Path("never").exists()
 
 
 def test_fields_of_a_search():
@@ -254,10 +324,14 @@ def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
             ),
             (
                 ["--cohort", "old"],
-                "--cohort old: no such cohort; there are all, new_user",
+                "--cohort old: no such cohort has 'auc'; there are all, new_user",
                 "a cohort that is not there",
             ),
-            (["--by", "auc,gauc"], "--by auc,gauc: 'gauc' is neither of auc, ne", "a figure that trials do not go by"),
+            (
+                ["--by", "auc,gauc"],
+                "--by auc,gauc: my_arms:base has no 'gauc'; it has auc, ne$",
+                "a figure that trials do not go by",
+            ),
         ]
     ],
 )
