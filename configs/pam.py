@@ -14,9 +14,6 @@ from coldrank.train.hooks.pam import Pam
 from coldrank.train.sections import DataConfig, DenseConfig, OptimConfig, TablesConfig, TrainConfig
 
 DIM = 8
-# How L_S, and L_A, were set when the figures of docs/results/pam.md were measured; the defaults are the paper's.
-MEASURED_S: dict[str, Any] = {"enhancer_trains": "towers"}
-MEASURED: dict[str, Any] = {**MEASURED_S, "dress": "next"}
 
 
 def features(tag: str) -> tuple[Feature, ...]:
@@ -63,7 +60,7 @@ def pf_towers() -> RunConfig:
 
 def pf_enhanced() -> RunConfig:
     """`pf_balanced` with the enhancer: both of PAM's losses for cold items, and nothing adapted."""
-    settings = Pam(steps=0, support=0.0, gamma=(1.0, 3.0, 2.0), **MEASURED)
+    settings = Pam(steps=0, support=0.0, gamma=(1.0, 3.0, 2.0))
     return replace(pf(), name="pf_enhanced", hooks=(settings,))
 
 
@@ -74,22 +71,17 @@ def pam_m() -> RunConfig:
 
 def pam_s() -> RunConfig:
     """With the self-supervised instructor."""
-    return meta(pf(), "pam_s", gamma=(1.0, 3.0, 0.0), **MEASURED_S)
+    return meta(pf(), "pam_s", gamma=(1.0, 3.0, 0.0))
 
 
 def pam_a() -> RunConfig:
     """With data augmentation."""
-    return meta(pf(), "pam_a", gamma=(1.0, 0.0, 2.0), **MEASURED)
+    return meta(pf(), "pam_a", gamma=(1.0, 0.0, 2.0))
 
 
 def pam_f() -> RunConfig:
     """With both."""
-    return meta(pf(), "pam_f", gamma=(1.0, 3.0, 2.0), **MEASURED)
-
-
-def pam_paper() -> RunConfig:
-    """`pam_f` as the paper has it: L_S and L_A train the embeddings as well, and all popular items are dressed."""
-    return meta(pf(), "pam_paper", gamma=(1.0, 3.0, 2.0))
+    return meta(pf(), "pam_f", gamma=(1.0, 3.0, 2.0))
 
 
 def pam_previous() -> RunConfig:

@@ -45,17 +45,17 @@ def pam_m() -> RunConfig:
 
 def pam_s() -> RunConfig:
     """With the self-supervised instructor."""
-    return pam.meta(pf(), "pam_s", gamma=(1.0, 3.0, 0.0), **pam.MEASURED_S)
+    return pam.meta(pf(), "pam_s", gamma=(1.0, 3.0, 0.0))
 
 
 def pam_a() -> RunConfig:
     """With data augmentation."""
-    return pam.meta(pf(), "pam_a", gamma=(1.0, 0.0, 2.0), **pam.MEASURED)
+    return pam.meta(pf(), "pam_a", gamma=(1.0, 0.0, 2.0))
 
 
 def pam_f() -> RunConfig:
     """With both."""
-    return pam.meta(pf(), "pam_f", gamma=(1.0, 3.0, 2.0), **pam.MEASURED)
+    return pam.meta(pf(), "pam_f", gamma=(1.0, 3.0, 2.0))
 
 
 def pam_previous() -> RunConfig:

@@ -33,6 +33,14 @@ def test_the_control_weighs_the_tasks_as_pam_does():
     assert control.steps == 0
 
 
+@pytest.mark.parametrize("module", [pam, pam_kuairand])
+def test_the_enhancer_is_the_paper_s(module):
+    """Eq. 12 and 18: L_S and L_A train the embeddings, and all popular items are dressed."""
+    enhanced = [hook for arm in arms(module).values() for hook in arm().hooks if any(getattr(hook, "gamma", ())[1:])]
+    assert len(enhanced) >= 3
+    assert {(hook.enhancer_trains, hook.dress) for hook in enhanced} == {("all", "all")}
+
+
 @pytest.mark.parametrize("name", ["base", "poso"])
 def test_the_ranker_s_arms_adapt_its_towers(name):
     plain, adapted = getattr(pam_kuairand, name)(), getattr(pam_kuairand, f"{name}_pam")()

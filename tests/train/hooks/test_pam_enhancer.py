@@ -11,7 +11,7 @@ from torch.func import functional_call
 from coldrank.train.ids.dynamic import NewRows
 from coldrank.train.stepping import Taken
 
-INNER = [{}, {"second_order": False}, {"steps": 0, "support": 0.0}]
+INNER = [{}, {"second_order": False}, {"steps": 0, "support": 0.0}, {"candidates": "set"}]
 TRAINS = ["all", "towers"]
 
 
@@ -69,7 +69,8 @@ def test_instruction(folder, inner, trains):
 
 
 def augmented(batch, task, hook, sides, donors):
-    """Eq. 14 with a support set of each group's first rows."""
+    """Eq. 14 with a support set of each group's first rows. Users of a set's rows, dressed or not, or of all of the
+    batch."""
     model, c = task.ranker, hook.config
     user, dressed = sides
     names = [n for n, _ in model.named_parameters()]
@@ -82,20 +83,23 @@ def augmented(batch, task, hook, sides, donors):
     support, query = ((donors & f).nonzero().squeeze(1) for f in (first, ~first))
     assert c.steps == 0 or len(support) > 1
 
-    def losses(weights, rows):
+    def losses(weights, rows, of_set):
         own = lambda side: {k.removeprefix(f"towers.{side}."): v for k, v in weights.items() if side in k}
         users = functional_call(model.towers["user"], own("user"), (user,))
         items = functional_call(model.towers["item"], own("item"), (dressed[rows],))
-        share = torch.softmax(items @ users.T / 0.07, 1)[torch.arange(len(rows)), rows]
+        scores = items @ users.T / 0.07
+        if c.candidates == "set":
+            scores = scores.masked_fill(~of_set, -torch.inf)
+        share = torch.softmax(scores, 1)[torch.arange(len(rows)), rows]
         y = batch.labels[rows, 0]
         return -(y * share.log() + (1 - y) * (1 - share).log())
 
     for step in range(c.steps):
-        loss = losses(weights, support).mean()
+        loss = losses(weights, support, first).mean()
         grads = torch.autograd.grad(loss, [weights[k] for k in names], create_graph=c.second_order)
         rates = hook.loop.rates[step]
         weights = {k: weights[k] - r * g for k, r, g in zip(names, rates, grads, strict=True)}
-    return losses(weights, query).sum() / len(batch)
+    return losses(weights, query, ~first).sum() / len(batch)
 
 
 @pytest.mark.tried(
