@@ -73,23 +73,25 @@ def warm_up(results: Path, model: str) -> Figure:
 
 
 def pam(results: Path) -> Figure:
-    """Differences of PAM's arms to the first arm with 95% intervals: cold and popular items, a mark for each metric."""
+    """Differences of PAM's arms to the first arm with 95% intervals: cold and popular items, a mark for each metric,
+    full where the difference holds after the correction for their number."""
     rows = json.loads(results.read_text())
-    figure = Figure(figsize=(8.5, 3.0), layout="constrained")
-    kinds = ("recall@5", "recall@5_of_100", "recall@5_of_all")
+    kinds = {"recall@5": "in the batch", "recall@5_of_100": "of 100 users", "recall@5_of_all": "of all users"}
+    arms = list(dict.fromkeys(row["arm"] for row in rows if row.get("low") is not None))[::-1]
+    figure = Figure(figsize=(8.5, 0.6 + 0.4 * len(arms)), layout="constrained")
     for axes, cohort in zip(figure.subplots(1, 2, sharey=True), ("cold_item", "popular_item"), strict=True):
-        of_cohort = [row for row in rows if row["cohort"] == cohort and row.get("low") is not None]
-        arms = list(dict.fromkeys(row["arm"] for row in of_cohort))[::-1]
-        for row in (row for row in of_cohort if row["metric"] in kinds):
-            kind = kinds.index(row["metric"])
-            height = arms.index(row["arm"]) + 0.2 * (1 - kind)
-            axes.plot([row["low"], row["high"]], [height, height], color=f"C{kind}", linewidth=1)
-            label = row["metric"] if row["arm"] == arms[0] else None
-            axes.plot(row["difference"], height, "o", color=f"C{kind}", markersize=4, label=label)
+        for row in (row for row in rows if row["cohort"] == cohort and row.get("low") is not None):
+            kind = list(kinds).index(row["metric"])
+            height = arms.index(row["arm"]) + 0.22 * (1 - kind)
+            color, label = f"C{kind}", kinds[row["metric"]] if row["arm"] == arms[0] else None
+            axes.plot([row["low"], row["high"]], [height, height], color=color, linewidth=1)
+            face = color if row["corrected"] <= 0.05 else "white"
+            axes.plot(row["difference"], height, "o", color=color, markerfacecolor=face, markersize=4, label=label)
         axes.axvline(0, color="0.4", linewidth=0.8)
         axes.set_yticks(range(len(arms)), arms)
-        axes.set_xlabel(f"{cohort.replace('_', ' ')}s: difference to {rows[0]['arm']}, 95% interval")
-    figure.axes[-1].legend(frameon=False, fontsize=7)
+        axes.set_xlabel(f"{cohort.replace('_', ' ')}s: Recall@5 less that of {rows[0]['arm']}, 95% interval")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False, fontsize=8)
     return figure
 
 
