@@ -112,9 +112,10 @@ def build(config: RunConfig, data: DataFolder, ranks: Ranks) -> Run:
     optimizers = Optimizers(model, config.optim, {h.short_name(): h.own_lr_scale for h in config.hooks})
     dynamic_ids = DynamicIds(encoder, ranks, Renewal(model, optimizers, config.table_scales(features), config.seed))
     replicas = Replicas(model, config.sharding.sync_every)
-    return Run(
-        config, data, ranks, encoder, model, optimizers, make, plan, dynamic_ids, tuple(hooks.values()), replicas
-    )
+    run = Run(config, data, ranks, encoder, model, optimizers, make, plan, dynamic_ids, tuple(hooks.values()), replicas)
+    for hook in run.hooks:
+        hook.placed(run)
+    return run
 
 
 def made_task(config: RunConfig, features: FeatureSet, hooks: dict[str, HookModule]) -> RankingTask:

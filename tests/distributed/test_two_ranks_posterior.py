@@ -18,12 +18,13 @@ STEPS = 8
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sharding", ["row_wise", "table_wise"])
+@pytest.mark.parametrize("sharding", ["row_wise", "table_wise", "column_wise"])
 def test_two_ranks_learn_what_one_rank_does(tmp_path, sharding):
     """Losses, tables with the means of cold items and users, what their events have told, and the priors."""
     base = growing()
+    how = ShardingConfig(default=sharding, **({"column_width": 4} if sharding == "column_wise" else {}))
     posterior = Posterior(item_max_views=180, user="user_id", user_max_views=27, refresh=2, prior="mean")
-    config = replace(base, hooks=(posterior,), sharding=ShardingConfig(default=sharding))
+    config = replace(base, hooks=(posterior,), sharding=how)
     path = tmp_path / "posterior.json"
     path.write_text(json.dumps(to_dict(config)))
     data = write_samples(tmp_path / "data")

@@ -14,6 +14,7 @@ import pytest
 from alike import FEW, global_batch, run_all, same, state, write_data
 from retrieving import two_tower, with_pam
 from tiny import sample_base, with_optim
+from torch.distributed.checkpoint import FileSystemReader
 
 from coldrank.configs import base as arms
 from coldrank.models.features import Table
@@ -21,6 +22,7 @@ from coldrank.train.config import RunConfig, to_dict
 from coldrank.train.distributed.config import ShardingConfig
 from coldrank.train.hooks.metacf import MetaCF
 from coldrank.train.hooks.mwuf import Mwuf
+from coldrank.train.hooks.posterior import Posterior
 from coldrank.train.sections import DataConfig
 
 pytestmark = pytest.mark.slow
@@ -43,7 +45,7 @@ HOSTS = {
 }
 # Ranks of a start, and after how many steps it is asked to stop: within a pass or period, between two lines of metrics.
 PARTS = ((2, 2), (1, 3), (2, 0))
-CHANGES = ("passes row_wise", "passes row_wise, bags", "stream", "hooks", "rich")
+CHANGES = ("passes row_wise", "passes row_wise, bags", "stream", "hooks", "posterior", "rich")
 
 
 def configs() -> dict[str, tuple[str, RunConfig]]:
@@ -56,6 +58,8 @@ def configs() -> dict[str, tuple[str, RunConfig]]:
     users = (Table(name="user", rows=61, dim=8, mapping="vocabulary"),)
     hooked = replace(rows, tables=(*users, *rows.tables[1:]))
     hooked = replace(hooked, hooks=(MetaCF(max_views=14), Mwuf(max_views=59, users=8, refresh=2)))
+    posterior = Posterior(item_max_views=180, user="user_id", user_max_views=27, refresh=2, prior="mean")
+    cold = replace(rows, hooks=(posterior,), tables=tuple(replace(t, mapping="vocabulary") for t in rows.tables))
     own = replace(rows, data=replace(rows.data, batch_size=32, global_batch_size=0))
     pam = with_pam()
     hashed: dict[str, Any] = {"mapping": "multi_hash", "min_count": 1}
@@ -67,6 +71,7 @@ def configs() -> dict[str, tuple[str, RunConfig]]:
         "few": ("few", rows),
         "multi_hash": ("passes", replace(rows, tables=tuple(replace(t, **hashed) for t in rows.tables))),
         "hooks": ("passes", hooked),
+        "posterior": ("passes", cold),
         "own": ("passes", own),
         "towers": ("few", global_batch(two_tower())),
         "pam": ("few", replace(global_batch(pam), train=replace(plain.train, epochs=1))),
@@ -120,7 +125,20 @@ def test_a_run_whose_ranks_change_ends_as_one_whose_ranks_did_not(folder, case):
     same(folder / "changed" / case, folder / "2" / case)
 
 
-ALIKE = ["rich", "pipeline", "stream", "few", "multi_hash", "hooks"]
+def test_what_lies_beside_a_table_is_sharded_as_the_table_is(folder):
+    """A checkpoint of four ranks has what the events of an item have told in as many parts as its rows, of the same
+    sizes; on one rank it is of some items."""
+    (path,) = (folder / "4" / "posterior" / "checkpoints").glob("step-*")
+    stored = FileSystemReader(path).read_metadata().state_dict_metadata
+    of_table = stored["model.embeddings.ebc.embedding_bags.item.weight"].chunks
+    beside = stored["model.hooks.posterior.ids.item.gained"].chunks
+    assert len(of_table) == 4 and [(c.offsets, c.sizes) for c in beside] == [(c.offsets, c.sizes) for c in of_table]
+    told = state(folder / "4" / "posterior")
+    (gained,) = (value for name, value in told.items() if name.endswith("item.gained"))
+    assert gained.any(1).sum() > 5
+
+
+ALIKE = ["rich", "pipeline", "stream", "few", "multi_hash", "hooks", "posterior"]
 
 
 @pytest.mark.tried(

@@ -147,6 +147,10 @@ class HookModule(nn.Module):
         (RuntimeError)."""
         return rest(batch, embedded)
 
+    def placed(self, run: RunView) -> None:
+        """Once the tables lie on their ranks, before any checkpoint is read: for state that is to lie as they do
+        (`rows.RowsBeside`)."""
+
     def before_step(self, run: RunView, taken: Taken) -> None:
         """Before a batch is looked up."""
 

@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
+from torch.distributed._shard.sharded_tensor.shard import Shard
 
 from coldrank.train.distributed.ranks import world_size
 from coldrank.train.distributed.tables import local_parts, table_of, whole_shape
@@ -17,6 +18,9 @@ class TableRows:
 
     def __init__(self, model: nn.Module, table: str) -> None:
         weight = next(value for name, value in model.state_dict().items() if table_of(name) == table)
+        self._take(weight)
+
+    def _take(self, weight: Tensor | ShardedTensor) -> None:
         self.sharded = isinstance(weight, ShardedTensor)
         self.parts, self.dim = local_parts(weight), whole_shape(weight)[1]
 
@@ -38,3 +42,32 @@ class TableRows:
         for part, (row, column) in self.parts:
             here = (rows >= row) & (rows < row + len(part))
             part[rows[here] - row] = values[here, column : column + part.shape[1]].to(part.dtype)
+
+
+class RowsBeside(TableRows):
+    """Numbers of a table's shape, zeros at first, each where the table's own lies: on one rank, and in a checkpoint as
+    the table is, which may be read by any number of ranks."""
+
+    def _take(self, weight: Tensor | ShardedTensor) -> None:
+        self.value = _zeros_like(weight)
+        super()._take(self.value)
+
+    @torch.no_grad()
+    def read(self, rows: Tensor) -> Tensor:
+        """Rows int64 [N], the same on every rank -> [N, D], on every rank."""
+        values = torch.zeros(len(rows), self.dim, device=rows.device)
+        for part, (row, column) in self.parts:
+            here = (rows >= row) & (rows < row + len(part))
+            values[here, column : column + part.shape[1]] = part[rows[here] - row]
+        if self.sharded and world_size() > 1:
+            dist.all_reduce(values)
+        return values
+
+
+def _zeros_like(weight: Tensor | ShardedTensor) -> Tensor | ShardedTensor:
+    if not isinstance(weight, ShardedTensor):
+        return torch.zeros_like(weight)
+    shards = [Shard(torch.zeros_like(s.tensor), s.metadata) for s in weight.local_shards()]
+    return ShardedTensor._init_from_local_shards_and_global_metadata(
+        shards, weight.metadata(), process_group=weight._process_group
+    )

@@ -10,14 +10,15 @@ df/de at the mean m, the posterior, which is the prior of the next batch:
     m' = m - (diag(lambda + c) + sum l'' J J^T)^-1 sum l' J        one Newton step; m = W [s, 1] before the first
     c' = c + sum l'' J^2                                           the diagonal of the matrix, kept: c = 0 at first
 
-m lies in the id's row of the table, where the lookup, a checkpoint and the served model find it; c beside it. W and the
+m lies in the id's row of the table, where the lookup, a checkpoint and the served model find it; c beside it, on the
+rank that has the row. W and the
 variances are of ids with more than `max_views` views, fitted to a running sum over their events, in which one of an id
 with n views weighs 1 / (n + 1), so that each id weighs about the same.
 
 B batch, n cold events, R rows of the table, D its width, T tasks, S width of s.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -30,7 +31,7 @@ from coldrank.modules.posterior import Gaussian, fit_of_moments, newton_step, su
 from coldrank.train.distributed.ranks import of_all_ranks, world_size
 from coldrank.train.hooks.hook import RunView
 from coldrank.train.hooks.mwuf import rows_with_an_id
-from coldrank.train.hooks.rows import TableRows
+from coldrank.train.hooks.rows import RowsBeside, TableRows
 from coldrank.train.stepping import Taken
 
 
@@ -58,12 +59,12 @@ class Seen(NamedTuple):
 
 class ColdIds(nn.Module):
     """begun: ids whose row is a posterior mean, or was, bool [R]. trained: ids that have come with more than
-    `max_views` views, whose rows are trained like any other from then on, bool [R]. gained: c, [R, D]. weight: W, [S +
-    1, D]. precision: lambda, [D]; zeros until the first fit. moments: float64 [S + 1 + D, S + 1 + D]."""
+    `max_views` views, whose rows are trained like any other from then on, bool [R]. gained: c, [R, D], once the table
+    is placed. weight: W, [S + 1, D]. precision: lambda, [D]; zeros until the first fit. moments: float64
+    [S + 1 + D, S + 1 + D]."""
 
     begun: Tensor
     trained: Tensor
-    gained: Tensor
     weight: Tensor
     precision: Tensor
     moments: Tensor
@@ -87,12 +88,21 @@ class ColdIds(nn.Module):
         size = sum(widths.values()) + 1
         self.register_buffer("begun", torch.zeros(table.rows, dtype=torch.bool))
         self.register_buffer("trained", torch.zeros(table.rows, dtype=torch.bool))
-        self.register_buffer("gained", torch.zeros(table.rows, table.dim))
         self.register_buffer("weight", torch.zeros(size, table.dim))
         self.register_buffer("precision", torch.zeros(table.dim))
         self.register_buffer("moments", torch.zeros(size + table.dim, size + table.dim, dtype=torch.float64))
         self.seen: Seen | None = None
-        self._rows: TableRows | None = None
+        self.rows: TableRows | None = None
+        self.gained: RowsBeside | None = None
+
+    def placed(self, model: nn.Module) -> None:
+        """The tables lie where they will."""
+        self.rows, self.gained = TableRows(model, self.table), RowsBeside(model, self.table)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.gained is not None:
+            destination[f"{prefix}gained"] = self.gained.value
 
     @property
     def is_fitted(self) -> bool:
@@ -130,14 +140,14 @@ class ColdIds(nn.Module):
 
     def before_step(self, run: RunView, taken: Taken, *, fits: bool) -> None:
         """Forgets ids whose rows have come to others; fits the prior where it is time."""
-        if self._rows is None:
-            self._rows = TableRows(run.model, self.table)
         if run.config.train.warm_start and not (self.trained.any() or self.begun.any()):
             # The model knows its ids: none of them is to begin anew.
             self.trained[rows_with_an_id(run.encoder.maps[self.table], len(self.trained))] = True
         if (given := taken.new_rows.get(self.table)) is not None:
             new = given.rows.to(self.begun.device)
-            self.begun[new], self.trained[new], self.gained[new] = False, False, 0.0
+            self.begun[new], self.trained[new] = False, False
+            assert self.gained is not None
+            self.gained.write(new, self.weight.new_zeros(len(self.precision)))
         if fits and (count := int(self.trained.sum())) > len(self.weight) and self.moments.any():
             weight, variance = fit_of_moments(self.moments, len(self.precision), count)
             self.weight.copy_(weight)
@@ -145,7 +155,7 @@ class ColdIds(nn.Module):
 
     def after_step(self, evidence: Evidence) -> None:
         """Takes what the batch has told, on all ranks. evidence: of this rank's cold events."""
-        assert self.seen is not None and self._rows is not None
+        assert self.seen is not None
         seen, self.seen = self.seen, None
         self.trained[of_all_ranks(seen.trained)] = True
         moments = seen.moments
@@ -161,10 +171,11 @@ class ColdIds(nn.Module):
         if not len(rows):
             return
         ids, place, counts = rows.unique(return_inverse=True, return_counts=True)
-        mean = torch.zeros_like(self.gained[ids]).index_add(0, place, means) / counts.unsqueeze(1)
+        assert self.rows is not None and self.gained is not None
+        gained = self.gained.read(ids)
+        mean = torch.zeros_like(gained).index_add(0, place, means) / counts.unsqueeze(1)
         gradient, matrix = summed(slopes, first, second, place, len(ids))
-        precision = torch.diag_embed(self.precision + self.gained[ids])
-        assert self._rows is not None
-        self._rows.write(ids, newton_step(Gaussian(mean, precision), mean, gradient, matrix))
-        self.gained[ids] += matrix.diagonal(dim1=1, dim2=2)
+        precision = torch.diag_embed(self.precision + gained)
+        self.rows.write(ids, newton_step(Gaussian(mean, precision), mean, gradient, matrix))
+        self.gained.write(ids, gained + matrix.diagonal(dim1=1, dim2=2))
         self.begun[ids] = True

@@ -81,6 +81,10 @@ class PosteriorModule(HookModule):
             self._evidence[role] = Evidence(of.rows[rows][mine], of.means[rows][mine], of_ids[mine], *of_losses)
         return out
 
+    def placed(self, run: RunView) -> None:
+        for ids in self.in_order.values():
+            ids.placed(run.model)
+
     def before_step(self, run: RunView, taken: Taken) -> None:
         """Fits the priors every `refresh` steps."""
         self._counts = run.config.train.mode == "periods" or taken.epoch == 0
@@ -96,7 +100,7 @@ class PosteriorModule(HookModule):
         self.steps += 1
 
     def _nothing(self, ids: ColdIds) -> Evidence:
-        of = ids.gained[:0]
+        of = ids.weight[:0]
         no_slopes = of.new_zeros(0, len(self.tasks), of.shape[1])
         return Evidence(of.new_zeros(0, dtype=torch.int64), of, no_slopes, no_slopes[:, :, 0], no_slopes[:, :, 0])
 
