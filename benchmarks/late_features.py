@@ -21,6 +21,7 @@ import polars as pl
 from tabulate import tabulate
 
 from coldrank.cli.main import main as coldrank
+from coldrank.data import parquet
 
 CONFIG = "coldrank.configs.kuairand_late"
 ARMS = ("base", "poso", "base_mwuf", "base_metacf", "base_pam", "base_posterior", "base_cold_pass")
@@ -71,7 +72,7 @@ def judge(args: argparse.Namespace) -> None:
     truth = args.refresh[0]
     for arm in args.arms:
         for seed in range(1, args.seeds + 1):
-            known = pl.read_parquet(folder(args.out, truth) / "runs" / f"{arm}-{seed}" / file_of(args.split))
+            known = parquet.read(folder(args.out, truth) / "runs" / f"{arm}-{seed}" / file_of(args.split))
             for name in args.refresh:
                 source = folder(args.out, name) / "runs" / f"{arm}-{seed}"
                 copy(source, folder(args.out, name) / "judged" / f"{arm}-{seed}", f"{arm}, {name}", known, args.split)
@@ -92,7 +93,7 @@ def file_of(split: str) -> str:
 def copy(source: Path, target: Path, arm: str, known: pl.DataFrame, split: str) -> None:
     """A run folder with the predictions of `source` and the views of `known`; ValueError where that has other rows."""
     path = source / file_of(split)
-    predictions = pl.read_parquet(path)
+    predictions = parquet.read(path)
     if not predictions.select(KEYS).equals(known.select(KEYS)):
         raise ValueError(f"{path}: other rows than those of the first refresh")
     shutil.rmtree(target, ignore_errors=True)
