@@ -91,7 +91,8 @@ def pam(results: Path) -> Figure:
         axes.set_yticks(range(len(arms)), arms)
         axes.set_xlabel(f"{cohort.replace('_', ' ')}s: Recall@5 less that of {rows[0]['arm']}, 95% interval")
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False, fontsize=8)
+    title = "open: may be chance; full: holds after the correction for the number of differences"
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False, fontsize=8, title=title)
     return figure
 
 
