@@ -23,17 +23,16 @@ from torch import Tensor
 
 DRAWS = 4
 START = "start: Eq. 3, negatives anew in every step, 50 steps of 0.05 from zero"
-BEFORE: dict[str, Any] = {"pairs": True, "redraw": False, "epochs": 80, "rate": 0.01, "steps": 20}
+BEFORE: dict[str, Any] = {"pairs": True, "redraw": False, "steps": 20}
 KNOBS: dict[str, dict[str, Any]] = {
     START: {},
-    "pairs, negatives drawn once, 20 steps of 0.01": BEFORE,
+    "pairs, negatives drawn once, 20 steps": BEFORE,
     "that with negatives anew in every step": BEFORE | {"redraw": True},
     "that with the loss of Eq. 3": BEFORE | {"redraw": True, "pairs": False},
     "pairs": {"pairs": True},
     "negatives drawn once": {"redraw": False},
     "20 negatives": {"negatives": 20},
     "5 steps": {"steps": 5},
-    "20 steps": {"steps": 20},
     "200 steps": {"steps": 200},
     "steps of 0.01": {"rate": 0.01},
     "100 steps of 0.02": {"rate": 0.02, "steps": 100},

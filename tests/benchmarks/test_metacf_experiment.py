@@ -3,6 +3,7 @@
 import json
 import math
 
+import figures
 import metacf
 import metacf_data
 import metacf_knobs
@@ -239,3 +240,16 @@ def test_the_table_has_differences_to_every_rival_that_has_run(log, tmp_path):
     assert (rows["ease"]["trials"], rows["popularity"]["trials"]) == (2, 1)
     draws = rows["ease"]["draws"]
     assert draws["least"] < rows["ease"]["hr"][0] < draws["most"] and draws["sd"] > 0
+
+
+def test_the_picture_shows_the_arms_that_have_all_seeds(tmp_path):
+    arms = {"ease": 5, "metacf_neural": 5, "bpr": 5, "bpr_tuned": 1}
+    rows = [{"arm": name, "seeds": seeds, "hr": [0.06, 0.05, 0.07]} for name, seeds in arms.items()]
+    rows += [{"arm": f"ease-{size}", "seeds": 5, "hr": [0.05 + size / 1000, 0.0, 0.1]} for size in (1, 10)]
+    (tmp_path / "table.json").write_text(json.dumps(rows))
+    left, right = figures.metacf(tmp_path / "table.json").axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["EASE", "MetaCF neural", "BPR"]
+    paper = next(line for line in left.lines if line.get_label() == "paper")
+    assert list(paper.get_xdata()) == [0.0694, 0.0656] and list(paper.get_ydata()) == [1, 2]
+    (line,) = right.lines
+    assert list(line.get_xdata()) == [1, 10] and list(line.get_ydata()) == pytest.approx([0.051, 0.06])
