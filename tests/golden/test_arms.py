@@ -33,6 +33,7 @@ LOSSES: dict[str, list[float]] = json.loads((GOLDEN / "losses.json").read_text()
 MODULES = (
     "kuairand",
     "kuairand_late",
+    "kuairand_pure",
     "kuairand_table5",
     "kuairand_tables",
     "kuairand_users",
