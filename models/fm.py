@@ -14,6 +14,7 @@ from coldrank.models.embeddings import Embedded, Inputs
 from coldrank.models.features import FeatureSet
 from coldrank.models.heads.head import Head
 from coldrank.models.model import Model, ModelModule
+from coldrank.modules.attention import without_padding
 
 _INIT = 0.01  # of the numbers' rows; as that of tables by default
 
@@ -27,10 +28,9 @@ class FM(Model):
         return FMModule(features, tasks)
 
     def problem(self, features: FeatureSet, tasks: Mapping[str, Head], *, sequences: bool = False) -> str:
-        widths = {f.name: features.dim(f) for f in features.embedded}
-        if len(set(widths.values())) > 1:
-            return f"model='fm' needs fields of one width; dim is {widths}"
-        width = next(iter(widths.values()))
+        if wrong := widths_problem("fm", features):
+            return wrong
+        width = features.dim(features.embedded[0])
         if width % len(tasks) or width < 2 * len(tasks):
             return (
                 f"model='fm' has a weight and factors for each task in a row: dim must be a multiple of {len(tasks)},"
@@ -55,17 +55,38 @@ class FMModule(ModelModule):
         width = features.dim(features.embedded[0])
         self.shape = (tasks, width // tasks)
         self.bias = nn.Parameter(torch.zeros(tasks))
-        self.numbers = nn.Parameter(_INIT * torch.randn(self.inputs.numbers, width))
+        self.numbers = rows_of_numbers(self.inputs, width)
 
     def forward(self, embedded: Embedded, batch: SampleView) -> Tensor:
         """Logits [B, T]."""
-        fields = [embedded[name] for name in self.inputs.fixed]
-        lengths = batch.sequence_lengths.clamp(min=1).unsqueeze(2)
-        for names, length in zip(self.inputs.sequences.values(), lengths, strict=True):
-            fields += [embedded[name].sum(1) / length for name in names]
-        numbers = batch.dense.unsqueeze(2) * self.numbers
-        of_task = torch.cat([torch.stack(fields, 1), numbers], 1).unflatten(2, self.shape)  # [B, F, T, 1 + K]
+        fields = torch.cat([embedded_fields(self.inputs, embedded, batch), batch.dense.unsqueeze(2) * self.numbers], 1)
+        of_task = fields.unflatten(2, self.shape)  # [B, F, T, 1 + K]
         factors = of_task[..., 1:]
         pairs = 0.5 * (factors.sum(1).square() - factors.square().sum(1)).sum(2)
         logits: Tensor = self.bias + of_task[..., 0].sum(1) + pairs
         return logits
+
+
+def widths_problem(kind: str, features: FeatureSet) -> str:
+    """What is wrong, in words, where fields differ in width; '' where they do not."""
+    widths = {f.name: features.dim(f) for f in features.embedded}
+    return f"model={kind!r} needs fields of one width; dim is {widths}" if len(set(widths.values())) > 1 else ""
+
+
+def number_of_fields(inputs: Inputs) -> int:
+    """How many `embedded_fields` gives."""
+    return len(inputs.fixed) + sum(map(len, inputs.sequences.values()))
+
+
+def rows_of_numbers(inputs: Inputs, width: int) -> nn.Parameter:
+    """A row for each number, which times its value is its field: float32 [numbers, D]."""
+    return nn.Parameter(_INIT * torch.randn(inputs.numbers, width))
+
+
+def embedded_fields(inputs: Inputs, embedded: Embedded, batch: SampleView) -> Tensor:
+    """[B, F, D], numbers left out; of a feature of a sequence the mean over its positions."""
+    fields = [embedded[name] for name in inputs.fixed]
+    for names, lengths in zip(inputs.sequences.values(), batch.sequence_lengths, strict=True):
+        events = lengths.clamp(min=1).unsqueeze(1)
+        fields += [without_padding(embedded[name], lengths).sum(1) / events for name in names]
+    return torch.stack(fields, 1)

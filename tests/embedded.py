@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from coldrank.models.embeddings import Embedded, Inputs, places
 from coldrank.models.features import FeatureSet
@@ -31,3 +31,17 @@ def apart(features: FeatureSet, static: Tensor, sequences: dict[str, Tensor], pc
 def samples(dense: Tensor, sequence_lengths: Tensor) -> SimpleNamespace:
     """What a model reads beside embeddings."""
     return SimpleNamespace(dense=dense, sequence_lengths=sequence_lengths)
+
+
+def gradients_are_right(module: nn.Module, given: tuple[Embedded, SimpleNamespace]) -> bool:
+    """Whether a model's gradients by embeddings and parameters, all float64, are those of finite differences."""
+    embedded = {name: value.clone().requires_grad_() for name, value in given[0].items()}
+    parameters = dict(module.named_parameters())
+
+    def of_leaves(*values: Tensor) -> Tensor:
+        fresh = dict(zip(embedded, values, strict=False))
+        state = dict(zip(parameters, values[len(embedded) :], strict=True))
+        logits: Tensor = torch.func.functional_call(module, state, (fresh, given[1]))
+        return logits
+
+    return torch.autograd.gradcheck(of_leaves, [*embedded.values(), *parameters.values()], fast_mode=True)

@@ -16,6 +16,7 @@ from coldrank.metrics.retrieval import RetrievalConfig
 from coldrank.models.dcn import DCN
 from coldrank.models.deepfm import DeepFM
 from coldrank.models.features import Feature, Table
+from coldrank.models.pnn import PNN
 from coldrank.models.ranker import Ranker
 from coldrank.models.two_tower import TwoTower
 from coldrank.models.wide_deep import WideDeep
@@ -49,6 +50,7 @@ OF_CONFIGS: list[tuple[type, dict[str, Any]]] = [
     (WideDeep, {"tower_hidden": (64,), "dropout": 0.0}),
     (DeepFM, {"tower_hidden": (64,), "dropout": 0.0}),
     (DCN, {"tower_hidden": (64,), "dropout": 0.0, "crosses": 3}),
+    (PNN, {"products": "inner", "tower_hidden": (64,), "dropout": 0.0}),
     (TwoTower, {"widths": (16, 8), "temperature": 0.07, "same_user": True}),
     (CohortConfig, {"new_user_max_views": 10, "new_item_max_views": 50}),
     (RetrievalConfig, {"ks": (5, 10, 20), "batch": 1024, "users": 100, "cold": (5, 50), "most": 2000}),

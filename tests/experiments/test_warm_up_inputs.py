@@ -56,6 +56,12 @@ def test_a_table_of_another_name_and_one_seed(prepared, tmp_path, capsys):
     assert all("±" in cell for cell in cells("posterior")[3:7])
 
 
+def test_other_models_are_warmed_up(prepared, tmp_path, capsys):
+    assert called(small_config(), tmp_path, prepared, "--models", "fm,pnn") == 0
+    text = capsys.readouterr().out
+    assert "nan" not in text and all(f"### {model}," in text for model in ("fm", "pnn"))
+
+
 @pytest.mark.parametrize("salted", [False, True])
 def test_the_ids_of_the_old_items_are_those_of_their_table(prepared, tmp_path, salted):
     split = write_splits(DataFolder.open(prepared), tmp_path / "split", Protocol(old_above=14, new_from=9, k=2))

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from embedded import apart, samples, static_of
+from embedded import apart, gradients_are_right, samples, static_of
 from samples import TASKS
 from tiny import sample_base
 
@@ -42,14 +42,28 @@ def inputs(scale=1.0):
     )
 
 
-def variables(machine, given, b):
-    """Of a sample (x_i, row i) of every field; a row has, task by task, w_i and then v_i."""
-    embedded, beside = given
-    rows = [(1.0, row) for row in static_of(SET, embedded)[b].split(WIDTH)]
+def leaked(embedded):
+    """The same with NaN past the ends of histories."""
+    past = torch.arange(LENGTH) >= LENGTHS[0].unsqueeze(1)
+    parts = {n: e.masked_fill(past.unsqueeze(2), float("nan")) if e.dim() == 3 else e for n, e in embedded.items()}
+    assert any(e.isnan().any() for e in parts.values())
+    return parts
+
+
+def embedded_rows(given, b):
+    """Of a sample the row of every field but those of numbers; of a history the mean."""
+    embedded, _ = given
+    rows = list(static_of(SET, embedded)[b].split(WIDTH))
     n = int(LENGTHS[0, b])
     for name in SIZES.sequences["history"]:
-        rows.append((1.0, sum((embedded[name][b, i] for i in range(n)), torch.zeros(WIDTH).double()) / max(n, 1)))
-    return rows + [(float(beside.dense[b, i]), machine.numbers[i].detach()) for i in range(NUMBERS)]
+        rows.append(sum((embedded[name][b, i] for i in range(n)), torch.zeros(WIDTH).double()) / max(n, 1))
+    return rows
+
+
+def variables(machine, given, b):
+    """Of a sample (x_i, row i) of every field; in an FM a row has, task by task, w_i and then v_i."""
+    rows = [(1.0, row) for row in embedded_rows(given, b)]
+    return rows + [(float(given[1].dense[b, i]), machine.numbers[i].detach()) for i in range(NUMBERS)]
 
 
 def test_each_task_has_rendle_s_equation(made):
@@ -71,16 +85,12 @@ def test_each_task_has_rendle_s_equation(made):
 
 
 def test_gradients_are_those_of_finite_differences(made):
+    assert gradients_are_right(made, inputs())
+
+
+def test_what_is_past_the_end_of_a_history_is_not_read(made):
     given = inputs()
-    embedded = {name: value.clone().requires_grad_() for name, value in given[0].items()}
-    leaves = [*embedded.values(), made.bias, made.numbers]
-
-    def of_leaves(*values):
-        fresh = dict(zip(embedded, values, strict=False))
-        state = {"bias": values[-2], "numbers": values[-1]}
-        return torch.func.functional_call(made, state, (fresh, given[1]))
-
-    assert torch.autograd.gradcheck(of_leaves, leaves)
+    assert torch.equal(made(leaked(given[0]), given[1]), made(*given))
 
 
 def test_it_has_no_interactions_where_factors_are_zero(made):

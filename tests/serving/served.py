@@ -51,13 +51,13 @@ def multi_hash() -> RunConfig:
     return replace(config, features=(*features, salted, also), tables=(*tables, Table(name="small", rows=7, dim=4)))
 
 
-def backbone(kind: str) -> RunConfig:
+def backbone(kind: str, **fields: object) -> RunConfig:
     """`sample_base` with another model; all fields of one width."""
     config = sample_base()
     tables = tuple(replace(t, dim=4) for t in config.tables)
     features = tuple(replace(f, dim=min(f.dim, 4)) for f in config.features)
     sizes = {} if kind == "fm" else {"tower_hidden": config.model.tower_hidden}
-    return replace(config, features=features, tables=tables, model=find(Model, kind)(**sizes))
+    return replace(config, features=features, tables=tables, model=find(Model, kind)(**sizes, **fields))
 
 
 def two_tower() -> RunConfig:
@@ -113,6 +113,7 @@ CONFIGS = {
     "wide_deep": lambda: backbone("wide_deep"),
     "deepfm": lambda: backbone("deepfm"),
     "fm": lambda: backbone("fm"),
+    "pnn": lambda: backbone("pnn", products="both"),
     "dcn": lambda: backbone("dcn"),
     "two_tower": two_tower,
     "multi_hash": multi_hash,
