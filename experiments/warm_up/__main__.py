@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", required=True, help="arm: inputs, sizes, rates; its model.kind is --models'")
     parser.add_argument("--data", required=True, type=Path, help="folder written by coldrank prepare")
     parser.add_argument("--out", required=True, type=Path, help="folder for splits, results.jsonl and tables.md")
-    parser.add_argument("--models", default="deepfm,wide_deep,dcn,ranker", help="kinds; fm and pnn as well")
+    parser.add_argument("--models", default="deepfm,wide_deep,dcn,ranker", help="kinds; fm, pnn and afn as well")
     parser.add_argument("--methods", default=";".join(METHODS), help="names, separated by semicolons")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--old-above", type=int, default=200, help="old items have more events")

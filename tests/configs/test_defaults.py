@@ -13,6 +13,7 @@ from coldrank.analysis.compare.compare import compare
 from coldrank.data.cohorts import CohortConfig
 from coldrank.data.log import Group
 from coldrank.metrics.retrieval import RetrievalConfig
+from coldrank.models.afn import AFN
 from coldrank.models.dcn import DCN
 from coldrank.models.deepfm import DeepFM
 from coldrank.models.features import Feature, Table
@@ -50,6 +51,7 @@ OF_CONFIGS: list[tuple[type, dict[str, Any]]] = [
     (WideDeep, {"tower_hidden": (64,), "dropout": 0.0}),
     (DeepFM, {"tower_hidden": (64,), "dropout": 0.0}),
     (DCN, {"tower_hidden": (64,), "dropout": 0.0, "crosses": 3}),
+    (AFN, {"neurons": 32, "floor": 1e-4, "tower_hidden": (64,), "dropout": 0.0}),
     (PNN, {"products": "inner", "tower_hidden": (64,), "dropout": 0.0}),
     (TwoTower, {"widths": (16, 8), "temperature": 0.07, "same_user": True}),
     (CohortConfig, {"new_user_max_views": 10, "new_item_max_views": 50}),

@@ -57,9 +57,9 @@ def test_a_table_of_another_name_and_one_seed(prepared, tmp_path, capsys):
 
 
 def test_other_models_are_warmed_up(prepared, tmp_path, capsys):
-    assert called(small_config(), tmp_path, prepared, "--models", "fm,pnn") == 0
+    assert called(small_config(), tmp_path, prepared, "--models", "fm,pnn,afn") == 0
     text = capsys.readouterr().out
-    assert "nan" not in text and all(f"### {model}," in text for model in ("fm", "pnn"))
+    assert "nan" not in text and all(f"### {model}," in text for model in ("fm", "pnn", "afn"))
 
 
 @pytest.mark.parametrize("salted", [False, True])

@@ -115,6 +115,7 @@ CONFIGS = {
     "fm": lambda: backbone("fm"),
     "pnn": lambda: backbone("pnn", products="both"),
     "dcn": lambda: backbone("dcn"),
+    "afn": lambda: backbone("afn", neurons=5, floor=0.1),
     "two_tower": two_tower,
     "multi_hash": multi_hash,
     "base_mwuf": lambda: hooked(sample_base(), "mwuf"),
