@@ -62,6 +62,12 @@ def test_other_models_are_warmed_up(prepared, tmp_path, capsys):
     assert "nan" not in text and all(f"### {model}," in text for model in ("fm", "pnn", "afn"))
 
 
+@pytest.mark.parametrize("model", ["gru4rec"])
+def test_models_of_histories_are_refused(prepared, tmp_path, capsys, model):
+    assert called(small_config(), tmp_path, prepared, "--models", model) == 2
+    assert f"model='{model}' reads a history; no feature has role 'sequence'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("salted", [False, True])
 def test_the_ids_of_the_old_items_are_those_of_their_table(prepared, tmp_path, salted):
     split = write_splits(DataFolder.open(prepared), tmp_path / "split", Protocol(old_above=14, new_from=9, k=2))

@@ -116,6 +116,7 @@ CONFIGS = {
     "pnn": lambda: backbone("pnn", products="both"),
     "dcn": lambda: backbone("dcn"),
     "afn": lambda: backbone("afn", neurons=5, floor=0.1),
+    "gru4rec": lambda: backbone("gru4rec", state_dim=5),
     "two_tower": two_tower,
     "multi_hash": multi_hash,
     "base_mwuf": lambda: hooked(sample_base(), "mwuf"),
