@@ -18,7 +18,7 @@ from coldrank.train.sections import DenseConfig, TablesConfig
 
 ARM = "coldrank.configs.kuairand:poso"
 SECTIONS = [type(getattr(load(ARM), f.name)) for f in fields(RunConfig) if is_dataclass(getattr(load(ARM), f.name))]
-KINDS = ("ranker", "two_tower", "wide_deep", "deepfm", "dcn", "pnn", "afn", "gru4rec")
+KINDS = ("ranker", "two_tower", "wide_deep", "deepfm", "dcn", "pnn", "afn", "gru4rec", "din")
 MODELS = [find(Model, kind) for kind in KINDS]
 PARTS = [find(Hook, kind) for kind in ("mwuf", "metacf", "pam", "posterior")] + [find(Head, "binary")]
 

@@ -16,6 +16,7 @@ from coldrank.metrics.retrieval import RetrievalConfig
 from coldrank.models.afn import AFN
 from coldrank.models.dcn import DCN
 from coldrank.models.deepfm import DeepFM
+from coldrank.models.din import DIN
 from coldrank.models.features import Feature, Table
 from coldrank.models.gru4rec import GRU4Rec
 from coldrank.models.pnn import PNN
@@ -54,6 +55,7 @@ OF_CONFIGS: list[tuple[type, dict[str, Any]]] = [
     (DCN, {"tower_hidden": (64,), "dropout": 0.0, "crosses": 3}),
     (AFN, {"neurons": 32, "floor": 1e-4, "tower_hidden": (64,), "dropout": 0.0}),
     (GRU4Rec, {"state_dim": 32, "tower_hidden": (64,), "dropout": 0.0}),
+    (DIN, {"unit_hidden": (36,), "softmax": False, "tower_hidden": (64,), "dropout": 0.0}),
     (PNN, {"products": "inner", "tower_hidden": (64,), "dropout": 0.0}),
     (TwoTower, {"widths": (16, 8), "temperature": 0.07, "same_user": True}),
     (CohortConfig, {"new_user_max_views": 10, "new_item_max_views": 50}),

@@ -10,12 +10,13 @@ from launch import launch
 from samples import write_samples
 from tiny import sample_base, with_optim
 
+from coldrank.models.din import DIN
 from coldrank.models.gru4rec import GRU4Rec
 from coldrank.train.config import to_dict
 from coldrank.train.distributed.config import ShardingConfig
 
 STEPS = 6
-MODELS = {"gru4rec": GRU4Rec(state_dim=5)}
+MODELS = {"gru4rec": GRU4Rec(state_dim=5), "din": DIN()}
 
 
 @pytest.mark.slow
@@ -30,7 +31,7 @@ def test_two_ranks_learn_what_one_rank_learns(tmp_path):
     for ranks in (1, 2):
         (tmp_path / str(ranks)).mkdir()
         launch(ranks, *command, "--out", tmp_path / str(ranks))
-    for name, part in {"gru4rec": "ranker.states.history"}.items():
+    for name, part in {"gru4rec": "ranker.states.history", "din": "ranker.interests.history"}.items():
         one, two = (torch.load(tmp_path / f"{ranks}/{name}.pt") for ranks in (1, 2))
         assert one.keys() == two.keys() and any(part in key for key in one)
         assert len(one["loss"]) == STEPS and one["loss"][-1] != one["loss"][0]

@@ -62,7 +62,7 @@ def test_other_models_are_warmed_up(prepared, tmp_path, capsys):
     assert "nan" not in text and all(f"### {model}," in text for model in ("fm", "pnn", "afn"))
 
 
-@pytest.mark.parametrize("model", ["gru4rec"])
+@pytest.mark.parametrize("model", ["gru4rec", "din"])
 def test_models_of_histories_are_refused(prepared, tmp_path, capsys, model):
     assert called(small_config(), tmp_path, prepared, "--models", model) == 2
     assert f"model='{model}' reads a history; no feature has role 'sequence'" in capsys.readouterr().err

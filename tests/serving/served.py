@@ -117,6 +117,8 @@ CONFIGS = {
     "dcn": lambda: backbone("dcn"),
     "afn": lambda: backbone("afn", neurons=5, floor=0.1),
     "gru4rec": lambda: backbone("gru4rec", state_dim=5),
+    "din": lambda: backbone("din", unit_hidden=(7,)),
+    "din_softmax": lambda: backbone("din", unit_hidden=(7,), softmax=True),
     "two_tower": two_tower,
     "multi_hash": multi_hash,
     "base_mwuf": lambda: hooked(sample_base(), "mwuf"),
