@@ -31,6 +31,7 @@ from coldrank.train.trainer import train
 GOLDEN = Path(__file__).parent
 LOSSES: dict[str, list[float]] = json.loads((GOLDEN / "losses.json").read_text())
 MODULES = (
+    "backbones",
     "kuairand",
     "kuairand_late",
     "kuairand_pure",
