@@ -90,7 +90,8 @@ def run(args: argparse.Namespace) -> None:
     _write(args.out, "valid", folders, data, found)
     if args.until == "choice":
         return
-    facts = {"found": str(found), "whole": found.whole, "data": data.digest, "seeds": args.seeds, "arms": chosen}
+    # Without the number of seeds, which chooses nothing: more of them may be added later.
+    facts = {"found": str(found), "whole": found.whole, "data": data.digest, "arms": chosen}
     choice.freeze(args.out, {"format": 1, "config": args.config, **facts})
     live = protocol.samples(args.logs, log, args.out / "data-live", days, live=True)
     for split, samples in (("test", data), ("live", live)):

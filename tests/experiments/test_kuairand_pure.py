@@ -384,7 +384,7 @@ def test_samples_of_another_log_or_day_are_not_taken(logs, days, tmp_path):
 
 
 def test_a_choice_is_frozen_once(tmp_path):
-    choice.freeze(tmp_path, {"format": 1, "seeds": 5, "arms": {"fm": {"setting": 1}}})
-    choice.freeze(tmp_path, {"format": 1, "seeds": 5, "arms": {"fm": {"setting": 1}}})
-    with pytest.raises(UserError, match="seeds was another when the days of test were scored"):
-        choice.freeze(tmp_path, {"format": 1, "seeds": 4, "arms": {"fm": {"setting": 1}}})
+    choice.freeze(tmp_path, {"format": 1, "arms": {"fm": {"setting": 1}}})
+    choice.freeze(tmp_path, {"format": 1, "arms": {"fm": {"setting": 1}}})
+    with pytest.raises(UserError, match="arms was another when the days of test were scored"):
+        choice.freeze(tmp_path, {"format": 1, "arms": {"fm": {"setting": 2}}})
