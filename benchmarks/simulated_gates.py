@@ -1,6 +1,7 @@
 """What the planted gates of the simulated log are worth for new users: the most that a model can gain from them.
 
     python benchmarks/simulated_gates.py --events 5000000
+    python benchmarks/simulated_gates.py --events 250000 --gate-strength 2 --avc-scale 30 --stay-days 5
 
 The AUC at AVC <= 10 of four scores on the same drawn labels: the true probability; the same with the gates closed,
 which is what a model has that knows everything but does not know that new users react in another way; and both again
@@ -58,10 +59,11 @@ class GateWorth(NamedTuple):
     """Score -> AUC per task, [S]."""
 
 
-def measure(events: int, count: int, seed: int) -> GateWorth:
+def measure(events: int, count: int, seed: int, newness: Newness | None = None) -> GateWorth:
     """The figures, from the first views of `count` users of a log of `events` events."""
-    world = build_world(seed, events, days=30, newness=Newness())
-    closed = replace(world, gate_slope=np.zeros_like(world.gate_slope))
+    newness = newness or Newness()
+    world = build_world(seed, events, days=30, newness=newness)
+    closed = replace(world, gate_slope=np.zeros_like(world.gate_slope), newness=replace(newness, main_strength=0.0))
     intercepts = fit_intercepts(world)
     users = draw_users(world, np.arange(count))
     every = draw_timeline(users, world)
@@ -90,8 +92,19 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=5_000_000, help="of the log: sets its catalogue")
     parser.add_argument("--users", type=int, default=8_000, help="whose first views are drawn")
     parser.add_argument("--seed", type=int, default=0, help="of the log")
+    usual = Newness()
+    for field in ("gate_strength", "main_strength", "avc_scale", "stay_days"):
+        parser.add_argument(
+            f"--{field.replace('_', '-')}", type=float, default=getattr(usual, field), help="of the log"
+        )
     args = parser.parse_args()
-    worth = measure(args.events, args.users, args.seed)
+    newness = Newness(
+        gate_strength=args.gate_strength,
+        main_strength=args.main_strength,
+        avc_scale=args.avc_scale,
+        stay_days=args.stay_days,
+    )
+    worth = measure(args.events, args.users, args.seed, newness)
     print(f"{worth.new:,} of {worth.views:,} views at AVC <= {NEW_USER_MAX_VIEWS}; their AUC, %")
     rows = [[task, *(f"{100 * aucs[i]:.2f}" for aucs in worth.auc.values())] for i, task in enumerate(TASKS)]
     print(tabulate(rows, headers=["task", *worth.auc], tablefmt="pipe", disable_numparse=True))

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import json
 from typing import Any
 
 from coldrank.cli.options import local_path
@@ -85,3 +86,16 @@ def _simulate(args: argparse.Namespace) -> None:
         config = dataclasses.replace(config, newness=newness)
     with tqdm(total=config.events, unit=" events", unit_scale=True, delay=0.2) as bar:
         simulate(config, args.out, bar.update)
+    print(what_there_is_to_gain(json.loads((args.out / "simulation.json").read_text())))
+
+
+def what_there_is_to_gain(said: dict[str, Any]) -> str:
+    """What a simulation.json says of new users, as lines to read."""
+    from tabulate import tabulate
+
+    aucs = said["auc"]["new_user"].items()
+    rows = [[t, a["best"], a["gates_unknown"], a["best"] - a["gates_unknown"]] for t, a in aucs]
+    headers = ["AUC % of new users", "best there is", "without knowing how they differ", "to gain"]
+    return f"{100 * said['new_user_share']:.0f}% of the events are of new users\n\n" + tabulate(
+        rows, headers, floatfmt=".2f"
+    )
