@@ -171,8 +171,3 @@ def poso_metacf() -> RunConfig:
 def base_posterior() -> RunConfig:
     """The base with the ID embeddings of cold items as posterior means of their first views."""
     return parts.posterior(base())
-
-
-def base_posterior_users() -> RunConfig:
-    """The base with the ID embeddings of new users as posterior means of their first views; items' are trained."""
-    return replace(parts.posterior(base(), item="", user="user_id"), name="base_posterior_users")

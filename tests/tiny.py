@@ -48,8 +48,7 @@ def _felt(hook: Hook) -> Hook:
     if isinstance(hook, Mwuf) and hook.refresh == Mwuf().refresh:
         return replace(hook, refresh=1, max_views=1)
     if isinstance(hook, Posterior) and hook.refresh == Posterior().refresh:
-        cold = {f"{role}_max_views": 1 for role in ("item", "user") if getattr(hook, role)}
-        return replace(hook, refresh=1, prior="mean", strength=1e-5, **cold)
+        return replace(hook, refresh=1, item_max_views=1, prior="mean", strength=1e-5)
     return hook
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from periods import SPLITS, write_periods
 from test_mwuf_hook import loaded, step, weights
-from test_posterior_hook import with_posterior
+from test_posterior_hook import gained_of, with_posterior
 from tiny import growing
 
 from coldrank.data.batches import DataFolder, batches
@@ -42,7 +42,7 @@ def test_a_stream_ends_where_one_pass_over_its_periods_ends(ranks, tmp_path):
             for batch in source:
                 step(run, batch, number)
                 number += 1
-        gained.append({role: float(ids.gained.sum()) for role, ids in run.hooks[0].in_order.items()})
+        gained.append({role: float(gained_of(ids).sum()) for role, ids in run.hooks[0].in_order.items()})
     for role in ("item", "user"):
         told = [of[role] for of in gained]
         assert 0 < told[0] and all(a < b for a, b in pairwise(told))
