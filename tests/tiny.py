@@ -17,7 +17,6 @@ from coldrank.models.ranker import Ranker
 from coldrank.train.config import RunConfig
 from coldrank.train.hooks.hook import Hook
 from coldrank.train.hooks.metacf import MetaCF
-from coldrank.train.hooks.mwuf import Mwuf
 from coldrank.train.hooks.pam import Pam
 from coldrank.train.hooks.posterior import Posterior
 
@@ -45,8 +44,6 @@ def _felt(hook: Hook) -> Hook:
         return replace(hook, cuts=(0, 2, 4, 6, 8), rate=0.05 if hook.steps else hook.rate)
     if isinstance(hook, MetaCF) and hook.rate == MetaCF().rate:
         return replace(hook, rate=2.0)
-    if isinstance(hook, Mwuf) and hook.refresh == Mwuf().refresh:
-        return replace(hook, refresh=1, max_views=1)
     if isinstance(hook, Posterior) and hook.refresh == Posterior().refresh:
         return replace(hook, refresh=1, item_max_views=1, prior="mean", strength=1e-5)
     return hook

@@ -1,5 +1,6 @@
 """`make quickstart`: commands that exist, on a log with something to gain; on real logs nothing of the simulator."""
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -15,8 +16,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def commands(*arguments: str) -> list[str]:
     """The recipe's lines, not run."""
+    # Of a make that runs the tests nothing is handed on: it would say which folder it is in.
+    env = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
     said = subprocess.run(
-        ["make", "-n", "quickstart", *arguments], cwd=ROOT, check=True, capture_output=True, text=True
+        ["make", "-n", "quickstart", *arguments], cwd=ROOT, env=env, check=True, capture_output=True, text=True
     )
     return said.stdout.replace("\\\n", " ").splitlines()
 

@@ -25,6 +25,7 @@ from coldrank.train.checks import validate
 from coldrank.train.config import RunConfig
 from coldrank.train.difference import difference
 from coldrank.train.distributed.ranks import process_group
+from coldrank.train.hooks.mwuf import Mwuf
 from coldrank.train.load import arms
 from coldrank.train.trainer import train
 
@@ -204,7 +205,10 @@ def test_a_hook_and_its_settings_move_the_losses(name: str):
     others = [other for other in RUNS if other != name and bare(other) == bare(name)]
     assert any(not RUNS[other]().hooks for other in others)
     for other in others:
-        assert np.abs(np.subtract(LOSSES[name], LOSSES[other])).max() > 5 * CLOSE, other
+        moved = np.abs(np.subtract(LOSSES[name], LOSSES[other])).max() > 10 * CLOSE
+        both = RUNS[name]().hooks, RUNS[other]().hooks
+        beside = (Mwuf(),) in both and () in both  # which trains beside the model, and leaves its losses as they are
+        assert moved != beside, other
 
 
 def write_anew(modules: list[str]) -> None:

@@ -195,7 +195,7 @@ def test_a_compiled_package_answers_as_the_trained_model(trained: Trained, data:
     write_package(twin, tmp_path)
     served = load_package(tmp_path)
     both = parity.score_both(trained, by_user(served, [i.name for i in twin.inputs]), raw)
-    assert both.worst < 1e-6
+    assert both.worst < 3e-6  # compiled for the machine's own instructions
     for candidates in ([], [3], list(range(50))):
         request = request_of(trained, raw, 7, candidates)
         torch.testing.assert_close(dict(served(request)), twin(request), rtol=0, atol=1e-6)

@@ -168,7 +168,7 @@ def test_pam_s_groups_were_called_tasks(tmp_path):
         ("tasks.like=ordinal", "tasks.like.levels: has to be set"),
         ("hooks=mwuff", "no hook 'mwuff'; did you mean 'mwuf'"),
         ("hooks=[mwuf", "a bracket is missing"),
-        ("metrics=auc", "no metric 'auc'; write package.module:Class"),
+        ("metrics=auc", "no metric 'auc'; there are positive_gauc, user_ndcg; or write package.module:Class"),
         ("features.user_id.dim=4", "features are declared by the arm"),
         ("tables=[]", "tables are declared by the arm"),
         ("data.weight_column=label_watch_s", "is a label; must be another column"),
