@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
+from textwrap import fill
 
 from tabulate import tabulate
 
@@ -17,6 +18,7 @@ from coldrank.train.checks import as_arm
 from coldrank.train.gates import LEAST_RANGE, RANGE
 from coldrank.train.load import from_dict
 
+WIDTH = 100
 HEADS = ("arm", "inputs tell new users (AUC)", "best by", "range of its gates")
 ABOUT = (
     "Inputs: the AUC with which an arm's inputs, its personalization code left out, tell new users: 0.5 not at all, 1"
@@ -96,4 +98,4 @@ def format_controls(controls: Sequence[ArmControls], tablefmt: str = "simple") -
     lines = control_lines(controls)
     if not lines:
         return ""
-    return f"{tabulate(lines, headers=HEADS, tablefmt=tablefmt, disable_numparse=True)}\n\n{ABOUT}"
+    return f"{tabulate(lines, headers=HEADS, tablefmt=tablefmt, disable_numparse=True)}\n\n{fill(ABOUT, WIDTH)}"
