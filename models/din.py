@@ -61,7 +61,7 @@ def _has_plain_ids(feature: Feature) -> bool:
 
 
 class PReLULayers(nn.Module):
-    """f(W x + b), stacked, f(s) = s where s > 0, else alpha s (Eq. 8), with an alpha for each unit."""
+    """f(W x + b), stacked, f(s) = s where s > 0, else alpha s, with an alpha for each unit."""
 
     def __init__(self, in_dim: int, widths: tuple[int, ...], dropout: float = 0.0) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class PReLULayers(nn.Module):
 
 
 class Interest(nn.Module):
-    """v_U = sum_j a(e_j, v_A) e_j over a user's events e_j, for a candidate v_A (Eq. 3).
+    """v_U = sum_j a(e_j, v_A) e_j over a user's events e_j, for a candidate v_A.
 
     The activation unit a is a network over v_A, e_j, v_A - e_j and v_A * e_j. What an event has beside the ids that it
     shares with the candidate is read of e_j alone.
@@ -108,7 +108,7 @@ class Interest(nn.Module):
 class DINModule(ModelModule):
     """Every input outside sequences and the interest of each sequence, side by side, through layers with PReLU.
 
-    The paper's Dice (Eq. 9) is left out: it takes mean and variance of a batch, whose rows would then meet in the loss,
+    The paper's Dice is left out: it takes mean and variance of a batch, whose rows would then meet in the loss,
     and ranks, micro-batches and hooks that pass through the model twice change it.
     """
 

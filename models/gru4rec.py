@@ -41,12 +41,12 @@ class GRU4Rec(Model):
 class RecurrentState(nn.Module):
     """The state of a gated recurrent unit after a sequence, whose latest event comes first and is read last:
 
-        h_t = (1 - z_t) h_{t-1} + z_t ĥ_t                       Eq. 2
-        z_t = sigmoid(W_z x_t + U_z h_{t-1})                    Eq. 3
-        ĥ_t = tanh(W x_t + U (r_t * h_{t-1}))                   Eq. 4
-        r_t = sigmoid(W_r x_t + U_r h_{t-1})                    Eq. 5
+        h_t = (1 - z_t) h_{t-1} + z_t ĥ_t
+        z_t = sigmoid(W_z x_t + U_z h_{t-1})
+        ĥ_t = tanh(W x_t + U (r_t * h_{t-1}))
+        r_t = sigmoid(W_r x_t + U_r h_{t-1})
 
-    with a bias beside each W, and h_0 = 0. torch.nn.GRU has another Eq. 4, r_t * (U h_{t-1}).
+    with a bias beside each W, and h_0 = 0. torch.nn.GRU has another ĥ_t, of r_t * (U h_{t-1}).
     """
 
     def __init__(self, in_dim: int, state_dim: int) -> None:

@@ -42,14 +42,14 @@ class PNN(Model):
 class PNNModule(ModelModule):
     """A product layer over the fields f_1 .. f_F, and layers over it. Of its unit n,
 
-        l_1 = relu(l_z + l_p + b_1)                             Eq. 3
-        l_z^n = W_z^n . z            z = (f_1, ..., f_F)        Eq. 5 and 6
+        l_1 = relu(l_z + l_p + b_1)
+        l_z^n = W_z^n . z            z = (f_1, ..., f_F)
         l_p^n = W_p^n . p            . : sum of the products of the elements
 
     inner, p_ij = <f_i, f_j>, where W_p^n = theta^n theta^n^T:  l_p^n = |sum_i theta_i^n f_i|^2
     outer, p = f_sum f_sum^T, where f_sum = sum_i f_i; both: the sum of the two, each with weights of its own.
 
-    The field of a number is a row of its own, times its value, standardised. The numbers of equations are those of
+    The field of a number is a row of its own, times its value, standardised. The paper is
     arXiv 1611.00144, whose `inner` is its first-order decomposition and whose `outer` its superposition.
     """
 

@@ -1,6 +1,7 @@
 """Scores a split and computes its metrics."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,7 @@ def score(run: Run, reader: Reader, what: str, watch: GateWatch | None = None) -
     task = run.task
     model.eval()
     parts: list[dict[str, np.ndarray]] = []
-    watch = watch or GateWatch(run)
-    with watch, batches(reader, run.make, config.data.prefetch) as source:
+    with watch or nullcontext(), batches(reader, run.make, config.data.prefetch) as source:
         bar = tqdm(source, total=reader.batches, desc=f"score {what}", unit="batch", disable=not ranks.is_first)
         for batch in bar:
             run.dynamic_ids.look_up(batch)
@@ -73,7 +73,8 @@ def score(run: Run, reader: Reader, what: str, watch: GateWatch | None = None) -
                 columns[head.column(name)] = predictions[:, i]
             if outputs.vectors is not None:
                 columns |= {name: x.cpu().numpy() for name, x in vector_columns(outputs.vectors).items()}
-            watch.add(batch)
+            if watch is not None:
+                watch.add(batch)
             parts.append(columns)
     model.train()
     merged = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}

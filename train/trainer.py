@@ -222,9 +222,9 @@ class _Loop:
                 self.lock.check()
                 self.saver.finish()
                 self._require_finite()
-                rows = recent.rows(progress.step) + gate_weights(self.run.task, progress.step)
+                rows = recent.rows(progress.step)
                 if ranks.is_first:
-                    self.folder.log(rows)
+                    self.folder.log(rows + gate_weights(self.run.task, progress.step))
                     bar.set_postfix_str(f"loss {rows[0]['value']:.4f}, {recent.rate:,.0f} samples/s")
             if stops or (keep_last if last else due):
                 self.saver.finish()

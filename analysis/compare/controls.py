@@ -43,17 +43,26 @@ class ArmControls:
 def find_controls(runs: Sequence[ScoredRun], data: Path | None) -> tuple[ArmControls, ...]:
     """Of every arm, in order. data: the prepared folder that the runs were trained on, if it is at hand."""
     folder = None if data is None else DataFolder.open(data)
+    known: dict[tuple[object, ...], NewnessTold | None] = {}
     return tuple(
-        ArmControls(arm=arm, newness=_newness(members[0], folder), gates=_gates(members))
+        ArmControls(arm=arm, newness=_newness(members[0], folder, known), gates=_gates(members))
         for arm, members in group_by_arm(runs).items()
     )
 
 
-def _newness(run: ScoredRun, folder: DataFolder | None) -> NewnessTold | None:
+def _newness(
+    run: ScoredRun, folder: DataFolder | None, known: dict[tuple[object, ...], NewnessTold | None]
+) -> NewnessTold | None:
+    """known: by what it rests on. Most arms of a comparison read the same inputs, which are looked at once."""
     if folder is None or "features" not in run.config:
         return None  # another tool's run
     try:
-        return newness_of(folder, as_arm(from_dict(run.config, str(run.folder / "config.json"))))
+        arm = as_arm(from_dict(run.config, str(run.folder / "config.json")))
+        inputs = frozenset(c for f in arm.features.features if f.role != "pc" for c in f.raw_columns)
+        key = (inputs, arm.reads_lengths, arm.fit, arm.new_user_max_views)
+        if key not in known:
+            known[key] = newness_of(folder, arm)
+        return known[key]
     except UserError:  # of another version, or with parts of one's own that are not at hand
         return None
 
