@@ -2,12 +2,12 @@
 
     python benchmarks/late_features.py --log LOGS --seeds 5 --out OUT --jobs 2
     python benchmarks/late_features.py --simulate 500000 --gate-strength 2 --seeds 5 --out OUT --jobs 2
-    python benchmarks/late_features.py --log LOGS --stream 2022-04-25 --arms base,base_posterior --seeds 5 --out OUT
+    python benchmarks/late_features.py --log LOGS --since 2022-04-25 --stream 2022-04-26 --seeds 5 --out OUT
 
 Prepares the log once for each refresh, trains the arms of `coldrank.configs.kuairand_late` on each with the same seeds
-(with --stream day by day, each scored first), and judges all on the same rows: who is new is said by the views as of
-the event, however late the model sees them. Goes on where it was cut off. Writes OUT/late.json and OUT/late.md;
-`figures.py late` draws them.
+(with --stream day by day, each scored first, where a last pass over new users has no place), and judges all on the same
+rows: who is new is said by the views as of the event, however late the model sees them. Goes on where it was cut off.
+Writes OUT/late.json and OUT/late.md; `figures.py late` draws them.
 """
 
 import argparse
@@ -58,7 +58,8 @@ def train(args: argparse.Namespace) -> None:
     """Every arm and seed on every refresh."""
     tuned = ("--tuned", str(args.tuned)) if args.tuned else ()
     stream = ("train.mode=periods", f"train.first_period={args.stream}", "train.look_back=[]", "optim.decay=constant")
-    mode = ("--set", *stream) if args.stream else ()
+    settings = [*(stream if args.stream else ()), *([f"data.since={args.since}"] if args.since else ())]
+    mode = ("--set", *settings) if settings else ()
     for name in args.refresh:
         place = folder(args.out, name)
         arms, seeds, jobs = ",".join(args.arms), str(args.seeds), str(args.jobs)
@@ -159,6 +160,13 @@ def write(args: argparse.Namespace) -> None:
     (args.out / "late.md").write_text("\n\n".join(parts) + "\n")
 
 
+def _refreshes(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := [name for name in names if name not in REFRESH]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r}: must be among {', '.join(REFRESH)}")
+    return names
+
+
 def main() -> None:
     """All of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -166,10 +174,9 @@ def main() -> None:
     which.add_argument("--log", type=Path, help="folder with KuaiRand's files")
     which.add_argument("--simulate", type=int, metavar="EVENTS", help="a simulated log of so many events")
     parser.add_argument("--gate-strength", type=float, default=2.0, help="of the simulated log")
-    parser.add_argument("--arms", type=lambda text: text.split(","), default=list(ARMS), help="base is first")
-    parser.add_argument(
-        "--refresh", type=lambda text: text.split(","), default=list(REFRESH), help="first: the views' truth"
-    )
+    parser.add_argument("--arms", type=lambda text: text.split(","), help="base is first (default: all)")
+    parser.add_argument("--refresh", type=_refreshes, default=list(REFRESH), help="first: the views' truth")
+    parser.add_argument("--since", default="", metavar="DAY", help="trains on the samples from this day on alone")
     parser.add_argument("--test-from", default="2022-05-04")
     parser.add_argument("--stream", metavar="DAY", help="day by day from this one on, in the place of passes")
     parser.add_argument("--seeds", type=int, default=5)
@@ -179,6 +186,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     args.split = "next" if args.stream else "test"
+    args.arms = args.arms or [arm for arm in ARMS if not (args.stream and arm == "base_cold_pass")]
     args.out.mkdir(parents=True, exist_ok=True)
     for step in (prepare, train, judge, write):
         step(args)

@@ -19,6 +19,8 @@ class ArmSettings:
     """Its tasks: each has a column `label_<task>`, of labels that are right for its head."""
     fit: tuple[str, ...]
     """The splits that it trains on."""
+    since: str
+    """The first period whose samples it reads; empty: all are."""
     evaluate: str
     """The split that it is judged by."""
     reads_lengths: bool

@@ -41,6 +41,8 @@ class DataFolder:
     """Where it lies."""
     manifest: dict[str, Any]
     """What its manifest.json says."""
+    since: str = ""
+    """The first period that is read (empty: all are)."""
     _checked: set[Path] = field(default_factory=set)
     """Files whose rows have been compared with the manifest's."""
 
@@ -55,13 +57,27 @@ class DataFolder:
         with named(self.path):
             return hashlib.sha256((self.path / "manifest.json").read_bytes()).hexdigest()
 
+    def read_since(self, period: str) -> "DataFolder":
+        """The folder without the samples of earlier periods. Raises UserError for a period that leaves none out, or
+        that the data does not have."""
+        names = sorted({p["period"] for p in self.manifest["partitions"]})
+        if period and period not in names[1:]:
+            have = f"after the first, {names[0]} to {names[-1]}" if names else "and it has none"
+            raise UserError(f"data.since={period}: must be one of the periods of {self.path} {have}")
+        return DataFolder(self.path, self.manifest, period)
+
+    @property
+    def partitions(self) -> list[dict[str, Any]]:
+        """Those of the manifest that are read."""
+        return [p for p in self.manifest["partitions"] if p["period"] >= self.since]
+
     def files(self, splits: tuple[str, ...]) -> list[Path]:
         """Parquet files of the splits, in order of time. Raises UserError for a split that the data does not have."""
-        have = {p["split"] for p in self.manifest["partitions"]}
+        have, since = {p["split"] for p in self.partitions}, f" since {self.since}" if self.since else ""
         for split in splits:
             if split not in have:
-                raise UserError(f"{self.path}: no split {split!r}; it has {', '.join(sorted(have))}")
-        parts = [p for p in self.manifest["partitions"] if p["split"] in splits]
+                raise UserError(f"{self.path}: no split {split!r}{since}; it has {', '.join(sorted(have))}")
+        parts = [p for p in self.partitions if p["split"] in splits]
         return self.paths(sorted(parts, key=lambda p: (p["time_min"], p["path"])))
 
     def paths(self, partitions: Iterable[dict[str, Any]]) -> list[Path]:

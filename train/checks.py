@@ -20,6 +20,7 @@ def as_arm(config: RunConfig) -> ArmSettings:
         features=validate(config),
         tasks=config.tasks,
         fit=config.data.fit,
+        since=config.data.since,
         evaluate=config.data.evaluate,
         reads_lengths=bool(getattr(config.model, "positions", True)),
         new_user_max_views=config.cohorts.new_user_max_views,

@@ -27,7 +27,7 @@ def check_run(config: RunConfig, data: DataFolder) -> None:
     """Makes the parts of a run on one process, but for what takes memory, and opens what it reads. Raises UserError for
     what cannot be: settings, hooks, model, optimizer, memory for the tables, splits, columns, files, another run's
     weights."""
-    features = validate(config)
+    features, data = validate(config), data.read_since(config.data.since)
     task = made_task(config, features, make_hooks(config, features))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     ranks = Ranks(0, 1, device)

@@ -17,7 +17,7 @@ from coldrank.train.run_folder import MetricRow, RunFolder
 
 def passes_as_stage(data: DataFolder, config: RunConfig) -> Stage:
     """What passes read, as hooks are told of it: one stage of all samples of `data.fit`."""
-    parts = [p for p in data.manifest["partitions"] if p["split"] in config.data.fit]
+    parts = [p for p in data.partitions if p["split"] in config.data.fit]
     parts.sort(key=lambda p: (p["time_min"], p["path"]))
     names = tuple(dict.fromkeys(p["period"] for p in parts))
     return Stage(names, tuple(parts), scored=False, shuffled=config.data.order == "random")

@@ -98,7 +98,7 @@ def build(config: RunConfig, data: DataFolder, ranks: Ranks) -> Run:
     random.seed(config.seed)
     np.random.seed(config.seed)
     torch.manual_seed(config.seed)
-    features = validate(config)
+    features, data = validate(config), data.read_since(config.data.since)
     several = ranks.world_size > 1 and config.sharding.id_maps == "sharded"
     encoder = FeatureEncoder(features, Share(ranks.rank, ranks.world_size) if several else None)
     hooks = make_hooks(config, features)

@@ -16,6 +16,9 @@ class Section:
 class DataConfig(Section):
     """Which samples are read, and how."""
 
+    since: str = ""
+    """The first period whose samples are read, for training on the last days alone: earlier events are in counters,
+    rates and histories, as before (empty: all are read)."""
     fit: tuple[str, ...] = ("train", "valid")
     """Splits that are trained on."""
     evaluate: str = "test"

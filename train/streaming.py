@@ -246,7 +246,7 @@ class Stream(Course):
         while run.config.train.follow_s:
             manifest, left = of_first_rank((_manifest(run.data.path), until - time.monotonic()))
             if manifest is not None and manifest != run.data.manifest:
-                run.data = DataFolder(run.data.path, manifest)
+                run.data = DataFolder(run.data.path, manifest).read_since(run.data.since)
                 self.check_data(progress)
                 self.stages = stages(run.data, run.config)
             if len(self.stages) > known:
@@ -264,7 +264,7 @@ class Stream(Course):
 def _by_period(data: DataFolder) -> dict[str, tuple[Json, ...]]:
     """Period -> its partitions, of all splits, both in order of time."""
     by_period: dict[str, list[Json]] = {}
-    for p in sorted(data.manifest["partitions"], key=lambda p: (p["period"], p["time_min"], p["path"])):
+    for p in sorted(data.partitions, key=lambda p: (p["period"], p["time_min"], p["path"])):
         by_period.setdefault(p["period"], []).append(p)
     return {period: tuple(partitions) for period, partitions in by_period.items()}
 

@@ -143,7 +143,8 @@ def _splits(run: ScoredRun) -> dict[str, Any] | None:
     data = run.config.get("data")
     if not isinstance(data, dict):
         return None
-    return {f"data.{name}": data[name] for name in ("fit", "evaluate") if name in data} or None
+    # Without a first period, all are read, as by runs of before there was one.
+    return {f"data.{name}": data[name] for name in ("since", "fit", "evaluate") if data.get(name)} or None
 
 
 def _tasks(run: ScoredRun) -> list[str] | None:

@@ -59,7 +59,7 @@ def _newness(
     try:
         arm = as_arm(from_dict(run.config, str(run.folder / "config.json")))
         inputs = frozenset(c for f in arm.features.features if f.role != "pc" for c in f.raw_columns)
-        key = (inputs, arm.reads_lengths, arm.fit, arm.new_user_max_views)
+        key = (inputs, arm.reads_lengths, arm.fit, arm.since, arm.new_user_max_views)
         if key not in known:
             known[key] = newness_of(folder, arm)
         return known[key]

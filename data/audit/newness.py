@@ -59,9 +59,11 @@ def _sample(folder: DataFolder, arm: ArmSettings) -> pl.DataFrame:
     """Evenly spaced rows of evenly spaced row groups, lists as `scan` has them: their first value and their length."""
     wanted = {c for f in arm.features.features for c in f.raw_columns} | {"user_views"}
     groups = []
-    for path in folder.files(arm.fit):
+    for path in folder.read_since(arm.since).files(arm.fit):
         with parquet.opened(path) as file:
             groups += [(path, index) for index in range(file.num_row_groups)]
+    if not groups:
+        return pl.DataFrame()
     chosen = [
         groups[i] for i in np.unique(np.linspace(0, len(groups) - 1, min(_GROUPS, len(groups))).round().astype(int))
     ]

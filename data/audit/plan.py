@@ -114,7 +114,7 @@ def _parts(folder: DataFolder) -> tuple[list[dict[str, Any]], list[Finding]]:
     """The readable partitions in the manifest's order, and a finding for every file that is amiss."""
     findings, parts = [], []
     advice = "prepare the data again: the folder and its manifest.json do not belong together"
-    for part in folder.manifest["partitions"]:
+    for part in folder.partitions:
         try:
             rows = parquet.rows(folder.path / part["path"])
         except UserError as error:

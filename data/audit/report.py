@@ -56,6 +56,7 @@ def audit(path: Path, arm: ArmSettings | None = None, known: Sequence[Finding] =
     folder = DataFolder.open(path)
     if not isinstance(folder.manifest.get("partitions"), list):
         raise UserError(f"{path}/manifest.json: no list 'partitions'; make the data with `coldrank prepare`")
+    folder = folder.read_since(arm.since if arm else "")
     read, findings = plan(folder, arm)
     complete = not any(f.severity == "error" and f.check in ("files", "arm") for f in findings)
     if complete:

@@ -102,8 +102,8 @@ def _setting_problems(config: RunConfig) -> list[str]:
     ]
     if config.cold_weight != 1:
         changed.append(f"cold_weight={config.cold_weight}")
-    if config.data.weight_column:
-        changed.append(f"data.weight_column={config.data.weight_column!r}")
+    of_data = {name: getattr(config.data, name) for name in ("since", "weight_column")}
+    changed += [f"data.{name}={value!r}" for name, value in of_data.items() if value]
     return [f"{setting}: has no effect in the warm-up experiments; leave it out" for setting in changed]
 
 

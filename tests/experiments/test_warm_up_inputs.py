@@ -146,6 +146,11 @@ HISTORY = Feature(name="past", column="hist_item_id", kind="id", table="item", r
             "train.steps=3: has no effect in the warm-up",
             marks=pytest.mark.tried(NOT, "warm_up with train.steps", "refused: it trains whole passes"),
         ),
+        pytest.param(
+            lambda: replace(small_config(), data=replace(small_config().data, since="2000-05")),
+            [],
+            "data.since='2000-05': has no effect in the warm-up",
+        ),
         pytest.param(lambda: replace(small_config(), hooks=(Mwuf(),)), [], "hooks=['mwuf']: the warm-up experiments"),
         pytest.param(small_config, ["--methods", "none"], "--methods 'none': there are base, random"),
         pytest.param(small_config, ["--models", "none"], "no model 'none'"),

@@ -22,7 +22,8 @@ SECTIONS = ("data", "optim", "optim.tables", "optim.dense", "train", "model", "r
 # What is read in every combination that there is, or refused by a check of its own where it is not (epochs in a
 # stream).
 NEVER = {
-    "data": {"evaluate", "weight_column", "batch_size", "global_batch_size", "eval_batch_size", "order", "prefetch"},
+    "data": {"since", "evaluate", "weight_column", "batch_size", "global_batch_size", "eval_batch_size", "order"}
+    | {"prefetch"},
     "optim": {"tables", "dense"},
     "optim.tables": {"kind", "lr", "lr_scale", "weight_decay", "warmup_steps", "decay", "clip_value"},
     "optim.dense": {"lr", "gate_lr_scale", "eps", "betas", "weight_decay", "warmup_steps", "decay", "clip_norm"},
