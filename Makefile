@@ -23,7 +23,7 @@ LOG := $(or $(DATA),runs/simulated)
 # A log in which new users react in another way than others, so that there is something to gain, and both arms' rates as they
 # were chosen there (docs/results/simulated.md). Real logs get the arms as they are.
 SIMULATE := --events 200000 --gate-strength 2 --avc-scale 30 --new-user-share 0.2
-RATES := $(if $(DATA),,optim.dense.lr=3.6e-3 optim.dense.gate_lr_scale=3)
+RATES := $(if $(DATA),,optim.dense.lr=3.6e-3)
 
 .PHONY: install test test-lowest test-kill test-gpu fuzz check mutants inputs quickstart
 

@@ -42,7 +42,7 @@ ARMS = {
     "base": ("base", ()),
     "poso": ("poso", (MOVING,)),
     "poso_constant_pc": ("poso_constant_pc", (MOVING,)),
-    "poso_slow_gates": ("poso", ()),
+    "poso_slow_gates": ("poso", ("optim.dense.gate_lr_scale=0.3",)),
 }
 LABELS = {"poso": "POSO", "poso_constant_pc": "POSO, constant code", "poso_slow_gates": "POSO, gates' rate .3"}
 TASKS = ("long_view", "finish_view", "click", "like")

@@ -54,6 +54,7 @@ def add_compare(commands: Any) -> None:
 
 
 def _compare(args: argparse.Namespace) -> None:
+    from coldrank.analysis.compare.checks import require_same_conditions
     from coldrank.analysis.compare.compare import compare
     from coldrank.analysis.compare.controls import find_controls, format_controls
     from coldrank.analysis.compare.runs import find_data, without_run
@@ -69,6 +70,7 @@ def _compare(args: argparse.Namespace) -> None:
         raise UserError(f"--data {args.data}: no manifest.json in it; give a folder written by `coldrank prepare`")
     runs, baseline = choose_runs(args.runs, args.baseline, args.split)
     notes = without_run(args.runs)
+    require_same_conditions(runs, baseline, args.allow)  # before the data are looked at, which takes longer
     data, _ = find_data([run.facts for run in runs], args.data)
     comparison = compare(
         runs,

@@ -45,7 +45,7 @@ def base() -> RunConfig:
             heads=4, head_dim=8, positions=True, experts=4, expert_hidden=(128, 64), tower_hidden=(32,), dropout=0.1
         ),
         data=DataConfig(batch_size=512),
-        optim=OptimConfig(tables=TablesConfig(lr=0.03), dense=DenseConfig(lr=4e-3), decay="linear"),
+        optim=OptimConfig(tables=TablesConfig(lr=0.03), dense=DenseConfig(lr=4e-3, gate_lr_scale=3.0), decay="linear"),
         train=TrainConfig(epochs=1),
     )
 

@@ -72,7 +72,7 @@ def base(
         ),
         data=DataConfig(batch_size=512, weight_column="weight" if spec.weight is not None else ""),
         optim=OptimConfig(
-            tables=TablesConfig(lr=0.05), dense=DenseConfig(lr=1.8e-3, gate_lr_scale=0.3), decay="linear"
+            tables=TablesConfig(lr=0.05), dense=DenseConfig(lr=1.8e-3, gate_lr_scale=3.0), decay="linear"
         ),
         train=TrainConfig(epochs=1),
     )

@@ -48,5 +48,5 @@ def test_the_simulated_log_has_something_to_gain_and_the_last_line_speaks_of_it(
 
 def test_real_logs_get_the_arms_as_they_are():
     lines = commands("DATA=my/logs")
-    assert not any("simulat" in line or "gain.py" in line or "gate_lr_scale" in line for line in lines)
+    assert not any("simulat" in line or "gain.py" in line or "optim.dense.lr" in line for line in lines)
     assert str(parsed(lines, "prepare").data) == "my/logs" and parsed(lines, "train").set == ["train.threads=1"]
