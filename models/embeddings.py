@@ -136,7 +136,12 @@ class EmbeddingStage(nn.Module):
         self.key_index = {key: i for i, key in enumerate(k for f in features.sparse for k in f.keys)}
 
     def forward(self, batch: Batch) -> Embedded:
-        unpooled, pooled = self.read(batch)
+        return self.parted(batch, *self.read(batch))
+
+    def parted(
+        self, batch: Batch, unpooled: Mapping[str, Mapping[str, JaggedTensor]], pooled: KeyedTensor | None
+    ) -> Embedded:
+        """What `read` has given, or was read elsewhere, by feature."""
         parts = self._split(pooled, len(batch)) if pooled is not None else {}
         for collection, rows in unpooled.items():
             parts |= self._bags(rows, collection, batch)

@@ -18,11 +18,14 @@ from coldrank.serving.hooked import Made, NewUsers, PriorsOfSides, PriorState, R
 from coldrank.serving.ranker import ServedRanker
 from coldrank.serving.stage import Order
 from coldrank.serving.two_tower import ServedTwoTower
+from coldrank.train.hooks.asmg import ASMGModule
 from coldrank.train.hooks.hook import HookModule
+from coldrank.train.hooks.incctr import IncCTRModule
 from coldrank.train.hooks.metacf import MetaCFModule
 from coldrank.train.hooks.mwuf import MwufModule
 from coldrank.train.hooks.pam.pam import PamModule
 from coldrank.train.hooks.posterior.posterior import PosteriorModule
+from coldrank.train.hooks.sml import SMLModule
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +96,13 @@ def _(hook: PosteriorModule) -> HookPart | None:
         for ids in hook.in_order.values()
     ]
     return HookPart(made=lambda layout: PriorsOfSides(states, layout), rows=tuple(state.name for state in states))
+
+
+@hook_part.register(ASMGModule)
+@hook_part.register(IncCTRModule)
+@hook_part.register(SMLModule)
+def _(hook: HookModule) -> HookPart | None:
+    return HookPart()  # the model is served as it is
 
 
 @hook_part.register

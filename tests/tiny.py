@@ -15,10 +15,12 @@ from coldrank.models.features import Mapping as IdMapping
 from coldrank.models.heads import Binary
 from coldrank.models.ranker import Ranker
 from coldrank.train.config import RunConfig
+from coldrank.train.hooks.asmg import ASMG
 from coldrank.train.hooks.hook import Hook
 from coldrank.train.hooks.metacf import MetaCF
 from coldrank.train.hooks.pam import Pam
 from coldrank.train.hooks.posterior import Posterior
+from coldrank.train.hooks.sml import SML
 
 Fields = Mapping[str, object]
 NONE: Fields = MappingProxyType({})
@@ -46,6 +48,10 @@ def _felt(hook: Hook) -> Hook:
         return replace(hook, rate=2.0)
     if isinstance(hook, Posterior) and hook.refresh == Posterior().refresh:
         return replace(hook, refresh=1, item_max_views=1, prior="mean", strength=1e-5)
+    if isinstance(hook, SML):
+        return replace(hook, after=1)
+    if isinstance(hook, ASMG):
+        return replace(hook, length=1, after=2)
     return hook
 
 

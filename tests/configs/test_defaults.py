@@ -25,10 +25,13 @@ from coldrank.models.two_tower import TwoTower
 from coldrank.models.wide_deep import WideDeep
 from coldrank.modules.metacf import logistic_steps
 from coldrank.modules.posterior import fit_prior
+from coldrank.train.hooks.asmg import ASMG
+from coldrank.train.hooks.incctr import IncCTR
 from coldrank.train.hooks.metacf import MetaCF
 from coldrank.train.hooks.mwuf import Mwuf
 from coldrank.train.hooks.pam import Pam
 from coldrank.train.hooks.posterior import Posterior
+from coldrank.train.hooks.sml import SML
 from coldrank.train.sections import DataConfig, DenseConfig, OptimConfig, TablesConfig, TrainConfig
 
 NOTHING: tuple[()] = ()
@@ -78,6 +81,12 @@ OF_CONFIGS: list[tuple[type, dict[str, Any]]] = [
         | {"keep_checkpoints": 2, "threads": 0, "accumulate": 1, "precision": "float32", "pipeline": "auto"}
         | {"warm_start": "", "warm_rename": {}},
     ),
+    (
+        IncCTR,
+        {"weight": 1.0, "temperature": 1.0},
+    ),
+    (SML, {"channels": (10, 5), "hidden": 20, "added": False, "after": 10, "lr_scale": 1.0}),
+    (ASMG, {"length": 3, "hidden": 4, "after": 10, "lr_scale": 1.0}),
     (
         Mwuf,
         {"mode": "joint", "item": "item_id", "user": ("user_id",), "max_views": 50, "users": 20, "hidden": 16}

@@ -18,10 +18,13 @@ from coldrank.serving.export.trained import load_trained
 from coldrank.serving.export.write import load_script, save_script
 from coldrank.train.config import RunConfig
 from coldrank.train.distributed.ranks import process_group
+from coldrank.train.hooks.asmg import ASMG
+from coldrank.train.hooks.incctr import IncCTR
 from coldrank.train.hooks.metacf import MetaCF
 from coldrank.train.hooks.mwuf import Mwuf
 from coldrank.train.hooks.pam import Pam
 from coldrank.train.hooks.posterior import Posterior
+from coldrank.train.hooks.sml import SML
 from coldrank.train.trainer import train
 
 
@@ -55,6 +58,9 @@ def structure(config: RunConfig) -> tuple[object, ...]:
         Mwuf: lambda m: (m.item, m.user),
         MetaCF: lambda m: m,
         Posterior: lambda p: (p.item, p.user, p.prior),
+        IncCTR: lambda _: None,
+        SML: lambda s: s,
+        ASMG: lambda a: a,
     }
     hooks = [(type(hook), of_hook[type(hook)](hook)) for hook in config.hooks]
     model = replace(config.model, dropout=0.0) if hasattr(config.model, "dropout") else config.model
@@ -91,7 +97,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], DataFol
     made: dict[Callable[[Path], DataFolder], DataFolder] = {}
 
     def folder(name: str) -> DataFolder:
-        if name.startswith("pam"):
+        if name.startswith(("pam", "streams")):
             make = stream if name.startswith("pam_kuairand") else periods
         else:
             make = rated if "movielens" in name else simulated

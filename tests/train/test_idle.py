@@ -12,6 +12,7 @@ from coldrank.data.errors import UserError
 from coldrank.models.ranker import Ranker
 from coldrank.train.checks import validate
 from coldrank.train.config import RunConfig
+from coldrank.train.hooks.asmg import ASMG
 from coldrank.train.hooks.metacf import MetaCF
 from coldrank.train.hooks.mwuf import Mwuf
 from coldrank.train.hooks.posterior import Posterior
@@ -70,6 +71,7 @@ OTHER = {  # another value than the default, that is right in itself
     "mwuf.refresh": 7,
     "posterior.item_max_views": 7,
     "posterior.user_max_views": 7,
+    "asmg.after": 1,
     "sharding.sequences": "bags",
 }
 
@@ -151,6 +153,7 @@ CASES = {
     "mwuf.refresh": [lambda: replace(bare(), hooks=(Mwuf(common_init=False),))],
     "posterior.item_max_views": [lambda: replace(bare(), hooks=(Posterior(item="", user="user_id"),))],
     "posterior.user_max_views": [lambda: replace(bare(), hooks=(Posterior(),))],
+    "asmg.after": [lambda: replace(stream(), hooks=(ASMG(length=4),))],
 }
 # What arms hold for their variants: refused where `--set` names it.
 KEPT = {

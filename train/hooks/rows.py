@@ -36,6 +36,17 @@ class TableRows:
         return total / rows.sum()
 
     @torch.no_grad()
+    def read(self, rows: Tensor) -> Tensor:
+        """Rows int64 [N], the same on every rank -> [N, D], on every rank."""
+        values = torch.zeros(len(rows), self.dim, device=rows.device)
+        for part, (row, column) in self.parts:
+            here = (rows >= row) & (rows < row + len(part))
+            values[here, column : column + part.shape[1]] = part[rows[here] - row]
+        if self.sharded and world_size() > 1:
+            dist.all_reduce(values)
+        return values
+
+    @torch.no_grad()
     def write(self, rows: Tensor, value: Tensor) -> None:
         """Gives rows int64 [N], all different, one value [D] or each its own [N, D]."""
         values = value.expand(len(rows), -1)
@@ -51,17 +62,6 @@ class RowsBeside(TableRows):
     def _take(self, weight: Tensor | ShardedTensor) -> None:
         self.value = _zeros_like(weight)
         super()._take(self.value)
-
-    @torch.no_grad()
-    def read(self, rows: Tensor) -> Tensor:
-        """Rows int64 [N], the same on every rank -> [N, D], on every rank."""
-        values = torch.zeros(len(rows), self.dim, device=rows.device)
-        for part, (row, column) in self.parts:
-            here = (rows >= row) & (rows < row + len(part))
-            values[here, column : column + part.shape[1]] = part[rows[here] - row]
-        if self.sharded and world_size() > 1:
-            dist.all_reduce(values)
-        return values
 
 
 def _zeros_like(weight: Tensor | ShardedTensor) -> Tensor | ShardedTensor:
