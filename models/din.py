@@ -16,7 +16,7 @@ from coldrank.models.embeddings import Embedded, Inputs, fixed_features
 from coldrank.models.features import Feature, FeatureSet
 from coldrank.models.heads.head import Head
 from coldrank.models.model import Model, ModelModule
-from coldrank.modules.attention import without_padding
+from coldrank.modules.attended import without_padding
 from coldrank.modules.dropout import Dropout as DropoutLayer
 
 

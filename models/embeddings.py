@@ -61,9 +61,13 @@ class Inputs:
         """dense: [B, F] -> [B, static_dim]."""
         return torch.cat([*(embedded[name] for name in self.fixed), dense], 1)
 
+    def of_sequence(self, embedded: Embedded, name: str) -> list[Tensor]:
+        """What lies side by side at the positions of a sequence: of each of its features [B, L, D]."""
+        return [embedded[feature] for feature in self.sequences[name]]
+
     def sequence(self, embedded: Embedded, name: str) -> Tensor:
-        """[B, L, D]."""
-        return torch.cat([embedded[feature] for feature in self.sequences[name]], 2)
+        """The same as one: [B, L, D]."""
+        return torch.cat(self.of_sequence(embedded, name), 2)
 
     def pc(self, embedded: Embedded) -> Tensor:
         """[B, pc_dim]."""

@@ -14,7 +14,7 @@ from coldrank.models.embeddings import Embedded, Inputs
 from coldrank.models.features import FeatureSet
 from coldrank.models.heads.head import Head
 from coldrank.models.model import Model, ModelModule
-from coldrank.modules.attention import without_padding
+from coldrank.modules.attended import without_padding
 
 _INIT = 0.01  # of the numbers' rows; as that of tables by default
 

@@ -17,7 +17,7 @@ from coldrank.models.features import FeatureSet
 from coldrank.models.heads.head import Head
 from coldrank.models.model import Model, ModelModule
 from coldrank.modules import MLP
-from coldrank.modules.attention import without_padding
+from coldrank.modules.attended import without_padding
 
 
 @dataclass(kw_only=True, slots=True)

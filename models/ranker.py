@@ -142,16 +142,15 @@ class RankerModule(ModelModule):
             pc = self.inputs.pc(embedded) if self.inputs.codes else static[:, :0]
         parts = [static]
         for i, (name, attention) in enumerate(self.attention.items()):
-            sequence = self.inputs.sequence(embedded, name)
-            if name in self.positions:
-                sequence = sequence + self.positions[name]
-            parts.append(attention(static, sequence, batch.sequence_lengths[i], pc))
+            first, *beside = self.inputs.of_sequence(embedded, name)
+            positions = self.positions.get(name)
+            parts.append(attention(static, first, batch.sequence_lengths[i], pc, beside, positions))
         return torch.cat(parts, 1), pc
 
 
 def _attention(config: Ranker, query_dim: int, sequence_dim: int, pc_dim: int) -> nn.Module:
     sizes = (query_dim, sequence_dim, config.heads, config.head_dim)
     if not config.poso_mha:
-        return MultiheadAttention(*sizes)
+        return MultiheadAttention(*sizes, finite_padding=True)
     gate = (pc_dim, config.gate_hidden, config.gate_scale)
-    return PosoMultiheadAttention(*sizes, *gate, config.mha_folds, config.mha_fold)
+    return PosoMultiheadAttention(*sizes, *gate, config.mha_folds, config.mha_fold, finite_padding=True)

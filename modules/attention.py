@@ -4,7 +4,10 @@ B batch, L sequence length, D width, H heads, N folds, R rows of attention weigh
 
 Neither form projects the sequence. Both maps are linear in it, so W^K is moved to the query, q . W^K x = (W^K^T q) . x,
 and W^V behind the softmax, sum_l a_l W^V x_l = W^V (sum_l a_l x_l): N value projections then pass over the sequence
-once.
+once. `attended.py` has what passes over it.
+
+A sequence may be given in parts: its first columns as `sequence`, the others in `beside`, float [B, L, D'] each, and
+what is added at each position of all samples as `positions`, float [L, D].
 """
 
 import math
@@ -13,6 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from coldrank.modules.attended import attended, attention_weights, joined, without_padding
 from coldrank.modules.checks import check_lengths, check_sizes, check_width
 from coldrank.modules.gate import PersonalizedGate, separate_draws
 from coldrank.modules.linear import uniform_weight
@@ -26,43 +30,70 @@ class MultiheadAttention(nn.Module):
     Q = W^Q x_non, K = W^K X, V = W^V X, without biases (section 3).
     """
 
-    def __init__(self, query_dim: int, sequence_dim: int, heads: int, head_dim: int) -> None:
+    def __init__(
+        self, query_dim: int, sequence_dim: int, heads: int, head_dim: int, *, finite_padding: bool = False
+    ) -> None:
+        """finite_padding: whether what lies past a sequence's end is always finite; else zeros are put there first."""
         super().__init__()
         check_sizes(query_dim=query_dim, sequence_dim=sequence_dim, heads=heads, head_dim=head_dim)
         self.query_dim, self.sequence_dim = query_dim, sequence_dim
-        self.heads, self.head_dim = heads, head_dim
+        self.heads, self.head_dim, self.finite_padding = heads, head_dim, finite_padding
         self.query = nn.Linear(query_dim, heads * head_dim, bias=False)
         self.key = uniform_weight(heads, head_dim, sequence_dim, fan_in=sequence_dim)
         self.value = uniform_weight(heads, sequence_dim, head_dim, fan_in=sequence_dim)
 
-    def forward(self, query: Tensor, sequence: Tensor, lengths: Tensor, pc: Tensor | None = None) -> Tensor:
-        """query: float [B, query_dim], sequence: float [B, L, sequence_dim], lengths: int64 [B] in 0 .. L.
+    def forward(
+        self,
+        query: Tensor,
+        sequence: Tensor,
+        lengths: Tensor,
+        pc: Tensor | None = None,
+        beside: list[Tensor] | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """query: float [B, query_dim], sequence: float [B, L, sequence_dim], with `beside` fewer columns, lengths:
+        int64 [B] in 0 .. L.
 
         Returns [B, H * head_dim]. Only positions 0 .. lengths - 1 are seen, whatever the others hold; an empty sequence
         yields zeros. pc is ignored. ValueError for lengths that are below 0 or above L.
         """
         check_width("query", query, self.query_dim)
         check_lengths(lengths, sequence)
-        return self.read(self.query(query), sequence, lengths, pc)
+        return self.read(self.query(query), sequence, lengths, pc, beside, positions)
 
     @torch.jit.export
-    def read(self, q: Tensor, sequence: Tensor, lengths: Tensor, pc: Tensor | None = None) -> Tensor:
+    def read(
+        self,
+        q: Tensor,
+        sequence: Tensor,
+        lengths: Tensor,
+        pc: Tensor | None = None,
+        beside: list[Tensor] | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
         """`forward` from q = W^Q x_non, float [B, H * head_dim], on. B may be a multiple of the number of sequences:
         each is then read by as many queries in turn."""
-        sequence = without_padding(sequence, lengths)
-        context = attend(self._weights(q, sequence, lengths), sequence, lengths)
-        return _project(context, self.value).flatten(1)
+        parts = _parts(sequence, beside, lengths, self.sequence_dim, self.finite_padding)
+        return _project(attended(self._probes(q), parts, positions, lengths), self.value).flatten(1)
 
-    def weights(self, query: Tensor, sequence: Tensor, lengths: Tensor, pc: Tensor | None = None) -> Tensor:
+    def weights(
+        self,
+        query: Tensor,
+        sequence: Tensor,
+        lengths: Tensor,
+        pc: Tensor | None = None,
+        beside: list[Tensor] | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
         """Arguments of `forward` -> attention weights [B, H, L]: what `attention_weights` gives for Q W^K."""
         check_width("query", query, self.query_dim)
         check_lengths(lengths, sequence)
-        return self._weights(self.query(query), without_padding(sequence, lengths), lengths)
+        parts = _parts(sequence, beside, lengths, self.sequence_dim, self.finite_padding)
+        return attention_weights(self._probes(self.query(query)), joined(parts, positions), lengths)
 
-    def _weights(self, q: Tensor, sequence: Tensor, lengths: Tensor) -> Tensor:
-        check_width("sequence", sequence, self.sequence_dim)
-        probes = _project(q.view(q.shape[0], self.heads, self.head_dim), self.key)
-        return attention_weights(probes / math.sqrt(self.head_dim), sequence, lengths)
+    def _probes(self, q: Tensor) -> Tensor:
+        q = (q / math.sqrt(self.head_dim)).view(q.shape[0], self.heads, self.head_dim)
+        return _project(q, self.key)
 
 
 class PosoMultiheadAttention(nn.Module):
@@ -90,6 +121,8 @@ class PosoMultiheadAttention(nn.Module):
         scale: float = 2.0,
         folds: int = 4,
         fold: Fold = "v",
+        *,
+        finite_padding: bool = False,
     ) -> None:
         super().__init__()
         check_sizes(folds=folds)
@@ -101,7 +134,7 @@ class PosoMultiheadAttention(nn.Module):
         value_folds = folds if fold == "v" else 1  # per row of attention weights
         self.query_dim, self.sequence_dim, self.head_dim = query_dim, sequence_dim, head_dim
         self.query_folds, self.key_folds, self.value_folds = query_folds, key_folds, value_folds
-        self.heads, self.gate_width = heads, head_dim if fold == "none" else 1
+        self.heads, self.gate_width, self.finite_padding = heads, head_dim if fold == "none" else 1, finite_padding
         self.query = plain.query
         self.query.weight = nn.Parameter(plain.query.weight.detach().repeat(query_folds, 1))
         self.query.out_features = query_folds * heads * head_dim
@@ -123,72 +156,75 @@ class PosoMultiheadAttention(nn.Module):
         with separate_draws():
             self.value.copy_(_split(value.cpu(), 1, self.value_folds))
 
-    def forward(self, query: Tensor, sequence: Tensor, lengths: Tensor, pc: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        query: Tensor,
+        sequence: Tensor,
+        lengths: Tensor,
+        pc: Tensor | None = None,
+        beside: list[Tensor] | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
         """Arguments and result of `MultiheadAttention.forward`; pc: float [B, pc_dim] is required."""
         check_width("query", query, self.query_dim)
         check_lengths(lengths, sequence)
-        return self.read(self.query(query), sequence, lengths, pc)
+        return self.read(self.query(query), sequence, lengths, pc, beside, positions)
 
     @torch.jit.export
-    def read(self, q: Tensor, sequence: Tensor, lengths: Tensor, pc: Tensor | None = None) -> Tensor:
+    def read(
+        self,
+        q: Tensor,
+        sequence: Tensor,
+        lengths: Tensor,
+        pc: Tensor | None = None,
+        beside: list[Tensor] | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
         """As `MultiheadAttention.read`; q: float [B, query_folds * H * head_dim], pc: [B, pc_dim], or [1, pc_dim] for
         all."""
-        sequence = without_padding(sequence, lengths)
-        context = attend(self._weights(q, sequence, lengths, pc), sequence, lengths)
+        parts = _parts(sequence, beside, lengths, self.sequence_dim, self.finite_padding)
+        context = attended(self._probes(q, pc), parts, positions, lengths)
         gates: Tensor = self.value_gate(pc)
         gates = gates.view(gates.shape[0], self.key_folds, self.heads, self.value_folds, self.gate_width)
         values = _project(context, self.value)
         values = values.reshape(q.shape[0], self.key_folds, self.heads, self.value_folds, self.head_dim)
         return (gates * values).sum((1, 3)).flatten(1)
 
-    def weights(self, query: Tensor, sequence: Tensor, lengths: Tensor, pc: Tensor | None = None) -> Tensor:
+    def weights(
+        self,
+        query: Tensor,
+        sequence: Tensor,
+        lengths: Tensor,
+        pc: Tensor | None = None,
+        beside: list[Tensor] | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
         """Arguments of `forward` -> attention weights [B, key_folds * H, L]: those of fold 0's heads, then of fold
         1's."""
         check_width("query", query, self.query_dim)
         check_lengths(lengths, sequence)
-        return self._weights(self.query(query), without_padding(sequence, lengths), lengths, pc)
+        parts = _parts(sequence, beside, lengths, self.sequence_dim, self.finite_padding)
+        return attention_weights(self._probes(self.query(query), pc), joined(parts, positions), lengths)
 
-    def _weights(self, q: Tensor, sequence: Tensor, lengths: Tensor, pc: Tensor | None) -> Tensor:
-        check_width("sequence", sequence, self.sequence_dim)
+    def _probes(self, q: Tensor, pc: Tensor | None) -> Tensor:
         if self.key_gate is not None:
             q = q * self.key_gate(pc)  # Q . (G^k * K) = (Q * G^k) . K
-        q = q.view(q.shape[0], self.query_folds, self.heads, self.head_dim).expand(-1, self.key_folds, -1, -1)
-        probes = _project(q.flatten(1, 2), self.key)
-        return attention_weights(probes / math.sqrt(self.head_dim), sequence, lengths)
+        q = (q / math.sqrt(self.head_dim)).view(q.shape[0], self.query_folds, self.heads, self.head_dim)
+        return _project(q.expand(-1, self.key_folds, -1, -1).flatten(1, 2), self.key)
 
 
-def without_padding(sequence: Tensor, lengths: Tensor) -> Tensor:
-    """Zeros at the positions past a sequence's length: NaN or infinity there would outlast a weight of 0, in the result
-    and in the gradients. sequence: float [B, L, D], lengths: int64 [B] -> [B, L, D]."""
-    padded = torch.arange(sequence.shape[1], device=sequence.device) >= lengths.unsqueeze(1)
-    return sequence.masked_fill(padded.unsqueeze(2), 0.0)
-
-
-def attention_weights(probes: Tensor, sequence: Tensor, lengths: Tensor) -> Tensor:
-    """softmax(probes . x)_l over the valid positions l < lengths; the others must be finite.
-
-    probes: float [B, R, D], sequence: float [S, L, D], lengths: int64 [S] -> [B, R, L]; B is S or a multiple, with as
-    many probes in turn for each sequence. An empty sequence keeps its first position through the softmax, which is then
-    finite: `attend` sets its result to zero.
-    """
-    scores = _by_sequence(probes, sequence) @ sequence.transpose(1, 2)
-    positions = torch.arange(sequence.shape[1], device=sequence.device)
-    padded = positions >= lengths.clamp(min=1).unsqueeze(1)
-    weights = torch.softmax(scores.masked_fill(padded.unsqueeze(1), -math.inf), -1)
-    return weights.view(probes.shape[0], probes.shape[1], sequence.shape[1])
-
-
-def attend(weights: Tensor, sequence: Tensor, lengths: Tensor) -> Tensor:
-    """sum_l weights_l x_l. weights: float [B, R, L], sequence: float [S, L, D], lengths: int64 [S] -> [B, R, D], B as
-    for `attention_weights`; zeros, with zero gradients of any order, where lengths is 0."""
-    read = (_by_sequence(weights, sequence) @ sequence) * (lengths > 0).to(sequence.dtype)[:, None, None]
-    return read.view(weights.shape[0], weights.shape[1], sequence.shape[2])
-
-
-def _by_sequence(x: Tensor, sequence: Tensor) -> Tensor:
-    """x: [B, R, D] -> [S, B / S * R, D]: what is of one sequence, together."""
-    count = sequence.shape[0]
-    return x.reshape(count, x.shape[0] // max(1, count) * x.shape[1], x.shape[2])
+def _parts(
+    sequence: Tensor, beside: list[Tensor] | None, lengths: Tensor, width: int, finite_padding: bool
+) -> list[Tensor]:
+    """What is attended to, with nothing past its end that a weight of 0 would not silence."""
+    parts = [sequence]
+    if beside is not None:
+        parts += beside
+    if sum([part.shape[2] for part in parts]) != width:
+        raise ValueError(f"sequence has shape {list(sequence.shape)}: all of it must be [batch, ..., {width}]")
+    if finite_padding:
+        return parts
+    return [without_padding(part, lengths) for part in parts]
 
 
 def _project(x: Tensor, weight: Tensor) -> Tensor:

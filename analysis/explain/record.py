@@ -26,7 +26,7 @@ class Recording:
     """Name of a layer -> activations, [B, ..]."""
     gates: dict[str, Tensor] = field(default_factory=dict)
     """Name of a gate's module -> outputs, [B, G]."""
-    attention: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
+    attention: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     """Sequence -> arguments of its attention."""
     mixture: tuple[Tensor, ...] = ()
     """Arguments of the mixture of experts."""

@@ -21,7 +21,7 @@ from coldrank.modules import (
     PosoTowers,
     Towers,
 )
-from coldrank.modules.attention import attend
+from coldrank.modules.attended import attend
 from coldrank.modules.cvar import Cvar
 from coldrank.modules.dropout import Dropout
 
