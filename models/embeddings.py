@@ -49,11 +49,11 @@ class Inputs:
 
     def __init__(self, features: FeatureSet) -> None:
         self.fixed = [f.name for f in fixed_features(features)]
-        self.codes = [f.name for f in features.sparse if f.role == "pc"]
+        self.codes = [f.name for f in features.codes]
         self.sequences = {name: [f.name for f in fs] for name, fs in features.sequences.items()}
         self.numbers = len(features.numbers)
         self.static_dim = sum(features.dim(f) for f in fixed_features(features)) + self.numbers
-        self.pc_dim = sum(features.dim(f) for f in features.sparse if f.role == "pc")
+        self.pc_dim = sum(map(features.dim, features.codes))
         self.sequence_lengths = {name: fs[0].length for name, fs in features.sequences.items()}
         self.sequence_dims = {name: sum(features.dim(f) for f in fs) for name, fs in features.sequences.items()}
 
@@ -132,7 +132,7 @@ class EmbeddingStage(nn.Module):
         self.of_table = {t: features.by_table[t] for t in unpooled}
         self.many = [f.name for f in fixed_features(features) if f.many and not f.weights]
         self.reads = {f.name: features.table(f.table_name).reads for f in features.sparse}
-        self.features = [f.name for f in features.sparse]
+        self.features = [f.name for f in features.features if f.has_table]
         self.pooled_features = sum(f.table_name not in unpooled for f in features.sparse)
         self.sequence_keys = {
             f.name: f.keys for f in features.sparse if f.role == "sequence" and f.table_name not in unpooled

@@ -56,8 +56,14 @@ class FeatureSet:
 
     @property
     def sparse(self) -> tuple[Feature, ...]:
-        """Features that read a table, in the order of their keys."""
-        return tuple(f for f in self.features if f.has_table)
+        """Features that read a table, in the order of their keys: table by table, as tables are looked up on one rank,
+        so that TorchRec has nothing to put in order at every step."""
+        return tuple(f for table in self.tables for f in self.by_table[table.name])
+
+    @property
+    def codes(self) -> tuple[Feature, ...]:
+        """Personalization codes, in order."""
+        return tuple(f for f in self.features if f.role == "pc")
 
     @property
     def embedded(self) -> tuple[Feature, ...]:

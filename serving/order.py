@@ -50,7 +50,7 @@ class Columns(nn.Module):
 
 def code_places(features: FeatureSet, order: Sequence[Order]) -> list[int]:
     """Where the columns of the codes of both sides, one after the other, stand among those of training."""
-    spans = _spans([f for f in features.sparse if f.role == "pc"], features.dim)
+    spans = _spans(features.codes, features.dim)
     return [c for o in order for f in o.pc for c in spans[f.name]]
 
 

@@ -182,7 +182,7 @@ def _vector(f: Feature) -> str:
 
 
 def _codes(features: FeatureSet) -> list[str]:
-    return [f"{f.name}[{features.dim(f)}] of {f.raw_columns[0]}" for f in features.sparse if f.role == "pc"]
+    return [f"{f.name}[{features.dim(f)}] of {f.raw_columns[0]}" for f in features.codes]
 
 
 def _differ(there: list[str], here: list[str]) -> str | None:

@@ -178,13 +178,14 @@ def test_what_has_no_row_is_found_behind_features_of_every_kind():
     }
     values = encoder(raw)[0]
     found = encoder.unknown(raw, values)
-    # Behind 6 values of `a`, 3 of tags and 2 of age; what a sequence holds is no event.
-    users = ([12, 16, 18], [0, 1, 0], [71, 72], [2, 1], [2, 1])
-    items = ([13, 14, 15], [0, 1, 2], [5, 6, 7], [1, 1, 1], [0, 0, 0])
+    # Table by table: behind 6 values of `a` and 3 of tags, 2 of `user` and 3 of friends; what a sequence holds is no
+    # event.
+    users = ([10, 11, 13], [0, 1, 0], [71, 72], [2, 1], [2, 1])
+    items = ([14, 15, 16], [0, 1, 2], [5, 6, 7], [1, 1, 1], [0, 0, 0])
     assert {name: tuple(part.tolist() for part in of) for name, of in found.items()} == {"user": users, "item": items}
     shared = FeatureEncoder(FeatureSet(features, tables), Share(1, 2))
     shared.maps["user"].add(torch.tensor([70, 71]))
     values = shared(raw)[0]
-    assert values[[11, 12, 16, 17, 18]].tolist() == [-1] * 5, "what lies with several ranks is left to training"
+    assert values[[9, 10, 11, 12, 13]].tolist() == [-1] * 5, "what lies with several ranks is left to training"
     of_users = [part.tolist() for part in shared.unknown(raw, values)["user"]]
-    assert of_users == [[11, 12, 16, 17, 18], [0, 1, 2, 0, 1], [70, 71, 72], [2, 2, 1], [2, 2, 1]]
+    assert of_users == [[9, 10, 11, 12, 13], [0, 1, 2, 0, 1], [70, 71, 72], [2, 2, 1], [2, 2, 1]]

@@ -133,7 +133,7 @@ def test_raw_columns_say_what_they_hold():
         Input("age", "float"),
         Input("x", "float"),
     )
-    assert features.sparse == (user, ITEM, tags, HISTORY, SIGNALS, BUCKET) and features.numbers == (number,)
+    assert features.sparse == (ITEM, tags, HISTORY, user, SIGNALS, BUCKET) and features.numbers == (number,)
     assert features.sequences == {"history": (HISTORY,), "h": (SIGNALS,)}
     assert [f.keys for f in (user, HISTORY, number)] == [("user",), ("hist.0", "hist.1", "hist.2"), ()]
     assert [f.table_name for f in (user, BUCKET, number)] == ["user", "age", ""]

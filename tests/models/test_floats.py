@@ -97,10 +97,10 @@ def test_numbers_and_buckets_stand_beside_the_ids_of_a_history():
     raw = {"item": torch.tensor([7, 8, 9]), "hours": hours, "hours.lengths": lengths}
     raw |= {"hist": torch.tensor([11, 12, 13, 21]), "hist.lengths": lengths}
     values, counts, _, ends = encoder(raw)
-    assert encoder.keys == ["item", "bucket.0", "bucket.1", "hist.0", "hist.1"] and ends.tolist() == [[2, 0, 1]]
+    assert encoder.keys == ["item", "hist.0", "hist.1", "bucket.0", "bucket.1"] and ends.tolist() == [[2, 0, 1]]
     assert counts.view(5, 3).tolist() == [[1, 1, 1], [1, 0, 1], [1, 0, 0], [1, 0, 1], [1, 0, 0]]
     # 0.5 is below both edges, 4 above, NaN missing.
-    assert values.tolist() == [7, 8, 9, 1, 0, 3, 11, 21, 12]
+    assert values.tolist() == [7, 8, 9, 11, 21, 12, 1, 0, 3]
     assert encoder.floats(raw).tolist() == [[0.5, 4.0], [0.0, 0.0], [0.0, 0.0]]
     for ours, theirs in zip(ManyEncoder(encoder)(raw, [3]), [encoder(raw)], strict=True):
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))

@@ -123,4 +123,4 @@ def test_keys_are_selected_in_their_order():
         [t for t in sample_base().tables if t.name in ("user", "item")],
     )
     found = Unpooled.of(features, {"item"})
-    assert found.pooled == (1,) and found.collections == {"8": {"item": (0, 2, 3, 4)}}
+    assert found.pooled == (0,) and found.collections == {"8": {"item": (1, 2, 3, 4)}}
