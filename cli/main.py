@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from coldrank.cli.benchmark import add_benchmark
 from coldrank.cli.check import add_check
 from coldrank.cli.compare import add_compare
 from coldrank.cli.config import add_config
@@ -77,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
     add_evaluate(commands)
     add_tune(commands)
     add_compare(commands)
+    add_benchmark(commands)
     add_explain(commands)
     add_export(commands)
     add_score(commands)

@@ -28,61 +28,58 @@ PAIRS_RATE = 0.01
 FM_WIDTH = 20
 
 
-def _with_model(name: str, model: Model, width: int = 0) -> RunConfig:
-    """width: of all fields; 0: as the base has them."""
-    config = replace(base(), name=name, model=model)
+def on(base: RunConfig, name: str, model: Model, width: int = 0, tables_lr: float = 0.0) -> RunConfig:
+    """The base with another model. width: of all fields; 0: as the base has them. tables_lr: the tables' rate; 0: the
+    base's."""
+    config = replace(base, name=name, model=model)
+    if tables_lr:
+        config = replace(config, optim=replace(base.optim, tables=replace(base.optim.tables, lr=tables_lr)))
     if not width:
         return config
     features = tuple(replace(f, dim=width if f.dim else 0) for f in config.features)
     return replace(config, features=features, tables=tuple(replace(t, dim=width) for t in config.tables))
 
 
-def _slower_tables(config: RunConfig) -> RunConfig:
-    optim = config.optim
-    return replace(config, optim=replace(optim, tables=replace(optim.tables, lr=PAIRS_RATE)))
-
-
 def wide_deep() -> RunConfig:
     """Wide & Deep."""
-    return _with_model("wide_deep", WideDeep(tower_hidden=HIDDEN, dropout=DROPOUT))
+    return on(base(), "wide_deep", WideDeep(tower_hidden=HIDDEN, dropout=DROPOUT))
 
 
 def dcn() -> RunConfig:
     """DCN-v2, parallel."""
-    return _with_model("dcn", DCN(tower_hidden=HIDDEN, dropout=DROPOUT))
+    return on(base(), "dcn", DCN(tower_hidden=HIDDEN, dropout=DROPOUT))
 
 
 def deepfm() -> RunConfig:
     """DeepFM."""
-    return _slower_tables(_with_model("deepfm", DeepFM(tower_hidden=HIDDEN, dropout=DROPOUT), WIDTH))
+    return on(base(), "deepfm", DeepFM(tower_hidden=HIDDEN, dropout=DROPOUT), WIDTH, PAIRS_RATE)
 
 
 def fm() -> RunConfig:
     """The factorization machine."""
-    return _slower_tables(_with_model("fm", FM(), FM_WIDTH))
+    return on(base(), "fm", FM(), FM_WIDTH, PAIRS_RATE)
 
 
 def pnn() -> RunConfig:
     """PNN, inner products."""
-    return _with_model("pnn", PNN(tower_hidden=HIDDEN, dropout=DROPOUT), WIDTH)
+    return on(base(), "pnn", PNN(tower_hidden=HIDDEN, dropout=DROPOUT), WIDTH)
 
 
 def pnn_outer() -> RunConfig:
     """PNN, outer products."""
-    model = PNN(products="outer", tower_hidden=HIDDEN, dropout=DROPOUT)
-    return _slower_tables(_with_model("pnn_outer", model, WIDTH))
+    return on(base(), "pnn_outer", PNN(products="outer", tower_hidden=HIDDEN, dropout=DROPOUT), WIDTH, PAIRS_RATE)
 
 
 def afn() -> RunConfig:
     """AFN."""
-    return _with_model("afn", AFN(tower_hidden=HIDDEN, dropout=DROPOUT), WIDTH)
+    return on(base(), "afn", AFN(tower_hidden=HIDDEN, dropout=DROPOUT), WIDTH)
 
 
 def gru4rec() -> RunConfig:
     """The history through a GRU."""
-    return _with_model("gru4rec", GRU4Rec(tower_hidden=HIDDEN, dropout=DROPOUT))
+    return on(base(), "gru4rec", GRU4Rec(tower_hidden=HIDDEN, dropout=DROPOUT))
 
 
 def din() -> RunConfig:
     """The history weighed by the candidate."""
-    return _with_model("din", DIN(tower_hidden=HIDDEN, dropout=DROPOUT))
+    return on(base(), "din", DIN(tower_hidden=HIDDEN, dropout=DROPOUT))

@@ -81,7 +81,7 @@ class Search:
     """What is searched, and how."""
 
     module: str
-    """The config module of the arms."""
+    """The config module of the arms; or, with a slash at its end, a folder that holds a config of each, ARM.json."""
     fields: tuple[Field, ...]
     """The fields to vary."""
     trials: int
@@ -106,6 +106,10 @@ class Search:
     def cohorts(self) -> list[str]:
         """The cohorts, each by itself."""
         return self.cohort.split(",")
+
+    def source(self, arm: str) -> str:
+        """Where an arm's config comes from, as `load` takes it."""
+        return f"{self.module}{arm}.json" if self.module.endswith("/") else f"{self.module}:{arm}"
 
 
 def tune(search: Search, arm: str, data: DataFolder, out: Path, lock: Lock) -> dict[str, Any]:
@@ -163,7 +167,7 @@ def check_search(search: Search, arms: Sequence[str], data: DataFolder) -> None:
     for arm in arms:
         for overrides in settings:
             config = _jobs(search, arm, overrides, Path())[0].load()
-            what = " ".join([f"{search.module}:{arm}", *overrides])
+            what = " ".join([search.source(arm), *overrides])
             checks.check(what, config)
             _require_judged(search, what, config)
     require_distinct(arms, [_jobs(search, arm, [], Path())[0].load() for arm in arms])
@@ -223,7 +227,7 @@ def _overrides(trial: FrozenTrial, search: Search) -> list[str]:
 
 
 def _jobs(search: Search, arm: str, overrides: Sequence[str], folder: Path) -> list[Job]:
-    config, given = f"{search.module}:{arm}", (*search.overrides, *overrides)
+    config, given = search.source(arm), (*search.overrides, *overrides)
     stream = load(config, list(given)).train.mode == "periods"  # to which splits do not matter
     fixed = given if stream else ("data.fit=train", "data.evaluate=valid", *given)
     return [

@@ -44,26 +44,35 @@ def find_arm(source: str, kind: type[T]) -> T:
         raise UserError(
             f"{where}: {name} is a {type(arm).__name__}; an arm is a function that returns a {kind.__name__}"
         )
-    if missing := _required(arm):
+    if missing := required_arguments(arm):
         raise UserError(f"{where}: {name} needs {', '.join(missing)}; an arm is a function without required arguments")
+    return called(arm, f"{where}: {name}", kind)
+
+
+def called(function: Callable[..., Any], what: str, kind: type[T], *given: Any) -> T:
+    """What a function of the caller's returns for what it is given. Raises UserError, which begins with `what`, for
+    whatever it raises itself, and where it returns no `kind`."""
     try:
-        config = arm()
+        config = function(*given)
     except UserError:
         raise
     except (Exception, SystemExit) as error:
-        raise UserError(f"{where}: {name}() {_told(error)}") from error
+        raise UserError(f"{what}() {_told(error)}") from error
     if not isinstance(config, kind):
         returned = "nothing" if config is None else f"{type(config).__name__} {_short(config)}"
-        raise UserError(f"{where}: {name}() returned {returned}, not a {kind.__name__}")
+        raise UserError(f"{what}() returned {returned}, not a {kind.__name__}")
     return config
 
 
-def candidates(module: ModuleType, kind: type[T]) -> dict[str, Callable[[], T]]:
-    """Name -> function of a module that may be an arm, imported ones too: without required arguments, and declared to
-    return a `kind`, or the module's own with nothing declared. None is called."""
+def candidates(module: ModuleType, kind: type[T], required: int = 0) -> dict[str, Callable[..., T]]:
+    """Name -> function of a module that may be an arm, imported ones too: without required arguments, or with so many,
+    and declared to return a `kind`, or the module's own with nothing declared. None is called."""
     functions = {}
     for name, value in sorted(vars(module).items()):
-        if name.startswith("_") or not callable(value) or inspect.isclass(value) or _required(value) != []:
+        if name.startswith("_") or not callable(value) or inspect.isclass(value):
+            continue
+        arguments = required_arguments(value)
+        if arguments is None or len(arguments) != required:
             continue
         returns = inspect.signature(value).return_annotation
         if isinstance(returns, str):  # the module postpones its annotations
@@ -95,7 +104,7 @@ def import_module(name: str, where: str) -> ModuleType:
         raise UserError(f"{where}: importing {name} {_told(error)}") from error
 
 
-def _required(function: Callable[..., Any]) -> list[str] | None:
+def required_arguments(function: Callable[..., Any]) -> list[str] | None:
     """Names of the arguments that a call has to give; None where that cannot be told."""
     try:
         parameters = inspect.signature(function).parameters.values()

@@ -2,6 +2,8 @@
 
 import ctypes
 import platform
+import re
+from pathlib import Path
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
 _NEVER = 2**31 - 1
@@ -15,3 +17,12 @@ def reuse_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_MMAP_THRESHOLD, _NEVER)
         libc.mallopt(_TRIM_THRESHOLD, _NEVER)
+
+
+def peak_mib() -> float | None:
+    """MiB of resident memory that this program has taken at most; None where the system does not tell.
+
+    Not getrusage's figure: a program inherits that from the one that started it."""
+    status = Path("/proc/self/status")
+    line = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE) if status.exists() else None
+    return int(line[1]) / 1024 if line else None

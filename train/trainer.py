@@ -24,6 +24,7 @@ from coldrank.train.distributed import table as plan_table
 from coldrank.train.distributed.ranks import Ranks, made_by_first
 from coldrank.train.gates import ADVICE, gate_weights, unmoved
 from coldrank.train.lock import Held, held
+from coldrank.train.memory import peak_mib
 from coldrank.train.over_passes import OverPasses
 from coldrank.train.passes import Passes
 from coldrank.train.preemption import Stop, preemption
@@ -118,7 +119,11 @@ def _train(
 
 def facts(run: Run, course: Course, progress: Progress, *, finished: bool) -> dict[str, Any]:
     """What run.json says. seconds: of training, without evaluation. samples: read by all ranks so far, each pass
-    counted. Parameters are those of the whole model, whatever part of it this rank holds."""
+    counted. Parameters are those of the whole model, whatever part of it this rank holds. peak_mib: of memory, of the
+    process that wrote this; of a GPU what torch took of its memory."""
+    peak = {"peak_mib": peak_mib()}
+    if run.ranks.device.type == "cuda":
+        peak["peak_gpu_mib"] = torch.cuda.max_memory_allocated(run.ranks.device) / 2**20
     tables = sum(t.rows * t.dim for t in run.encoder.features.tables)
     return {
         "finished": finished,
@@ -130,6 +135,7 @@ def facts(run: Run, course: Course, progress: Progress, *, finished: bool) -> di
         "world_size": run.ranks.world_size,
         "threads": torch.get_num_threads(),
         "device": str(run.ranks.device.type),
+        **peak,
         "dense_parameters": run.optimizers.dense_parameters,
         "table_parameters": tables,
         "sequences": run.plan.sequences,

@@ -66,9 +66,7 @@ def _table(rows: Sequence[Row], column_of: Callable[[Row], str], columns: dict[s
             cells = {column_of(row): row for row in of_task if row.arm == arm}
             first = next(iter(cells.values()))
             lead = (task, f"n={first.n:,}")[line] if line < 2 else ""
-            body.append(
-                [lead, f"{arm} ({_seeds(first)})", *(_figure(cells[c]) if c in cells else "-" for c in columns)]
-            )
+            body.append([lead, f"{arm} ({_seeds(first)})", *(figure(cells[c]) if c in cells else "-" for c in columns)])
     align = ("left", "left", *["right"] * len(columns))
     headers = ["task", "arm (seeds)", *columns.values()]
     return str(tabulate(body, headers=headers, colalign=align, tablefmt=tablefmt, disable_numparse=True))
@@ -135,7 +133,8 @@ def format_details(rows: Sequence[Row]) -> str:
     return str(tabulate(body, headers=headers, tablefmt="github", disable_numparse=True))
 
 
-def _figure(row: Row) -> str:
+def figure(row: Row) -> str:
+    """The baseline's mean; of another arm the difference, half of its interval, and its mark."""
     if row.verdict == "baseline":
         return _number(row.mean) or "-"
     if row.difference is None or row.high is None:

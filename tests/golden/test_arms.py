@@ -50,7 +50,7 @@ MODULES = (
     "streams",
 )
 # The parts that arms are made of.
-NO_ARMS = ("__init__", "base", "own")
+NO_ARMS = ("__init__", "base", "own", "suites")
 ARMS = {
     f"{m}:{n}": f
     for m in MODULES

@@ -1,0 +1,1 @@
+"""What a benchmark came to: its figures, tables and page."""

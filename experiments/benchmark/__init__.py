@@ -1,0 +1,1 @@
+"""Methods compared under one leak-free protocol on any prepared log (docs/benchmark.md)."""
