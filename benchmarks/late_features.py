@@ -2,7 +2,7 @@
 
     python benchmarks/late_features.py --log LOGS --seeds 5 --out OUT --jobs 2
     python benchmarks/late_features.py --simulate 500000 --gate-strength 2 --seeds 5 --out OUT --jobs 2
-    python benchmarks/late_features.py --log LOGS --since 2022-04-25 --stream 2022-04-26 --seeds 5 --out OUT
+    python benchmarks/late_features.py --log LOGS --since 2022-04-25 --stream 2022-04-26 --out OUT
 
 Prepares the log once for each refresh, trains the arms of `coldrank.configs.kuairand_late` on each with the same seeds
 (with --stream day by day, each scored first, where a last pass over new users has no place), and judges all on the same
@@ -58,7 +58,7 @@ def train(args: argparse.Namespace) -> None:
     """Every arm and seed on every refresh."""
     tuned = ("--tuned", str(args.tuned)) if args.tuned else ()
     stream = ("train.mode=periods", f"train.first_period={args.stream}", "train.look_back=[]", "optim.decay=constant")
-    settings = [*(stream if args.stream else ()), *([f"data.since={args.since}"] if args.since else ())]
+    settings = [*(stream if args.stream else ()), *([f"data.since={args.since}"] if args.since else ()), *args.set]
     mode = ("--set", *settings) if settings else ()
     for name in args.refresh:
         place = folder(args.out, name)
@@ -181,6 +181,7 @@ def main() -> None:
     parser.add_argument("--stream", metavar="DAY", help="day by day from this one on, in the place of passes")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--tuned", type=Path, help="folder of a `coldrank tune`")
+    parser.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", help="fields of every arm")
     parser.add_argument("--resamples", type=int, default=300)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
