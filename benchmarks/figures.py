@@ -11,6 +11,7 @@ python benchmarks/figures.py growth --results growth.json --out docs/growth.svg
 import argparse
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -151,10 +152,12 @@ def growth(results: Path) -> Figure:
     return figure
 
 
-def arms(results: Path, cohort: str) -> Figure:
-    """Differences of a comparison's arms to its baseline in a cohort, with 95% intervals: AUC, NE and GAUC, by task."""
+def arms(results: Path, cohort: str, tasks: Sequence[str]) -> Figure:
+    """Differences of a comparison's arms to its baseline in a cohort, with 95% intervals: AUC, NE and GAUC, by task.
+    tasks: those to show; empty: all."""
     content = json.loads(results.read_text())
     rows = [r for r in content["rows"] if r["cohort"] == cohort and r["difference"] is not None]
+    rows = [r for r in rows if not tasks or r["task"] in tasks]
     names, tasks = (list(dict.fromkeys(r[field] for r in rows)) for field in ("arm", "task"))
     figure = Figure(figsize=(8.5, 0.8 + 0.32 * len(names) * max(1, len(tasks) / 3)), layout="constrained")
     panels = {"auc": "AUC, points: right is better", "ne": "NE, points: left is better", "gauc": "GAUC, points"}
@@ -216,10 +219,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", default="deepfm", help="of warm_up")
     parser.add_argument("--cohort", default="new_user", help="of arms")
+    parser.add_argument("--tasks", nargs="*", default=[], help="of arms (default: all)")
     args = parser.parse_args()
     with mpl.rc_context(STYLE):
         warm = lambda results: warm_up(results, args.model)
-        of_cohort = lambda results: arms(results, args.cohort)
+        of_cohort = lambda results: arms(results, args.cohort, args.tasks)
         make = {"metacf": metacf, "warm_up": warm, "pam": pam, "growth": growth, "late": late, "arms": of_cohort}[
             args.what
         ]
