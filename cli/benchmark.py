@@ -88,7 +88,7 @@ def _benchmark(args: argparse.Namespace) -> None:
     setting, data = _setting(args), DataFolder.open(args.data)
     refuse_ranks()
     arms = make_arms(setting, data)
-    check(setting, arms, data)
+    check(arms)
     for name, why in arms.left_out.items():
         tqdm.write(f"left out: {name}: {why}")
     with Lock(args.out) as lock:

@@ -83,6 +83,8 @@ def make_arms(setting: Setting, data: DataFolder) -> Arms:
     """The arms, each built once without its memory. Raises UserError for a base or a method asked for by name that
     cannot be, or that is there twice; a method of the suite that does not apply is left out."""
     base, checks = setting.base, Checks(data)
+    if wrong := protocol_of(setting.suite.protocol).problem(base, data, setting.trials):
+        raise UserError(f"{base.name}: {wrong}")
     checks.check(f"{base.name} (the base)", base)
     arms = Arms({base.name: base}, {base.name: setting.vary}, {base.name: setting.about_base})
     for method in setting.methods:
@@ -106,11 +108,8 @@ def make_arms(setting: Setting, data: DataFolder) -> Arms:
     return arms
 
 
-def check(setting: Setting, arms: Arms, data: DataFolder) -> None:
-    """Raises UserError, before anything runs, for what cannot be judged, searched or reported."""
-    protocol = protocol_of(setting.suite.protocol)
-    if wrong := protocol.problem(setting.base, data, setting.trials):
-        raise UserError(f"{setting.base.name}: {wrong}")
+def check(arms: Arms) -> None:
+    """Raises UserError, before anything runs, for what cannot be searched."""
     for name, config in arms.configs.items():
         fields_of(config, arms.vary[name])
 

@@ -104,6 +104,7 @@ class PeriodsProtocol(BenchmarkProtocol):
             return f"model={base.model.kind()!r}: this suite is judged by retrieval; take an arm of a two-tower model"
         if base.train.steps:
             return f"train.steps={base.train.steps}: ends the stream; must be 0"
+        stages(data.read_since(base.data.since), base)  # says what is wrong with train.first_period
         names = sorted({p["period"] for p in data.read_since(base.data.since).partitions})
         first = names.index(base.train.first_period) if base.train.first_period else 1
         if trials > 1 and first < 2:

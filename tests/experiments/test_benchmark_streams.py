@@ -84,9 +84,14 @@ def test_the_whole_of_it(trained: list[str], capfd: pytest.CaptureFixture[str]):
                 "judged by periods before it, after one to begin with; --set train.first_period=2022-05-03 or later",
                 "no period for trials",
             ),
+            (
+                ["--set", "train.first_period=May"],
+                "first_period=May: must be one of the periods",
+                "a period there is not",
+            ),
             (["--set", "train.steps=9"], "pf: train.steps=9: ends the stream; must be 0", "a stream that is cut off"),
             (
-                ["--set", "train.mode=passes", "train.first_period="],
+                ["--set", "train.mode=passes", "train.first_period=", "train.look_back=[1,7]"],
                 "pf: train.mode='passes': this suite goes through a stream; --set train.mode=periods",
                 "a base on passes",
             ),
