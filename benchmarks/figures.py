@@ -171,7 +171,8 @@ def arms(results: Path, cohort: str, tasks: Sequence[str]) -> Figure:
         axes.axvline(0, color="0.4", linewidth=0.8)
         axes.set_yticks(range(len(names)), names[::-1])
         axes.set_xlabel(words)
-    figure.axes[0].legend(frameon=False, fontsize=7)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, fontsize=8)
     return figure
 
 
