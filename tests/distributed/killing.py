@@ -186,7 +186,7 @@ def outcome(run: Path) -> dict[str, Any]:
         "predictions": {p.name: p.read_bytes() for p in sorted(run.rglob("*.parquet"))},
         "config": (run / "config.json").read_text(),
         "diff": (run / "diff.txt").read_text(),
-        "facts": {name: value for name, value in facts.items() if name != "seconds"},
+        "facts": {name: value for name, value in facts.items() if name not in ("seconds", "peak_mib")},
         # .metadata names the folder that it was written in.
         "state": [{n: s for n, s in p["files"].items() if n != ".metadata"} for p in progress.values()],
         "progress": [{n: v for n, v in p.items() if n not in ("files", "seconds")} for p in progress.values()],
