@@ -5,6 +5,7 @@ of attention weights.
 """
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ def attended(probes: Tensor, parts: list[Tensor], positions: Tensor | None, leng
     Scriptable."""
     # By itself, or TorchScript would compile what is in it.
     if not is_scripting():  # noqa: SIM102
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and not torch._C._get_tracing_state():
             read: Tensor = _Attended.apply(_by_sequence(probes, lengths), lengths, positions, *parts)[0]
             return read.view(probes.shape)
     sequence = joined(parts, positions)
@@ -75,7 +76,9 @@ class _Attended(torch.autograd.Function):
         ctx: Any, probes: Tensor, lengths: Tensor, positions: Tensor | None, *parts: Tensor
     ) -> tuple[Tensor, Tensor]:
         device = probes.device.type
-        ctx.autocast = device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+        # A device that computes nothing, such as meta, has no autocast.
+        casts = torch.amp.is_autocast_available(device)
+        ctx.autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)) if casts else None
         ctx.sequence = sequence = joined(list(parts), positions)
         weights = attention_weights(probes, sequence, lengths)
         ctx.set_materialize_grads(False)
@@ -87,7 +90,7 @@ class _Attended(torch.autograd.Function):
         probes, lengths, positions, weights, *parts = ctx.saved_tensors
         # Once more from its parts where this is differentiated in turn.
         sequence = joined(parts, positions) if torch.is_grad_enabled() else ctx.sequence
-        with torch.autocast(*ctx.autocast):  # as in the forward pass
+        with torch.autocast(*ctx.autocast) if ctx.autocast else nullcontext():  # as in the forward pass
             of_read = torch.zeros_like(probes) if of_read is None else of_read * _there(lengths, of_read)
             by_weight = torch.bmm(of_read, sequence.transpose(1, 2)).to(weights.dtype)
             if of_weights is not None:
